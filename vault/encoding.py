@@ -1,0 +1,109 @@
+"""Text and JSON encodings that signed records use; strict on the way in, fixed on the way out."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import Any, TypeAlias
+
+from vault.errors import MalformedInput
+
+JsonValue: TypeAlias = "str | int | list[JsonValue] | dict[str, JsonValue]"
+JsonObject: TypeAlias = dict[str, JsonValue]
+
+_B64U = re.compile(r"[A-Za-z0-9_-]*")
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+_MAX_DEPTH = 16
+_MAX_INTEGER = 2**53 - 1  # beyond it a JavaScript verifier would read another number
+
+
+def b64u(data: bytes) -> str:
+    """Return base64url without padding, the text form of every binary field."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def parse_b64u(text: str, *, size: int | None = None) -> bytes:
+    """Decode base64url without padding, refusing every second spelling of the same bytes.
+
+    Args:
+        text: The encoded field.
+        size: Exact length expected in bytes, if it is fixed.
+
+    Raises:
+        MalformedInput: Another alphabet, padding, stray trailing bits or another length.
+    """
+    if not isinstance(text, str) or _B64U.fullmatch(text) is None or len(text) % 4 == 1:
+        raise MalformedInput("A binary field is not base64url without padding.")
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if b64u(data) != text:
+        raise MalformedInput("A binary field has stray bits after its last byte.")
+    if size is not None and len(data) != size:
+        raise MalformedInput(f"A binary field has {len(data)} bytes where {size} are expected.")
+    return data
+
+
+def dump_json(value: JsonObject) -> bytes:
+    """Return one fixed JSON spelling: sorted keys, no spaces, UTF-8.
+
+    Raises:
+        MalformedInput: The value holds anything but strings, integers, lists and objects.
+    """
+    _check(value, 0)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def parse_json(data: bytes) -> JsonObject:
+    """Parse the JSON of a signed record.
+
+    Floats, booleans, null, duplicate keys and integers that two languages would read
+    differently are refused: a signature must mean one thing to every reader.
+
+    Args:
+        data: UTF-8 bytes of one JSON object.
+
+    Raises:
+        MalformedInput: The bytes are not such an object.
+    """
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_float=_refuse, parse_constant=_refuse)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, ValueError) as error:
+        raise MalformedInput("A record is not one JSON object in UTF-8.") from error
+    if not isinstance(value, dict):
+        raise MalformedInput("A record must be a JSON object.")
+    _check(value, 0)
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise MalformedInput("A record names the same key twice.")
+    return result
+
+
+def _refuse(text: str) -> JsonValue:
+    raise MalformedInput(f"A record holds the number {text[:20]!r}; only integers are allowed.")
+
+
+def _check(value: object, depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise MalformedInput(f"A record is nested deeper than {_MAX_DEPTH} levels.")
+    match value:
+        case bool() | None | float():
+            raise MalformedInput("A record holds a boolean, null or float; use strings and integers.")
+        case int():
+            if abs(value) > _MAX_INTEGER:
+                raise MalformedInput("A record holds an integer beyond 2**53 - 1.")
+        case str():
+            if not value.isascii() and _HALF_PAIR.search(value):
+                raise MalformedInput("A record holds half of a surrogate pair.")
+        case list():
+            for item in value:
+                _check(item, depth + 1)
+        case dict():
+            for key, item in value.items():
+                _check(key, depth + 1)
+                _check(item, depth + 1)
+        case _:
+            raise MalformedInput(f"A record cannot hold a {type(value).__name__}.")
