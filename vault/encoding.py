@@ -23,11 +23,11 @@ def b64u(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
 
 
-def parse_b64u(text: str, *, size: int | None = None) -> bytes:
+def parse_b64u(text: object, *, size: int | None = None) -> bytes:
     """Decode base64url without padding, refusing every second spelling of the same bytes.
 
     Args:
-        text: The encoded field.
+        text: The encoded field, of any type; only a string can be right.
         size: Exact length expected in bytes, if it is fixed.
 
     Raises:

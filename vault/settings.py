@@ -1,0 +1,53 @@
+"""Configuration of the two processes; each reads only what it may hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, HttpUrl, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What app and worker share. Environment variables carry the prefix `VAULT_`."""
+
+    model_config = SettingsConfigDict(env_prefix="VAULT_", frozen=True, extra="ignore")
+
+    database_url: str = Field(description="SQLAlchemy URL of the main database.")
+    shortkeys_url: str = Field(description="SQLAlchemy URL of the short-key database, kept out of long backups.")
+    operator_public_key: str = Field(pattern=r"^[A-Za-z0-9_-]{43}$", description="The pinned operator Ed25519 key.")
+    log_level: str = "INFO"
+
+    @field_validator("shortkeys_url")
+    @classmethod
+    def _separate(cls, url: str, info: object) -> str:
+        data = getattr(info, "data", {})
+        if url == data.get("database_url"):
+            raise ValueError("short keys need a database of their own, or a backup would revive what was erased")
+        return url
+
+
+class AppSettings(Settings):
+    """The web-facing process. It has no field for the worker's keyring, on purpose (invariant 2)."""
+
+    app_keyring: Path = Field(description="Folder of the keys of serving, service and log.")
+    issuer: HttpUrl = Field(description="Public base URL; token audience and DPoP `htu` are computed from it.")
+    log_origin: str = Field(min_length=1, description="Origin line of the log's checkpoints.")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8400, ge=0, le=65535)
+    max_body_bytes: int = Field(default=32 * 2**20, ge=2**16)
+    checkpoint_wait_s: float = Field(default=5.0, gt=0)
+
+    @field_validator("issuer")
+    @classmethod
+    def _https_or_loopback(cls, url: HttpUrl) -> HttpUrl:
+        if url.scheme == "http" and url.host not in {"127.0.0.1", "localhost", "[::1]"}:
+            raise ValueError("plain http is for a loopback issuer only; use https")
+        return url
+
+
+class WorkerSettings(Settings):
+    """The process that opens traces under a live self or cohort consent."""
+
+    worker_keyring: Path = Field(description="Folder of the keys of processor and processor-sign.")
+    poll_s: float = Field(default=0.5, gt=0)
