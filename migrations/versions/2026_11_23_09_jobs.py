@@ -1,4 +1,7 @@
-"""jobs tables."""
+"""jobs table."""
+
+import sqlalchemy as sa
+from alembic import op
 
 revision = "09_jobs"
 down_revision = "08_answers"
@@ -7,8 +10,28 @@ depends_on = None
 
 
 def upgrade() -> None:
-    pass
+    op.create_table(
+        "jobs",
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("kind", sa.String, nullable=False),
+        sa.Column("payload", sa.LargeBinary, nullable=False),
+        sa.Column("waiting_key", sa.String, nullable=False),
+        sa.Column("state", sa.String, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("run_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("reason", sa.String, nullable=False),
+    )
+    op.create_index("ix_jobs_state_run_at", "jobs", ["state", "run_at"])
+    op.create_index(
+        "uq_jobs_waiting_key",
+        "jobs",
+        ["waiting_key"],
+        unique=True,
+        sqlite_where=sa.text("state = 'queued'"),
+        postgresql_where=sa.text("state = 'queued'"),
+    )
 
 
 def downgrade() -> None:
-    pass
+    op.drop_table("jobs")

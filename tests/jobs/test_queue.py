@@ -1,0 +1,85 @@
+"""Jobs run at least once, one worker at a time, and survive a worker that dies."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+from vault.db import Database
+from vault.jobs import queue
+
+NOW = datetime(2026, 11, 23, 9, tzinfo=UTC)
+
+
+def _enqueue(database: Database, key: str) -> queue.JobId:
+    with database.transaction() as session:
+        return queue.enqueue(session, "refresh", {"vault": key}, waiting_key=key, now=NOW)
+
+
+def _claim(database: Database, now: datetime = NOW) -> queue.Job | None:
+    with database.transaction() as session:
+        return queue.claim(session, now=now, lease_s=60)
+
+
+def test_jobs_of_one_key_wait_once(database: Database) -> None:
+    assert _enqueue(database, "a") == _enqueue(database, "a")
+    assert _claim(database) is not None
+    assert _claim(database) is None
+
+
+def test_a_job_that_runs_does_not_swallow_the_next_of_its_key(database: Database) -> None:
+    first = _enqueue(database, "a")
+    _claim(database)
+    assert _enqueue(database, "a") != first
+
+
+def test_concurrent_workers_never_share_a_job(database: Database) -> None:
+    for n in range(30):
+        _enqueue(database, f"key {n}")
+    claimed: list[int] = []
+
+    def work() -> None:
+        while (job := _claim(database)) is not None:
+            claimed.append(job.id)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claimed) == sorted(set(claimed))
+    assert len(claimed) == 30
+
+
+def test_a_dead_workers_job_is_taken_over_after_its_lease(database: Database) -> None:
+    job_id = _enqueue(database, "a")
+    _claim(database)
+    assert _claim(database, NOW + timedelta(seconds=59)) is None
+    again = _claim(database, NOW + timedelta(seconds=61))
+    assert again is not None
+    assert (again.id, again.attempts) == (job_id, 2)
+
+
+def test_a_failing_job_is_tried_again_later_and_given_up_in_the_end(database: Database) -> None:
+    job_id, now = _enqueue(database, "a"), NOW
+    for _ in range(5):
+        job = _claim(database, now)
+        assert job is not None
+        with database.transaction() as session:
+            queue.fail(session, job, "broken", now=now)
+        assert _claim(database, now) is None
+        now += timedelta(hours=1)
+    assert _claim(database, now) is None
+    with database.snapshot() as session:
+        found = queue.find(session, job_id)
+    assert found is not None
+    assert (found.state, found.reason) == (queue.JobState.FAILED, "broken")
+
+
+def test_forgotten_jobs_never_start(database: Database) -> None:
+    _enqueue(database, "a")
+    _enqueue(database, "b")
+    with database.transaction() as session:
+        assert queue.forget(session, "a") == 1
+    job = _claim(database)
+    assert job is not None
+    assert job.payload == {"vault": "b"}
+    assert _claim(database) is None

@@ -1,0 +1,157 @@
+"""Enqueue, claim, finish: at least once, so each job's effect must be safe to repeat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import NewType
+
+import sqlalchemy
+import sqlalchemy.dialects.postgresql
+import sqlalchemy.dialects.sqlite
+from sqlmodel import Session, col, select
+
+from vault.encoding import JsonObject, dump_json, parse_json
+from vault.jobs.models import JobRow
+
+JobId = NewType("JobId", int)
+
+_MAX_ATTEMPTS = 5
+
+
+class JobState(StrEnum):
+    """Where a job is in its life."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One claimed or reported job."""
+
+    id: JobId
+    kind: str
+    payload: JsonObject
+    state: JobState
+    attempts: int
+    reason: str
+
+
+def enqueue(session: Session, kind: str, payload: JsonObject, *, waiting_key: str, now: datetime) -> JobId:
+    """Add a job, or return the one with the same key that still waits.
+
+    Args:
+        session: The transaction whose commit makes the job real.
+        kind: Which handler runs it.
+        payload: Ids only; the table is not sealed.
+        waiting_key: Jobs of one key that have not started count as one.
+        now: The job may start from here on.
+
+    Returns:
+        The id of the waiting job; flushed, not committed.
+    """
+    insert = _insert(session).values(
+        kind=kind, payload=dump_json(payload), waiting_key=waiting_key, state=JobState.QUEUED, attempts=0, run_at=now,
+        reason="",
+    )  # fmt: skip
+    session.execute(
+        insert.on_conflict_do_nothing(index_elements=["waiting_key"], index_where=sqlalchemy.text("state = 'queued'"))
+    )
+    found = session.exec(
+        select(JobRow.id).where(col(JobRow.waiting_key) == waiting_key, col(JobRow.state) == JobState.QUEUED)
+    ).one()
+    assert found is not None
+    return JobId(found)
+
+
+def claim(session: Session, *, now: datetime, lease_s: int) -> Job | None:
+    """Take the oldest job that may start, or one whose worker stopped answering.
+
+    Args:
+        session: A short transaction of its own; commit it before the work starts.
+        now: Current time.
+        lease_s: Seconds after which another worker may take the job over.
+    """
+    may_start = sqlalchemy.or_(
+        sqlalchemy.and_(col(JobRow.state) == JobState.QUEUED, col(JobRow.run_at) <= now),
+        sqlalchemy.and_(col(JobRow.state) == JobState.RUNNING, col(JobRow.lease_until) < now),
+    )
+    row = session.exec(
+        select(JobRow).where(may_start).order_by(col(JobRow.id)).limit(1).with_for_update(skip_locked=True)
+    ).first()
+    if row is None:
+        return None
+    row.state = JobState.RUNNING
+    row.attempts += 1
+    row.lease_until = now + timedelta(seconds=lease_s)
+    session.add(row)
+    session.flush()  # the caller reads the row it now owns
+    return _job(row)
+
+
+def finish(session: Session, job_id: JobId) -> None:
+    """Record that a job's effect is committed."""
+    _settle(session, job_id, JobState.DONE, "")
+
+
+def fail(session: Session, job: Job, reason: str, *, now: datetime) -> None:
+    """Queue a failed job again with growing delays; give it up after five attempts.
+
+    Args:
+        session: The caller's transaction.
+        job: As claimed.
+        reason: A problem slug or exception name; never a message that may hold data.
+        now: Current time.
+    """
+    if job.attempts >= _MAX_ATTEMPTS:
+        _settle(session, job.id, JobState.FAILED, reason)
+        return
+    row = session.get_one(JobRow, job.id)
+    newer = session.exec(
+        select(JobRow.id).where(col(JobRow.waiting_key) == row.waiting_key, col(JobRow.state) == JobState.QUEUED)
+    ).first()
+    if newer is not None:  # the same work already waits again
+        _settle(session, job.id, JobState.FAILED, reason)
+        return
+    row.state, row.reason, row.lease_until = JobState.QUEUED, reason, None
+    row.run_at = now + timedelta(seconds=2**job.attempts)
+    session.add(row)
+
+
+def forget(session: Session, waiting_key: str) -> int:
+    """Drop every job of one key that has not started; erasure calls this.
+
+    Returns:
+        How many were dropped.
+    """
+    result = session.execute(
+        sqlalchemy.delete(JobRow).where(col(JobRow.waiting_key) == waiting_key, col(JobRow.state) == JobState.QUEUED)
+    )
+    return int(getattr(result, "rowcount", 0))
+
+
+def find(session: Session, job_id: JobId) -> Job | None:
+    """Return a job's present state, if it exists."""
+    row = session.get(JobRow, job_id)
+    return None if row is None else _job(row)
+
+
+def _settle(session: Session, job_id: JobId, state: JobState, reason: str) -> None:
+    row = session.get_one(JobRow, job_id)
+    row.state, row.reason, row.lease_until = state, reason, None
+    session.add(row)
+
+
+def _insert(session: Session) -> sqlalchemy.dialects.sqlite.Insert | sqlalchemy.dialects.postgresql.Insert:
+    if session.get_bind().dialect.name == "sqlite":
+        return sqlalchemy.dialects.sqlite.insert(JobRow)
+    return sqlalchemy.dialects.postgresql.insert(JobRow)
+
+
+def _job(row: JobRow) -> Job:
+    assert row.id is not None
+    return Job(JobId(row.id), row.kind, parse_json(row.payload), JobState(row.state), row.attempts, row.reason)
