@@ -1,0 +1,1 @@
+"""What anyone can check offline: tree, notes, receipts, decisions. Pure: no web, database or settings."""
