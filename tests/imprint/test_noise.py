@@ -1,0 +1,99 @@
+"""The sampler is the discrete Gaussian: no zero, no bias, right tails, ties decided by all 256 bits."""
+
+import math
+
+import numpy as np
+import opendp.prelude as dp
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault.imprint.noise import MAX_SIGMA, DiscreteGaussian, _thresholds
+
+ALARM = 1e-9  # each statistical test here fails by chance once in a thousand million runs
+
+
+def exact(sigma: int, reach: int) -> np.ndarray:
+    z = np.arange(-reach, reach + 1)
+    weight = np.exp(-(z**2) / (2 * sigma**2))
+    return weight / weight.sum()
+
+
+@pytest.mark.parametrize("sigma", [0, -1, MAX_SIGMA + 1, 1.5, True, float("nan")])
+def test_a_release_without_noise_cannot_be_written_down(sigma: int) -> None:
+    with pytest.raises(ValueError, match="sigma"):
+        DiscreteGaussian(sigma)
+
+
+@pytest.mark.parametrize("sigma", [1, 3, 40])
+def test_counts_follow_the_exact_probabilities(sigma: int) -> None:
+    n = 300_000
+    draws = DiscreteGaussian(sigma).sample(n)
+    reach = 3 * sigma
+    inner = np.bincount(np.clip(draws, -reach - 1, reach + 1) + reach + 1, minlength=2 * reach + 3)
+    pmf = exact(sigma, 18 * sigma)
+    middle = pmf[len(pmf) // 2 - reach : len(pmf) // 2 + reach + 1]
+    tail = (1 - middle.sum()) / 2
+    expected = n * np.concatenate([[tail], middle, [tail]])
+    assert scipy.stats.chisquare(inner, expected * inner.sum() / expected.sum()).pvalue > ALARM
+
+
+def test_mean_variance_and_tails_at_the_served_scale() -> None:
+    sigma, n = 421, 1_000_000
+    draws = DiscreteGaussian(sigma).sample(n)
+    z = scipy.stats.norm.isf(ALARM / 2)
+    assert abs(draws.mean()) < z * sigma / math.sqrt(n)
+    assert abs(draws.var() / sigma**2 - 1) < z * math.sqrt(2 / n)
+    for sigmas in (2, 3, 4):
+        beyond = int((np.abs(draws) > sigmas * sigma).sum())
+        pmf = exact(sigma, 18 * sigma)
+        mass = pmf[np.abs(np.arange(-18 * sigma, 18 * sigma + 1)) > sigmas * sigma].sum()
+        assert scipy.stats.binomtest(beyond, n, mass).pvalue > ALARM
+
+
+def test_opendp_draws_from_the_same_distribution() -> None:
+    dp.enable_features("contrib")
+    space = dp.vector_domain(dp.atom_domain(T="i64")), dp.l2_distance(T=float)
+    theirs = np.array(dp.m.make_gaussian(*space, scale=20.0)(np.zeros(20_000, dtype=np.int64)))
+    ours = DiscreteGaussian(20).sample(20_000)
+    edges = np.arange(-60, 61, 5)
+    table = [np.histogram(np.clip(x, -60, 60), bins=edges)[0] for x in (ours, theirs)]
+    assert scipy.stats.chi2_contingency(table).pvalue > ALARM
+
+
+def test_successive_draws_are_independent() -> None:
+    draws = DiscreteGaussian(50).sample((2, 200_000)).astype(float)
+    assert not np.array_equal(draws[0], draws[1])
+    bound = scipy.stats.norm.isf(ALARM / 2) / math.sqrt(200_000)
+    assert abs(np.corrcoef(draws[0], draws[1])[0, 1]) < bound
+    assert abs(np.corrcoef(draws[0][1:], draws[0][:-1])[0, 1]) < bound
+
+
+def test_thresholds_are_exact_to_far_beyond_a_float() -> None:
+    mass = {z: math.exp(-z * z / 18) for z in range(-54, 55)}
+    thresholds, high = _thresholds(3)
+    assert len(thresholds) == 108
+    total = sum(mass.values())
+    for z in range(-54, 54):
+        below = sum(m for y, m in mass.items() if y <= z) / total
+        assert thresholds[z + 54] / 2**256 == pytest.approx(below, rel=1e-12)
+    # Symmetry holds only if hardly any of the 256 bits was lost on the way.
+    assert all(abs(thresholds[53 - i] + thresholds[54 + i] - 2**256) < 2**20 for i in range(54))
+    assert [int(h) for h in high] == [t >> 192 for t in thresholds]
+
+
+@given(st.integers(0, 107), st.booleans())
+def test_a_tie_in_64_bits_is_decided_by_the_other_192(at: int, below: bool) -> None:
+    thresholds, _ = _thresholds(3)
+    uniform = thresholds[at] - below
+    high, low = uniform >> 192, uniform & (2**192 - 1)
+    answers = iter([high.to_bytes(8, "little"), low.to_bytes(24, "little")])
+    drawn = DiscreteGaussian(3).sample(1, lambda size: next(answers))
+    assert drawn[0] == at - 54 + (0 if below else 1)
+
+
+def test_extreme_uniforms_stay_inside_the_table() -> None:
+    assert DiscreteGaussian(5).sample(1, bytes)[0] == -90
+    assert DiscreteGaussian(5).sample(1, lambda size: b"\xff" * size)[0] == 90
+    assert DiscreteGaussian(5).sample(0).shape == (0,)
