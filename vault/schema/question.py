@@ -1,0 +1,160 @@
+"""The closed catalogue of questions: what may be asked of a twin, in which bounds."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar, Final, TypeAlias, assert_never
+
+from vault.encoding import JsonObject, JsonValue, dump_json
+from vault.errors import VaultError
+from vault.schema.category import Category, Purpose, parse_category, parse_purpose
+from vault.schema.reader import Reader
+
+MAX_TOP_N: Final = 20
+MAX_CANDIDATES: Final = 500
+
+CODE: Final = re.compile(r"[^\x00-\x20\x7f]{1,128}")
+_TEXT = re.compile(r"[^\x00-\x1f\x7f]{0,200}")
+
+
+class BadQuestion(VaultError):
+    """A question that is outside the catalogue or its bounds."""
+
+    slug = "bad-question"
+    title = "Question is not acceptable"
+    status = 422
+
+
+class QuestionNotServed(BadQuestion):
+    """A question of the catalogue that this service does not answer."""
+
+    slug = "question-not-served"
+    title = "Question is not served"
+
+
+class QuestionKind(StrEnum):
+    """Every kind that a consent can name."""
+
+    NEXT_CHOICE = "next_choice"
+    RECOMMEND = "recommend"
+    PROPENSITY = "propensity"
+    SIMULATE_REACTION = "simulate_reaction"
+    FORECAST = "forecast"
+    POPULATION_MAP = "population_map"
+
+
+@dataclass(frozen=True, slots=True)
+class NextChoice:
+    """Which taxonomy codes of one category will the person choose next time?
+
+    Args:
+        category: DPV personal-data term whose imprint rows are read.
+        purpose: DPV purpose that the answer serves.
+        top_n: How many codes to return, 1 to 20.
+    """
+
+    kind: ClassVar[QuestionKind] = QuestionKind.NEXT_CHOICE
+    category: Category
+    purpose: Purpose
+    top_n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One object that the company offers.
+
+    Args:
+        code: Taxonomy code.
+        text: A few words that describe it, up to 200 characters; may be empty.
+    """
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recommend:
+    """Which of the company's own candidates suit the person best?
+
+    Args:
+        category: DPV personal-data term whose imprint rows are read.
+        purpose: DPV purpose that the answer serves.
+        candidates: 1 to 500, each code once, in the company's order.
+        top_n: How many of them to return, 1 to 20.
+    """
+
+    kind: ClassVar[QuestionKind] = QuestionKind.RECOMMEND
+    category: Category
+    purpose: Purpose
+    candidates: tuple[Candidate, ...]
+    top_n: int
+
+
+Question: TypeAlias = NextChoice | Recommend
+
+
+def parse_question(record: JsonObject) -> Question:
+    """Read one question.
+
+    Args:
+        record: The request body as `parse_json` returned it.
+
+    Raises:
+        BadQuestion: The body is no question of the catalogue within its bounds;
+            `QuestionNotServed` where the kind is known but not answered here.
+    """
+    r = Reader(record, BadQuestion, "question")
+    kind = r.word("kind", QuestionKind)
+    match kind:
+        case QuestionKind.NEXT_CHOICE:
+            question: Question = NextChoice(
+                r.word("category", parse_category), r.word("purpose", parse_purpose), r.integer("top_n", 1, MAX_TOP_N)
+            )
+        case QuestionKind.RECOMMEND:
+            category, purpose = r.word("category", parse_category), r.word("purpose", parse_purpose)
+            candidates = _parse_candidates(r)
+            top_n = r.integer("top_n", 1, min(MAX_TOP_N, len(candidates)))
+            question = Recommend(category, purpose, candidates, top_n)
+        case (
+            QuestionKind.PROPENSITY
+            | QuestionKind.SIMULATE_REACTION
+            | QuestionKind.FORECAST
+            | QuestionKind.POPULATION_MAP
+        ):
+            raise QuestionNotServed(f"This service does not answer {kind} questions; ask next_choice or recommend.")
+        case _:
+            assert_never(kind)
+    r.end()
+    return question
+
+
+def dump_question(question: Question) -> JsonObject:
+    """Return the question as a request body's object."""
+    record: JsonObject = {
+        "kind": question.kind.value,
+        "category": question.category,
+        "purpose": question.purpose,
+        "top_n": question.top_n,
+    }
+    if isinstance(question, Recommend):
+        candidates: list[JsonValue] = [{"code": item.code, "text": item.text} for item in question.candidates]
+        record["candidates"] = candidates
+    return record
+
+
+def body_sha256(question: Question) -> bytes:
+    """Return the digest that the asker signs: SHA-256 over the one fixed JSON spelling of the body."""
+    return hashlib.sha256(dump_json(dump_question(question))).digest()
+
+
+def _parse_candidates(r: Reader) -> tuple[Candidate, ...]:
+    candidates = []
+    for item in r.objects("candidates", at_most=MAX_CANDIDATES):
+        candidates.append(Candidate(item.text("code", CODE), item.text("text", _TEXT)))
+        item.end()
+    if not candidates or len({candidate.code for candidate in candidates}) != len(candidates):
+        raise r.refusal("candidates", "must name at least one candidate and each code once")
+    return tuple(candidates)
