@@ -1,0 +1,1 @@
+"""What opens and signs inside the service: a KMS, and the two identities that live behind it."""
