@@ -1,0 +1,190 @@
+"""Bundles: the file that carries logged leaves, their openings and the records they name.
+
+One JSON object a line: first the header with the signed checkpoint, then leaves in ascending order
+of index, then records. Leaves name records by SHA-256, so a record that nobody altered is found and
+one that somebody altered is missing. A company's answer and an auditor's month are the same format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from vault.encoding import JsonObject, JsonValue, b64u, dump_json, parse_b64u, parse_json
+from vault.errors import MalformedInput
+from vault.proof.errors import MalformedProof
+from vault.proof.leaf import Opening
+
+FORMAT = "twinvault-bundle/v1"
+MAX_LINE_BYTES = 8 * 2**20
+MAX_BUNDLE_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class LoggedLeaf:
+    """One leaf as a bundle carries it, not yet verified.
+
+    Args:
+        index: Leaf index, from zero.
+        entry: The 65-byte log entry.
+        path: Sibling hashes up to the bundle's checkpoint.
+        public: Opening of the public half.
+        personal: Opening of the personal half, where the holder may have it.
+    """
+
+    index: int
+    entry: bytes
+    path: tuple[bytes, ...]
+    public: Opening
+    personal: Opening | None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A parsed bundle, not yet verified.
+
+    Args:
+        checkpoint: Signed note that covers every leaf.
+        leaves: Ascending by index.
+        records: What the leaves name, by SHA-256 of the bytes.
+        complete_from: First index of the range that the sender claims to be whole; leaves may be
+            missing only outside of it.
+        complete_to: Index after the last of that range.
+    """
+
+    checkpoint: str
+    leaves: tuple[LoggedLeaf, ...]
+    records: Mapping[bytes, bytes]
+    complete_from: int = 0
+    complete_to: int = 0
+
+
+def dump_bundle(bundle: Bundle) -> bytes:
+    """Return the bundle as a file."""
+    return b"".join(line + b"\n" for line in _lines(bundle))
+
+
+def parse_bundle(unverified_data: bytes) -> Bundle:
+    """Read a bundle.
+
+    Raises:
+        MalformedProof: It is cut short, out of order, too large, or not a bundle at all; the
+            sentence names the line.
+    """
+    if len(unverified_data) > MAX_BUNDLE_BYTES:
+        raise MalformedProof(f"A bundle is larger than {MAX_BUNDLE_BYTES} bytes; ask for a shorter time.")
+    *lines, rest = unverified_data.split(b"\n")
+    if rest or not lines:
+        raise MalformedProof("The bundle is cut short: its last line has no end.")
+    header = _object(lines[0], 1, {"format", "checkpoint", "leaves", "records", "complete_from", "complete_to"})
+    if header["format"] != FORMAT:
+        raise MalformedProof(f"Line 1 of the bundle does not name the format {FORMAT}.")
+    count, total = _count(header, "leaves"), _count(header, "records")
+    if len(lines) != 1 + count + total:
+        raise MalformedProof(f"The bundle has {len(lines)} lines where its header announces {1 + count + total}.")
+    leaves = tuple(_leaf(line, number) for number, line in enumerate(lines[1 : 1 + count], 2))
+    for number, (before, after) in enumerate(zip(leaves, leaves[1:], strict=False), 3):
+        if after.index <= before.index:
+            raise MalformedProof(f"Line {number} of the bundle: leaves must ascend by index.")
+    records: dict[bytes, bytes] = {}
+    for number, line in enumerate(lines[1 + count :], 2 + count):
+        data = _binary(_object(line, number, {"record"}), "record", number)
+        records[hashlib.sha256(data).digest()] = data
+    return Bundle(
+        _text(header, "checkpoint", 1), leaves, records, _count(header, "complete_from"), _count(header, "complete_to")
+    )
+
+
+def _lines(bundle: Bundle) -> Iterator[bytes]:
+    yield dump_json(
+        {
+            "format": FORMAT,
+            "checkpoint": bundle.checkpoint,
+            "leaves": len(bundle.leaves),
+            "records": len(bundle.records),
+            "complete_from": bundle.complete_from,
+            "complete_to": bundle.complete_to,
+        }
+    )
+    for leaf in bundle.leaves:
+        record: JsonObject = {
+            "index": leaf.index,
+            "entry": b64u(leaf.entry),
+            "path": cast("list[JsonValue]", [b64u(item) for item in leaf.path]),
+            "public": _dump_opening(leaf.public),
+        }
+        if leaf.personal is not None:
+            record["personal"] = _dump_opening(leaf.personal)
+        yield dump_json(record)
+    for digest in sorted(bundle.records):
+        yield dump_json({"record": b64u(bundle.records[digest])})
+
+
+def records_by_hash(records: Iterable[bytes]) -> dict[bytes, bytes]:
+    """Return records under the names by which leaves find them."""
+    return {hashlib.sha256(record).digest(): record for record in records}
+
+
+def _leaf(line: bytes, number: int) -> LoggedLeaf:
+    record = _object(line, number, {"index", "entry", "path", "public"}, optional={"personal"})
+    path = record["path"]
+    if not isinstance(path, list):
+        raise MalformedProof(f"Line {number} of the bundle: the path must be a list.")
+    return LoggedLeaf(
+        index=_count(record, "index"),
+        entry=_binary(record, "entry", number),
+        path=tuple(_decode(item, number) for item in path),
+        public=_opening(record["public"], number),
+        personal=_opening(record["personal"], number) if "personal" in record else None,
+    )
+
+
+def _dump_opening(opening: Opening) -> JsonObject:
+    return {"salt": b64u(opening.salt), "body": b64u(opening.body)}
+
+
+def _opening(value: JsonValue, number: int) -> Opening:
+    if not isinstance(value, dict) or set(value) != {"salt", "body"}:
+        raise MalformedProof(f"Line {number} of the bundle: an opening has salt and body.")
+    return Opening(_binary(value, "salt", number), _binary(value, "body", number))
+
+
+def _object(
+    line: bytes, number: int, fields: set[str], optional: frozenset[str] | set[str] = frozenset()
+) -> JsonObject:
+    if len(line) > MAX_LINE_BYTES:
+        raise MalformedProof(f"Line {number} of the bundle is longer than {MAX_LINE_BYTES} bytes.")
+    try:
+        record = parse_json(line)
+    except MalformedInput as error:
+        raise MalformedProof(f"Line {number} of the bundle: {error.detail}") from error
+    if not fields <= set(record) <= fields | optional:
+        raise MalformedProof(f"Line {number} of the bundle must have the fields {', '.join(sorted(fields))}.")
+    return record
+
+
+def _count(record: JsonObject, name: str) -> int:
+    value = record[name]
+    if not isinstance(value, int) or value < 0:
+        raise MalformedProof(f"The bundle's {name} must be a whole number.")
+    return value
+
+
+def _text(record: JsonObject, name: str, number: int) -> str:
+    value = record[name]
+    if not isinstance(value, str):
+        raise MalformedProof(f"Line {number} of the bundle: {name} must be a text.")
+    return value
+
+
+def _binary(record: JsonObject, name: str, number: int) -> bytes:
+    return _decode(record[name], number)
+
+
+def _decode(value: JsonValue, number: int) -> bytes:
+    try:
+        return parse_b64u(value)
+    except MalformedInput as error:
+        raise MalformedProof(f"Line {number} of the bundle: {error.detail}") from error
