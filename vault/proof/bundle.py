@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import cast
 
 from vault.encoding import JsonObject, JsonValue, b64u, dump_json, parse_b64u, parse_json
@@ -85,7 +86,7 @@ def parse_bundle(unverified_data: bytes) -> Bundle:
     if len(lines) != 1 + count + total:
         raise MalformedProof(f"The bundle has {len(lines)} lines where its header announces {1 + count + total}.")
     leaves = tuple(_leaf(line, number) for number, line in enumerate(lines[1 : 1 + count], 2))
-    for number, (before, after) in enumerate(zip(leaves, leaves[1:], strict=False), 3):
+    for number, (before, after) in enumerate(pairwise(leaves), 3):
         if after.index <= before.index:
             raise MalformedProof(f"Line {number} of the bundle: leaves must ascend by index.")
     records: dict[bytes, bytes] = {}
