@@ -1,0 +1,283 @@
+"""The ledger never overdraws, charges a name once, forgets nothing, and says what is left."""
+
+import hashlib
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+import sqlalchemy
+
+from vault.budget.accounting import NOTHING, Cap, gaussian, sigma_for
+from vault.budget.charge import Charge, Scope, Unit, imprint_charge, owner_day, person_year
+from vault.budget.ledger import (
+    BudgetExhausted,
+    ChargeConflict,
+    LedgerBroken,
+    Reservation,
+    State,
+    Undrawn,
+    abort,
+    cancel,
+    commit,
+    reserve,
+    spending,
+    spent,
+    verify_scope,
+)
+from vault.db import Database
+from vault.imprint.features import feature_map
+from vault.imprint.noise import DiscreteGaussian
+from vault.schema.category import Category
+from vault.schema.trace import Period
+
+AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
+VAULT, MONTH = b"v" * 16, Period("2026-10")
+SCOPE = owner_day(VAULT, MONTH)
+CAP = Cap(3.0, 1e-6)
+SIGMA = sigma_for(3.0, 1e-6, 256, releases=4)  # four of these fit, a fifth does not
+
+
+def charge(name: int, scope: Scope = SCOPE, sigma: int = SIGMA) -> Charge:
+    cost = gaussian(256, sigma)
+    return Charge(scope, "pd:Purchase", name.to_bytes(32), {"name": "test", "sigma": sigma}, cost, b"c" * 32)
+
+
+def take(database: Database, name: int, **other: object) -> Reservation:
+    with database.transaction() as session:
+        return reserve(session, charge(name, **other), CAP, at=AT)
+
+
+def curve(database: Database, scope: Scope = SCOPE) -> object:
+    with database.snapshot() as session:
+        verify_scope(session, scope)
+        return spent(session, scope)
+
+
+def run_at_once(count: int, work: Callable[[int], object]) -> list[object]:
+    """Run work(0..count-1) in threads that start together; return results or exceptions."""
+    barrier, results = threading.Barrier(count), [None] * count
+
+    def one(i: int) -> None:
+        barrier.wait(timeout=20)
+        try:
+            results[i] = work(i)
+        except Exception as error:  # noqa: BLE001 - the test looks at every outcome
+            results[i] = error
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    return results
+
+
+def test_what_fits_is_charged_and_what_does_not_is_refused_with_what_is_left(database: Database) -> None:
+    for name in range(4):
+        assert take(database, name) == Reservation(SCOPE, name.to_bytes(32), State.RESERVED, fresh=True)
+    with pytest.raises(
+        BudgetExhausted, match=r"Of epsilon 3 at delta 1e-06, 3\.00 is spent and 0\.00 is left"
+    ) as caught:
+        take(database, 4)
+    assert (caught.value.slug, caught.value.status) == ("budget-exhausted", 409)
+    assert curve(database) == gaussian(256, SIGMA, 4)
+    assert curve(database).epsilon(1e-6) <= 3.0
+
+
+def test_categories_share_a_day_while_other_months_and_vaults_do_not(database: Database) -> None:
+    whole = sigma_for(3.0, 1e-6, 256)
+    take(database, 0, sigma=whole)
+    for scope in (owner_day(VAULT, Period("2026-11")), owner_day(b"w" * 16, MONTH), person_year(2026)):
+        take(database, 1, sigma=whole, scope=scope)
+    with pytest.raises(BudgetExhausted):
+        take(database, 2, sigma=whole)
+
+
+def test_concurrent_reservations_never_overdraw(database: Database) -> None:
+    results = run_at_once(12, lambda name: take(database, name))
+    kept = [r for r in results if isinstance(r, Reservation)]
+    assert len(kept) == 4
+    assert sum(isinstance(r, BudgetExhausted) for r in results) == 8
+    assert curve(database) == gaussian(256, SIGMA, 4)
+
+
+def test_concurrent_retries_of_one_release_are_charged_once(database: Database) -> None:
+    results = run_at_once(8, lambda _: take(database, 7))
+    assert [r.fresh for r in results].count(True) == 1
+    assert curve(database) == gaussian(256, SIGMA)
+
+
+def test_a_crash_before_the_commit_charges_nothing_and_after_it_once(database: Database) -> None:
+    with pytest.raises(RuntimeError), database.transaction() as session:
+        reserve(session, charge(1), CAP, at=AT)
+        raise RuntimeError
+    assert curve(database) == NOTHING
+    assert take(database, 1).fresh
+    again = take(database, 1)
+    assert (again.state, again.fresh) == (State.RESERVED, False)
+    with database.transaction() as session:
+        commit(session, again, at=AT)
+        commit(session, again, at=AT)
+    assert take(database, 1).state is State.COMMITTED
+    assert curve(database) == gaussian(256, SIGMA)
+
+
+def test_a_retry_needs_no_room_but_another_digest_does(database: Database) -> None:
+    whole = sigma_for(3.0, 1e-6, 256)
+    take(database, 1, sigma=whole)
+    assert not take(database, 1, sigma=whole).fresh
+    with pytest.raises(BudgetExhausted):
+        take(database, 2, sigma=whole)
+
+
+def test_one_name_stands_for_one_charge(database: Database) -> None:
+    take(database, 1)
+    with pytest.raises(ChargeConflict, match="other parameters"):
+        take(database, 1, sigma=SIGMA + 1)
+
+
+def test_an_aborted_release_stays_charged_and_its_name_is_used_up(database: Database) -> None:
+    held = take(database, 1)
+    with database.transaction() as session:
+        abort(session, held, at=AT)
+        abort(session, held, at=AT)
+    assert curve(database) == gaussian(256, SIGMA)
+    with pytest.raises(ChargeConflict, match="aborted"):
+        take(database, 1)
+    with pytest.raises(ChargeConflict, match="aborted"), database.transaction() as session:
+        commit(session, held, at=AT)
+
+
+def test_only_the_fresh_reservation_can_be_given_back(database: Database) -> None:
+    held, retry = take(database, 1), take(database, 1)
+    with pytest.raises(ChargeConflict, match="earlier run"), database.transaction() as session:
+        cancel(session, retry, Undrawn.KEYS_GONE, at=AT)
+    with database.transaction() as session:
+        cancel(session, held, Undrawn.CONSENT_ENDED, at=AT)
+    assert curve(database) == NOTHING
+    # The run that retried meanwhile has drawn noise, perhaps; it can no longer store it.
+    with pytest.raises(ChargeConflict, match="cancelled"), database.transaction() as session:
+        commit(session, retry, at=AT)
+    assert take(database, 1).fresh
+    assert curve(database) == gaussian(256, SIGMA)
+
+
+def test_what_is_committed_cannot_be_undone(database: Database) -> None:
+    held = take(database, 1)
+    with database.transaction() as session:
+        commit(session, held, at=AT)
+    for undo in (lambda s: abort(s, held, at=AT), lambda s: cancel(s, held, Undrawn.KEYS_GONE, at=AT)):
+        with pytest.raises(ChargeConflict), database.transaction() as session:
+            undo(session)
+    with pytest.raises(ChargeConflict, match="never reserved"), database.transaction() as session:
+        commit(session, Reservation(SCOPE, b"?" * 32, State.RESERVED, fresh=True), at=AT)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE budget_ledger SET state = 'cancelled'",
+        "DELETE FROM budget_ledger",
+        "INSERT INTO budget_ledger SELECT scope, 7, release_id, 'cancelled', record, digest FROM budget_ledger",
+        "INSERT INTO budget_ledger SELECT scope, 0, release_id, 'cancelled', record, digest FROM budget_ledger",
+    ],
+)
+def test_the_database_itself_only_appends(database: Database, statement: str) -> None:
+    take(database, 1)
+    with pytest.raises(sqlalchemy.exc.DBAPIError, match="append-only"), database.transaction() as session:
+        session.execute(sqlalchemy.text(statement))
+    assert curve(database) == gaussian(256, SIGMA)
+
+
+def test_no_other_spelling_of_removal_works(sqlite_database: Database, postgresql_database: Database) -> None:
+    replace = (
+        "REPLACE INTO budget_ledger SELECT scope, position, release_id, 'cancelled', record, digest FROM budget_ledger"
+    )
+    upsert = (
+        "INSERT INTO budget_ledger SELECT * FROM budget_ledger WHERE true"
+        " ON CONFLICT (scope, position) DO UPDATE SET state = 'cancelled'"
+    )
+    for database, statement in (
+        (sqlite_database, replace),
+        (sqlite_database, upsert),
+        (postgresql_database, "TRUNCATE budget_ledger"),
+        (postgresql_database, upsert),
+    ):
+        take(database, 1)
+        with pytest.raises(sqlalchemy.exc.DBAPIError, match="append-only"), database.transaction() as session:
+            session.execute(sqlalchemy.text(statement))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE budget_ledger SET state = 'cancelled' WHERE position = 1",
+        "UPDATE budget_ledger SET record = replace(record, '2026-10', '2026-09') WHERE position = 0",
+        "UPDATE budget_ledger SET record = CAST(replace(record, '2026-10', '2026-09') AS BLOB) WHERE position = 0",
+        "UPDATE budget_ledger SET record = x'7b7d', digest = sha256(x'7b7d') WHERE position = 2",
+        "UPDATE budget_ledger SET record = x'7b', digest = sha256(x'7b') WHERE position = 2",
+        "UPDATE budget_ledger SET release_id = zeroblob(32) WHERE position = 2",
+        "UPDATE budget_ledger SET digest = zeroblob(32) WHERE position = 2",
+        "DELETE FROM budget_ledger WHERE position = 1",
+        "DELETE FROM budget_ledger WHERE position = 0",
+        "UPDATE budget_ledger SET position = 9 WHERE position = 2",
+    ],
+)
+def test_rows_changed_behind_the_triggers_are_noticed(sqlite_database: Database, change: str) -> None:
+    for name in range(3):
+        take(sqlite_database, name)
+    with sqlite_database.transaction() as session:
+        connection = session.connection()
+        for trigger in ("no_update", "no_delete"):
+            connection.exec_driver_sql(f"DROP TRIGGER budget_ledger_{trigger}")
+        raw = connection.connection.dbapi_connection
+        raw.create_function("sha256", 1, lambda data: hashlib.sha256(data).digest())
+        verify_scope(session, SCOPE)
+        session.expire_all()
+        connection.exec_driver_sql(change)
+        with pytest.raises(LedgerBroken):
+            verify_scope(session, SCOPE)
+
+
+def test_a_later_row_rewritten_with_its_digest_breaks_the_chain(sqlite_database: Database) -> None:
+    for name in range(3):
+        take(sqlite_database, name)
+    with sqlite_database.transaction() as session:
+        connection = session.connection()
+        connection.exec_driver_sql("DROP TRIGGER budget_ledger_no_update")
+        query = "SELECT record FROM budget_ledger WHERE position = 1"
+        forged = connection.exec_driver_sql(query).scalar_one().replace(b'"reason":""', b'"reason":"x"')
+        change = "UPDATE budget_ledger SET record = ?, digest = ? WHERE position = 1"
+        connection.exec_driver_sql(change, (forged, hashlib.sha256(forged).digest()))
+        with pytest.raises(LedgerBroken):
+            verify_scope(session, SCOPE)
+
+
+def test_the_three_numbers(database: Database) -> None:
+    whole = sigma_for(3.0, 1e-6, 256)
+    take(database, 0, sigma=whole)
+    take(database, 1, sigma=whole, scope=person_year(2026))
+    with database.snapshot() as session:
+        now = spending(session, VAULT, MONTH, 1e-6)
+        other = spending(session, b"w" * 16, MONTH, 1e-6)
+    assert (now.day, now.person) == pytest.approx((3.0, 3.0), abs=0.02)
+    assert now.day_composed == gaussian(256, whole, 2).epsilon(1e-6)
+    assert (other.day, other.day_composed) == (0.0, now.person)
+    # A later year's backbone reads the same day again; an earlier year's cannot have.
+    take(database, 2, sigma=whole, scope=person_year(2027))
+    take(database, 3, sigma=whole, scope=person_year(2025))
+    with database.snapshot() as session:
+        later = spending(session, VAULT, MONTH, 1e-6)
+    assert later.person == now.person
+    assert later.day_composed == gaussian(256, whole, 3).epsilon(1e-6)
+
+
+def test_an_imprint_is_charged_what_its_noise_costs() -> None:
+    retail = feature_map(Category("pd:Purchase"))
+    made = imprint_charge(retail, VAULT, MONTH, DiscreteGaussian(500), release_id=b"r" * 32, code_hash=b"c" * 32)
+    assert made.curve == gaussian(retail.clip, 500)
+    assert (made.scope, made.category) == (SCOPE, "pd:Purchase")
+    assert made.scope.unit is Unit.OWNER_DAY
+    with pytest.raises(ValueError, match="32 bytes"):
+        imprint_charge(retail, VAULT, MONTH, DiscreteGaussian(500), release_id=b"r", code_hash=b"c" * 32)

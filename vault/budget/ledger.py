@@ -1,0 +1,312 @@
+"""The privacy ledger's verbs: reserve before data is opened, then commit, abort or cancel.
+
+A release, end to end: `reserve` and commit the transaction; open the data, draw the noise; in one
+transaction store the result and `commit`. After a crash the same release id is reserved again at no
+further cost: noise that was never stored was never seen. A failure once noise was drawn is an `abort`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, cast
+
+import sqlalchemy
+from sqlmodel import Session, col, select
+
+from vault.budget.accounting import NOTHING, Cap, Curve
+from vault.budget.charge import EVERYONE, Charge, Scope, Unit, dump_charge, owner_day
+from vault.budget.models import LedgerRow
+from vault.clock import unix_s
+from vault.encoding import JsonObject, b64u, dump_json, parse_json
+from vault.errors import MalformedInput, VaultError
+from vault.schema.trace import Period
+
+_GENESIS: Final = bytes(32)
+
+
+class BudgetExhausted(VaultError):
+    """A release that would cost more than what is left."""
+
+    slug = "budget-exhausted"
+    title = "Privacy budget exhausted"
+    status = 409
+
+
+class ChargeConflict(VaultError):
+    """A release id that stands for another charge, or a state that allows no such change."""
+
+    slug = "charge-conflict"
+    title = "Charge is not in the state this needs"
+    status = 409
+
+
+class LedgerBroken(VaultError):
+    """A ledger whose rows are not the chain that was written."""
+
+    slug = "ledger-broken"
+    title = "Privacy ledger does not verify"
+    status = 500
+
+
+class State(StrEnum):
+    """What became of a charge. Only a cancelled one costs nothing."""
+
+    RESERVED = "reserved"
+    COMMITTED = "committed"
+    ABORTED = "aborted"
+    CANCELLED = "cancelled"
+
+
+class Undrawn(StrEnum):
+    """Why a release ended before any data was opened; each can be checked without reading a trace.
+
+    There is no reason that depends on the data: whether a charge was cancelled is public.
+    """
+
+    CONSENT_ENDED = "consent-ended"
+    KEYS_GONE = "keys-gone"
+    VAULT_FROZEN = "vault-frozen"
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A charge that the ledger holds.
+
+    Args:
+        scope: What pays.
+        release_id: 32 bytes.
+        state: As it was when this was returned; a committed release's rows are already stored.
+        fresh: Whether this call made the charge. Of a retry nobody can say that no noise was drawn.
+    """
+
+    scope: Scope
+    release_id: bytes
+    state: State
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """The three numbers that an owner is shown for a month, and the caps they stay under.
+
+    Args:
+        day: Epsilon of any one day of the month, over all its imprint rows.
+        person: Epsilon of every contributor, over the cohort releases of the month's year.
+        day_composed: Epsilon of one day of someone who also contributed: the month's rows together
+            with every cohort release from that year on.
+        delta: Of all three.
+    """
+
+    day: float
+    person: float
+    day_composed: float
+    delta: float
+
+
+def reserve(session: Session, charge: Charge, cap: Cap, *, at: datetime) -> Reservation:
+    """Charge a release's worst case, before its data is opened.
+
+    Whoever reserves in several scopes in one transaction takes them in the order of `Scope.key`.
+
+    Args:
+        session: Open writing transaction; the caller commits it before opening data.
+        charge: What the release costs.
+        cap: What all charges of the scope may cost together.
+        at: Now, aware.
+
+    Returns:
+        The reservation; for a release id that is already charged, the same one at no further cost.
+
+    Raises:
+        BudgetExhausted: No order would stay under the cap; nothing was charged.
+        ChargeConflict: The release id stands for another charge, or was aborted.
+
+    Guarantees: at any concurrency the charges that count stay under the cap.
+    """
+    book = _locked(session, charge.scope)
+    found = book.latest.get(charge.release_id)
+    record = dump_charge(charge)
+    if found is not None and found.state != State.CANCELLED:
+        if _charge(found) != record:
+            raise ChargeConflict("This release id is already charged with other parameters; name another release.")
+        if found.state == State.ABORTED:
+            raise ChargeConflict("This release was aborted after noise was drawn; its cost stays. Name another one.")
+        return Reservation(charge.scope, charge.release_id, State(found.state), fresh=False)
+    before = book.total()
+    if not cap.admits(before + charge.curve):
+        gone, needed = before.epsilon(cap.delta), (before + charge.curve).epsilon(cap.delta)
+        raise BudgetExhausted(
+            f"Of epsilon {cap.epsilon:g} at delta {cap.delta:g}, {gone:.2f} is spent and"
+            f" {max(0.0, cap.epsilon - gone):.2f} is left; with this release it would be {needed:.2f}."
+            " What is spent never comes back: release with more noise, or not at all."
+        )
+    book.append(charge.release_id, State.RESERVED, record, at)
+    return Reservation(charge.scope, charge.release_id, State.RESERVED, fresh=True)
+
+
+def commit(session: Session, reservation: Reservation, *, at: datetime) -> None:
+    """Record that the release is stored; call it in the transaction that stores it. Repeating it is harmless.
+
+    Raises:
+        ChargeConflict: The charge was aborted or cancelled meanwhile: the result must not be stored.
+    """
+    _change(session, reservation, State.COMMITTED, at)
+
+
+def abort(session: Session, reservation: Reservation, *, at: datetime) -> None:
+    """Record that the release failed after noise may have been drawn: it stays charged. Repeating it is harmless.
+
+    Raises:
+        ChargeConflict: The charge was committed or cancelled.
+    """
+    _change(session, reservation, State.ABORTED, at)
+
+
+def cancel(session: Session, reservation: Reservation, why: Undrawn, *, at: datetime) -> None:
+    """Give a charge back, because its data was never opened.
+
+    Args:
+        session: Open writing transaction.
+        reservation: The fresh one that this run of the job made and drew nothing under.
+        why: The public fact that stopped the release.
+        at: Now, aware.
+
+    Raises:
+        ChargeConflict: The reservation is a retry's, so an earlier run may have drawn noise,
+            or the charge is no longer reserved.
+    """
+    if not reservation.fresh:
+        raise ChargeConflict("An earlier run of this release may have drawn noise; abort it instead.")
+    _change(session, reservation, State.CANCELLED, at, why)
+
+
+def spent(session: Session, scope: Scope) -> Curve:
+    """Return what all charges of a scope that count cost together."""
+    return _read(session, scope).total()
+
+
+def spending(session: Session, vault_id: bytes, period: Period, delta: float) -> Spending:
+    """Return what a month's days have cost so far, with and without the cohort's releases.
+
+    Args:
+        session: Open transaction, reading or writing.
+        vault_id: 16 bytes.
+        period: The month.
+        delta: At which all three epsilons are stated.
+    """
+    day = spent(session, owner_day(vault_id, period))
+    years = _cohort_years(session, period[:4])
+    since = sum(years.values(), NOTHING)
+    return Spending(
+        day=day.epsilon(delta),
+        person=years.get(period[:4], NOTHING).epsilon(delta),
+        day_composed=(day + since).epsilon(delta),
+        delta=delta,
+    )
+
+
+def verify_scope(session: Session, scope: Scope) -> None:
+    """Check that a scope's rows are one unbroken chain and that columns say what records say.
+
+    Raises:
+        LedgerBroken: A row was changed, moved or taken out of the middle.
+    """
+    prev = _GENESIS
+    for position, row in enumerate(_read(session, scope).rows):
+        try:
+            digest, record = _digest(row.record), parse_json(row.record)
+            said = record["prev"], record["position"], record["state"], _scope_and_release(record["charge"])
+        except (MalformedInput, KeyError, TypeError) as error:
+            raise LedgerBroken("A row of the privacy ledger cannot be read; restore the journal.") from error
+        held = b64u(prev), position, row.state, (scope, b64u(row.release_id))
+        if said != held or row.position != position or row.digest != digest:
+            raise LedgerBroken("A row of the privacy ledger is not the one that was written; restore the journal.")
+        prev = row.digest
+
+
+@dataclass(frozen=True, slots=True)
+class _Book:
+    """One scope's rows, oldest first."""
+
+    session: Session
+    scope: Scope
+    rows: list[LedgerRow]
+
+    @property
+    def latest(self) -> dict[bytes, LedgerRow]:
+        return {row.release_id: row for row in self.rows}
+
+    def total(self) -> Curve:
+        counted = (row for row in self.latest.values() if row.state != State.CANCELLED)
+        return sum((Curve(tuple(cast("list[int]", _charge(row)["renyi_nano"]))) for row in counted), NOTHING)
+
+    def append(self, release_id: bytes, state: State, charge: JsonObject, at: datetime, reason: str = "") -> None:
+        record = dump_json(
+            {
+                "prev": b64u(self.rows[-1].digest if self.rows else _GENESIS),
+                "position": len(self.rows),
+                "state": str(state),
+                "reason": str(reason),
+                "at": unix_s(at),
+                "charge": charge,
+            }
+        )
+        row = LedgerRow(
+            scope=self.scope.key,
+            position=len(self.rows),
+            release_id=release_id,
+            state=str(state),
+            record=record,
+            digest=_digest(record),
+        )
+        self.session.add(row)
+        self.session.flush()
+
+
+def _read(session: Session, scope: Scope) -> _Book:
+    query = select(LedgerRow).where(LedgerRow.scope == scope.key).order_by(col(LedgerRow.position))
+    return _Book(session, scope, list(session.exec(query)))
+
+
+def _locked(session: Session, scope: Scope) -> _Book:
+    # Creates the scope's row or waits for whoever holds it: one statement that both databases know.
+    statement = sqlalchemy.text(
+        "INSERT INTO budget_scope (scope) VALUES (:scope) ON CONFLICT (scope) DO UPDATE SET scope = excluded.scope"
+    )
+    session.execute(statement, {"scope": scope.key})
+    return _read(session, scope)
+
+
+def _change(session: Session, reservation: Reservation, state: State, at: datetime, reason: str = "") -> None:
+    book = _locked(session, reservation.scope)
+    found = book.latest.get(reservation.release_id)
+    if found is None:
+        raise ChargeConflict("This release was never reserved.")
+    if found.state == state:
+        return
+    if found.state != State.RESERVED:
+        raise ChargeConflict(f"A charge that is {found.state} cannot become {state}.")
+    book.append(reservation.release_id, state, _charge(found), at, reason)
+
+
+def _cohort_years(session: Session, first: str) -> dict[str, Curve]:
+    """Return what each calendar year's cohort releases cost every person, from one year on."""
+    prefix = Scope(Unit.PERSON, EVERYONE, "").key
+    query = select(LedgerRow.scope).where(col(LedgerRow.scope).startswith(prefix)).distinct()
+    years = [key.removeprefix(prefix) for key in session.exec(query)]
+    return {year: spent(session, Scope(Unit.PERSON, EVERYONE, year)) for year in years if year >= first}
+
+
+def _scope_and_release(charge: Any) -> tuple[Scope, str]:
+    return Scope(charge["unit"], charge["subject"], charge["window"]), charge["release"]
+
+
+def _charge(row: LedgerRow) -> JsonObject:
+    return cast("JsonObject", parse_json(row.record)["charge"])
+
+
+def _digest(record: bytes) -> bytes:
+    return hashlib.sha256(record).digest()
