@@ -1,14 +1,62 @@
-"""tlog tables."""
+"""tlog tables: entries, openings, full tiles and the head."""
+
+import sqlalchemy as sa
+from alembic import op
 
 revision = "01_tlog"
 down_revision = None
 branch_labels = None
 depends_on = None
 
+_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 
 def upgrade() -> None:
-    pass
+    op.create_table(
+        "log_entry",
+        sa.Column("id", _ID, nullable=False),
+        sa.Column("kind", sa.String(24), nullable=False),
+        sa.Column("entry", sa.LargeBinary(), nullable=False),
+        sa.Column("leaf_index", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_log_entry")),
+        sa.UniqueConstraint("leaf_index", name=op.f("uq_log_entry_leaf_index")),
+    )
+    op.create_index("ix_log_entry_kind_leaf_index", "log_entry", ["kind", "leaf_index"])
+    op.create_index(
+        "ix_log_entry_pending",
+        "log_entry",
+        ["id"],
+        sqlite_where=sa.text("leaf_index IS NULL"),
+        postgresql_where=sa.text("leaf_index IS NULL"),
+    )
+    op.create_table(
+        "log_opening",
+        sa.Column("entry_id", _ID, autoincrement=False, nullable=False),
+        sa.Column("public_salt", sa.LargeBinary(), nullable=False),
+        sa.Column("public_body", sa.LargeBinary(), nullable=False),
+        sa.Column("personal_salt", sa.LargeBinary(), nullable=True),
+        sa.Column("personal_body", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("entry_id", name=op.f("pk_log_opening")),
+        sa.ForeignKeyConstraint(["entry_id"], ["log_entry.id"], name=op.f("fk_log_opening_entry_id_log_entry")),
+    )
+    op.create_table(
+        "log_tile",
+        sa.Column("level", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("tile_index", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("hashes", sa.LargeBinary(), nullable=False),
+        sa.Column("root", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("level", "tile_index", name=op.f("pk_log_tile")),
+    )
+    op.create_table(
+        "log_head",
+        sa.Column("id", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("edge", sa.LargeBinary(), nullable=False),
+        sa.Column("checkpoint", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_log_head")),
+    )
 
 
 def downgrade() -> None:
-    pass
+    for table in ("log_head", "log_tile", "log_opening", "log_entry"):
+        op.drop_table(table)

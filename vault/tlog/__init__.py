@@ -1,0 +1,1 @@
+"""The transparency log: every event that matters, in one signed, append-only order."""

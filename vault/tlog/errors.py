@@ -1,0 +1,29 @@
+"""What the log answers when it cannot or must not go on."""
+
+from __future__ import annotations
+
+from vault.errors import VaultError
+
+
+class LogBusy(VaultError):
+    """The event is recorded and will be logged, but no checkpoint covered it in time."""
+
+    slug = "log-busy"
+    title = "Log busy"
+    status = 503
+
+
+class LogDamaged(VaultError):
+    """Leaves, tiles and head in the database do not make the tree that was signed."""
+
+    slug = "log-damaged"
+    title = "Log damaged"
+    status = 503
+
+
+class NotInLog(VaultError):
+    """A leaf, tile or size that the log does not have."""
+
+    slug = "not-in-log"
+    title = "Not in the log"
+    status = 404

@@ -1,0 +1,281 @@
+"""The log's verbs: record an event, read the tree, open and erase what a leaf committed to.
+
+Order. Indexes follow the ids of pending rows. PostgreSQL hands out an id at insert and shows the
+row at commit, so two unrelated transactions may be numbered against the order in which they
+committed. Related ones never are: whoever records an event about a consent (or a ring, budget,
+vault) locks that row before calling `append`, so the second id is drawn after the first commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NewType
+
+from sqlalchemy import Row, bindparam, insert, select, update
+from sqlmodel import Session
+
+from vault.encoding import JsonObject
+from vault.errors import MalformedInput
+from vault.proof.leaf import LeafKind, Opening, Openings, make_entry
+from vault.proof.merkle import HashAt, consistency_proof, inclusion_proof, leaf_hash
+from vault.proof.receipt import Receipt
+from vault.proof.tiles import TILE_WIDTH, format_bundle, hashes_from_tiles, tile_width
+from vault.tlog.errors import LogDamaged, NotInLog
+from vault.tlog.models import log_entry, log_head, log_opening, log_tile
+
+PendingId = NewType("PendingId", int)
+"""Names an event from its insert on; its leaf index follows once a checkpoint covers it."""
+
+_INSERT_ENTRY = insert(log_entry).returning(log_entry.c.id)
+_INSERT_OPENING = insert(log_opening)
+_HEAD = select(log_head.c.size, log_head.c.checkpoint)
+_INDEX_OF = select(log_entry.c.leaf_index).where(log_entry.c.id == bindparam("pending_id"))
+_ENTRIES = (
+    select(log_entry.c.entry)
+    .where(log_entry.c.leaf_index >= bindparam("start"), log_entry.c.leaf_index < bindparam("end"))
+    .order_by(log_entry.c.leaf_index)
+)
+_FULL_TILE = select(log_tile.c.hashes).where(
+    log_tile.c.level == bindparam("level"), log_tile.c.tile_index == bindparam("tile_index")
+)
+_TILE_ROOTS = (
+    select(log_tile.c.root)
+    .where(
+        log_tile.c.level == bindparam("level"),
+        log_tile.c.tile_index >= bindparam("start"),
+        log_tile.c.tile_index < bindparam("end"),
+    )
+    .order_by(log_tile.c.tile_index)
+)
+_LEAVES = select(log_entry, log_opening).join(log_opening, log_opening.c.entry_id == log_entry.c.id)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An event recorded in an open transaction; it is logged only after that commits.
+
+    Args:
+        id: What to wait for and to keep beside the event's own row.
+        entry: The 65 bytes that will be in the log.
+        openings: What opens both halves.
+    """
+
+    id: PendingId
+    entry: bytes
+    openings: Openings
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A logged event.
+
+    Args:
+        pending_id: The id it was recorded under.
+        index: Its place in the log, from zero.
+        kind: What happened.
+        entry: The 65 logged bytes.
+        public: Opens the public half.
+        personal: Opens the personal half; None once erased.
+    """
+
+    pending_id: PendingId
+    index: int
+    kind: LeafKind
+    entry: bytes
+    public: Opening
+    personal: Opening | None
+
+
+def append(session: Session, kind: LeafKind, public: JsonObject, personal: JsonObject) -> Pending:
+    """Record an event in the caller's transaction, to be logged once that commits.
+
+    Lock the row that the event is about first: the order of ids is the order of events.
+
+    Args:
+        session: The caller's transaction.
+        kind: What happened; becomes `kind` of the public part.
+        public: For every auditor; holds nothing about a person.
+        personal: For the person and those whom the event concerns.
+
+    Raises:
+        MalformedInput: A part is not plain JSON, or `public` brings its own `kind`.
+    """
+    if "kind" in public:
+        raise MalformedInput("The public part takes its kind from the log; leave `kind` out.")
+    entry, openings = make_entry({"kind": kind.value, **public}, personal)
+    connection = session.connection()
+    pending_id = connection.execute(_INSERT_ENTRY, {"kind": kind.value, "entry": entry}).scalar_one()
+    connection.execute(
+        _INSERT_OPENING,
+        {
+            "entry_id": pending_id,
+            "public_salt": openings.public.salt,
+            "public_body": openings.public.body,
+            "personal_salt": openings.personal.salt,
+            "personal_body": openings.personal.body,
+        },
+    )
+    return Pending(PendingId(pending_id), entry, openings)
+
+
+def leaf_index(session: Session, pending_id: PendingId) -> int | None:
+    """Return the index of an event, or None while no signed checkpoint covers it."""
+    index: int | None = session.connection().execute(_INDEX_OF, {"pending_id": pending_id}).scalar_one_or_none()
+    return index
+
+
+def checkpoint(session: Session) -> str:
+    """Return the newest signed checkpoint.
+
+    Raises:
+        NotInLog: The log has never been started.
+    """
+    return _head(session)[1]
+
+
+def receipt_for(session: Session, index: int) -> str:
+    """Return the receipt of one leaf under the newest checkpoint.
+
+    Raises:
+        NotInLog: No signed checkpoint covers that index.
+    """
+    size, note = _head(session)
+    if not 0 <= index < size:
+        raise NotInLog(f"No signed checkpoint covers leaf {index} yet.")
+    return Receipt(index, tuple(inclusion_proof(index, size, hashes_at(session, size))), note).text
+
+
+def consistency(session: Session, old_size: int, new_size: int) -> list[bytes]:
+    """Return the proof that the log only grew between two sizes.
+
+    Raises:
+        NotInLog: The log has not reached `new_size`.
+        InvalidProof: `old_size` is zero or above `new_size`.
+    """
+    size, _ = _head(session)
+    if new_size > size:
+        raise NotInLog(f"The log has {size} leaves.")
+    return consistency_proof(old_size, new_size, hashes_at(session, new_size))
+
+
+def tile(session: Session, level: int, index: int, width: int) -> bytes:
+    """Return a full or partial tile of the signed tree.
+
+    Raises:
+        NotInLog: The signed tree does not fill the tile to that width.
+    """
+    _require_tile(session, level, index, width)
+    return _read_tile(session, level, index, width)
+
+
+def entries(session: Session, index: int, width: int) -> bytes:
+    """Return a full or partial entry bundle of the signed tree.
+
+    Raises:
+        NotInLog: The signed tree does not fill the bundle to that width.
+    """
+    _require_tile(session, 0, index, width)
+    return format_bundle(_entries(session, index * TILE_WIDTH, width))
+
+
+def leaf(session: Session, index: int) -> Leaf:
+    """Return one logged event with what is left of its openings.
+
+    Raises:
+        NotInLog: The log has no such leaf.
+    """
+    row = session.connection().execute(_LEAVES.where(log_entry.c.leaf_index == index)).one_or_none()
+    if row is None:
+        raise NotInLog(f"The log has no leaf {index}.")
+    return _leaf(row)
+
+
+def find(session: Session, *, kind: LeafKind | None = None, after: int = -1, limit: int = 256) -> list[Leaf]:
+    """Return logged events in the order of the log.
+
+    Args:
+        session: Any transaction.
+        kind: Only events of this kind.
+        after: The last index already seen.
+        limit: How many at most.
+    """
+    query = _LEAVES.where(log_entry.c.leaf_index > after).order_by(log_entry.c.leaf_index).limit(limit)
+    if kind is not None:
+        query = query.where(log_entry.c.kind == kind.value)
+    return [_leaf(row) for row in session.connection().execute(query)]
+
+
+def delete_personal_openings(session: Session, pending_ids: Iterable[PendingId]) -> None:
+    """Forget salt and body of the personal half of these events; their leaves and proofs stay valid.
+
+    Guarantees: once committed, the commitment left in the log is useless without a copy of the
+    salt: it neither reveals nor confirms what it stood for. Backups keep a copy until they expire.
+    """
+    forget = update(log_opening).where(log_opening.c.entry_id == bindparam("pending_id"))
+    rows = [{"pending_id": pending_id} for pending_id in pending_ids]
+    if rows:
+        session.connection().execute(forget.values(personal_salt=None, personal_body=None), rows)
+
+
+def make_tile(session: Session, level: int, index: int, width: int) -> bytes:
+    """Return a tile made from what lies below it: numbered entries, or the roots of full tiles.
+
+    Raises:
+        LogDamaged: Some of that is missing.
+    """
+    start = index * TILE_WIDTH
+    if level == 0:
+        return b"".join(map(leaf_hash, _entries(session, start, width)))
+    below = {"level": level - 1, "start": start, "end": start + width}
+    roots = session.connection().execute(_TILE_ROOTS, below).scalars().all()
+    if len(roots) != width:
+        raise LogDamaged("A full tile of the log is missing.")
+    return b"".join(roots)
+
+
+def _head(session: Session) -> tuple[int, str]:
+    row = session.connection().execute(_HEAD).one_or_none()
+    if row is None:
+        raise NotInLog("The log has not been started; start the app once.")
+    return row.size, row.checkpoint
+
+
+def hashes_at(session: Session, size: int) -> HashAt:
+    """Return a reader of the complete subtrees of the tree of `size` leaves."""
+    return hashes_from_tiles(size, lambda level, index, width: _read_tile(session, level, index, width))
+
+
+def _require_tile(session: Session, level: int, index: int, width: int) -> None:
+    if not 1 <= width <= tile_width(level, index, _head(session)[0]):
+        raise NotInLog("The signed log does not fill that tile.")
+
+
+def _read_tile(session: Session, level: int, index: int, width: int) -> bytes:
+    if width < TILE_WIDTH:
+        return make_tile(session, level, index, width)
+    stored: bytes | None = (
+        session.connection().execute(_FULL_TILE, {"level": level, "tile_index": index}).scalar_one_or_none()
+    )
+    if stored is None:
+        raise LogDamaged("A full tile of the log is missing.")
+    return stored
+
+
+def _entries(session: Session, start: int, count: int) -> list[bytes]:
+    found = session.connection().execute(_ENTRIES, {"start": start, "end": start + count}).scalars().all()
+    if len(found) != count:
+        raise LogDamaged("An entry of the signed log is missing.")
+    return list(found)
+
+
+def _leaf(row: Row[Any]) -> Leaf:
+    erased = row.personal_salt is None
+    return Leaf(
+        pending_id=PendingId(row.id),
+        index=row.leaf_index,
+        kind=LeafKind(row.kind),
+        entry=row.entry,
+        public=Opening(row.public_salt, row.public_body),
+        personal=None if erased else Opening(row.personal_salt, row.personal_body),
+    )

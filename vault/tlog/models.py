@@ -1,0 +1,60 @@
+"""The log's tables, as Core tables: they are written in bulk and never as objects.
+
+An entry is inserted without an index by whoever records an event, and gets its index from the
+sequencer. Openings lie apart so that numbering rewrites narrow rows and erasing touches no entry.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, SmallInteger, String, Table, Text
+from sqlmodel import SQLModel
+
+import vault.db  # noqa: F401  (sets the metadata's naming convention, which the constraints below take)
+
+_Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER
+
+log_entry = Table(
+    "log_entry",
+    SQLModel.metadata,
+    Column("id", _Id, primary_key=True),
+    Column("kind", String(24), nullable=False),
+    Column("entry", LargeBinary, nullable=False),
+    Column("leaf_index", BigInteger, unique=True),
+)
+Index("ix_log_entry_kind_leaf_index", log_entry.c.kind, log_entry.c.leaf_index)
+Index(
+    "ix_log_entry_pending",
+    log_entry.c.id,
+    sqlite_where=log_entry.c.leaf_index.is_(None),
+    postgresql_where=log_entry.c.leaf_index.is_(None),
+)
+
+log_opening = Table(
+    "log_opening",
+    SQLModel.metadata,
+    Column("entry_id", _Id, ForeignKey("log_entry.id"), primary_key=True, autoincrement=False),
+    Column("public_salt", LargeBinary, nullable=False),
+    Column("public_body", LargeBinary, nullable=False),
+    Column("personal_salt", LargeBinary),
+    Column("personal_body", LargeBinary),
+)
+
+# Full tiles only. A partial tile of level 0 is hashed from entries, one above from the roots below.
+log_tile = Table(
+    "log_tile",
+    SQLModel.metadata,
+    Column("level", SmallInteger, primary_key=True, autoincrement=False),
+    Column("tile_index", BigInteger, primary_key=True, autoincrement=False),
+    Column("hashes", LargeBinary, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+)
+
+# One row: the newest checkpoint and the edge it was made from.
+log_head = Table(
+    "log_head",
+    SQLModel.metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("size", BigInteger, nullable=False),
+    Column("edge", LargeBinary, nullable=False),
+    Column("checkpoint", Text, nullable=False),
+)

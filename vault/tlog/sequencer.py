@@ -1,0 +1,195 @@
+"""The sequencer: one thread of the app that gives pending events their place and signs the tree.
+
+Events wait in the database, so nothing is lost when it dies: an event is numbered and signed in
+one transaction or not at all, by this process or the next.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from itertools import chain
+from pathlib import Path
+
+import structlog
+from sqlalchemy import literal, select
+
+from vault.db import Database
+from vault.proof.checkpoint import Checkpoint
+from vault.proof.note import VerifierKey
+from vault.tlog.errors import LogBusy, LogDamaged
+from vault.tlog.log import PendingId
+from vault.tlog.models import log_entry
+from vault.tlog.tree import grow, verify_tree
+
+WINDOW_S = 0.005
+IDLE_POLL_S = 0.025  # events of other processes announce themselves by nothing but their rows
+RETRY_S = 0.5
+
+_ANY_PENDING = select(literal(1)).select_from(log_entry).where(log_entry.c.leaf_index.is_(None)).limit(1)
+
+_log = structlog.get_logger()
+
+
+class Sequencer:
+    """Numbers, hashes and signs pending events, and wakes who waits for them.
+
+    Every app process runs one. On PostgreSQL they take turns under an advisory lock; on SQLite one
+    holds a file lock beside the database and the others only watch, ready to take over.
+
+    Args:
+        database: Where events and tree lie.
+        log: The log's public key; its name is the origin of the checkpoints.
+        sign: Ed25519 under the log's key, held by the KMS.
+    """
+
+    def __init__(self, database: Database, log: VerifierKey, sign: Callable[[bytes], bytes]) -> None:
+        self._database = database
+        self._key = log
+        self._sign = sign
+        self._thread = threading.Thread(target=self._run, name="sequencer", daemon=True)
+        self._wake = threading.Event()
+        self._stopped = threading.Event()
+        self._mutex = threading.Lock()
+        self._waiting: dict[PendingId, list[Future[int]]] = {}
+        self._failure: LogDamaged | None = None
+        self._seen: Checkpoint | None = None
+        self._election = _Election(database)
+
+    def start(self) -> None:
+        """Compare the whole tree with its signed head, then begin to sequence.
+
+        Raises:
+            LogDamaged: They differ. The app must not serve: whatever it signed would confirm the damage.
+            InvalidProof: `sign` does not use the log's key.
+        """
+        with self._database.snapshot() as session:
+            self._seen = verify_tree(session, self._key)
+        self._sequence()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the current batch and stop; events still pending are logged by the next process."""
+        self._stopped.set()
+        self._wake.set()
+        self._thread.join()
+        self._election.resign()
+
+    def wait(self, pending_id: PendingId, timeout_s: float) -> int:
+        """Block until a signed checkpoint covers an event.
+
+        Call it after the event's transaction has committed, never inside it.
+
+        Args:
+            pending_id: From `log.append`.
+            timeout_s: How long at most.
+
+        Returns:
+            The event's leaf index.
+
+        Raises:
+            LogBusy: Not in time. The event stays recorded and will be logged.
+            LogDamaged: The log refuses to go on.
+        """
+        place: Future[int] = Future()
+        with self._mutex:
+            if self._failure is not None:
+                raise LogDamaged(self._failure.detail)
+            self._waiting.setdefault(pending_id, []).append(place)
+        self._wake.set()
+        try:
+            return place.result(timeout_s)
+        except TimeoutError:
+            raise LogBusy(
+                "The event is recorded but not yet in the signed log; ask again for the same thing.", retry_after_s=1
+            ) from None
+        finally:
+            with self._mutex:
+                others = [other for other in self._waiting.pop(pending_id, []) if other is not place]
+                if others:
+                    self._waiting[pending_id] = others
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            self._wake.wait(IDLE_POLL_S)
+            if self._waiting:
+                self._stopped.wait(WINDOW_S)  # company for one signature and one disk flush
+            self._wake.clear()
+            try:
+                self._resolve(self._sequence())
+                self._resolve(self._sequenced_elsewhere())
+            except LogDamaged as error:
+                self._fail(error)
+                return
+            except Exception as error:  # noqa: BLE001  a KMS or database outage of any kind must not end sequencing
+                _log.warning("log.retry", error_type=type(error).__name__)
+                self._stopped.wait(RETRY_S)
+
+    def _sequence(self) -> dict[PendingId, int]:
+        if not self._election.won():
+            return {}
+        with self._database.snapshot() as session:
+            if self._seen is not None and session.connection().execute(_ANY_PENDING).first() is None:
+                return {}
+        with self._database.transaction() as session:
+            seen, places = grow(session, self._key, self._sign, self._seen)
+        self._seen = seen
+        return places
+
+    def _sequenced_elsewhere(self) -> dict[PendingId, int]:
+        with self._mutex:
+            waiting = list(self._waiting)
+        if not waiting:
+            return {}
+        query = select(log_entry.c.id, log_entry.c.leaf_index).where(
+            log_entry.c.id.in_(waiting), log_entry.c.leaf_index.is_not(None)
+        )
+        with self._database.snapshot() as session:
+            return {PendingId(row.id): row.leaf_index for row in session.connection().execute(query)}
+
+    def _resolve(self, places: dict[PendingId, int]) -> None:
+        with self._mutex:
+            covered = [(places[key], self._waiting.pop(key)) for key in places.keys() & self._waiting.keys()]
+        for index, waiters in covered:
+            for waiter in waiters:
+                waiter.set_result(index)
+
+    def _fail(self, failure: LogDamaged) -> None:
+        _log.error("log.damaged", slug=failure.slug)
+        with self._mutex:
+            self._failure = failure
+            waiters = list(chain.from_iterable(self._waiting.values()))
+            self._waiting.clear()
+        for waiter in waiters:
+            waiter.set_exception(LogDamaged(failure.detail))
+
+
+class _Election:
+    """On SQLite, a lock on a file beside the database that dies with its holder."""
+
+    def __init__(self, database: Database) -> None:
+        path = database.url.database if database.is_sqlite else None
+        self._path = Path(f"{path}.sequencer") if path and path != ":memory:" else None
+        self._file: int | None = None
+
+    def won(self) -> bool:
+        """Say whether this process may sequence, taking the lock if it is free."""
+        if self._path is None or self._file is not None:
+            return True
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+            return False
+        self._file = file
+        return True
+
+    def resign(self) -> None:
+        """Let another process take over."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
