@@ -53,7 +53,7 @@ def problem_response(error: VaultError, *, instance: str | None = None) -> Respo
     }
     if instance is not None:
         body["instance"] = instance
-    headers = {"Cache-Control": "no-store"}
+    headers = {"Cache-Control": "no-store", **error.headers}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
     return Response(json.dumps(body), error.status, headers, media_type="application/problem+json")

@@ -29,6 +29,7 @@ class LeafKind(StrEnum):
 
     VAULT_GENESIS = "vault-genesis"
     SUCCESSION = "succession"
+    PROFILE = "profile"
     ACCOUNT = "account"
     RING_HEAD = "ring-head"
     UPLOAD = "upload"
