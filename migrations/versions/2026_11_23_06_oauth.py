@@ -1,4 +1,4 @@
-"""oauth tables."""
+"""oauth keeps no table of its own: tokens are signed, one-time values are `spent` rows."""
 
 revision = "06_oauth"
 down_revision = "05_parties"

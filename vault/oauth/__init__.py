@@ -1,0 +1,1 @@
+"""How companies prove who they are: the token endpoint, DPoP, access tokens, signed questions."""

@@ -1,0 +1,135 @@
+"""Access tokens: signed, bound to a key, ten minutes.
+
+Source: RFC 9068 (JWT access tokens), RFC 9449 section 6 (`cnf.jkt`). `grant_id` follows OAuth Grant
+Management: it is the id of the one consent that the token is for.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Final
+
+from vault.clock import unix_s
+from vault.encoding import JsonObject, b64u, dump_json, parse_b64u
+from vault.errors import MalformedInput
+from vault.parties.companies import CompanyId
+from vault.parties.jose import BadJws, JwsKey, Thumbprint, parse_jws, read_jwk
+from vault.seal.ids import ID_BYTES, ConsentId
+from vault.seal.signing import Signer
+
+SCOPE: Final = "twin:ask"
+TOKEN_S: Final = 600
+_TYPE: Final = "at+jwt"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A verified access token.
+
+    Args:
+        company_id: Whom it authenticates.
+        jkt: Thumbprint of the key it is bound to.
+        grant_id: The one consent it is for; None if it only names the company.
+        expires_at: Unix seconds.
+    """
+
+    company_id: CompanyId
+    jkt: Thumbprint
+    grant_id: ConsentId | None
+    expires_at: int
+
+
+class TokenMint:
+    """Issues access tokens and recognises its own.
+
+    Args:
+        issuer: Base URL without a trailing slash; issuer and audience are the same server.
+        signer: The service key now in force.
+        former_keys: Public keys, 32 bytes each, whose tokens may still live.
+    """
+
+    def __init__(self, issuer: str, signer: Signer, former_keys: Sequence[bytes] = ()) -> None:
+        self._issuer = issuer
+        self._signer = signer
+        keys = [_ed25519(public_key) for public_key in (signer.public_key, *former_keys)]
+        self._kid = keys[0].kid
+        self._keys = {key.kid: key for key in keys}
+        # A signature does not expire, so what is cached is only that it holds; time is checked on each use.
+        self._read = lru_cache(maxsize=4096)(self._verify)
+
+    @property
+    def public_keys(self) -> tuple[JwsKey, ...]:
+        """The keys that verify this server's tokens, the one in force first."""
+        return tuple(self._keys.values())
+
+    def issue(self, company_id: CompanyId, jkt: Thumbprint, grant_id: ConsentId | None, *, now: datetime) -> str:
+        """Return a token.
+
+        Args:
+            company_id: Whom it authenticates.
+            jkt: The key it is bound to.
+            grant_id: The consent it is for, if for one only.
+            now: The current time.
+        """
+        claims: JsonObject = {
+            "iss": self._issuer,
+            "aud": self._issuer,
+            "sub": company_id,
+            "client_id": company_id,
+            "scope": SCOPE,
+            "iat": unix_s(now),
+            "exp": unix_s(now) + TOKEN_S,
+            "jti": secrets.token_urlsafe(16),
+            "cnf": {"jkt": jkt},
+        }
+        if grant_id is not None:
+            claims["grant_id"] = b64u(grant_id)
+        header: JsonObject = {"alg": "Ed25519", "typ": _TYPE, "kid": self._kid}
+        signing_input = f"{b64u(dump_json(header))}.{b64u(dump_json(claims))}"
+        return f"{signing_input}.{b64u(self._signer.sign(signing_input.encode()))}"
+
+    def verify(self, unverified_token: str, *, now: datetime) -> AccessToken:
+        """Return one of this server's tokens.
+
+        Raises:
+            BadJws: Not signed here, of another kind, for another server, or expired.
+        """
+        token = self._read(unverified_token)
+        if token.expires_at <= unix_s(now):
+            raise BadJws("The access token has expired; ask for a new one.")
+        return token
+
+    def _verify(self, unverified_token: str) -> AccessToken:
+        jws = parse_jws(unverified_token, _TYPE)
+        key = self._keys.get(Thumbprint(str(jws.header.get("kid"))))
+        if key is None:
+            raise BadJws("The access token is not signed by a key of this server.")
+        claims = jws.verify(key)
+        if claims.get("iss") != self._issuer or claims.get("aud") != self._issuer or claims.get("scope") != SCOPE:
+            raise BadJws("The access token is for another server or scope.")
+        company_id, bound, expires_at = claims.get("client_id"), claims.get("cnf"), claims.get("exp")
+        jkt = bound.get("jkt") if isinstance(bound, dict) else None
+        if not isinstance(company_id, str) or not isinstance(jkt, str) or not isinstance(expires_at, int):
+            raise BadJws("The access token is not bound to a key.")
+        grant_id = parse_grant_id(claims["grant_id"]) if "grant_id" in claims else None
+        return AccessToken(CompanyId(company_id), Thumbprint(jkt), grant_id, expires_at)
+
+
+def parse_grant_id(unverified: object) -> ConsentId:
+    """Return a grant id, which is a consent id.
+
+    Raises:
+        BadJws: Not 16 bytes in base64url.
+    """
+    try:
+        return ConsentId(parse_b64u(unverified, size=ID_BYTES))
+    except MalformedInput as error:
+        raise BadJws("A grant_id is 16 bytes in base64url.") from error
+
+
+def _ed25519(public_key: bytes) -> JwsKey:
+    return read_jwk({"kty": "OKP", "crv": "Ed25519", "x": b64u(public_key)})

@@ -1,0 +1,355 @@
+"""Companies: registered by the operator from records that each company signs itself.
+
+A company record is a compact JWS of type `twinvault-company+jwt` over {company_id, version, name,
+contact, agent (0 or 1), redirect_uris, client_auth_key, question_key, issued_at}. Version 1 is signed
+by its own question key, whose thumbprint makes the company id; every later version is signed by the
+question key of the version before it, so that the operator cannot replace a company's keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, NewType
+
+import sqlalchemy
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, select
+
+from vault.clock import unix_s
+from vault.encoding import b64u, parse_b64u
+from vault.errors import MalformedInput, VaultError
+from vault.parties.jose import BadJws, JwsKey, parse_jwk, parse_jws, read_jwk
+from vault.parties.models import CompanyRow
+from vault.proof.leaf import LeafKind
+from vault.schema.reader import Reader
+from vault.tlog.log import append
+
+CompanyId = NewType("CompanyId", str)
+"""First 16 bytes of the thumbprint of a company's first question key, 22 characters."""
+
+RECORD_TYPE: Final = "twinvault-company+jwt"
+
+_ID = re.compile(r"[A-Za-z0-9_-]{22}")
+_LINE = re.compile(r".{2,200}")
+_REDIRECT = re.compile(r"https://[!-\"$-~]{1,500}")
+_MAX_REDIRECTS = 10
+_MAX_NAME_CHARS = 80
+_CLOCK_SKEW_S = 300
+# Letters to Unicode, nothing to the eye: a name made of them could pass for another.
+_INVISIBLE = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+
+
+class CompanyRefused(VaultError):
+    """A company record that does not have the documented shape or does not follow the one before it."""
+
+    slug = "bad-company-record"
+    title = "Company record is not acceptable"
+    status = 422
+
+
+class UnknownCompany(VaultError):
+    """No company of that id is registered."""
+
+    slug = "unknown-company"
+    title = "Unknown company"
+    status = 404
+
+
+class CompanyStatus(StrEnum):
+    """Whether a company may ask."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+
+
+@dataclass(frozen=True, slots=True)
+class CompanyRecord:
+    """What a company says about itself, signed.
+
+    Args:
+        company_id: Stays the same through every version.
+        version: 1 for the first.
+        name: What owners are shown.
+        contact: Where owners reach it.
+        agent: Whether questions come from software that decides by itself what to ask.
+        redirect_uris: Where an authorization may send the owner back to.
+        client_auth_key: Authenticates the company at the token endpoint.
+        question_key: Signs its questions and its next record.
+        issued_at: Unix seconds.
+    """
+
+    company_id: CompanyId
+    version: int
+    name: str
+    contact: str
+    agent: bool
+    redirect_uris: tuple[str, ...]
+    client_auth_key: JwsKey
+    question_key: JwsKey
+    issued_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """A registered company.
+
+    Args:
+        company_id: Its id, also its OAuth client_id.
+        version: Of the record in force.
+        record: That record, the compact JWS exactly as signed.
+        name: What owners are shown.
+        contact: Where owners reach it.
+        agent: Whether it declared itself a software agent.
+        redirect_uris: For the authorization endpoint.
+        client_auth_key: Authenticates it at the token endpoint.
+        question_key: Signs its questions.
+        status: Whether it may ask.
+    """
+
+    company_id: CompanyId
+    version: int
+    record: str
+    name: str
+    contact: str
+    agent: bool
+    redirect_uris: tuple[str, ...]
+    client_auth_key: JwsKey
+    question_key: JwsKey
+    status: CompanyStatus
+
+
+def parse_company_id(text: str) -> CompanyId:
+    """Return a company id.
+
+    Raises:
+        CompanyRefused: The text is not 16 bytes in base64url.
+    """
+    if _ID.fullmatch(text) is None:
+        raise CompanyRefused("A company id has 22 base64url characters.")
+    return CompanyId(text)
+
+
+def company_id_of(first_question_key: JwsKey) -> CompanyId:
+    """Return the id of the company whose first question key this is."""
+    return CompanyId(b64u(parse_b64u(first_question_key.kid)[:16]))
+
+
+def verify_company_record(unverified_jws: str, *, signer: JwsKey | None, now: datetime) -> CompanyRecord:
+    """Return a company's record.
+
+    Args:
+        unverified_jws: The compact JWS.
+        signer: The question key of the version before; None for a first record, which is signed
+            by its own question key and named after it.
+        now: The current time.
+
+    Raises:
+        CompanyRefused: Another signer, a field outside its documented form, a name that owners
+            could misread, a version that does not fit the signer, or a time in the future.
+    """
+    try:
+        jws = parse_jws(unverified_jws, RECORD_TYPE)
+        reader = Reader(jws.unverified_claims, CompanyRefused, "company record")
+        client_auth_key = read_jwk(reader.mapping("client_auth_key"))
+        question_key = read_jwk(reader.mapping("question_key"))
+        jws.verify(signer or question_key)
+    except BadJws as error:
+        raise CompanyRefused(error.detail) from error
+    record = CompanyRecord(
+        company_id=CompanyId(reader.text("company_id", _ID)),
+        version=reader.integer("version", 1, 2**31 - 1),
+        name=_readable(reader.text("name", _LINE), _MAX_NAME_CHARS),
+        contact=_readable(reader.text("contact", _LINE), 200),
+        agent=reader.flag("agent"),
+        redirect_uris=reader.words("redirect_uris", _parse_redirect, at_most=_MAX_REDIRECTS),
+        client_auth_key=client_auth_key,
+        question_key=question_key,
+        issued_at=reader.time("issued_at"),
+    )
+    reader.end()
+    if client_auth_key == question_key:
+        raise CompanyRefused("The client authentication key and the question key must differ.")
+    if record.issued_at > unix_s(now) + _CLOCK_SKEW_S:
+        raise CompanyRefused("The record is issued in the future; check the clock that signed it.")
+    if signer is None and (record.version != 1 or record.company_id != company_id_of(question_key)):
+        raise CompanyRefused("A first record has version 1 and the id of its own question key.")
+    return record
+
+
+def register(session: Session, unverified_jws: str, *, now: datetime) -> Company:
+    """Register a company that the operator approved; writes the row and its leaf.
+
+    Args:
+        session: An open writing transaction.
+        unverified_jws: The company's first record.
+        now: The current time.
+
+    Raises:
+        CompanyRefused: The record is not acceptable, or its company is registered already.
+    """
+    record = verify_company_record(unverified_jws, signer=None, now=now)
+    row = _row(record, unverified_jws, CompanyStatus.ACTIVE)
+    session.add(row)
+    try:
+        session.flush()
+    except IntegrityError as error:
+        raise CompanyRefused("A company with this question key is already registered.") from error
+    _log_record(session, row)
+    return _company(row)
+
+
+def rotate(session: Session, unverified_jws: str, *, now: datetime) -> Company:
+    """Put a company's next record in force: new keys, name or contact; writes the row and its leaf.
+
+    Args:
+        session: An open writing transaction.
+        unverified_jws: The next record, signed by the question key now in force.
+        now: The current time.
+
+    Raises:
+        CompanyRefused: The record is not acceptable or is not the next one.
+        UnknownCompany: No such company.
+    """
+    try:
+        unverified_id = parse_jws(unverified_jws, RECORD_TYPE).unverified_claims.get("company_id")
+    except BadJws as error:
+        raise CompanyRefused(error.detail) from error
+    row = _locked(session, CompanyId(str(unverified_id)))
+    record = verify_company_record(unverified_jws, signer=parse_jwk(row.question_key), now=now)
+    if record.company_id != row.company_id or record.version != row.version + 1:
+        raise CompanyRefused(f"The next record of this company must have version {row.version + 1}.")
+    session.merge(_row(record, unverified_jws, CompanyStatus(row.status)))
+    session.flush()
+    _log_record(session, row)
+    return _company(row)
+
+
+def set_status(session: Session, company_id: CompanyId, status: CompanyStatus, *, now: datetime) -> None:
+    """Suspend or reinstate a company; writes the row and its leaf, or nothing if it is so already.
+
+    Guarantees: an answer whose transaction used `is_active` has committed, with its leaf, before a
+    suspension's leaf is inserted, or it does not commit at all.
+
+    Raises:
+        UnknownCompany: No such company.
+    """
+    row = _locked(session, company_id)
+    if row.status == status:
+        return
+    row.status = status
+    session.add(row)
+    session.flush()
+    append(session, LeafKind.COMPANY_STATUS, {"company": company_id, "status": status, "at": unix_s(now)}, {})
+
+
+def is_active(company_id: sqlalchemy.ColumnElement[str] | str) -> sqlalchemy.ColumnElement[bool]:
+    """Return the condition that a company is registered and not suspended, for a WHERE.
+
+    The row is share-locked where the condition is evaluated: under PostgreSQL's READ COMMITTED a
+    plain subquery would keep the statement's old snapshot even after waiting for a suspension.
+    """
+    active = select(CompanyRow.company_id).where(
+        col(CompanyRow.company_id) == company_id, col(CompanyRow.status) == CompanyStatus.ACTIVE
+    )
+    return active.with_for_update(read=True).exists()
+
+
+def find(session: Session, company_id: str) -> Company | None:
+    """Return a company, if it is registered."""
+    row = session.get(CompanyRow, company_id)
+    return None if row is None else _company(row)
+
+
+def get(session: Session, company_id: str) -> Company:
+    """Return a company.
+
+    Raises:
+        UnknownCompany: It is not registered.
+    """
+    company = find(session, company_id)
+    if company is None:
+        raise UnknownCompany("No company of this id is registered here.")
+    return company
+
+
+def list_companies(session: Session, *, after: str = "", at_most: int = 100) -> Sequence[Company]:
+    """Return companies in the order of their ids, one page at a time.
+
+    Args:
+        session: Any open transaction.
+        after: The last id of the page before.
+        at_most: Page size.
+    """
+    page = select(CompanyRow).where(col(CompanyRow.company_id) > after)
+    return [_company(row) for row in session.exec(page.order_by(col(CompanyRow.company_id)).limit(at_most))]
+
+
+def _locked(session: Session, company_id: CompanyId) -> CompanyRow:
+    row = session.exec(
+        select(CompanyRow)
+        .where(col(CompanyRow.company_id) == company_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if row is None:
+        raise UnknownCompany("No company of this id is registered here.")
+    return row
+
+
+def _log_record(session: Session, row: CompanyRow) -> None:
+    digest = b64u(hashlib.sha256(row.record.encode()).digest())
+    append(session, LeafKind.COMPANY, {"company": row.company_id, "version": row.version, "record_sha256": digest}, {})
+
+
+def _row(record: CompanyRecord, jws: str, status: CompanyStatus) -> CompanyRow:
+    return CompanyRow(
+        company_id=record.company_id,
+        version=record.version,
+        record=jws,
+        name=record.name,
+        contact=record.contact,
+        agent=record.agent,
+        redirect_uris=json.dumps(record.redirect_uris),
+        client_auth_key=record.client_auth_key.jwk,
+        question_key=record.question_key.jwk,
+        status=status,
+    )
+
+
+def _company(row: CompanyRow) -> Company:
+    return Company(
+        company_id=CompanyId(row.company_id),
+        version=row.version,
+        record=row.record,
+        name=row.name,
+        contact=row.contact,
+        agent=row.agent,
+        redirect_uris=tuple(json.loads(row.redirect_uris)),
+        client_auth_key=parse_jwk(row.client_auth_key),
+        question_key=parse_jwk(row.question_key),
+        status=CompanyStatus(row.status),
+    )
+
+
+def _parse_redirect(text: str) -> str:
+    if _REDIRECT.fullmatch(text) is None:
+        raise MalformedInput("A redirect URI must be an https URL without a fragment.")
+    return text
+
+
+def _readable(text: str, at_most: int) -> str:
+    # isprintable() is false for bidi controls, zero-width and other format characters.
+    plain = text.isprintable() and not _INVISIBLE & set(text) and unicodedata.is_normalized("NFC", text)
+    if not plain or len(text) > at_most or text != " ".join(text.split()) or unicodedata.combining(text[0]):
+        raise CompanyRefused(
+            f"A name or contact must have at most {at_most} printable characters in NFC, no text-direction or "
+            "invisible characters, and only single spaces between words."
+        )
+    return text

@@ -1,0 +1,75 @@
+"""Tables of people, companies, sessions and one-time values; private to this package."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger
+from sqlmodel import Field, SQLModel
+
+from vault.db import UtcDateTime
+
+
+class PersonRow(SQLModel, table=True):
+    """One vault and the person it belongs to."""
+
+    __tablename__ = "person"
+
+    vault_id: bytes = Field(primary_key=True)
+    owner_key: bytes
+    next_owner_key_hash: bytes
+    identity_digest: bytes
+    time_zone: str
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    state: str
+    minor: bool
+    guardian_ok: bool
+    deceased: bool
+    sequence: int
+
+
+class PersonRecordRow(SQLModel, table=True):
+    """One signed record about a vault, under the id of its leaf."""
+
+    __tablename__ = "person_record"
+
+    pending_id: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False})
+    vault_id: bytes = Field(index=True)
+    envelope: bytes
+
+
+class CompanyRow(SQLModel, table=True):
+    """One registered company, as its newest signed record says."""
+
+    __tablename__ = "company"
+
+    company_id: str = Field(primary_key=True)
+    version: int
+    record: str
+    name: str
+    contact: str
+    agent: bool
+    redirect_uris: str
+    client_auth_key: str
+    question_key: str
+    status: str
+
+
+class SessionRow(SQLModel, table=True):
+    """One signed-in owner or device; the token itself is never stored."""
+
+    __tablename__ = "party_session"
+
+    token_hash: bytes = Field(primary_key=True)
+    vault_id: bytes = Field(index=True)
+    device_id: bytes | None
+    expires_at: datetime = Field(sa_type=UtcDateTime, index=True)
+
+
+class SpentRow(SQLModel, table=True):
+    """One value that was used and may not be used again before it expires anyway."""
+
+    __tablename__ = "spent"
+
+    digest: bytes = Field(primary_key=True)
+    expires_at_s: int = Field(sa_type=BigInteger, index=True)

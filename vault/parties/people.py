@@ -1,0 +1,275 @@
+"""People as parties: one vault each, its owner key through successions, its profile, its freeze."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import sqlalchemy
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, delete, select
+
+from vault.clock import unix_s
+from vault.encoding import JsonObject, b64u
+from vault.errors import VaultError
+from vault.parties.models import PersonRecordRow, PersonRow, SessionRow
+from vault.proof.leaf import LeafKind
+from vault.seal.dsse import Envelope
+from vault.seal.ids import VaultId
+from vault.seal.person import Profile, verify_freeze, verify_genesis, verify_profile, verify_succession
+from vault.tlog.log import Pending, PendingId, append, delete_personal_openings
+
+_CLOCK_SKEW_S = 300
+
+
+class UnknownVault(VaultError):
+    """No vault of that id lives here."""
+
+    slug = "unknown-vault"
+    title = "Unknown vault"
+    status = 404
+
+
+class VaultExists(VaultError):
+    """A vault with that genesis lives here already."""
+
+    slug = "vault-exists"
+    title = "Vault exists"
+    status = 409
+
+
+class BadGenesis(VaultError):
+    """A genesis that verifies but cannot begin a vault here."""
+
+    slug = "bad-genesis"
+    title = "Genesis is not acceptable"
+    status = 422
+
+
+class VaultState(StrEnum):
+    """Whether anything may be answered or learned from a vault."""
+
+    ACTIVE = "active"
+    FROZEN = "frozen"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A vault and the person it belongs to.
+
+    Args:
+        vault_id: The vault.
+        owner_key: Ed25519 public key now in force, 32 bytes.
+        next_owner_key_hash: SHA-256 of the key that may succeed it.
+        identity_digest: Digest of the newest genesis or succession, which the next one names as `prev`.
+        time_zone: IANA name.
+        created_at: When the vault began here.
+        state: Frozen or not.
+        profile: As last signed.
+        sequence: Of the last profile or freeze record; the next one has this plus one.
+    """
+
+    vault_id: VaultId
+    owner_key: bytes
+    next_owner_key_hash: bytes
+    identity_digest: bytes
+    time_zone: str
+    created_at: datetime
+    state: VaultState
+    profile: Profile
+    sequence: int
+
+
+def create(session: Session, envelope: Envelope, *, now: datetime) -> Person:
+    """Begin a vault; writes the row and its leaf.
+
+    Args:
+        session: An open writing transaction.
+        envelope: The genesis.
+        now: The current time.
+
+    Raises:
+        SealError: The genesis does not verify.
+        BadGenesis: It was made in the future.
+        VaultExists: The vault lives here already.
+    """
+    genesis = verify_genesis(envelope)
+    if genesis.created_at > unix_s(now) + _CLOCK_SKEW_S:
+        raise BadGenesis("The genesis was made in the future; check the clock of the device that signed it.")
+    row = PersonRow(
+        vault_id=genesis.vault_id,
+        owner_key=genesis.owner_key,
+        next_owner_key_hash=genesis.next_owner_key_hash,
+        identity_digest=envelope.digest,
+        time_zone=genesis.time_zone,
+        created_at=datetime.fromtimestamp(genesis.created_at, UTC),
+        state=VaultState.ACTIVE,
+        minor=genesis.profile.minor,
+        guardian_ok=genesis.profile.guardian_ok,
+        deceased=genesis.profile.deceased,
+        sequence=0,
+    )
+    session.add(row)
+    try:
+        session.flush()
+    except IntegrityError as error:  # the same genesis arrived twice at once
+        raise VaultExists("A vault with this genesis lives here already; sign in to it instead.") from error
+    _record(session, row, LeafKind.VAULT_GENESIS, envelope, now)
+    return _person(row)
+
+
+def succeed(session: Session, vault_id: VaultId, envelope: Envelope, *, now: datetime) -> Person:
+    """Replace the owner key by the one committed to; writes the row and its leaf and ends all sessions.
+
+    Raises:
+        SealError: The succession does not verify or does not follow the newest record.
+        UnknownVault: No such vault.
+    """
+    row = _locked(session, vault_id)
+    succession = verify_succession(
+        envelope, vault_id=vault_id, prev=row.identity_digest, next_owner_key_hash=row.next_owner_key_hash
+    )
+    row.owner_key, row.next_owner_key_hash = succession.owner_key, succession.next_owner_key_hash
+    row.identity_digest = envelope.digest
+    session.execute(delete(SessionRow).where(col(SessionRow.vault_id) == vault_id))
+    _record(session, row, LeafKind.SUCCESSION, envelope, now)
+    return _person(row)
+
+
+def set_profile(session: Session, vault_id: VaultId, envelope: Envelope, *, now: datetime) -> Person:
+    """Put a signed profile in force; writes the row and its leaf.
+
+    Raises:
+        SealError: The profile does not verify or is not the next record.
+        UnknownVault: No such vault.
+    """
+    row = _locked(session, vault_id)
+    profile = verify_profile(envelope, owner_key=row.owner_key, vault_id=vault_id, sequence=row.sequence + 1)
+    row.minor, row.guardian_ok, row.deceased = profile.minor, profile.guardian_ok, profile.deceased
+    row.sequence += 1
+    _record(session, row, LeafKind.PROFILE, envelope, now)
+    return _person(row)
+
+
+def follow_freeze(session: Session, vault_id: VaultId, envelope: Envelope, *, now: datetime) -> Person:
+    """Freeze or unfreeze as the owner signed; writes the row and its leaf. See `freeze` for what it guarantees.
+
+    Raises:
+        SealError: The order does not verify or is not the next record.
+        UnknownVault: No such vault.
+    """
+    row = _locked(session, vault_id)
+    frozen = verify_freeze(envelope, owner_key=row.owner_key, vault_id=vault_id, sequence=row.sequence + 1)
+    row.state = VaultState.FROZEN if frozen else VaultState.ACTIVE
+    row.sequence += 1
+    _record(session, row, LeafKind.FREEZE, envelope, now)
+    return _person(row)
+
+
+def freeze(session: Session, vault_id: VaultId, state: VaultState, cause: Envelope, *, now: datetime) -> Person:
+    """Freeze or unfreeze on the word of someone other than the owner; writes the row and its leaf.
+
+    Args:
+        session: An open writing transaction.
+        vault_id: The vault.
+        state: What it becomes.
+        cause: The executors' or operator's signed record, which the caller has verified.
+        now: The current time.
+
+    Guarantees: an answer whose transaction used `not_frozen` has committed, with its leaf, before
+    a freeze's leaf is inserted, or it does not commit at all.
+
+    Raises:
+        UnknownVault: No such vault.
+    """
+    row = _locked(session, vault_id)
+    row.state = state
+    _record(session, row, LeafKind.FREEZE, cause, now)
+    return _person(row)
+
+
+def not_frozen(vault_id: sqlalchemy.ColumnElement[bytes] | bytes) -> sqlalchemy.ColumnElement[bool]:
+    """Return the condition that a vault lives here and is not frozen, for a WHERE.
+
+    The row is share-locked where the condition is evaluated: under PostgreSQL's READ COMMITTED a
+    plain subquery would keep the statement's old snapshot even after waiting for a freeze.
+    """
+    active = select(PersonRow.vault_id).where(
+        col(PersonRow.vault_id) == vault_id, col(PersonRow.state) == VaultState.ACTIVE
+    )
+    return active.with_for_update(read=True).exists()
+
+
+def find(session: Session, vault_id: VaultId) -> Person | None:
+    """Return a person, if the vault lives here."""
+    row = session.get(PersonRow, vault_id)
+    return None if row is None else _person(row)
+
+
+def get(session: Session, vault_id: VaultId) -> Person:
+    """Return a person.
+
+    Raises:
+        UnknownVault: The vault does not live here.
+    """
+    person = find(session, vault_id)
+    if person is None:
+        raise UnknownVault("No vault of this id lives here.")
+    return person
+
+
+def records(session: Session, vault_id: VaultId) -> list[bytes]:
+    """Return the envelopes of genesis, successions, profiles and freezes, in the order they took effect."""
+    found = select(PersonRecordRow.envelope).where(col(PersonRecordRow.vault_id) == vault_id)
+    return list(session.exec(found.order_by(col(PersonRecordRow.pending_id))))
+
+
+def forget(session: Session, vault_id: VaultId) -> None:
+    """Delete everything kept here about a person; erasure calls this after its own leaf is written."""
+    about = col(PersonRecordRow.vault_id) == vault_id
+    pending_ids = [
+        PendingId(pending_id) for pending_id in session.exec(select(PersonRecordRow.pending_id).where(about))
+    ]
+    delete_personal_openings(session, pending_ids)
+    session.execute(delete(PersonRecordRow).where(about))
+    session.execute(delete(SessionRow).where(col(SessionRow.vault_id) == vault_id))
+    session.execute(delete(PersonRow).where(col(PersonRow.vault_id) == vault_id))
+
+
+def _locked(session: Session, vault_id: VaultId) -> PersonRow:
+    row = session.exec(
+        select(PersonRow)
+        .where(col(PersonRow.vault_id) == vault_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    if row is None:
+        raise UnknownVault("No vault of this id lives here.")
+    return row
+
+
+def _record(session: Session, row: PersonRow, kind: LeafKind, envelope: Envelope, now: datetime) -> Pending:
+    # The public half must not tell one vault from another, so it carries the month and nothing else.
+    public: JsonObject = {"period": f"{now:%Y-%m}"}
+    personal: JsonObject = {"vault": b64u(row.vault_id), "record": b64u(envelope.digest), "at": unix_s(now)}
+    session.add(row)
+    session.flush()
+    pending = append(session, kind, public, personal)
+    session.add(PersonRecordRow(pending_id=pending.id, vault_id=row.vault_id, envelope=envelope.encoded))
+    session.flush()
+    return pending
+
+
+def _person(row: PersonRow) -> Person:
+    return Person(
+        vault_id=VaultId(row.vault_id),
+        owner_key=row.owner_key,
+        next_owner_key_hash=row.next_owner_key_hash,
+        identity_digest=row.identity_digest,
+        time_zone=row.time_zone,
+        created_at=row.created_at,
+        state=VaultState(row.state),
+        profile=Profile(row.minor, row.guardian_ok, row.deceased),
+        sequence=row.sequence,
+    )

@@ -1,0 +1,137 @@
+"""Routes to sign in by challenge, and to look a company up; dependencies that say who speaks."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel
+
+from vault.encoding import b64u
+from vault.errors import VaultError
+from vault.http.edge import ClockDep, DatabaseDep, RawBody
+from vault.parties import companies
+from vault.parties.caller import DeviceCaller, OwnerCaller
+from vault.parties.companies import Company
+from vault.parties.jose import JwsKey
+from vault.parties.sessions import CHALLENGE_S, SESSION_S, NotSignedIn, SignInDesk, find_caller
+from vault.seal.dsse import parse_envelope
+from vault.seal.fields import parse_id
+from vault.seal.ids import VaultId
+from vault.seal.person import Role
+
+parties_router = APIRouter(prefix="/v1", tags=["parties"])
+
+
+class WrongRole(VaultError):
+    """A session of the other role than its route needs."""
+
+    slug = "wrong-role"
+    title = "Wrong role"
+    status = 403
+
+
+class ChallengeRequest(BaseModel):
+    """Who wants to sign in."""
+
+    vault: str
+    role: Role
+
+
+class ChallengeAnswer(BaseModel):
+    """What to sign."""
+
+    nonce: str
+    origin: str
+    expires_in: int
+
+
+class SessionAnswer(BaseModel):
+    """A session; send its token as `Authorization: Bearer`."""
+
+    token: str
+    expires_in: int
+
+
+def _desk(request: Request) -> SignInDesk:
+    desk = request.app.state.sign_in_desk
+    assert isinstance(desk, SignInDesk)
+    return desk
+
+
+DeskDep = Annotated[SignInDesk, Depends(_desk)]
+
+
+def _caller(request: Request, database: DatabaseDep, clock: ClockDep) -> OwnerCaller | DeviceCaller:
+    sent = request.headers.getlist("authorization")
+    scheme, _, unverified_token = (sent[0] if len(sent) == 1 else "").partition(" ")
+    if scheme.lower() != "bearer":
+        raise NotSignedIn("Send one session token as `Authorization: Bearer`.")
+    with database.snapshot() as session:
+        return find_caller(session, unverified_token, now=clock.now())
+
+
+CallerDep = Annotated[OwnerCaller | DeviceCaller, Depends(_caller)]
+
+
+def _owner(caller: CallerDep) -> OwnerCaller:
+    if not isinstance(caller, OwnerCaller):
+        raise WrongRole("Only the owner may do this; sign in as the owner.")
+    return caller
+
+
+def _device(caller: CallerDep) -> DeviceCaller:
+    if not isinstance(caller, DeviceCaller):
+        raise WrongRole("Only a device may do this; sign in as one of the vault's devices.")
+    return caller
+
+
+OwnerDep = Annotated[OwnerCaller, Depends(_owner)]
+DeviceDep = Annotated[DeviceCaller, Depends(_device)]
+
+
+@parties_router.post("/challenges")
+def challenge(body: ChallengeRequest, response: Response, desk: DeskDep, clock: ClockDep) -> ChallengeAnswer:
+    """Return a challenge; the answer does not tell whether the vault exists."""
+    nonce = desk.challenge(VaultId(parse_id(body.vault)), body.role, now=clock.now())
+    response.headers["Cache-Control"] = "no-store"
+    return ChallengeAnswer(nonce=b64u(nonce), origin=desk.origin, expires_in=CHALLENGE_S)
+
+
+@parties_router.post("/sessions")
+def open_session(
+    body: RawBody, response: Response, desk: DeskDep, database: DatabaseDep, clock: ClockDep
+) -> SessionAnswer:
+    """Open a session; the body is the signed answer to a challenge (binary DSSE)."""
+    envelope = parse_envelope(body)
+    with database.transaction() as session:
+        token = desk.sign_in(session, envelope, now=clock.now())
+    response.headers["Cache-Control"] = "no-store"
+    return SessionAnswer(token=token, expires_in=SESSION_S)
+
+
+@parties_router.get("/companies/{company_id}")
+def company(company_id: str, database: DatabaseDep) -> dict[str, Any]:
+    """Return a company's logged record, name and keys."""
+    with database.snapshot() as session:
+        return company_json(companies.get(session, company_id))
+
+
+def company_json(company: Company) -> dict[str, Any]:
+    """Return what anyone may know about a company; `record` is what it signed and what the log commits to."""
+    return {
+        "company_id": company.company_id,
+        "version": company.version,
+        "name": company.name,
+        "contact": company.contact,
+        "agent": company.agent,
+        "status": company.status,
+        "client_auth_key": _key_json(company.client_auth_key),
+        "question_key": _key_json(company.question_key),
+        "record": company.record,
+    }
+
+
+def _key_json(key: JwsKey) -> dict[str, Any]:
+    return {**json.loads(key.jwk), "kid": key.kid, "alg": key.algorithms[0], "use": "sig"}
