@@ -8,10 +8,15 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import sqlalchemy
 
 from vault.db import Database, migrate
+
+# No test asserts a time: a busy machine must not fail a property.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 SHARED = Path(os.environ.get("TWINVAULT_SHARED", Path(__file__).parents[1] / ".." / "shared")).resolve()
 

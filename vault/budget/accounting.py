@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 from vault.imprint.noise import MAX_SIGMA
@@ -68,6 +69,7 @@ class Curve:
 NOTHING: Final = Curve((0,) * len(ORDERS))
 
 
+@lru_cache(maxsize=256)
 def gaussian(sensitivity: int, sigma: int, releases: int = 1) -> Curve:
     """Return the exact cost of discrete (or continuous) Gaussian noise.
 

@@ -38,7 +38,7 @@ class DiscreteGaussian:
     """N_Z(0, sigma^2): integer z has probability proportional to exp(-z^2 / (2 sigma^2)).
 
     Samples come from the operating system's cryptographic generator by inversion: a 256-bit uniform
-    is compared with exact thresholds; 64 bits decide all but about 2**-50 of the draws.
+    is compared with exact thresholds; 64 bits decide all but one draw in 2**44 or more.
 
     Args:
         sigma: Whole number of quantised units, 1 to 16,384. There is no zero: a release
