@@ -91,6 +91,13 @@ class Reader:
         """Return a reader over one object."""
         return Reader(self._take(name), self._error, f"{self._what}'s {name}")
 
+    def mapping(self, name: str) -> JsonObject:
+        """Return one object whose fields another schema checks."""
+        value = self._take(name)
+        if not isinstance(value, dict):
+            raise self.refusal(name, "must be an object")
+        return value
+
     def end(self) -> None:
         """Refuse the record if a field was left over."""
         if self._rest:

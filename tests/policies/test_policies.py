@@ -1,0 +1,190 @@
+"""The shipped rules: golden cases, every rule needed, an independent oracle, an honest manifest."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cedarpy
+import pytest
+
+from tests.policies.cases import FOLDER, Case, base_of, load_cases, record_of
+from tests.policies.oracle import INFLUENCE, LIVE, SPECIAL, decide
+from vault.encoding import b64u
+from vault.proof.decision import PolicySet, evaluate, load_policy_set, load_shipped_policy_set
+from vault.proof.decision_record import DecisionRecord
+from vault.schema.category import CATEGORIES, MINTED_PURPOSES, parse_purpose
+from vault.schema.consent import ConsentEvent
+
+CASES = load_cases()
+SHIPPED = load_shipped_policy_set()
+SCHEMA = (FOLDER / "schema.cedarschema").read_text("utf-8")
+TEXTS = {path.name: path.read_text("utf-8") for path in FOLDER.glob("*.cedar")}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_golden_case(case: Case) -> None:
+    decision = evaluate(case.record(SHIPPED), SHIPPED)
+    assert (decision.allowed, decision.reasons, decision.code, decision.fault) == (
+        case.allowed,
+        case.reasons,
+        case.code,
+        None,
+    )
+
+
+def test_both_verdicts_of_every_action_have_cases() -> None:
+    topics = {path.name for path in (FOLDER / "cases").iterdir()}
+    assert {name.rsplit("-", 1)[0] for name in (case.name for case in CASES)} == {
+        f"{topic}-{verdict}" for topic in topics for verdict in ("ALLOW", "DENY")
+    }
+
+
+def without_each_rule() -> Iterator[tuple[str, PolicySet]]:
+    """Yield the shipped set with each rule deleted from its text in turn."""
+    for name, text in TEXTS.items():
+        for rule in re.findall(r"@id\(.*?\n(?:.*\n)*?.*;\n", text):
+            rule_id = re.match(r'@id\("(.*?)"\)', rule)
+            assert rule_id is not None
+            yield rule_id[1], load_policy_set(TEXTS | {name: text.replace(rule, "")}, SCHEMA)
+
+
+def test_deleting_any_rule_fails_a_case() -> None:
+    deleted = set()
+    for rule_id, mutant in without_each_rule():
+        assert mutant.rules.keys() == SHIPPED.rules.keys() - {rule_id}
+        about_it = [case for case in CASES if rule_id in case.reasons]
+        assert about_it, f"no case is decided by {rule_id}"
+        assert any(
+            (decision.allowed, decision.reasons) != (case.allowed, case.reasons)
+            for case in about_it
+            for decision in [evaluate(case.record(mutant), mutant)]
+        ), f"every case still passes without {rule_id}"
+        deleted.add(rule_id)
+    assert deleted == set(SHIPPED.rules)
+
+
+def test_state_and_windows_hold_twice() -> None:
+    twice = {"consent-not-active", "outside-window", "outside-data-window", "purpose-not-covered"}
+    twice |= {"question-not-covered"}
+    mutants = dict(without_each_rule())
+    for case in CASES:
+        if len(case.reasons) == 1 and case.reasons[0] in twice:
+            mutant = mutants[case.reasons[0]]
+            assert not evaluate(case.record(mutant), mutant).allowed, case.name
+
+
+def test_every_other_forbid_alone_keeps_something_from_happening() -> None:
+    twice = {"consent-not-active", "outside-window", "outside-data-window", "purpose-not-covered"}
+    twice |= {"question-not-covered"}
+    for rule_id, mutant in without_each_rule():
+        if not SHIPPED.rules[rule_id].permits and rule_id not in twice:
+            only = [case for case in CASES if case.reasons == (rule_id,)]
+            assert any(evaluate(case.record(mutant), mutant).allowed for case in only), rule_id
+
+
+def random_record(rng: random.Random) -> DecisionRecord:
+    """Draw a record that is one to four changes away from a base record, around every boundary."""
+    base: Any = base_of(rng.choice(["ask_company", "ask_owner", "refresh", "train", "population_map"]))
+    now = base["context"]["now"]
+    purposes = [base["context"]["purpose"], "dpv:Marketing", *sorted(INFLUENCE)]
+    categories = ["pd:Purchase", "pd:Location", *sorted(SPECIAL)]
+    questions = ["next_choice", "recommend", "forecast", "population_map"]
+    window, flag = [now - 1, now, now + 1, now + 9], [0, 0, 1, 2]
+    some: dict[str, Callable[[], Any]] = {
+        "context.purpose": lambda: rng.choice(purposes),
+        "context.categories": lambda: rng.sample(categories, rng.randrange(3)),
+        "context.reveals": lambda: rng.sample(categories, rng.randrange(3)),
+        "context.data_from": lambda: rng.choice([202512, 202601, 202612]),
+        "context.data_to": lambda: rng.choice([202601, 202612, 202701]),
+        "context.question": lambda: rng.choice(questions),
+        "context.quota_left": lambda: rng.choice([-1, 0, 1]),
+        "context.stimuli": lambda: rng.choice([0, 1, 2]),
+        "context.stimuli_left": lambda: rng.choice([-1, 0, 1]),
+        "context.agent": lambda: rng.choice(flag),
+        "context.sender_constrained": lambda: rng.choice(flag),
+        "Consent.kind": lambda: rng.choice(["self", "cohort", "company"]),
+        "Consent.state": lambda: rng.choice([*sorted(LIVE), "dpv:ConsentWithdrawn", ""]),
+        "Consent.purposes": lambda: rng.sample(purposes, rng.randrange(len(purposes) + 1)),
+        "Consent.questions": lambda: rng.sample(questions, rng.randrange(len(questions) + 1)),
+        "Consent.categories": lambda: rng.sample(categories, rng.randrange(len(categories) + 1)),
+        "Consent.explicit_special": lambda: rng.sample(sorted(SPECIAL), rng.randrange(len(SPECIAL) + 1)),
+        "Consent.not_before": lambda: rng.choice(window),
+        "Consent.not_after": lambda: rng.choice(window),
+        "Consent.influence_opt_in": lambda: rng.choice(flag),
+        "Consent.agent_allowed": lambda: rng.choice(flag),
+        "Consent.post_mortem": lambda: rng.sample(purposes, rng.randrange(len(purposes) + 1)),
+        "Person.minor": lambda: rng.choice(flag),
+        "Person.guardian_ok": lambda: rng.choice(flag),
+        "Person.deceased": lambda: rng.choice(flag),
+        "Twin.frozen": lambda: rng.choice(flag),
+        "Company.status": lambda: rng.choice(["active", "suspended"]),
+        "Model.certificate": lambda: rng.choice(["valid", "revoked"]),
+    }
+    types = {item["uid"]["type"].removeprefix("Vault::") for item in base["entities"]}
+    fields = [f for f in some if f.split(".")[1] in base["context"] or f.split(".")[0] in types]
+    return record_of(base, {field: some[field]() for field in rng.sample(fields, rng.randint(0, 4))}, SHIPPED)
+
+
+def test_cedar_and_the_oracle_agree_on_2000_random_records() -> None:
+    rng = random.Random(20260105)
+    allowed, seen = 0, set()
+    for _ in range(2000):
+        record = random_record(rng)
+        decision = evaluate(record, SHIPPED)
+        assert decision.fault is None
+        assert (decision.allowed, decision.reasons) == decide(record)
+        allowed += decision.allowed
+        seen |= set(decision.reasons)
+    assert 200 < allowed < 1800
+    assert seen == set(SHIPPED.rules)
+
+
+def test_the_manifest_is_what_the_rules_say() -> None:
+    manifest = json.loads((FOLDER / "manifest.json").read_text("utf-8"))
+    assert manifest["version"] >= 1
+    assert (manifest["predecessor"] == "") == (manifest["version"] == 1)
+    assert manifest["sha256"] == b64u(SHIPPED.sha256), "the rules changed: a new version needs a new manifest"
+    assert manifest["rules"] == {
+        rule.id: {"sentence": rule.sentence, "visibility": rule.visibility.value} for rule in SHIPPED.rules.values()
+    }
+
+
+def test_the_readme_has_every_sentence() -> None:
+    readme = (FOLDER / "README.md").read_text("utf-8")
+    lines = [f"- `{rule.id}` ({rule.visibility}): {rule.sentence}" for rule in SHIPPED.rules.values()]
+    assert [line for line in readme.splitlines() if line.startswith("- `")] == lines
+
+
+def test_the_rules_are_formatted_and_use_integers_only() -> None:
+    for text in TEXTS.values():
+        assert cedarpy.format_policies(text, line_width=120).rstrip("\n") + "\n" == text
+    words = set(re.findall(r"\b[A-Za-z]+\b", re.sub(r"//.*", "", SCHEMA)))
+    assert not words & {"Bool", "decimal", "datetime", "duration", "ipaddr"}
+
+
+def test_the_rules_use_the_same_words_as_the_consents() -> None:
+    assert {rule_id for rule_id in SHIPPED.rules if rule_id.startswith("special-")} == {
+        "special" + re.sub(r"([A-Z])", r"-\1", name.removeprefix("pd:")).lower() for name in SPECIAL
+    }
+    assert {event.state for event in ConsentEvent if event.live} == LIVE
+    assert MINTED_PURPOSES < INFLUENCE
+    assert all(parse_purpose(purpose) for purpose in INFLUENCE)
+    rules = "".join(TEXTS.values())
+    assert set(re.findall(r'"(pd:\w+)"', rules)) == SPECIAL < set(CATEGORIES)
+    assert {p for p in re.findall(r'"((?:dpv|x):\w+)"', rules) if p not in LIVE} == INFLUENCE
+
+
+def test_what_a_company_is_told_never_names_a_rule_about_the_person() -> None:
+    about_person = {"minor-without-guardian", "influence-of-minor", "deceased", "vault-frozen", "stimuli-spent"}
+    assert about_person <= {rule.id for rule in SHIPPED.rules.values() if rule.visibility == "owner"}
+    rng = random.Random(7)
+    for _ in range(300):
+        record = random_record(rng)
+        decision = evaluate(record, SHIPPED)
+        company_rules = [r for r in decision.reasons if SHIPPED.rules[r].visibility == "company"]
+        expected = "permitted" if decision.allowed else company_rules[0] if company_rules else "not-permitted"
+        assert decision.code == expected

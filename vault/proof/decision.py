@@ -1,0 +1,230 @@
+"""May this happen? One pure function that the service asks once and an auditor can replay for ever.
+
+Consent is data, rules are policies: the rules are Cedar text, a consent becomes one entity.
+This module is the only caller of the Cedar engine, because Cedar alone fails open: it skips a
+`forbid` that errors, forgets action groups without a schema, and never checks entities that
+were parsed without one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Any, Final
+
+import cedarpy
+
+from vault.encoding import dump_json, parse_json
+from vault.errors import MalformedInput, VaultError
+from vault.proof.decision_record import BadDecision, DecisionRecord, dump_entity, named_entities
+
+ENGINE: Final = f"cedarpy {version('cedarpy')}"
+NOT_PERMITTED: Final = "not-permitted"
+PERMITTED: Final = "permitted"
+
+
+class BadPolicySet(VaultError):
+    """Policy text that cannot be relied on."""
+
+    slug = "bad-policy-set"
+    title = "Policy set is not acceptable"
+    status = 422
+
+
+class Visibility(StrEnum):
+    """Who may learn that a rule applied: `company` rules speak only of its token, request, quota and consent."""
+
+    COMPANY = "company"
+    OWNER = "owner"
+
+
+class Fault(StrEnum):
+    """Why a record could not be evaluated; always a denial, and a defect of whoever built the record."""
+
+    ENTITY_MISSING = "entity-missing"
+    NOT_EVALUABLE = "not-evaluable"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One policy, in words.
+
+    Args:
+        id: Its `@id`.
+        permits: Whether it permits; otherwise it forbids, and one forbid outweighs every permit.
+        sentence: Its `@sentence`, shown to the owner.
+        visibility: Its `@visibility`.
+    """
+
+    id: str
+    permits: bool
+    sentence: str
+    visibility: Visibility
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PolicySet:
+    """Rules that were checked against their schema and are ready to evaluate.
+
+    Args:
+        source: The bytes that the set is addressed by: fixed JSON of schema and policy texts. Text, not the
+            engine's parse tree, so that no engine release changes the address.
+        sha256: The set's address, 32 bytes.
+        rules: Every rule by id.
+    """
+
+    source: bytes
+    sha256: bytes
+    rules: Mapping[str, Rule]
+    _policies: cedarpy.PolicySet = field(repr=False)
+    _schema: cedarpy.Schema = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided, and why.
+
+    Args:
+        allowed: Whether it may happen.
+        reasons: Ids of the rules that decided, sorted: for the owner and the auditor, never for a company.
+        code: What a company is told.
+        fault: Set when the record could not be evaluated.
+
+    Guarantees:
+        `code` names a rule only if that rule's visibility is `company`, and then whether or not rules about
+        the person applied as well; everything about the person gives the one `not-permitted`.
+    """
+
+    allowed: bool
+    reasons: tuple[str, ...]
+    code: str
+    fault: Fault | None = None
+
+
+def load_policy_set(policies: Mapping[str, str], schema: str) -> PolicySet:
+    """Check policy texts against their schema and make them ready.
+
+    Args:
+        policies: Cedar text by file name.
+        schema: Cedar schema text.
+
+    Raises:
+        BadPolicySet: A text does not parse or validate; a rule lacks a unique `@id`, a `@sentence` or a
+            `@visibility`; or a rule depends on a hierarchy, which Cedar skips silently when it is incomplete.
+    """
+    text = "\n".join(policies[name] for name in sorted(policies))
+    try:
+        source = dump_json({"schema": schema, "policies": dict(policies)})
+        schema_handle = cedarpy.Schema.from_str(schema)
+        handle = cedarpy.PolicySet.from_str(text)
+        parsed = json.loads(cedarpy.policies_to_json_str(text))
+        report = cedarpy.validate_policies(text, schema_handle)
+    except (ValueError, MalformedInput) as error:
+        raise BadPolicySet("The policies or their schema do not parse.") from error
+    if not report.validation_passed:
+        raise BadPolicySet(f"The policies do not fit their schema: {report.errors[0]}")
+    if parsed["templates"]:
+        raise BadPolicySet("A policy set holds no templates: a consent is data, not a rule.")
+    rules: dict[str, Rule] = {}
+    for policy in parsed["staticPolicies"].values():
+        rule = _rule(policy)
+        if rule.id in rules:
+            raise BadPolicySet(f"Two rules have the id {rule.id!r}.")
+        rules[rule.id] = rule
+    if not any(rule.permits for rule in rules.values()):
+        raise BadPolicySet("A policy set needs at least one permit.")
+    return PolicySet(
+        source, hashlib.sha256(source).digest(), MappingProxyType(dict(sorted(rules.items()))), handle, schema_handle
+    )
+
+
+def parse_policy_set(source: bytes) -> PolicySet:
+    """Make a set ready from the bytes that it is addressed by, such as an auditor's bundle holds.
+
+    Raises:
+        BadPolicySet: The bytes are no acceptable policy set in its one spelling.
+    """
+    try:
+        record = parse_json(source)
+    except MalformedInput as error:
+        raise BadPolicySet("A policy set is not one JSON object of texts.") from error
+    schema, policies = record.get("schema"), record.get("policies")
+    if not isinstance(schema, str) or not isinstance(policies, dict):
+        raise BadPolicySet("A policy set is a schema and policies.")
+    policy_set = load_policy_set({name: str(text) for name, text in policies.items()}, schema)
+    if policy_set.source != source:
+        raise BadPolicySet("A policy set is not in the one spelling that its address is made from.")
+    return policy_set
+
+
+@cache
+def load_shipped_policy_set() -> PolicySet:
+    """Return the policy set that this release ships.
+
+    Raises:
+        BadPolicySet: The installed files were changed into something unacceptable.
+    """
+    folder = files("vault") / "_policies"
+    policies = {item.name: item.read_text("utf-8") for item in folder.iterdir() if item.name.endswith(".cedar")}
+    return load_policy_set(policies, (folder / "schema.cedarschema").read_text("utf-8"))
+
+
+def evaluate(record: DecisionRecord, policy_set: PolicySet) -> Decision:
+    """Decide, failing closed.
+
+    Allowed is only what the engine allows for a named reason, without a single error, over entities
+    that are all present and were checked against the schema.
+
+    Args:
+        record: What the decision depends on.
+        policy_set: The set that the record names.
+
+    Raises:
+        BadDecision: The record names another policy set.
+    """
+    if record.policy_set_sha256 != policy_set.sha256:
+        raise BadDecision("The decision was made under another policy set; evaluate it under the one it names.")
+    if not named_entities(record) <= {entity.uid for entity in record.entities}:
+        return Decision(allowed=False, reasons=(), code=NOT_PERMITTED, fault=Fault.ENTITY_MISSING)
+    request = {
+        "principal": record.principal._asdict(),
+        "action": {"type": "Vault::Action", "id": record.action.value},
+        "resource": record.resource._asdict(),
+        "context": json.dumps(record.context),
+    }
+    snapshot = json.dumps([dump_entity(entity) for entity in record.entities])
+    try:
+        entities = cedarpy.Entities.from_json_str(snapshot, policy_set._schema)  # noqa: SLF001  # one module
+        result = cedarpy.is_authorized(request, policy_set._policies, entities, policy_set._schema)  # noqa: SLF001
+    except ValueError:
+        return Decision(allowed=False, reasons=(), code=NOT_PERMITTED, fault=Fault.NOT_EVALUABLE)
+    reasons = tuple(sorted(result.diagnostics.id_annotations_by_reason.values()))
+    if result.decision is cedarpy.Decision.NoDecision or result.diagnostics.errors:
+        return Decision(allowed=False, reasons=reasons, code=NOT_PERMITTED, fault=Fault.NOT_EVALUABLE)
+    if result.decision is cedarpy.Decision.Allow and reasons:
+        return Decision(allowed=True, reasons=reasons, code=PERMITTED)
+    told = (rule for rule in reasons if policy_set.rules[rule].visibility is Visibility.COMPANY)
+    return Decision(allowed=False, reasons=reasons, code=next(told, NOT_PERMITTED))
+
+
+def _rule(policy: Mapping[str, Any]) -> Rule:
+    notes = policy["annotations"]
+    name, sentence = notes.get("id"), notes.get("sentence")
+    if not name or not sentence or notes.get("visibility") not in set(Visibility):
+        raise BadPolicySet(f"Rule {name!r} needs an @id, a @sentence and a @visibility (company or owner).")
+    scopes = (policy["principal"], policy["resource"])
+    if any("in" in (scope["op"], *scope) for scope in scopes) or _uses_in(policy["conditions"]):
+        raise BadPolicySet(f"Rule {name!r} depends on a hierarchy; rules read attributes only.")
+    return Rule(name, policy["effect"] == "permit", sentence, Visibility(notes["visibility"]))
+
+
+def _uses_in(tree: object) -> bool:
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return any(key == "in" or _uses_in(item) for key, item in items)
