@@ -68,7 +68,7 @@ class Sequencer:
         """
         with self._database.snapshot() as session:
             self._seen = verify_tree(session, self._key)
-        self._sequence()
+        self._sequence(sure=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -118,9 +118,14 @@ class Sequencer:
             if self._waiting:
                 self._stopped.wait(WINDOW_S)  # company for one signature and one disk flush
             self._wake.clear()
+            with self._mutex:
+                asked = set(self._waiting)
             try:
-                self._resolve(self._sequence())
-                self._resolve(self._sequenced_elsewhere())
+                self._resolve(self._sequence(sure=bool(asked)))
+                with self._mutex:
+                    asked &= self._waiting.keys()
+                # Their events were committed before this batch and are not in it: another process has them.
+                self._resolve(self._sequenced_elsewhere(asked))
             except LogDamaged as error:
                 self._fail(error)
                 return
@@ -128,20 +133,20 @@ class Sequencer:
                 _log.warning("log.retry", error_type=type(error).__name__)
                 self._stopped.wait(RETRY_S)
 
-    def _sequence(self) -> dict[PendingId, int]:
+    def _sequence(self, *, sure: bool) -> dict[PendingId, int]:
+        """Grow the tree; unless `sure` that something waits, look first and leave writers alone."""
         if not self._election.won():
             return {}
-        with self._database.snapshot() as session:
-            if self._seen is not None and session.connection().execute(_ANY_PENDING).first() is None:
-                return {}
+        if not sure:
+            with self._database.snapshot() as session:
+                if session.connection().execute(_ANY_PENDING).first() is None:
+                    return {}
         with self._database.transaction() as session:
             seen, places = grow(session, self._key, self._sign, self._seen)
         self._seen = seen
         return places
 
-    def _sequenced_elsewhere(self) -> dict[PendingId, int]:
-        with self._mutex:
-            waiting = list(self._waiting)
+    def _sequenced_elsewhere(self, waiting: set[PendingId]) -> dict[PendingId, int]:
         if not waiting:
             return {}
         query = select(log_entry.c.id, log_entry.c.leaf_index).where(
