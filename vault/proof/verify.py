@@ -1,0 +1,337 @@
+"""The verifier: numbered steps from a signed checkpoint down to why one answer was allowed.
+
+ 1 checkpoint   the pinned log key signed it, for the pinned origin
+ 2 inclusion    every entry is in the tree under that checkpoint
+ 3 openings     every opening is what its entry committed to; a range claimed whole has no hole
+ 4 keys         the pinned operator key signed every key statement
+ 5 consent      every version is signed by its pairwise key and follows the one before
+ 6 order        events of one consent are numbered without a gap that hides one; nothing after its end
+ 7 answer       every answer's record is what its leaf committed to, about this consent and question
+ 8 decision     replaying the policy set of the logged hash on the logged record allows the same
+ 9 certificate  the model was signed by the worker, logged before, and certified when it answered
+10 quota        no consent gave more answers in a month than its signed quota
+
+Trusted keys come from the caller. Whatever keys a bundle brings along prove nothing.
+Pure: no network, no database.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import IntEnum
+
+from vault.encoding import JsonObject, b64u, parse_b64u, parse_json
+from vault.errors import VaultError
+from vault.proof.bundle import Bundle, LoggedLeaf
+from vault.proof.certificate import parse_manifest, verify_certificate
+from vault.proof.checkpoint import Checkpoint, verify_checkpoint
+from vault.proof.decision import PolicySet, evaluate, parse_policy_set
+from vault.proof.decision_record import consent_entity, parse_decision
+from vault.proof.errors import InvalidProof
+from vault.proof.leaf import LeafKind, Part, verify_opening
+from vault.proof.merkle import leaf_hash, verify_inclusion
+from vault.proof.trust import TrustedRoot
+from vault.schema.answer import Answer, parse_answer
+from vault.schema.consent import ConsentVersion, parse_consent, verify_successor
+from vault.schema.terms import ConsentKind
+from vault.seal.dsse import Envelope, PayloadType, parse_envelope, unverified_record, verify_envelope
+from vault.seal.framing import frames
+from vault.seal.ids import sha256
+from vault.seal.statement import KeyName, KeyStatement, verify_key_statement
+
+_KEY_STATEMENT = frames(PayloadType.KEY.encode())  # how the encoding of every key statement begins
+
+
+class Step(IntEnum):
+    """What is checked, in order."""
+
+    CHECKPOINT = 1
+    INCLUSION = 2
+    OPENINGS = 3
+    KEYS = 4
+    CONSENT = 5
+    ORDER = 6
+    ANSWER = 7
+    DECISION = 8
+    CERTIFICATE = 9
+    QUOTA = 10
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One thing that does not hold.
+
+    Args:
+        step: Which check.
+        leaf_index: The leaf it is about; None for the bundle as a whole.
+        detail: One sentence.
+    """
+
+    step: Step
+    leaf_index: int | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was checked.
+
+    Args:
+        leaves: How many leaves the bundle holds.
+        checked: How many things each step looked at.
+        failures: What does not hold; empty means verified.
+    """
+
+    leaves: int
+    checked: dict[Step, int]
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True)
+class _Event:
+    """One leaf with what its openings show; `personal` is empty where the holder may not open it."""
+
+    index: int
+    kind: LeafKind
+    public: JsonObject
+    personal: JsonObject
+    personal_body: bytes | None
+
+    @property
+    def consent(self) -> str:
+        return str(self.personal.get("consent"))
+
+
+@dataclass(frozen=True)
+class _Version:
+    """One verified version of a consent and where it is logged."""
+
+    index: int
+    version: ConsentVersion
+    envelope_sha256: bytes
+
+
+@dataclass
+class _Evidence:
+    """What the steps have established so far; a later step reads only what an earlier one verified."""
+
+    bundle: Bundle
+    trust: TrustedRoot
+    checkpoint: Checkpoint | None = None
+    events: list[_Event] = field(default_factory=list)
+    keys: list[KeyStatement] = field(default_factory=list)
+    versions: defaultdict[str, list[_Version]] = field(default_factory=lambda: defaultdict(list))
+    answers: dict[int, Answer] = field(default_factory=dict)
+    answers_in_month: Counter[tuple[str, str]] = field(default_factory=Counter)
+    policy_sets: dict[bytes, PolicySet] = field(default_factory=dict)
+    checked: Counter[Step] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+
+    def attempt(self, step: Step, leaf_index: int | None, check: Callable[..., None], *args: object) -> None:
+        """Run one check and keep its refusal as a failure of the step."""
+        self.checked[step] += 1
+        try:
+            check(self, *args)
+        except VaultError as refusal:
+            self.failures.append(Failure(step, leaf_index, refusal.detail))
+
+    def of_kind(self, *kinds: LeafKind) -> Iterator[_Event]:
+        """Yield events of these kinds whose personal half is open to the holder."""
+        return (event for event in self.events if event.kind in kinds and event.personal)
+
+    def record(self, event: _Event, part: JsonObject, name: str) -> bytes:
+        """Return the record that a leaf names by hash."""
+        found = self.bundle.records.get(parse_b64u(part.get(name), size=32))
+        if found is None:
+            raise InvalidProof(f"The bundle lacks the {name} that leaf {event.index} names, or it was altered.")
+        return found
+
+    def version_at(self, event: _Event) -> ConsentVersion:
+        """Return the newest version of the event's consent that is logged before it."""
+        logged = [known for known in self.versions[event.consent] if known.index < event.index]
+        if not logged:
+            raise InvalidProof("No verified version of the consent is logged before this event.")
+        return logged[-1].version
+
+    def verify_signed(self, envelope: Envelope, payload_type: PayloadType, name: KeyName, at: int) -> None:
+        """Refuse a record that no key of this name, vouched for by the operator and in force, signed."""
+        for key in self.keys:
+            if key.name is name and key.not_before <= at and sha256(key.public_key)[:16] == envelope.signatures[0][0]:
+                verify_envelope(envelope, payload_type, key.public_key)
+                return
+        raise InvalidProof(f"No {name} key that the operator vouched for signed the {payload_type} record.")
+
+
+def verify_bundle(bundle: Bundle, trust: TrustedRoot) -> Report:
+    """Check everything that a bundle shows.
+
+    Args:
+        bundle: As parsed; nothing in it is believed.
+        trust: The caller's own pinned keys.
+
+    Returns:
+        What was checked and every failure with its step and leaf. If the checkpoint or an inclusion
+        does not hold, nothing after it means anything and the later steps do not run.
+
+    Source: C2SP tlog-checkpoint and tlog-proof; RFC 6962 section 2.1.
+    """
+    evidence = _Evidence(bundle, trust)
+    evidence.attempt(Step.CHECKPOINT, None, _verify_root)
+    for leaf in bundle.leaves if evidence.checkpoint else ():
+        evidence.attempt(Step.INCLUSION, leaf.index, _verify_entry, leaf)
+    if not evidence.failures:
+        for leaf in bundle.leaves:
+            evidence.attempt(Step.OPENINGS, leaf.index, _open_leaf, leaf)
+        evidence.attempt(Step.OPENINGS, None, _verify_whole)
+        for record in bundle.records.values():
+            if record.startswith(_KEY_STATEMENT):
+                evidence.attempt(Step.KEYS, None, _verify_key, record)
+        _verify_people(evidence)
+        _verify_answers(evidence)
+    return Report(len(bundle.leaves), dict(evidence.checked), tuple(evidence.failures))
+
+
+def _verify_people(evidence: _Evidence) -> None:
+    for event in evidence.of_kind(LeafKind.CONSENT):
+        evidence.attempt(Step.CONSENT, event.index, _verify_consent, event)
+    previous: dict[str, _Event] = {}
+    for event in evidence.of_kind(LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL):
+        evidence.attempt(Step.ORDER, event.index, _verify_place, event, previous.get(event.consent))
+        previous[event.consent] = event
+
+
+def _verify_answers(evidence: _Evidence) -> None:
+    for event in evidence.of_kind(LeafKind.ANSWER):
+        evidence.attempt(Step.ANSWER, event.index, _verify_answer, event)
+        answer = evidence.answers.get(event.index)
+        if answer is not None:
+            evidence.attempt(Step.DECISION, event.index, _verify_decision, event, answer)
+            evidence.attempt(Step.CERTIFICATE, event.index, _verify_model, event, answer)
+            evidence.attempt(Step.QUOTA, event.index, _verify_quota, event, answer)
+
+
+def _verify_root(evidence: _Evidence) -> None:
+    trust = evidence.trust
+    evidence.checkpoint = verify_checkpoint(evidence.bundle.checkpoint, trust.log, trust.origin)
+
+
+def _verify_entry(evidence: _Evidence, leaf: LoggedLeaf) -> None:
+    assert evidence.checkpoint is not None
+    verify_inclusion(leaf_hash(leaf.entry), leaf.index, evidence.checkpoint.size, leaf.path, evidence.checkpoint.root)
+
+
+def _open_leaf(evidence: _Evidence, leaf: LoggedLeaf) -> None:
+    public = verify_opening(leaf.entry, Part.PUBLIC, leaf.public)
+    personal = {} if leaf.personal is None else verify_opening(leaf.entry, Part.PERSONAL, leaf.personal)
+    body = None if leaf.personal is None else leaf.personal.body
+    evidence.events.append(_Event(leaf.index, LeafKind(str(public["kind"])), public, personal, body))
+
+
+def _verify_whole(evidence: _Evidence) -> None:
+    present = {leaf.index for leaf in evidence.bundle.leaves}
+    claimed = range(evidence.bundle.complete_from, evidence.bundle.complete_to)
+    missing = next((index for index in claimed if index not in present), None)
+    if missing is not None:
+        raise InvalidProof(f"The bundle claims to be whole from {claimed.start} to {claimed.stop} but lacks {missing}.")
+
+
+def _verify_key(evidence: _Evidence, record: bytes) -> None:
+    evidence.keys.append(verify_key_statement(parse_envelope(record), evidence.trust.operator))
+
+
+def _verify_consent(evidence: _Evidence, event: _Event) -> None:
+    envelope = parse_envelope(evidence.record(event, event.personal, "record"))
+    version = parse_consent(unverified_record(envelope))
+    if version.event.by_person:
+        verify_envelope(envelope, PayloadType.CONSENT, version.principal_key)
+    else:
+        evidence.verify_signed(envelope, PayloadType.CONSENT, KeyName.SERVICE, version.event_time)
+    said = (event.consent, event.personal.get("version"), event.personal.get("subject"), event.personal.get("grantee"))
+    if said != (b64u(version.consent_id), version.version, b64u(version.subject), version.terms.grantee):
+        raise InvalidProof("The consent's leaf and its signed version do not say the same.")
+    versions = evidence.versions[event.consent]
+    if versions and version.version == versions[-1].version.version + 1:
+        verify_successor(version, versions[-1].version, versions[-1].envelope_sha256)
+    versions.append(_Version(event.index, version, envelope.digest))
+
+
+def _verify_place(evidence: _Evidence, event: _Event, before: _Event | None) -> None:
+    if before is not None:
+        first, second = before.personal.get("consent_seq"), event.personal.get("consent_seq")
+        if not isinstance(first, int) or not isinstance(second, int) or second <= first:
+            raise InvalidProof("Events of one consent are not logged in the order of their numbers.")
+        if second == first + 1 and event.personal.get("prev") != b64u(sha256(before.personal_body or b"")):
+            raise InvalidProof("The event does not name the one before it: one of the two was exchanged.")
+    if event.kind is LeafKind.ANSWER:
+        version = evidence.version_at(event)
+        if not version.event.live:
+            raise InvalidProof(f"The answer is logged after the consent was {version.event}.")
+        if version.version != event.personal.get("version"):
+            raise InvalidProof("The answer was given under a version of the consent that was no longer in force.")
+
+
+def _verify_answer(evidence: _Evidence, event: _Event) -> None:
+    answer = parse_answer(evidence.record(event, event.personal, "record"))
+    said = {
+        "consent": b64u(answer.consent_id),
+        "subject": b64u(answer.subject),
+        "version": answer.consent_version,
+        "question_id": b64u(answer.question_id),
+        "at": answer.asked_at,
+    }
+    public = {
+        "question_kind": answer.kind.value,
+        "model": b64u(answer.model_sha256),
+        "policy_set": b64u(answer.policy_set_sha256),
+    }
+    if any(event.personal.get(name) != value for name, value in said.items()) or any(
+        event.public.get(name) != value for name, value in public.items()
+    ):
+        raise InvalidProof("The answer's record and its leaf do not say the same.")
+    evidence.answers[event.index] = answer
+
+
+def _verify_decision(evidence: _Evidence, event: _Event, answer: Answer) -> None:
+    decision = parse_decision(parse_json(evidence.record(event, event.personal, "decision")))
+    digest = answer.policy_set_sha256
+    if digest not in evidence.policy_sets:
+        evidence.policy_sets[digest] = parse_policy_set(evidence.record(event, event.public, "policy_set"))
+    outcome = evaluate(decision, evidence.policy_sets[digest])
+    if not outcome.allowed:
+        raise InvalidProof(f"Replaying the decision denies it: {', '.join(outcome.reasons) or outcome.code}.")
+    version = evidence.version_at(event)
+    consent = consent_entity(version, decision.resource)
+    context = decision.context
+    if consent not in decision.entities or context.get("consent") != consent.uid.reference:
+        raise InvalidProof("The decision was made on other terms than the person signed.")
+    if (context.get("question"), context.get("purpose")) != (answer.kind.value, event.public.get("purpose")):
+        raise InvalidProof("The decision was made about another question or purpose.")
+    if version.terms.kind is ConsentKind.COMPANY and decision.principal.id != event.personal.get("requester"):
+        raise InvalidProof("The decision was made about another requester.")
+    if context.get("now") != answer.asked_at:
+        raise InvalidProof("The decision was made for another time than the answer's.")
+
+
+def _verify_model(evidence: _Evidence, event: _Event, answer: Answer) -> None:
+    envelope = parse_envelope(evidence.record(event, event.public, "manifest"))
+    manifest = parse_manifest(envelope.payload)
+    if manifest.digest != answer.model_sha256:
+        raise InvalidProof("The answer names another model than the manifest describes.")
+    evidence.verify_signed(envelope, PayloadType.MANIFEST, KeyName.PROCESSOR_SIGN, manifest.trained_at)
+    released = (known for known in evidence.events if known.kind is LeafKind.MANIFEST and known.index < event.index)
+    if not any(known.public.get("record") == b64u(envelope.digest) for known in released):
+        raise InvalidProof("The model's manifest is not logged before the answer.")
+    verify_certificate(manifest, datetime.fromtimestamp(answer.asked_at, UTC))
+
+
+def _verify_quota(evidence: _Evidence, event: _Event, answer: Answer) -> None:
+    month = (event.consent, str(event.public.get("period")))
+    evidence.answers_in_month[month] += 1
+    quota, left = evidence.version_at(event).terms.quota_per_month, event.personal.get("quota_left")
+    if not isinstance(left, int) or left < 0 or evidence.answers_in_month[month] + left > quota:
+        raise InvalidProof("The consent gave more answers this month than its signed quota.")
+    if month[1] != datetime.fromtimestamp(answer.asked_at, UTC).strftime("%Y-%m"):
+        raise InvalidProof("The answer is counted in another month than it was given in.")
