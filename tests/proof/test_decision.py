@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cedarpy
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import vault.proof.decision
 from tests.policies.cases import base_of, record_of
 from vault.encoding import JsonValue, dump_json, parse_json
 from vault.proof.decision import (
@@ -48,7 +50,7 @@ TOPICS = ["ask_company", "ask_owner", "refresh", "train", "population_map"]
 SCHEMA = """
 namespace Vault {
   entity Team;
-  entity Company in [Team] = { status: String };
+  entity Company in [Team] = { status: String, banned?: Long };
   entity Twin = { frozen: Long };
   action any;
   action ask in [any] appliesTo { principal: Company, resource: Twin, context: { now: Long } };
@@ -81,7 +83,7 @@ def denied(fault: Fault) -> Decision:
     return Decision(allowed=False, reasons=(), code=NOT_PERMITTED, fault=fault)
 
 
-# --- The four ways in which Cedar alone fails open ---
+# --- The ways in which Cedar alone fails open ---
 
 
 def test_a_missing_person_is_a_denial_where_cedar_alone_allows() -> None:
@@ -91,6 +93,17 @@ def test_a_missing_person_is_a_denial_where_cedar_alone_allows() -> None:
     assert alone.decision is cedarpy.Decision.Allow
     assert alone.diagnostics.errors
     assert evaluate(record, SHIPPED) == denied(Fault.ENTITY_MISSING)
+
+
+def test_a_missing_entity_is_a_denial_where_cedar_alone_sees_no_attribute_and_no_error() -> None:
+    forbid = FORBID.format("banned", "action", "principal has banned && principal.banned != 0")
+    policy_set = load_policy_set({"a.cedar": PERMIT + forbid}, SCHEMA)
+    record = small_record(policy_set.sha256)
+    record = replace(record, entities=record.entities[1:])
+    alone = bare(record, PERMIT + forbid, SCHEMA, SCHEMA)
+    assert alone.decision is cedarpy.Decision.Allow
+    assert not alone.diagnostics.errors
+    assert evaluate(record, policy_set) == denied(Fault.ENTITY_MISSING)
 
 
 def test_the_schema_is_always_passed_where_cedar_alone_forgets_the_action_group() -> None:
@@ -141,6 +154,12 @@ def test_a_forbid_that_errors_is_a_denial_where_cedar_alone_allows() -> None:
     assert alone.decision is cedarpy.Decision.Allow
     assert evaluate(record, policy_set).fault is Fault.NOT_EVALUABLE
     assert not evaluate(record, policy_set).allowed
+
+
+def test_nothing_else_calls_the_engine() -> None:
+    package = Path(vault.proof.decision.__file__).parents[1]
+    callers = {path.name for path in package.rglob("*.py") if "import cedarpy" in path.read_text("utf-8")}
+    assert callers == {"decision.py"}
 
 
 # --- Every field of every kind of record ---

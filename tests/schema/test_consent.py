@@ -277,6 +277,7 @@ def test_an_expired_consent_may_be_renewed_but_not_narrowed() -> None:
         {"principal_key": b"l" * 32},
         {"terms": replace(TERMS, grantee="other")},
         {"terms": replace(TERMS, quota_per_month=101)},
+        {"request_sha256": b"x" * 32},
         {"terms": replace(TERMS, optional=TERMS.optional | {Category("pd:Mood")})},
     ],
     ids=str,

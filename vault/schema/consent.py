@@ -167,7 +167,8 @@ def verify_successor(following: ConsentVersion, previous: ConsentVersion, previo
     if following.consent_seq <= previous.consent_seq or following.event_time < previous.event_time:
         raise BadConsent("consent_seq must grow and event_time must not go back.")
     if following.event is ConsentEvent.NARROWED:
-        if previous.event not in _LIVE or not narrower_or_equal(following.terms, previous.terms):
+        same_request = following.request_sha256 == previous.request_sha256
+        if previous.event not in _LIVE or not same_request or not narrower_or_equal(following.terms, previous.terms):
             raise BadConsent("Narrowing keeps a live consent inside its previous terms; renew it to widen them.")
     elif following.event is not ConsentEvent.RENEWED and _matter(following) != _matter(previous):
         raise BadConsent("Ending a consent keeps its terms, notice and request as they were.")
