@@ -184,8 +184,8 @@ def _child(database: Database, *args: str) -> subprocess.Popen[str]:
 def test_two_processes_and_this_one_share_one_log(
     database: Database, log_key: VerifierKey, sign: Callable[[bytes], bytes]
 ) -> None:
-    sequencer = restart(database, log_key, sign)
     children = [_child(database, "60") for _ in range(2)]
+    sequencer = restart(database, log_key, sign)
     mine = [sequencer.wait(record(database, n).id, WAIT_S) for n in range(60)]
     theirs = []
     for child in children:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from vault.proof.checkpoint import parse_decimal
 from vault.proof.errors import InvalidProof, MalformedProof
-from vault.proof.merkle import HASH_BYTES, Edge, HashAt
+from vault.proof.merkle import HASH_BYTES, HashAt, node_hash
 
 TILE_HEIGHT = 8
 TILE_WIDTH = 256
@@ -108,7 +108,7 @@ def parse_bundle(bundle: bytes) -> list[bytes]:
 def hashes_from_tiles(size: int, read_tile: Callable[[int, int, int], bytes]) -> HashAt:
     """Return a reader of the complete subtrees of a tree of `size` leaves, over its tiles.
 
-    Tiles are read once each. They prove nothing by themselves: what is made from them must lead
+    Each tile is read and hashed once. They prove nothing by themselves: what is made from them must lead
     to the root of a verified checkpoint.
 
     Args:
@@ -118,15 +118,15 @@ def hashes_from_tiles(size: int, read_tile: Callable[[int, int, int], bytes]) ->
     Raises:
         InvalidProof: A tile has another width than the size demands, or a subtree is not in the tree.
     """
-    tiles: dict[tuple[int, int], list[bytes]] = {}
+    tiles: dict[tuple[int, int], list[list[bytes]]] = {}
 
-    def tile(level: int, index: int) -> list[bytes]:
+    def tile(level: int, index: int) -> list[list[bytes]]:
         if (level, index) not in tiles:
             width = tile_width(level, index, size)
             hashes = split_hashes(read_tile(level, index, width)) if width else []
             if len(hashes) != width:
                 raise InvalidProof("A tile does not have the width that the checkpoint's size demands.")
-            tiles[level, index] = hashes
+            tiles[level, index] = _heights(hashes)
         return tiles[level, index]
 
     def hash_at(level: int, index: int) -> bytes:
@@ -134,6 +134,15 @@ def hashes_from_tiles(size: int, read_tile: Callable[[int, int, int], bytes]) ->
             raise InvalidProof("A proof asks for a subtree that the tree does not hold yet.")
         tile_level, height = divmod(level, TILE_HEIGHT)
         tile_index, offset = divmod(index << height, TILE_WIDTH)
-        return Edge().extend(tile(tile_level, tile_index)[offset : offset + (1 << height)]).root
+        return tile(tile_level, tile_index)[height][offset >> height]
 
     return hash_at
+
+
+def _heights(hashes: list[bytes]) -> list[list[bytes]]:
+    """Return the complete subtrees within a tile, by height; a proof needs most of them anyway."""
+    rows = [hashes]
+    while len(rows[-1]) > 1:
+        below = rows[-1]
+        rows.append([node_hash(below[at], below[at + 1]) for at in range(0, len(below) - 1, 2)])
+    return rows

@@ -1,0 +1,1 @@
+"""Measurements of the running system, each `python -m benchmarks.NAME --json`."""
