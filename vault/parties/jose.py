@@ -137,7 +137,7 @@ def read_jwk(unverified_jwk: JsonValue) -> JwsKey:
     if required is None or {"d", "p", "q", "dp", "dq", "qi", "oth", "k"} & unverified_jwk.keys():
         raise BadJws("A public key must be of kty EC, OKP or RSA and hold no private member.")
     members = {name: unverified_jwk.get(name) for name in ("kty", *required)}
-    if not all(isinstance(value, str) for value in members.values()):
+    if not all(isinstance(value, str) and value.isascii() for value in members.values()):
         raise BadJws("A public key lacks a member.")
     key = parse_jwk(dump_json({name: str(value) for name, value in members.items()}).decode())
     if unverified_jwk.get("kid", key.kid) != key.kid:

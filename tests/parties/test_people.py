@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timedelta
+
+import pytest
+import sqlalchemy
+from sqlmodel import select
+
+from tests.company_kit import b64
+from tests.leaves import leaves
+from vault.db import Database
+from vault.parties import people
+from vault.parties.people import BadGenesis, UnknownVault, VaultExists, VaultState
+from vault.seal.dsse import Envelope
+from vault.seal.errors import SealError
+from vault.seal.ids import VaultId, sha256
+from vault.seal.person import Profile, sign_freeze, sign_genesis, sign_profile, sign_succession
+from vault.seal.signing import SigningKey, new_seed
+
+
+class Owner:
+    """An owner with the kit's key and the key after it."""
+
+    def __init__(self, now: datetime, profile: Profile | None = None) -> None:
+        self.key, self.kit, self.next_kit = (SigningKey(new_seed()) for _ in range(3))
+        self.genesis = sign_genesis(
+            self.key, self.kit.public_key, created_at=int(now.timestamp()), time_zone="Europe/Zurich", profile=profile
+        )
+        self.vault_id = VaultId(sha256(self.genesis.payload)[:16])
+
+
+def _create(database: Database, owner: Owner, now: datetime) -> None:
+    with database.transaction() as session:
+        people.create(session, owner.genesis, now=now)
+
+
+def test_a_vault_begins_with_its_genesis(database: Database, now: datetime) -> None:
+    owner = Owner(now, Profile(minor=True, guardian_ok=True))
+    _create(database, owner, now)
+    with database.snapshot() as session:
+        person = people.get(session, owner.vault_id)
+        logged = leaves(session)
+        kept = people.records(session, owner.vault_id)
+    assert person.owner_key == owner.key.public_key
+    assert (person.time_zone, person.created_at, person.state) == ("Europe/Zurich", now, VaultState.ACTIVE)
+    assert person.profile == Profile(minor=True, guardian_ok=True, deceased=False)
+    assert kept == [owner.genesis.encoded]
+    personal = {"vault": b64(owner.vault_id), "record": b64(owner.genesis.digest), "at": int(now.timestamp())}
+    assert logged == [("vault-genesis", {"kind": "vault-genesis", "period": "2026-11"}, personal)]
+
+
+def test_a_vault_begins_once(database: Database, now: datetime) -> None:
+    owner = Owner(now)
+    _create(database, owner, now)
+    with pytest.raises(VaultExists):
+        _create(database, owner, now)
+
+
+def test_a_genesis_by_another_key_or_from_the_future_refuses(sqlite_database: Database, now: datetime) -> None:
+    owner, thief = Owner(now), SigningKey(new_seed())
+    by_thief = sign_genesis(thief, thief.public_key, created_at=1, time_zone="UTC").signatures
+    for bad in (
+        Envelope(owner.genesis.payload_type, owner.genesis.payload, by_thief),
+        Envelope(
+            owner.genesis.payload_type, owner.genesis.payload.replace(b"Zurich", b"Berlin"), owner.genesis.signatures
+        ),
+    ):
+        with pytest.raises(SealError), sqlite_database.transaction() as session:
+            people.create(session, bad, now=now)
+    with pytest.raises(BadGenesis):
+        _create(sqlite_database, Owner(now + timedelta(hours=1)), now)
+
+
+def test_a_succession_needs_the_kits_key_and_cannot_be_replayed(database: Database, now: datetime) -> None:
+    owner = Owner(now)
+    _create(database, owner, now)
+    prev = owner.genesis.digest
+    right = sign_succession(owner.kit, owner.next_kit.public_key, vault_id=owner.vault_id, prev=prev)
+    for wrong in (
+        sign_succession(owner.key, owner.kit.public_key, vault_id=owner.vault_id, prev=prev),
+        sign_succession(owner.kit, owner.next_kit.public_key, vault_id=VaultId(b"x" * 16), prev=prev),
+        sign_succession(owner.kit, owner.next_kit.public_key, vault_id=owner.vault_id, prev=b"x" * 32),
+    ):
+        with pytest.raises(SealError), database.transaction() as session:
+            people.succeed(session, owner.vault_id, wrong, now=now)
+    with database.transaction() as session:
+        person = people.succeed(session, owner.vault_id, right, now=now)
+        assert person.owner_key == owner.kit.public_key
+        assert person.vault_id == owner.vault_id
+    with pytest.raises(SealError), database.transaction() as session:
+        people.succeed(session, owner.vault_id, right, now=now)
+    old_key = sign_freeze(owner.key, frozen=True, vault_id=owner.vault_id, sequence=1)
+    with pytest.raises(SealError), database.transaction() as session:
+        people.follow_freeze(session, owner.vault_id, old_key, now=now)
+
+
+def test_freezing_follows_the_owner_and_no_order_works_twice(database: Database, now: datetime) -> None:
+    owner = Owner(now)
+    _create(database, owner, now)
+    freeze = sign_freeze(owner.key, frozen=True, vault_id=owner.vault_id, sequence=1)
+    thaw = sign_freeze(owner.key, frozen=False, vault_id=owner.vault_id, sequence=2)
+    with database.transaction() as session:
+        assert session.scalar(select(people.not_frozen(owner.vault_id))) is True
+        people.follow_freeze(session, owner.vault_id, freeze, now=now)
+        assert session.scalar(select(people.not_frozen(owner.vault_id))) is False
+        people.follow_freeze(session, owner.vault_id, thaw, now=now)
+        assert session.scalar(select(people.not_frozen(owner.vault_id))) is True
+    for replayed in (freeze, thaw):
+        with pytest.raises(SealError), database.transaction() as session:
+            people.follow_freeze(session, owner.vault_id, replayed, now=now)
+    with database.snapshot() as session:
+        assert [kind for kind, _, _ in leaves(session)] == ["vault-genesis", "freeze", "freeze"]
+        assert session.scalar(select(people.not_frozen(b"y" * 16))) is False
+
+
+def test_a_profile_is_signed_in_sequence(database: Database, now: datetime) -> None:
+    owner, thief = Owner(now), SigningKey(new_seed())
+    _create(database, owner, now)
+    dead = Profile(deceased=True)
+    with database.transaction() as session:
+        envelope = sign_profile(owner.key, dead, vault_id=owner.vault_id, sequence=1)
+        assert people.set_profile(session, owner.vault_id, envelope, now=now).profile == dead
+    for wrong in (
+        envelope,
+        sign_profile(thief, Profile(), vault_id=owner.vault_id, sequence=2),
+        sign_profile(owner.key, Profile(), vault_id=owner.vault_id, sequence=3),
+        sign_freeze(owner.key, frozen=True, vault_id=owner.vault_id, sequence=2),
+    ):
+        with pytest.raises(SealError), database.transaction() as session:
+            people.set_profile(session, owner.vault_id, wrong, now=now)
+
+
+def test_forgetting_leaves_nothing_but_leaves(database: Database, now: datetime) -> None:
+    owner, other = Owner(now), Owner(now)
+    _create(database, owner, now)
+    _create(database, other, now)
+    with database.transaction() as session:
+        people.forget(session, owner.vault_id)
+    with database.snapshot() as session:
+        with pytest.raises(UnknownVault):
+            people.get(session, owner.vault_id)
+        assert people.records(session, owner.vault_id) == []
+        assert [personal is None for _, _, personal in leaves(session)] == [True, False]
+
+
+def test_a_freeze_waits_for_the_answer_before_it_and_stops_the_one_after(
+    postgresql_database: Database, now: datetime
+) -> None:
+    owner = Owner(now)
+    _create(postgresql_database, owner, now)
+    with postgresql_database.transaction() as session:
+        session.execute(sqlalchemy.text("CREATE TABLE ask (id int, vault bytea)"))
+        session.execute(sqlalchemy.text("INSERT INTO ask VALUES (1, :id)"), {"id": owner.vault_id})
+    ask = sqlalchemy.table("ask", sqlalchemy.column("id"), sqlalchemy.column("vault"))
+    answer = sqlalchemy.update(ask).values(id=ask.c.id + 1).where(people.not_frozen(ask.c.vault)).returning(ask.c.id)
+    freeze = sign_freeze(owner.key, frozen=True, vault_id=owner.vault_id, sequence=1)
+    changed: list[int] = []
+
+    def answer_now() -> None:
+        with postgresql_database.transaction() as session:
+            changed.append(len(session.execute(answer).all()))
+
+    asking = threading.Thread(target=answer_now)
+    with postgresql_database.transaction() as session:
+        people.follow_freeze(session, owner.vault_id, freeze, now=now)
+        asking.start()
+        asking.join(0.5)
+        assert asking.is_alive(), "the answer must wait for the freeze"
+    asking.join(10)
+    assert changed == [0]
