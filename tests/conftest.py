@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy
 
 from vault.db import Database, migrate
+from vault.store.shortkeys import create_table
 
 # No test asserts a time: a busy machine must not fail a property.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -83,6 +84,15 @@ def database(request: pytest.FixtureRequest) -> Database:
     found = request.getfixturevalue(f"{request.param}_database")
     assert isinstance(found, Database)
     return found
+
+
+@pytest.fixture
+def shortkeys(tmp_path: Path) -> Iterator[Database]:
+    """A fresh database of short keys."""
+    database = Database(f"sqlite:///{tmp_path / 'shortkeys.sqlite'}")
+    create_table(database)
+    yield database
+    database.close()
 
 
 def _execute(url: sqlalchemy.URL, statement: str) -> None:

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from vault.db import Database
+from vault.seal.ids import CompartmentId, VaultId
+from vault.store import shortkeys as keys
+from vault.store.errors import ShortKeysNotErased
+
+NAMES = [keys.compartment_key(VaultId(bytes(16)), CompartmentId(bytes([n]) * 16)) for n in range(3)]
+
+
+def on_disk(database: Database) -> bytes:
+    path = Path(str(database.url.database))
+    return b"".join(file.read_bytes() for file in sorted(path.parent.glob(path.name + "*")))
+
+
+def schedule(database: Database, names: list[keys.ShortKeyName]) -> None:
+    with database.transaction() as session:
+        keys.schedule_deletion(session, names)
+
+
+def test_creating_again_returns_the_same_keys(shortkeys: Database) -> None:
+    first = keys.create(shortkeys, NAMES)
+    assert len(set(first.values())) == 3
+    assert all(len(key) == 32 for key in first.values())
+    assert keys.create(shortkeys, NAMES) == first
+    assert keys.read(shortkeys, [*NAMES, keys.handover_key(bytes(32))]) == first
+    assert keys.create(shortkeys, []) == {}
+
+
+def test_names_of_two_kinds_never_meet() -> None:
+    one = keys.compartment_key(VaultId(b"v" * 16), CompartmentId(b"c" * 16))
+    assert one != keys.compartment_key(VaultId(b"c" * 16), CompartmentId(b"v" * 16))
+    assert one != keys.handover_key(b"v" * 16 + b"c" * 16)
+
+
+def test_a_deleted_key_is_in_no_file(database: Database, shortkeys: Database) -> None:
+    made = keys.create(shortkeys, NAMES)
+    assert all(key in on_disk(shortkeys) for key in made.values()), "the scan must find what is there"
+    schedule(database, NAMES[:2])
+    assert keys.delete_scheduled(database, shortkeys) == 2
+    left = on_disk(shortkeys)
+    assert [made[name] in left for name in NAMES] == [False, False, True]
+    assert keys.read(shortkeys, NAMES) == {NAMES[2]: made[NAMES[2]]}
+
+
+def test_a_key_from_before_a_checkpoint_is_in_no_file(database: Database, shortkeys: Database) -> None:
+    made = keys.create(shortkeys, NAMES[:1])
+    raw = shortkeys.engine.raw_connection()
+    raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    raw.close()
+    assert made[NAMES[0]] in Path(str(shortkeys.url.database)).read_bytes()
+    schedule(database, NAMES[:1])
+    keys.delete_scheduled(database, shortkeys)
+    assert made[NAMES[0]] not in on_disk(shortkeys)
+
+
+def test_deleting_is_idempotent_and_empties_the_outbox(database: Database, shortkeys: Database) -> None:
+    keys.create(shortkeys, NAMES)
+    schedule(database, NAMES[:1])
+    schedule(database, NAMES[:1])
+    assert keys.delete_scheduled(database, shortkeys) == 2
+    assert keys.delete_scheduled(database, shortkeys) == 0
+    schedule(database, NAMES[:1])
+    assert keys.delete_scheduled(database, shortkeys) == 1
+
+
+def test_a_rolled_back_decision_deletes_nothing(database: Database, shortkeys: Database) -> None:
+    made = keys.create(shortkeys, NAMES)
+    with pytest.raises(RuntimeError), database.transaction() as session:
+        keys.schedule_deletion(session, NAMES)
+        raise RuntimeError
+    assert keys.delete_scheduled(database, shortkeys) == 0
+    assert keys.read(shortkeys, NAMES) == made
+
+
+def test_many_deletions_at_once(sqlite_database: Database, shortkeys: Database) -> None:
+    many = [keys.handover_key(n.to_bytes(4, "big")) for n in range(1203)]
+    keys.create(shortkeys, many)
+    schedule(sqlite_database, many)
+    assert keys.delete_scheduled(sqlite_database, shortkeys) == 1203
+    assert keys.read(shortkeys, many) == {}
+
+
+def test_a_reader_that_holds_old_pages_delays_the_acknowledgement(
+    sqlite_database: Database, shortkeys: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vault.db._BUSY_TIMEOUT_S", 0.1)
+    quick = Database(shortkeys.url.render_as_string())
+    made = keys.create(quick, NAMES[:1])
+    schedule(sqlite_database, NAMES[:1])
+    with shortkeys.snapshot() as reader:
+        reader.connection().execute(text("SELECT count(*) FROM short_key")).scalar_one()
+        with pytest.raises(ShortKeysNotErased):
+            keys.delete_scheduled(sqlite_database, quick)
+    assert keys.delete_scheduled(sqlite_database, quick) == 1
+    assert made[NAMES[0]] not in on_disk(shortkeys)
+    quick.close()
+
+
+def test_postgresql_keeps_short_keys_too(sqlite_database: Database, postgresql_database: Database) -> None:
+    keys.create_table(postgresql_database)
+    keys.create_table(postgresql_database)
+    made = keys.create(postgresql_database, NAMES)
+    assert keys.create(postgresql_database, NAMES) == made
+    schedule(sqlite_database, NAMES[:1])
+    assert keys.delete_scheduled(sqlite_database, postgresql_database) == 1
+    assert keys.read(postgresql_database, NAMES) == {name: made[name] for name in NAMES[1:]}
+
+
+_DIE_AFTER_COMMIT = """
+import os, signal, sys
+from vault.db import Database
+from vault.store import shortkeys as keys
+database, name = Database(sys.argv[1]), keys.ShortKeyName(bytes.fromhex(sys.argv[2]))
+with database.transaction() as session:
+    keys.schedule_deletion(session, [name])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_crash_between_commit_and_delete_is_made_good_at_boot(sqlite_database: Database, shortkeys: Database) -> None:
+    made = keys.create(shortkeys, NAMES[:1])
+    url = sqlite_database.url.render_as_string()
+    run = subprocess.run(
+        [sys.executable, "-c", _DIE_AFTER_COMMIT, url, NAMES[0].hex()], env=dict(os.environ), check=False, timeout=60
+    )
+    assert run.returncode == -signal.SIGKILL
+    assert keys.read(shortkeys, NAMES) == made
+    assert keys.delete_scheduled(sqlite_database, shortkeys) == 1
+    assert made[NAMES[0]] not in on_disk(shortkeys)

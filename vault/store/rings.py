@@ -1,0 +1,422 @@
+"""Rings as the server keeps them: compare-and-swap of head and pages, and the look-ups made from them.
+
+The server checks what the owner signed as strictly as a client does, although no client relies on
+it: a ring that contradicts itself would lock its owner out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, bindparam, delete, func, insert, select, update
+from sqlmodel import Session
+
+from vault.clock import unix_s
+from vault.db import Database
+from vault.encoding import b64u, dump_json, parse_json
+from vault.errors import VaultError
+from vault.proof.leaf import LeafKind
+from vault.schema.category import Category
+from vault.schema.trace import Period
+from vault.seal.device import Device, DeviceRole, dump_chain_head, parse_chain_heads
+from vault.seal.dsse import Envelope
+from vault.seal.ids import CompartmentId, DeviceId, VaultId, sha256
+from vault.seal.ring import Compartment, Page, Ring, verify_ring
+from vault.seal.version import Remembered
+from vault.seal.wrap import lock_short, unlock_short
+from vault.store import batches, shortkeys
+from vault.store.errors import NotStored
+from vault.store.models import compartment, ring_device, ring_head, ring_page, store_leaf
+from vault.store.versions import require_successor
+from vault.tlog.log import append, delete_personal_openings
+
+MAX_DEVICES: Final = 256
+MAX_COMPARTMENTS_PER_PAGE: Final = 256
+MAX_PAGES: Final = 1_200
+
+_LOCK = (
+    select(ring_head.c.version, ring_head.c.digest)
+    .where(ring_head.c.vault_id == bindparam("vault_id"))
+    .with_for_update()
+)
+_HEAD = select(ring_head).where(ring_head.c.vault_id == bindparam("vault_id"))
+_PAGES = select(ring_page).where(ring_page.c.vault_id == bindparam("vault_id"))
+_DEVICE = select(ring_device).where(
+    ring_device.c.vault_id == bindparam("vault_id"), ring_device.c.device_id == bindparam("device_id")
+)
+_COMPARTMENTS = select(compartment).where(compartment.c.vault_id == bindparam("vault_id"))
+
+_later = compartment.alias("later")
+_PLACES = select(
+    compartment.c.compartment_id,
+    compartment.c.key_hash,
+    compartment.c.locked,
+    compartment.c.epoch,
+    select(func.max(_later.c.epoch))
+    .where(
+        _later.c.vault_id == compartment.c.vault_id,
+        _later.c.period == compartment.c.period,
+        _later.c.category == compartment.c.category,
+    )
+    .scalar_subquery()
+    .label("newest"),
+).where(
+    compartment.c.vault_id == bindparam("vault_id"),
+    compartment.c.compartment_id.in_(bindparam("ids", expanding=True)),
+)
+
+
+class BadRing(VaultError):
+    """A ring that its owner signed but that contradicts itself or what is stored."""
+
+    slug = "bad-ring"
+    title = "Ring is not acceptable"
+    status = 422
+
+
+@dataclass(frozen=True)
+class VerifiedRing:
+    """A head with the pages that change, all signed by one owner key; build it through `verify_publish`.
+
+    Args:
+        owner_key: The key that signed: the caller checks that it is still in force.
+        head: Envelope of the head.
+        pages: Envelope of each page that changes, by month.
+        ring: What they say.
+        locked: Locked seeds of the new compartments, each under its short key.
+    """
+
+    owner_key: bytes
+    head: Envelope
+    pages: Mapping[Period, Envelope]
+    ring: Ring
+    locked: Mapping[CompartmentId, bytes]
+
+
+@dataclass(frozen=True)
+class StoredRing:
+    """A ring as its owner's clients fetch it.
+
+    Args:
+        head: Envelope bytes.
+        pages: Per month, the page's envelope bytes and the locked seeds that were not erased.
+        leaf: The pending id of the head's leaf.
+    """
+
+    head: bytes
+    pages: Sequence[tuple[bytes, Mapping[CompartmentId, bytes]]]
+    leaf: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a batch wants to go.
+
+    Args:
+        key_hash: SHA-256 of the compartment's public key.
+        is_open: Whether it takes batches: the highest epoch of its category and month, not erased.
+    """
+
+    key_hash: bytes
+    is_open: bool
+
+
+def verify_publish(
+    vault: VaultId,
+    owner_key: bytes,
+    head: Envelope,
+    pages: Sequence[Envelope],
+    *,
+    locked_seeds: Mapping[CompartmentId, bytes],
+    short_key_database: Database,
+) -> VerifiedRing:
+    """Check a head and its changed pages, and lock their seeds under short keys; needs no open transaction.
+
+    Args:
+        vault: Whose ring.
+        owner_key: The owner key in force.
+        head: The new head.
+        pages: The pages that change with it.
+        locked_seeds: Seeds locked under the root, of every compartment that is new.
+        short_key_database: Where the short keys lie; they are committed here.
+
+    Raises:
+        SealError: Not signed by the owner, another vault's, or pages that the head does not name.
+        BadRing: Too large, or a locked seed that no page names.
+    """
+    ring = verify_ring(head, pages, owner_key, vault)
+    if len(ring.pages) != len(pages):
+        raise BadRing("The upload holds two pages of one month.")
+    if len(ring.head.devices) > MAX_DEVICES or len(ring.head.pages) > MAX_PAGES:
+        raise BadRing(f"A ring holds at most {MAX_DEVICES} devices and {MAX_PAGES} months.")
+    if any(len(page.compartments) > MAX_COMPARTMENTS_PER_PAGE for page in ring.pages.values()):
+        raise BadRing(f"A ring page holds at most {MAX_COMPARTMENTS_PER_PAGE} compartments.")
+    for name, seed in locked_seeds.items():
+        if name not in ring.compartments or sha256(seed) != ring.compartments[name].locked_hash:
+            raise BadRing("A locked seed is not the one that the ring page names.")
+    names = {name: shortkeys.compartment_key(vault, name) for name in locked_seeds}
+    keys = shortkeys.create(short_key_database, names.values())
+    locked = {name: lock_short(keys[names[name]], seed, name) for name, seed in locked_seeds.items()}
+    by_month = dict(zip(ring.pages, pages, strict=True))
+    return VerifiedRing(owner_key, head, by_month, ring, locked)
+
+
+def publish(session: Session, vault: VaultId, new: VerifiedRing, *, now: datetime) -> None:
+    """Put a ring in force if it follows the stored one; writes head, pages, look-ups and the leaf.
+
+    The stored head sent again is accepted and changes nothing, so a lost response is no conflict.
+
+    Args:
+        session: An open writing transaction, in which the caller has checked `new.owner_key`.
+        vault: Whose ring.
+        new: From `verify_publish`.
+        now: The current time.
+
+    Raises:
+        VersionConflict: Another ring was published first.
+        BadRing: The pages contradict the head or change what may not change.
+
+    Guarantees: of several publishes of one version exactly one commits; a compartment, once listed,
+    keeps its key, and leaves the ring only after its erasure.
+    """
+    connection = session.connection()
+    head = new.ring.head
+    current = lock(session, vault)
+    if current is not None and current.digest == new.head.digest:
+        return
+    require_successor(head.version, head.prev, current)
+    rows = connection.execute(_PAGES, {"vault_id": vault})
+    stored = {Period(row.period): Remembered(row.version, row.digest) for row in rows}
+    digests = {period: page.digest for period, page in stored.items()}
+    if {**digests, **{period: envelope.digest for period, envelope in new.pages.items()}} != dict(head.pages):
+        raise BadRing("The head does not name exactly the stored pages and those sent with it.")
+    for period, page in new.ring.pages.items():
+        _put_page(session, page, new.pages[period], stored.get(period))
+        _put_compartments(session, page, new.locked)
+    _put_devices(session, vault, head.devices)
+    pending = append(
+        session,
+        LeafKind.RING_HEAD,
+        {"period": f"{now:%Y-%m}"},
+        {"vault": b64u(vault), "version": head.version, "record": b64u(new.head.digest), "at": unix_s(now)},
+    )
+    values = {
+        "version": head.version,
+        "digest": new.head.digest,
+        "envelope": new.head.encoded,
+        "pending_id": pending.id,
+    }
+    if current is None:
+        connection.execute(insert(ring_head), {"vault_id": vault, **values})
+    else:
+        connection.execute(update(ring_head).where(ring_head.c.vault_id == vault).values(**values))
+    connection.execute(insert(store_leaf), {"pending_id": pending.id, "vault_id": vault})
+
+
+def lock(session: Session, vault: VaultId) -> Remembered | None:
+    """Take the vault's turn until the transaction ends; return version and digest of its ring head.
+
+    Everything about one vault's store is decided after this, so that its leaves come in order.
+    """
+    row = session.connection().execute(_LOCK, {"vault_id": vault}).one_or_none()
+    return None if row is None else Remembered(row.version, row.digest)
+
+
+def read(
+    session: Session,
+    vault: VaultId,
+    periods: Iterable[Period] | None = None,
+    *,
+    short_key_database: Database | None = None,
+) -> StoredRing:
+    """Return the ring.
+
+    Args:
+        session: Any transaction.
+        vault: Whose.
+        periods: Only these months' pages; all if None.
+        short_key_database: Opens the outer lock of the locked seeds, for the owner; without it none are returned.
+
+    Raises:
+        NotStored: The vault has no ring.
+    """
+    connection = session.connection()
+    head = connection.execute(_HEAD, {"vault_id": vault}).one_or_none()
+    if head is None:
+        raise NotStored("No ring lies here for this vault.")
+    wanted = None if periods is None else sorted(set(periods))
+    pages = _PAGES.order_by(ring_page.c.period)
+    if wanted is not None:
+        pages = pages.where(ring_page.c.period.in_(wanted))
+    stored = connection.execute(pages, {"vault_id": vault}).all()
+    locked = {} if short_key_database is None else _locked_seeds(session, vault, wanted, short_key_database)
+    return StoredRing(head.envelope, [(row.envelope, locked.get(row.period, {})) for row in stored], head.pending_id)
+
+
+def _locked_seeds(
+    session: Session, vault: VaultId, periods: list[Period] | None, short_key_database: Database
+) -> dict[str, dict[CompartmentId, bytes]]:
+    wanted = _COMPARTMENTS.where(compartment.c.locked.is_not(None))
+    if periods is not None:
+        wanted = wanted.where(compartment.c.period.in_(periods))
+    found = session.connection().execute(wanted, {"vault_id": vault}).all()
+    names = {row.compartment_id: shortkeys.compartment_key(vault, row.compartment_id) for row in found}
+    keys = shortkeys.read(short_key_database, names.values())
+    locked: dict[str, dict[CompartmentId, bytes]] = {}
+    for row in found:
+        key = keys.get(names[row.compartment_id])
+        if key is not None:  # its deletion may be committed and this snapshot older
+            seed = unlock_short(key, row.locked, row.compartment_id)
+            locked.setdefault(row.period, {})[CompartmentId(row.compartment_id)] = seed
+    return locked
+
+
+def device(session: Session, vault: VaultId, device_id: DeviceId) -> Device | None:
+    """Return a device of the vault's ring head, revoked or not; None if the head does not list it."""
+    row = session.connection().execute(_DEVICE, {"vault_id": vault, "device_id": device_id}).one_or_none()
+    if row is None:
+        return None
+    accepted = None if row.accepted is None else parse_chain_heads(parse_json(row.accepted))
+    return Device(row.public_key, DeviceRole(row.role), accepted)
+
+
+def live_device_key(session: Session, vault: VaultId, device_id: DeviceId) -> bytes | None:
+    """Return the public key of a device that the ring lists and has not revoked."""
+    found = device(session, vault, device_id)
+    return None if found is None or found.accepted is not None else found.public_key
+
+
+def compartments(session: Session, vault: VaultId, ids: Iterable[CompartmentId]) -> dict[CompartmentId, Compartment]:
+    """Return those compartments that the ring lists and nobody erased: for handovers and for opening."""
+    wanted = _COMPARTMENTS.where(compartment.c.compartment_id.in_(list(ids)), compartment.c.locked.is_not(None))
+    found = session.connection().execute(wanted, {"vault_id": vault})
+    return {CompartmentId(row.compartment_id): _compartment(row) for row in found}
+
+
+def places(session: Session, vault: VaultId, ids: Iterable[CompartmentId]) -> dict[CompartmentId, Place]:
+    """Return what ingest asks about each listed compartment; those that the ring does not list are missing."""
+    rows = session.connection().execute(_PLACES, {"vault_id": vault, "ids": list(ids)})
+    return {
+        CompartmentId(row.compartment_id): Place(row.key_hash, row.locked is not None and row.epoch == row.newest)
+        for row in rows
+    }
+
+
+def newest(session: Session, vault: VaultId, category: Category, period: Period) -> Compartment | None:
+    """Return the compartment of the highest epoch of a category and month: the one that takes batches."""
+    wanted = (
+        _COMPARTMENTS.where(compartment.c.category == category, compartment.c.period == period)
+        .order_by(compartment.c.epoch.desc())
+        .limit(1)
+    )
+    row = session.connection().execute(wanted, {"vault_id": vault}).one_or_none()
+    return None if row is None or row.locked is None else _compartment(row)
+
+
+def forget(session: Session, vault: VaultId, ids: Iterable[CompartmentId] | None = None) -> None:
+    """Destroy compartments, or all of a vault's with its ring: locked seeds, batches and their short keys.
+
+    The caller runs `shortkeys.delete_scheduled` after the commit and before any acknowledgement.
+    Compartments named one by one stay listed, closed and empty, until the owner publishes pages
+    without them.
+    """
+    lock(session, vault)
+    connection = session.connection()
+    gone = compartment.c.vault_id == vault
+    if ids is not None:
+        gone &= compartment.c.compartment_id.in_(sorted(set(ids)))
+    found = list(connection.execute(select(compartment.c.compartment_id).where(gone)).scalars())
+    shortkeys.schedule_deletion(session, [shortkeys.compartment_key(vault, name) for name in found])
+    batches.forget(session, vault, None if ids is None else found)
+    if ids is not None:
+        connection.execute(update(compartment).where(gone).values(locked=None))
+        return
+    leaves = connection.execute(select(store_leaf.c.pending_id).where(store_leaf.c.vault_id == vault)).scalars()
+    delete_personal_openings(session, list(leaves))
+    for table in (compartment, ring_page, ring_device, ring_head, store_leaf):
+        connection.execute(delete(table).where(table.c.vault_id == vault))
+
+
+def _put_page(session: Session, page: Page, envelope: Envelope, stored: Remembered | None) -> None:
+    require_successor(page.version, page.prev, stored)
+    values = {"version": page.version, "digest": envelope.digest, "envelope": envelope.encoded}
+    if stored is None:
+        session.connection().execute(insert(ring_page), {"vault_id": page.vault, "period": page.period, **values})
+        return
+    place = (ring_page.c.vault_id == page.vault, ring_page.c.period == page.period)
+    session.connection().execute(update(ring_page).where(*place).values(**values))
+
+
+def _put_compartments(session: Session, page: Page, locked: Mapping[CompartmentId, bytes]) -> None:
+    connection = session.connection()
+    rows = connection.execute(_COMPARTMENTS.where(compartment.c.period == page.period), {"vault_id": page.vault}).all()
+    known = {CompartmentId(row.compartment_id): row for row in rows}
+    for name, row in known.items():
+        if name in page.compartments and _compartment(row) != page.compartments[name]:
+            raise BadRing("A compartment keeps its category, epoch, key and locked seed; make a new epoch instead.")
+        if name not in page.compartments and row.locked is not None:
+            raise BadRing("A compartment leaves the ring only after it was erased.")
+    dropped = list(known.keys() - page.compartments.keys())
+    connection.execute(
+        delete(compartment).where(compartment.c.vault_id == page.vault, compartment.c.compartment_id.in_(dropped))
+    )
+    new = [c for name, c in page.compartments.items() if name not in known]
+    _refuse_misplaced(session, page, new, rows)
+    if any(c.id not in locked for c in new):
+        raise BadRing("A new compartment came without its locked seed; its owner could never open it.")
+    if new:
+        connection.execute(insert(compartment), [_row(page.vault, c, locked[c.id]) for c in new])
+
+
+def _refuse_misplaced(session: Session, page: Page, new: Sequence[Compartment], rows: Sequence[Row[Any]]) -> None:
+    epochs: dict[str, int] = {}
+    for row in rows:
+        epochs[row.category] = max(row.epoch, epochs.get(row.category, 0))
+    if any(c.epoch <= epochs.get(c.category, 0) for c in new):
+        raise BadRing("A new compartment must have a higher epoch than those its category had that month.")
+    elsewhere = _COMPARTMENTS.where(compartment.c.compartment_id.in_([c.id for c in new]))
+    if session.connection().execute(elsewhere, {"vault_id": page.vault}).first() is not None:
+        raise BadRing("A compartment id is already used in another month.")
+
+
+def _put_devices(session: Session, vault: VaultId, devices: Mapping[DeviceId, Device]) -> None:
+    connection = session.connection()
+    connection.execute(delete(ring_device).where(ring_device.c.vault_id == vault))
+    rows = [
+        {
+            "vault_id": vault,
+            "device_id": name,
+            "public_key": known.public_key,
+            "role": known.role.value,
+            "accepted": None
+            if known.accepted is None
+            else dump_json({b64u(c): dump_chain_head(head) for c, head in known.accepted.items()}),
+        }
+        for name, known in devices.items()
+    ]
+    if rows:
+        connection.execute(insert(ring_device), rows)
+
+
+def _row(vault: VaultId, c: Compartment, locked: bytes) -> dict[str, Any]:
+    return {
+        "vault_id": vault,
+        "compartment_id": c.id,
+        "category": c.category,
+        "period": c.period,
+        "epoch": c.epoch,
+        "public_key": c.public,
+        "key_hash": sha256(c.public),
+        "locked_hash": c.locked_hash,
+        "locked": locked,
+    }
+
+
+def _compartment(row: Row[Any]) -> Compartment:
+    return Compartment(
+        CompartmentId(row.compartment_id), Category(row.category), Period(row.period), row.epoch, row.public_key,
+        row.locked_hash,
+    )  # fmt: skip

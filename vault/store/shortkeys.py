@@ -1,0 +1,141 @@
+"""Short keys: the outer lock of every locked seed and handover, in a database of its own.
+
+A seed or handover lies in the main database under its short key; deleting the key revokes the blob
+there and in every backup of it. Two databases do not commit together, so the order is fixed: a key
+is committed before anything locked under it, and a deletion is first an outbox row that commits with
+the state change, then an idempotent delete that the acknowledgement waits for and that boot repeats.
+
+Source: SQLite, `PRAGMA secure_delete` and `PRAGMA wal_checkpoint(TRUNCATE)`, https://sqlite.org/pragma.html.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NewType
+
+import sqlalchemy
+import sqlalchemy.dialects.postgresql
+import sqlalchemy.dialects.sqlite
+from sqlalchemy import delete, insert, select
+from sqlmodel import Session
+
+from vault.db import Database
+from vault.seal.framing import frames
+from vault.seal.ids import CompartmentId, VaultId, sha256
+from vault.seal.signing import new_seed
+from vault.store.errors import ShortKeysNotErased
+from vault.store.models import short_key, short_key_deletion, short_key_metadata
+
+ShortKeyName = NewType("ShortKeyName", bytes)
+"""SHA-256 of what the key locks: two kinds of blob never share a key."""
+
+_CHUNK = 500  # below every database's limit on bound values
+
+
+def compartment_key(vault: VaultId, compartment: CompartmentId) -> ShortKeyName:
+    """Return the name of the short key of one locked seed."""
+    return ShortKeyName(sha256(frames(b"locked-seed", vault, compartment)))
+
+
+def handover_key(handover_digest: bytes) -> ShortKeyName:
+    """Return the name of the short key of one handover or reseal.
+
+    Args:
+        handover_digest: SHA-256 of the owner-signed handover or of the reseal that replaced it.
+    """
+    return ShortKeyName(sha256(frames(b"handover", handover_digest)))
+
+
+def create_table(shortkeys: Database) -> None:
+    """Make a database ready to keep short keys; safe to run again.
+
+    Its schema is one table that has no reason to change, so it has no migrations.
+    """
+    with shortkeys.transaction() as session:
+        short_key_metadata.create_all(session.connection())
+
+
+def create(shortkeys: Database, names: Iterable[ShortKeyName]) -> dict[ShortKeyName, bytes]:
+    """Return a 32-byte key for each name, making and committing those that do not exist.
+
+    Call it before the transaction that stores what they lock: a key without a blob is harmless, a
+    blob without a key is lost.
+    """
+    wanted = sorted(set(names))
+    with shortkeys.transaction() as session:
+        if wanted:
+            dialect = sqlalchemy.dialects.sqlite if shortkeys.is_sqlite else sqlalchemy.dialects.postgresql
+            statement = dialect.insert(short_key).on_conflict_do_nothing()
+            session.connection().execute(statement, [{"name": name, "key": new_seed()} for name in wanted])
+        return _read(session, wanted)
+
+
+def read(shortkeys: Database, names: Iterable[ShortKeyName]) -> dict[ShortKeyName, bytes]:
+    """Return the keys of those names that have one; a deleted key is simply missing."""
+    with shortkeys.snapshot() as session:
+        return _read(session, sorted(set(names)))
+
+
+def schedule_deletion(session: Session, names: Iterable[ShortKeyName]) -> None:
+    """Decide, in the caller's transaction on the main database, that these keys must go.
+
+    After it commits, call `delete_scheduled` before acknowledging anything.
+    """
+    rows = [{"name": name} for name in sorted(set(names))]
+    if rows:
+        session.connection().execute(insert(short_key_deletion), rows)
+
+
+def delete_scheduled(database: Database, shortkeys: Database) -> int:
+    """Delete every key whose deletion was committed; run it before an acknowledgement and at boot.
+
+    Args:
+        database: The main database, with the outbox.
+        shortkeys: The database of the keys.
+
+    Returns:
+        How many deletions were carried out.
+
+    Raises:
+        ShortKeysNotErased: A reader kept SQLite from truncating its write-ahead log; the deletion
+            stays scheduled and the next call completes it.
+
+    Guarantees: once it returns, no byte of these keys is in the database's file or write-ahead log
+        on SQLite. On PostgreSQL they are unreadable through the server; their pages are reused by
+        vacuum, and its write-ahead log is kept no longer than the published retention.
+    """
+    with database.snapshot() as session:
+        names = list(session.connection().execute(select(short_key_deletion.c.name)).scalars())
+    if not names:
+        return 0
+    with shortkeys.transaction() as session:
+        for chunk in _chunks(names):
+            session.connection().execute(delete(short_key).where(short_key.c.name.in_(chunk)))
+    if shortkeys.is_sqlite:
+        _truncate_wal(shortkeys)
+    with database.transaction() as session:
+        for chunk in _chunks(names):
+            session.connection().execute(delete(short_key_deletion).where(short_key_deletion.c.name.in_(chunk)))
+    return len(names)
+
+
+def _truncate_wal(shortkeys: Database) -> None:
+    connection = shortkeys.engine.raw_connection()  # a checkpoint cannot run inside a transaction
+    try:
+        busy, _, _ = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.close()
+    if busy:
+        raise ShortKeysNotErased("The short keys are deleted but not yet overwritten; try again.", retry_after_s=1)
+
+
+def _read(session: Session, names: list[ShortKeyName]) -> dict[ShortKeyName, bytes]:
+    found: dict[ShortKeyName, bytes] = {}
+    for chunk in _chunks(names):
+        rows = session.connection().execute(select(short_key).where(short_key.c.name.in_(chunk)))
+        found.update((ShortKeyName(row.name), row.key) for row in rows)
+    return found
+
+
+def _chunks(names: list[ShortKeyName]) -> Iterable[list[ShortKeyName]]:
+    return (names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK))
