@@ -1,0 +1,60 @@
+"""A small cohort with habits, made without any real person's data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from vault.imprint.features import FeatureMap, feature_map
+from vault.imprint.noise import DiscreteGaussian
+from vault.imprint.rows import Row, noisy
+from vault.schema.category import parse_category
+from vault.schema.trace import parse_period
+from vault.twin.train import PersonMonths
+
+torch.set_num_threads(1)
+SIGMA = 422
+MakeCohort = Callable[..., PersonMonths]
+MakeRows = Callable[..., list[Row]]
+
+
+@pytest.fixture(scope="session")
+def retail() -> FeatureMap:
+    return feature_map(parse_category("pd:Purchase"))
+
+
+@pytest.fixture(scope="session")
+def make_cohort(retail: FeatureMap) -> MakeCohort:
+    def make(people: int, months: int = 6, sigma: int = SIGMA) -> PersonMonths:
+        rng = np.random.default_rng(people)
+        popularity = np.sort(rng.beta(0.3, 8, retail.size - 1))[::-1]
+        columns: list[list[np.ndarray]] = [[], [], []]
+        for _ in range(people):
+            taste = np.clip(popularity * rng.gamma(1.0, 1.0, len(popularity)), 0, 0.9)
+            for _ in range(months):
+                shops = [np.flatnonzero(rng.random(len(taste)) < taste) for _ in range(rng.poisson(8))]
+                vectors = [retail.day_vector(retail.codes[k] for k in shop if k < retail.size - 2) for shop in shops]
+                columns[0].append(np.sum([np.zeros(retail.size, dtype=np.int64), *vectors], axis=0))
+                chosen = np.bincount(np.concatenate([[], *shops]).astype(int), minlength=retail.size - 1)
+                columns[1].append(chosen)
+                columns[2].append(np.array(len(shops)))
+        rows = noisy(columns[0], DiscreteGaussian(sigma))
+        person = np.repeat(np.arange(people), months)
+        month = np.tile(np.arange(months) + 24_000, people)
+        return PersonMonths(person, month, rows, np.array(columns[2]), np.array(columns[1]), np.full(len(rows), sigma))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_rows(retail: FeatureMap) -> MakeRows:
+    def make(values: np.ndarray, sigma: int = SIGMA) -> list[Row]:
+        return [
+            Row(bytes(32), retail.digest, parse_period(f"2026-{at + 1:02}"), 0, retail.clip, sigma, value)
+            for at, value in enumerate(values)
+        ]
+
+    return make

@@ -1,0 +1,338 @@
+"""The manifest of a model and its certificate: what must be shown before a model may answer.
+
+The signed manifest is logged; anyone can check it again with `verify_certificate`. Reals are written
+in millionths, since signed records hold integers only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, cast
+
+from vault.clock import unix_s
+from vault.encoding import JsonObject, b64u, dump_json, parse_json
+from vault.errors import MalformedInput
+from vault.proof.errors import InvalidProof
+from vault.schema.reader import Reader
+
+MANIFEST_TYPE: Final = "twinvault-manifest/1"
+NEIGHBOURS: Final = "one person added or removed"
+ORDERS: Final = tuple(range(2, 257))
+
+_MAX_PPM: Final = 10**12
+_CLOCK_SKEW_S: Final = 300
+
+
+class CertificateInvalid(InvalidProof):
+    """A manifest that is malformed or does not show what a model needs to serve."""
+
+    slug = "certificate-invalid"
+    title = "Model certificate is not valid"
+
+
+class People(StrEnum):
+    """Whose data a release read; a person is in exactly one set, by a coin of their own."""
+
+    TRAINED = "trained"
+    HELD_OUT = "held-out"
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One differentially private release: (Poisson-subsampled) Gaussian noise, composed over steps.
+
+    Args:
+        release: What was released, such as "popularity".
+        people: Whose data it read.
+        noise_multiplier_ppm: Noise standard deviation over the L2 norm of one person's contribution.
+        sample_rate_ppm: Probability that a step reads a person; 1,000,000 is everyone.
+        steps: How many times noise was drawn, empty batches included.
+    """
+
+    release: str
+    people: People
+    noise_multiplier_ppm: int
+    sample_rate_ppm: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What was measured of a model and its trainer.
+
+    Args:
+        audit_claimed_ppm: Epsilon that the audited run of the trainer was configured for.
+        audit_lower_bound_ppm: Epsilon that the audit refutes from below, at 95 % confidence.
+        audit_canaries: Number of canaries.
+        noise_ratio_ppm: Measured over configured noise of several empty steps; a noise that repeats,
+            within a run or between two, shows here.
+        noise_repeats_ppm: Correlation between the noises of two runs.
+        contribution_ratio_ppm: Largest step of one person over the clipping norm.
+        gain_ppm: Noisy mean over held-out people of NDCG@10 beyond popularity's.
+        calibration_gap_ppm: Noisy mean over held-out people of predicted minus observed frequency.
+        noise_sd_ppm: Standard deviation of the noise in each of these two means.
+        held_out: Number of held-out people, noisy, rounded to 10.
+    """
+
+    audit_claimed_ppm: int
+    audit_lower_bound_ppm: int
+    audit_canaries: int
+    noise_ratio_ppm: int
+    noise_repeats_ppm: int
+    contribution_ratio_ppm: int
+    gain_ppm: int
+    calibration_gap_ppm: int
+    noise_sd_ppm: int
+    held_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a model is, what it cost and what was shown about it.
+
+    Args:
+        model_sha256: Digest of the model's canonical bytes.
+        map_sha256: Digest of the feature map it reads.
+        code_sha256: Digest of the trainer's and auditor's source.
+        trained_at: Unix seconds.
+        cohort: Number of people, noisy, rounded to 10; 0 for a model learned from nobody.
+        epsilon_ppm: Person-level epsilon of all charges together.
+        delta_inverse: 1 / delta.
+        charges: Every release that read people.
+        certificate: None only for a model learned from nobody.
+    """
+
+    model_sha256: bytes
+    map_sha256: bytes
+    code_sha256: bytes
+    trained_at: int
+    cohort: int
+    epsilon_ppm: int
+    delta_inverse: int
+    charges: tuple[Charge, ...]
+    certificate: Certificate | None
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the manifest's bytes."""
+        return hashlib.sha256(dump_manifest(self)).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Required:
+    """Thresholds that a model must meet; the defaults are production's and the demo's alike."""
+
+    built_in: frozenset[bytes] = frozenset()
+    epsilon_ppm: int = 3_000_000
+    delta_inverse: int = 1_000_000
+    age_s: int = 400 * 86_400
+    cohort: int = 100
+    held_out: int = 20
+    audit_claimed_ppm: int = 1_000_000
+    audit_canaries: int = 4_000
+    noise_ratio_off_ppm: int = 50_000
+    noise_repeats_ppm: int = 100_000
+    contribution_ratio_ppm: int = 1_001_000
+    worst_gain_ppm: int = -30_000
+    calibration_gap_ppm: int = 100_000
+
+
+def rdp_curve(charge: Charge, orders: Iterable[int] = ORDERS) -> tuple[float, ...]:
+    """Return the Renyi divergence bound of a charge at integer orders.
+
+    Source: Mironov, Talwar, Zhang, "Renyi Differential Privacy of the Sampled Gaussian Mechanism"
+    (2019), section 3.3. The discrete Gaussian obeys the same bound at sample rate 1 (Canonne, Kamath,
+    Steinke 2020, theorem 4).
+    """
+    sigma, q = charge.noise_multiplier_ppm / 1e6, charge.sample_rate_ppm / 1e6
+    if q == 1.0:
+        return tuple(charge.steps * order / (2 * sigma**2) for order in orders)
+    return tuple(charge.steps * _sampled_gaussian(sigma, q, order) for order in orders)
+
+
+def epsilon_of(charges: Iterable[Charge], delta: float) -> float:
+    """Return person-level epsilon of all releases: within a set of people they compose, across sets the worst counts.
+
+    Source: Balle et al., "Hypothesis Testing Interpretations and Renyi DP" (2020), theorem 21.
+    """
+    sums = {people: [0.0] * len(ORDERS) for people in People}
+    for charge in charges:
+        sums[charge.people] = [a + b for a, b in zip(sums[charge.people], rdp_curve(charge), strict=True)]
+    return max(_epsilon(curve, delta) for curve in sums.values())
+
+
+def _epsilon(curve: list[float], delta: float) -> float:
+    if not any(curve):
+        return 0.0
+    return max(
+        0.0,
+        min(
+            rdp + math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
+            for order, rdp in zip(ORDERS, curve, strict=True)
+        ),
+    )
+
+
+def _sampled_gaussian(sigma: float, q: float, order: int) -> float:
+    terms = [
+        math.log(math.comb(order, k)) + k * math.log(q) + (order - k) * math.log1p(-q) + (k * k - k) / (2 * sigma**2)
+        for k in range(order + 1)
+    ]
+    top = max(terms)
+    return (top + math.log(math.fsum(math.exp(term - top) for term in terms))) / (order - 1)
+
+
+def verify_certificate(manifest: Manifest, now: datetime, required: Required | None = None) -> None:
+    """Refuse a model that may not serve.
+
+    Args:
+        manifest: A manifest whose signature and leaf were verified.
+        now: The verifier's time.
+        required: Thresholds; production's by default.
+
+    Raises:
+        CertificateInvalid: The first of the requirements that is not met.
+
+    Guarantees: epsilon is recomputed from the charges, not believed.
+    """
+    r = required or Required()
+    if not -_CLOCK_SKEW_S <= unix_s(now) - manifest.trained_at <= r.age_s and manifest.model_sha256 not in r.built_in:
+        raise CertificateInvalid("The model was trained too long ago or in the future; train it again.")
+    if manifest.certificate is None:
+        if manifest.model_sha256 not in r.built_in or manifest.charges or manifest.epsilon_ppm or manifest.cohort:
+            raise CertificateInvalid("Only a built-in model that learned from nobody needs no certificate.")
+        return
+    _verify_privacy(manifest, r)
+    _verify_measurements(manifest.certificate, r)
+    if manifest.cohort < r.cohort:
+        raise CertificateInvalid("The cohort is too small to train a model on.")
+
+
+def _verify_privacy(manifest: Manifest, r: Required) -> None:
+    if {charge.people for charge in manifest.charges} != set(People):
+        raise CertificateInvalid("The manifest does not charge both the people trained on and those held out.")
+    if manifest.delta_inverse < max(r.delta_inverse, 10 * manifest.cohort):
+        raise CertificateInvalid("The manifest's delta is too large for its cohort.")
+    epsilon_ppm = math.ceil(epsilon_of(manifest.charges, 1 / manifest.delta_inverse) * 1e6 - 1)
+    if abs(epsilon_ppm - manifest.epsilon_ppm) > 2:  # the last digit of two accountants may differ
+        raise CertificateInvalid("The manifest's epsilon is not what its charges add up to.")
+    if manifest.epsilon_ppm > r.epsilon_ppm:
+        raise CertificateInvalid("The model cost its contributors more privacy than is allowed.")
+
+
+def _verify_measurements(certificate: Certificate, r: Required) -> None:
+    c = certificate
+    margin = 2 * c.noise_sd_ppm  # 97.7 % one-sided over the release's own noise
+    for met, sentence in (
+        (0 < c.audit_claimed_ppm <= r.audit_claimed_ppm, "The trainer was audited at too large an epsilon."),
+        (c.audit_canaries >= r.audit_canaries, "The trainer was audited with too few canaries."),
+        (c.audit_lower_bound_ppm <= c.audit_claimed_ppm, "The audit refuted the trainer's claimed epsilon."),
+        (abs(c.noise_ratio_ppm - 1_000_000) <= r.noise_ratio_off_ppm, "The trainer's noise is not what is charged."),
+        (abs(c.noise_repeats_ppm) <= r.noise_repeats_ppm, "The trainer repeats its noise."),
+        (c.contribution_ratio_ppm <= r.contribution_ratio_ppm, "One person moves the model beyond the clip."),
+        (c.held_out >= r.held_out, "Too few people were held out to measure the model on."),
+        (c.gain_ppm - margin >= r.worst_gain_ppm, "The model is not shown to predict as well as popularity."),
+        (abs(c.calibration_gap_ppm) + margin <= r.calibration_gap_ppm, "The model is not shown to be calibrated."),
+    ):
+        if not met:
+            raise CertificateInvalid(sentence)
+
+
+def dump_manifest(manifest: Manifest) -> bytes:
+    """Return the one JSON spelling that is signed and logged."""
+    c = manifest.certificate
+    record: JsonObject = {
+        "type": MANIFEST_TYPE,
+        "neighbours": NEIGHBOURS,
+        "model_sha256": b64u(manifest.model_sha256),
+        "map_sha256": b64u(manifest.map_sha256),
+        "code_sha256": b64u(manifest.code_sha256),
+        "trained_at": manifest.trained_at,
+        "cohort": manifest.cohort,
+        "epsilon_ppm": manifest.epsilon_ppm,
+        "delta_inverse": manifest.delta_inverse,
+        "charges": [
+            {
+                "release": charge.release,
+                "people": charge.people.value,
+                "mechanism": "poisson-subsampled gaussian",
+                "noise_multiplier_ppm": charge.noise_multiplier_ppm,
+                "sample_rate_ppm": charge.sample_rate_ppm,
+                "steps": charge.steps,
+            }
+            for charge in manifest.charges
+        ],
+        "certificate": [] if c is None else [{name: getattr(c, name) for name in _CERTIFICATE}],
+    }
+    return dump_json(record)
+
+
+def parse_manifest(unverified_data: bytes) -> Manifest:
+    """Read a manifest's bytes.
+
+    Raises:
+        CertificateInvalid: The bytes are no manifest, or spell one in another way than `dump_manifest`.
+    """
+    try:
+        record = parse_json(unverified_data)
+    except MalformedInput as error:
+        raise CertificateInvalid("A manifest is not one JSON object of strings and integers.") from error
+    manifest = _parse_record(record)
+    if dump_manifest(manifest) != unverified_data:
+        raise CertificateInvalid("A manifest is not in its one JSON spelling.")
+    return manifest
+
+
+def _parse_record(record: JsonObject) -> Manifest:
+    r = Reader(record, CertificateInvalid, "manifest")
+    r.exactly("type", MANIFEST_TYPE)
+    r.exactly("neighbours", NEIGHBOURS)
+    manifest = Manifest(
+        model_sha256=r.binary("model_sha256", 32),
+        map_sha256=r.binary("map_sha256", 32),
+        code_sha256=r.binary("code_sha256", 32),
+        trained_at=r.time("trained_at"),
+        cohort=r.integer("cohort", 0),
+        epsilon_ppm=r.integer("epsilon_ppm", 0),
+        delta_inverse=r.integer("delta_inverse", 1),
+        charges=tuple(_parse_charge(item) for item in r.objects("charges", at_most=64)),
+        certificate=next((_parse_certificate(item) for item in r.objects("certificate", at_most=1)), None),
+    )
+    r.end()
+    return manifest
+
+
+def _parse_charge(r: Reader) -> Charge:
+    r.exactly("mechanism", "poisson-subsampled gaussian")
+    charge = Charge(
+        release=r.word("release", _release),
+        people=r.word("people", People),
+        noise_multiplier_ppm=r.integer("noise_multiplier_ppm", 10_000, 10**9),
+        sample_rate_ppm=r.integer("sample_rate_ppm", 1, 1_000_000),
+        steps=r.integer("steps", 1, 1_000_000),
+    )
+    r.end()
+    return charge
+
+
+def _release(text: str) -> str:
+    if text not in {"popularity", "training", "certificate"}:
+        raise ValueError(text)
+    return text
+
+
+def _parse_certificate(r: Reader) -> Certificate:
+    values = {name: r.integer(name, low, _MAX_PPM) for name, low in _CERTIFICATE.items()}
+    r.end()
+    return Certificate(**values)
+
+
+_SIGNED: Final = {"noise_repeats_ppm", "gain_ppm", "calibration_gap_ppm"}
+_CERTIFICATE: Final = {
+    name: -_MAX_PPM if name in _SIGNED else 0 for name in cast("tuple[str, ...]", Certificate.__slots__)
+}

@@ -1,0 +1,149 @@
+"""From a cohort to a backbone with its manifest: split, train, audit, measure on people held out."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vault.clock import unix_s
+from vault.imprint.features import FeatureMap
+from vault.imprint.noise import DiscreteGaussian
+from vault.proof.certificate import Certificate, Charge, Manifest, People
+from vault.twin import audit as auditing
+from vault.twin import reader as reading
+from vault.twin import train as training
+from vault.twin.audit import CANARIES, AuditResult, audit
+from vault.twin.reader import Backbone, Months, Reader, closed_form
+from vault.twin.train import DELTA_INVERSE, PersonMonths, accounted_epsilon, train
+
+HELD_OUT_SHARE: Final = 0.2
+
+_UNIT: Final = 1024  # in integers, what `_LARGEST` becomes
+_LARGEST: Final = 0.15  # one person's gain and calibration gap are clipped to this
+_COUNTED: Final = 256
+_SENSITIVITY: Final = math.hypot(_UNIT, _UNIT, _COUNTED)
+_SIGMA: Final = 2_600
+_RANKS: Final = 10
+
+
+def build_backbone(records: PersonMonths, feature_map: FeatureMap, trained_at: datetime) -> tuple[Backbone, Manifest]:
+    """Train and certify a backbone; `verify_certificate` then decides whether it may serve.
+
+    Args:
+        records: The cohort: people under a live cohort consent.
+        feature_map: The map of their rows.
+        trained_at: Now.
+
+    Raises:
+        CohortTooSmall: Nobody to learn from, or too many people for the published delta.
+
+    Guarantees: with one person added or removed, everything returned changes by at most the manifest's
+        epsilon at delta 1 / `DELTA_INVERSE`. Each person is trained on or held out by a coin of their own,
+        so that nobody pays for both.
+    """
+    everyone = np.unique(records.person)
+    coins = np.frombuffer(os.urandom(4 * len(everyone)), dtype=np.uint32)
+    held_out = coins < HELD_OUT_SHARE * 2**32
+    backbone, people, charges = train(records.of(~held_out, everyone), feature_map)
+    certificate, charge = measure(backbone, records.of(held_out, everyone), feature_map, audit())
+    charges = (*charges, charge)
+    manifest = Manifest(
+        model_sha256=backbone.digest,
+        map_sha256=feature_map.digest,
+        code_sha256=code_digest(),
+        trained_at=unix_s(trained_at),
+        cohort=max(round((people + certificate.held_out) / 10) * 10, 0),
+        epsilon_ppm=math.ceil(accounted_epsilon(charges) * 1e6),
+        delta_inverse=DELTA_INVERSE,
+        charges=charges,
+        certificate=certificate,
+    )
+    return backbone, manifest
+
+
+def closed_form_manifest(feature_map: FeatureMap) -> Manifest:
+    """Return the manifest of the closed-form reader: learned from nobody, epsilon 0."""
+    digest = closed_form(feature_map).digest
+    return Manifest(digest, feature_map.digest, code_digest(), 0, 0, 0, DELTA_INVERSE, (), None)
+
+
+def code_digest() -> bytes:
+    """Return SHA-256 over the sources of reader, trainer, audit and certificate."""
+    sources = (
+        Path(str(path)).read_bytes() for path in (reading.__file__, training.__file__, auditing.__file__, __file__)
+    )
+    return hashlib.sha256(b"".join(hashlib.sha256(source).digest() for source in sources)).digest()
+
+
+def measure(
+    backbone: Backbone, held_out: PersonMonths, feature_map: FeatureMap, found: AuditResult
+) -> tuple[Certificate, Charge]:
+    """Release how well a backbone predicts people it was not trained on.
+
+    Args:
+        backbone: The trained model.
+        held_out: Everything of the people held out.
+        feature_map: The map of their rows.
+        found: What the audit found; it reads nobody.
+
+    Returns:
+        The certificate, and what each person held out is charged.
+
+    Guarantees: each person adds one integer vector of norm at most `_SENSITIVITY`, and a discrete
+        Gaussian hides it.
+    """
+    figures = _figures(backbone, held_out, feature_map).clip(-_LARGEST, _LARGEST) / _LARGEST
+    contribution = np.trunc(figures * _UNIT).astype(np.int64)
+    exact = np.append(contribution.sum(0), _COUNTED * len(contribution))
+    noisy = exact + DiscreteGaussian(_SIGMA).sample(exact.shape)
+    people = max(float(noisy[-1]) / _COUNTED, 1.0)
+    gain, gap = noisy[:-1] * _LARGEST / _UNIT / people
+    certificate = Certificate(
+        audit_claimed_ppm=round(found.claimed * 1e6),
+        audit_lower_bound_ppm=round(found.lower_bound * 1e6),
+        audit_canaries=CANARIES,
+        noise_ratio_ppm=round(found.noise_ratio * 1e6),
+        noise_repeats_ppm=round(found.noise_repeats * 1e6),
+        contribution_ratio_ppm=round(min(found.contribution_ratio, 1e6) * 1e6),
+        gain_ppm=round(gain * 1e6),
+        calibration_gap_ppm=round(gap * 1e6),
+        noise_sd_ppm=math.ceil(_SIGMA * _LARGEST / _UNIT / people * 1e6),
+        held_out=round(people / 10) * 10,
+    )
+    return certificate, Charge("certificate", People.HELD_OUT, int(_SIGMA / _SENSITIVITY * 1e6), 1_000_000, 1)
+
+
+@torch.inference_mode()
+def _figures(backbone: Backbone, held_out: PersonMonths, feature_map: FeatureMap) -> npt.NDArray[np.float64]:
+    """Return [people, 2]: gain in NDCG@10 over popularity, and predicted minus observed frequency of the best ten.
+
+    A month's codes are graded by the days on which they occurred; months are weighted by days.
+    """
+    people = held_out.grouped()
+    reader = Reader.of(feature_map, backbone.popularity)
+    seen = Months(people["rows"], people["sigma"], people["month"], people["present"])
+    odds, _ = reader.log_odds(torch.from_numpy(backbone.scalars), seen, people["month"])
+    days = people["days"]
+    frequency = people["chosen"] / days.clamp(min=1.0).unsqueeze(-1)
+    gain = _ndcg(odds, frequency) - _ndcg(reader.popularity.expand_as(odds), frequency)
+    best = odds.topk(min(_RANKS, odds.shape[-1]), dim=-1)
+    gap = (torch.sigmoid(best.values) - frequency.gather(-1, best.indices)).mean(-1)
+    share = days / days.sum(-1, keepdim=True).clamp(min=1.0)
+    figures: npt.NDArray[np.float64] = torch.stack([(gain * share).sum(-1), (gap * share).sum(-1)], -1).double().numpy()
+    return figures
+
+
+def _ndcg(scores: torch.Tensor, relevance: torch.Tensor) -> torch.Tensor:
+    ranks = min(_RANKS, scores.shape[-1])
+    discount = 1.0 / torch.log2(torch.arange(2.0, ranks + 2.0))
+    got = (relevance.gather(-1, scores.topk(ranks, dim=-1).indices) * discount).sum(-1)
+    ideal = (relevance.topk(ranks, dim=-1).values * discount).sum(-1)
+    return got / ideal.clamp(min=1e-9)

@@ -1,0 +1,113 @@
+"""What an answer says: a function of noisy rows, the question and the public backbone, and of nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from vault.imprint.features import FeatureMap
+from vault.imprint.rows import Row
+from vault.schema.answer import Confidence, Prediction
+from vault.schema.question import NextChoice, Question, Recommend
+from vault.schema.trace import Period
+from vault.twin.reader import MAX_MONTHS, Backbone, BadBackbone, Months, Reader
+
+GRID_PPM: Final = 5_000
+MOST_PPM: Final = 950_000
+ABSTAIN_BELOW_PPM: Final = 20_000
+_MEDIUM_FROM: Final = 0.03
+_HIGH_FROM: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Prognosis:
+    """A shaped prediction, before it is charged, logged and signed.
+
+    Args:
+        predictions: Best first, by falling score and then by code; empty if the twin abstains.
+        confidence: `none` exactly when it abstains.
+    """
+
+    predictions: tuple[Prediction, ...]
+    confidence: Confidence
+
+
+@torch.inference_mode()
+def infer(
+    backbone: Backbone, feature_map: FeatureMap, rows: Sequence[Row], asked: Period, question: Question
+) -> Prognosis:
+    """Answer a question about one person.
+
+    Scores are probabilities that a code occurs on the next day with a trace, rounded to steps of
+    `GRID_PPM` and bounded; the order, too, is that of the rounded scores. A candidate whose code the
+    map does not know gets the lowest score that any code has. The twin abstains if no score reaches
+    `ABSTAIN_BELOW_PPM`.
+
+    Args:
+        backbone: A model with a verified certificate, or the closed-form reader.
+        feature_map: The map of the question's category.
+        rows: The imprint rows that the consent opens, in any order, at most one a month; those of the
+            `MAX_MONTHS` months before `asked` are read. None at all is answered from the prior.
+        asked: The month in which the question is asked.
+        question: What is asked.
+
+    Raises:
+        BadBackbone: Backbone or rows belong to another feature map, or two rows to one month.
+
+    Guarantees: equal arguments give equal results; nothing else is read, so two vaults with equal
+    rows cannot be told apart, whatever their traces were.
+    """
+    if len({row.period for row in rows}) != len(rows):
+        raise BadBackbone("Two imprint rows describe the same month; open only the one in force.")
+    digests = {backbone.map_digest, *(row.map_digest for row in rows)}
+    if digests != {feature_map.digest} or len(backbone.popularity) != feature_map.size - 1:
+        raise BadBackbone("The backbone and the imprint rows were not made under the same feature map.")
+    scores, reliance = _score(backbone, feature_map, rows, month_number(asked))
+    ppm = np.clip(np.rint(scores * 1e6 / GRID_PPM).astype(np.int64) * GRID_PPM, 0, MOST_PPM)
+    known = dict(zip(feature_map.codes[:-2], ppm[:-1].tolist(), strict=True))
+    match question:
+        case NextChoice():
+            offered = known
+        case Recommend():
+            floor = min(known.values())
+            offered = {item.code: known.get(item.code, floor) for item in question.candidates}
+        case _:
+            assert_never(question)
+    best = sorted(offered.items(), key=lambda item: (-item[1], item[0]))[: question.top_n]
+    if best[0][1] < ABSTAIN_BELOW_PPM:
+        return Prognosis((), Confidence.NONE)
+    return Prognosis(tuple(Prediction(code, score) for code, score in best), _confidence(reliance))
+
+
+def month_number(period: Period) -> int:
+    """Return months since year 0, so that differences are ages."""
+    return int(period[:4]) * 12 + int(period[5:]) - 1
+
+
+def _score(
+    backbone: Backbone, feature_map: FeatureMap, rows: Sequence[Row], asked: int
+) -> tuple[npt.NDArray[np.float64], float]:
+    by_month = {month_number(row.period): row for row in rows}
+    months = [number for number in range(asked - MAX_MONTHS, asked) if number in by_month]
+    values = np.array([by_month[number].values for number in months], dtype=np.float64)
+    seen = Months(
+        rows=torch.from_numpy(values.reshape(len(months), feature_map.size)),
+        sigma=torch.tensor([by_month[number].sigma for number in months], dtype=torch.float64),
+        month=torch.tensor(months, dtype=torch.float64),
+        present=torch.ones(len(months), dtype=torch.float64),
+    )
+    reader = Reader.of(feature_map, backbone.popularity, torch.float64)
+    scalars = torch.from_numpy(backbone.scalars).double()
+    odds, reliance = reader.log_odds(scalars, seen, torch.tensor([asked], dtype=torch.float64))
+    return torch.sigmoid(odds[0]).numpy(), float(reliance)
+
+
+def _confidence(reliance: float) -> Confidence:
+    if reliance >= _HIGH_FROM:
+        return Confidence.HIGH
+    return Confidence.MEDIUM if reliance >= _MEDIUM_FROM else Confidence.LOW

@@ -1,0 +1,289 @@
+"""Training a backbone: every number that leaves is a person-level differentially private release.
+
+One sample is one person: all their months together, averaged into one loss, clipped to one vector.
+People are drawn by Poisson sampling; a step that draws nobody still adds noise and is charged.
+Noise and sampling come from the operating system's cryptographic generator. Attacks on the floating
+point of gradients are out of scope; popularity and certificate are released in integers.
+
+Source: Abadi et al., "Deep Learning with Differential Privacy" (2016); Opacus.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from opacus.accountants import RDPAccountant
+from opacus.optimizers import DPOptimizer
+from torch import Tensor
+
+from vault.errors import VaultError
+from vault.imprint.features import FeatureMap
+from vault.imprint.noise import DiscreteGaussian
+from vault.proof.certificate import ORDERS, Charge, People
+from vault.twin.reader import MAX_MONTHS, POPULARITY_FLOOR, START, Backbone, Floats, Months, Reader, taxonomy
+
+Integers: TypeAlias = npt.NDArray[np.int64]
+Tensors: TypeAlias = dict[str, Tensor]
+Loss: TypeAlias = Callable[[Tensors, Tensors], Tensor]
+
+DELTA_INVERSE: Final = 1_000_000
+MAX_COHORT: Final = DELTA_INVERSE // 10
+
+_LONGEST: Final = 1.5  # one person's mean frequencies are scaled to this norm if longer
+_UNIT: Final = 1024  # which is this much in integers
+_COUNTED: Final = 512  # and the person counts as this much in a coordinate of their own
+_POPULARITY_SIGMA: Final = 2400
+_POPULARITY_SENSITIVITY: Final = float(np.hypot(_UNIT, _COUNTED))
+_PEOPLE_AT_ONCE: Final = 64
+
+
+class CohortTooSmall(VaultError):
+    """Too few or too many people to train under the published delta."""
+
+    slug = "cohort-size"
+    title = "Cohort cannot be trained on"
+    status = 422
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """Settings of one private descent: public constants.
+
+    Args:
+        noise_multiplier: Noise standard deviation over `clip`.
+        sample_rate: Probability that a step reads a person.
+        steps: Number of steps.
+        clip: L2 norm that one person's gradient may have.
+        learning_rate: Factor on the noisy mean gradient.
+    """
+
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+    clip: float = 1.0
+    learning_rate: float = 0.1
+
+    def charge(self) -> Charge:
+        """Return what the descent costs each person it may have read."""
+        return Charge(
+            "training", People.TRAINED, round(self.noise_multiplier * 1e6), round(self.sample_rate * 1e6), self.steps
+        )
+
+
+DESCENT: Final = Descent(noise_multiplier=5.0, sample_rate=0.2, steps=40)
+
+
+@dataclass(frozen=True, eq=False)
+class PersonMonths:
+    """The training data: one record for each person and month, in any order.
+
+    Args:
+        person: int64[R], equal for all records of one person.
+        month: int64[R] month numbers (`vault.twin.infer.month_number`).
+        rows: int64[R, K] released imprint rows, in quantised units; all under the same map.
+        days: int64[R]: days of the month with a trace.
+        chosen: int64[R, K - 1]: on how many of them each code occurred.
+        sigma: int64[R] noise of the rows, in quantised units.
+    """
+
+    person: Integers
+    month: Integers
+    rows: Integers
+    days: Integers
+    chosen: Integers
+    sigma: Integers
+
+    def of(self, people: npt.NDArray[np.bool_], everyone: Integers) -> PersonMonths:
+        """Return the records of those of `everyone` who are marked."""
+        keep = np.isin(self.person, everyone[people])
+        return PersonMonths(**{field.name: getattr(self, field.name)[keep] for field in fields(self)})
+
+    def grouped(self) -> Tensors:
+        """Return `rows`, `sigma`, `month`, `days`, `chosen` and `present` with one index a person."""
+        return group_people(
+            self.person, {field.name: getattr(self, field.name) for field in fields(self) if field.name != "person"}
+        )
+
+
+def group_people(person: Integers, columns: Mapping[str, npt.NDArray[np.generic]]) -> Tensors:
+    """Gather records so that one index of the first dimension is one person: the unit of privacy.
+
+    Args:
+        person: int64[R].
+        columns: Each [R, ...].
+
+    Returns:
+        Each column as [people, records, ...], padded with zeros, and `present` [people, records]. Of a
+        person with more than `MAX_MONTHS` records the last ones are kept.
+    """
+    names, index = np.unique(person, return_inverse=True)
+    order = np.argsort(index, kind="stable")
+    index = index[order]
+    counts = np.bincount(index, minlength=len(names))
+    back = np.repeat(np.cumsum(counts), counts) - np.arange(len(order))  # 1 for a person's last record
+    width = min(int(counts.max(initial=0)), MAX_MONTHS)
+    keep = back <= width
+    at = (index[keep], width - back[keep])
+    grouped = {"present": torch.zeros(len(names), width)}
+    grouped["present"][at] = 1.0
+    for name, column in columns.items():
+        grouped[name] = torch.zeros(len(names), width, *column.shape[1:])
+        grouped[name][at] = torch.from_numpy(column[order[keep]]).float()
+    return grouped
+
+
+def gaussian(shape: torch.Size) -> Tensor:
+    """Draw standard normal noise by Box-Muller from the operating system's cryptographic generator."""
+    count = shape.numel()
+    bits = np.frombuffer(os.urandom(16 * count), dtype=np.uint64).reshape(2, count) >> np.uint64(11)
+    radius = np.sqrt(-2.0 * np.log((bits[0] + 0.5) * 2.0**-53))
+    return torch.from_numpy(radius * np.cos(2.0 * np.pi * (bits[1] * 2.0**-53))).reshape(shape)
+
+
+def poisson_sample(people: int, sample_rate: float) -> Tensor:
+    """Return the indices of the people that a step reads: each by an independent cryptographic coin."""
+    coins = np.frombuffer(os.urandom(8 * people), dtype=np.uint64)
+    return torch.from_numpy(np.flatnonzero((coins >> np.uint64(11)) * 2.0**-53 < sample_rate))
+
+
+class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus carries no types
+    """Opacus's optimizer with cryptographic noise: its own `secure_mode` cannot be installed."""
+
+    def add_noise(self) -> None:
+        """Add noise of `noise_multiplier * max_grad_norm` to the sum of clipped gradients."""
+        for p in self.params:
+            noise = gaussian(p.summed_grad.shape) * self.noise_multiplier * self.max_grad_norm
+            p.grad = (p.summed_grad + noise).to(p.dtype).view_as(p)
+
+
+def person_gradients(loss: Loss, parameters: Tensors, people: Tensors) -> Tensors:
+    """Return each person's gradient, [people, *parameter], for any number of people, none included."""
+    if not len(people["present"]):
+        return {name: torch.zeros(0, *value.shape) for name, value in parameters.items()}
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0), chunk_size=_PEOPLE_AT_ONCE)
+    # A gradient that is not a number has no norm to clip: such a person would move the model without bound.
+    return {name: gradient.nan_to_num(0.0, 0.0, 0.0) for name, gradient in each(parameters, people).items()}
+
+
+def private_descent(loss: Loss, start: Tensors, people: Tensors, descent: Descent, expected_people: float) -> Tensors:
+    """Minimise the mean over people of a loss, by DP-SGD.
+
+    Args:
+        loss: Of (parameters, one person); reads nothing else that is private.
+        start: Parameters, public or released.
+        people: Tensors [people, records, ...] from `group_people`.
+        descent: Settings.
+        expected_people: Public or released number of people that the sum of gradients is divided by,
+            together with the sample rate.
+
+    Returns:
+        The parameters after the last step.
+
+    Guarantees: with one person added or removed, the output is that of `descent.steps` Poisson-subsampled
+        Gaussian mechanisms at `descent.noise_multiplier`, whatever the data; the charge is `descent.charge()`.
+    """
+    parameters = {name: torch.nn.Parameter(value.detach().clone()) for name, value in start.items()}
+    optimizer = PrivateOptimizer(
+        torch.optim.SGD(parameters.values(), lr=descent.learning_rate),
+        noise_multiplier=descent.noise_multiplier,
+        max_grad_norm=descent.clip,
+        expected_batch_size=expected_people * descent.sample_rate,
+    )
+    for _ in range(descent.steps):
+        drawn = poisson_sample(len(people["present"]), descent.sample_rate)
+        batch = {name: column[drawn] for name, column in people.items()}
+        values = {name: parameter.detach() for name, parameter in parameters.items()}
+        for name, gradient in person_gradients(loss, values, batch).items():
+            setattr(parameters[name], "grad_sample", gradient.detach())  # noqa: B010 -- Opacus's own attribute
+        optimizer.step()
+        optimizer.zero_grad()
+    return {name: parameter.detach() for name, parameter in parameters.items()}
+
+
+def reading_loss(reader: Reader) -> Loss:
+    """Return a person's mean negative log-likelihood: whether each code occurs on each day with a trace.
+
+    A month is predicted from the rows of earlier months only, as it would have been asked about.
+    """
+
+    def loss(parameters: Tensors, person: Tensors) -> Tensor:
+        seen = Months(person["rows"], person["sigma"], person["month"], person["present"])
+        odds, _ = reader.log_odds(parameters["scalars"], seen, person["month"])
+        days = person["days"].unsqueeze(-1)
+        missed = (torch.nn.functional.softplus(odds) * days - odds * person["chosen"]).sum()
+        return missed / days.sum().clamp(min=1.0)
+
+    return loss
+
+
+def release_popularity(records: PersonMonths, prior: Floats) -> tuple[Floats, float, Charge]:
+    """Release how often each code occurs, and how many people there are.
+
+    Each person adds their mean frequencies, scaled to norm `_LONGEST` if longer, in integers, and a constant.
+
+    Args:
+        records: The people trained on.
+        prior: float32[K - 1] public popularity, used where the noise drowns the release.
+
+    Returns:
+        Popularity float32[K - 1], the noisy number of people, and the charge.
+    """
+    grouped = records.grouped()
+    chosen, days = grouped["chosen"].sum(1).double().numpy(), grouped["days"].sum(1).double().numpy()
+    mean = chosen / np.maximum(days, 1.0)[:, None]
+    length = np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), _LONGEST)
+    # Rounding towards zero never lengthens; the factor covers the division's own rounding.
+    contribution = np.trunc(mean / length * (_UNIT * (1 - 1e-9))).astype(np.int64)
+    exact = np.append(contribution.sum(0), _COUNTED * len(contribution))
+    noisy = exact + DiscreteGaussian(_POPULARITY_SIGMA).sample(exact.shape)
+    people = max(float(noisy[-1]) / _COUNTED, 1.0)
+    step = _LONGEST / (people * _UNIT)
+    seen, sd = noisy[:-1] * step, _POPULARITY_SIGMA * step
+    trusted = np.square(seen.clip(min=0)) / (np.square(seen) + sd**2)
+    popularity = trusted * seen + (1.0 - trusted) * np.minimum(prior, sd)
+    charge = Charge("popularity", People.TRAINED, int(_POPULARITY_SIGMA / _POPULARITY_SENSITIVITY * 1e6), 1_000_000, 1)
+    return popularity.clip(POPULARITY_FLOOR, 0.9).astype(np.float32), people, charge
+
+
+def train(records: PersonMonths, feature_map: FeatureMap) -> tuple[Backbone, float, tuple[Charge, ...]]:
+    """Train a backbone on a cohort.
+
+    Args:
+        records: Everything of the people trained on.
+        feature_map: The map of their rows.
+
+    Returns:
+        The backbone, the noisy number of people, and what each of them is charged.
+
+    Raises:
+        CohortTooSmall: Nobody to learn from, or more people than the published delta allows.
+    """
+    if not 1 <= len(np.unique(records.person)) <= MAX_COHORT:
+        raise CohortTooSmall(f"A cohort has 1 to {MAX_COHORT} people.")
+    popularity, people, popularity_charge = release_popularity(records, taxonomy(feature_map).prior)
+    loss = reading_loss(Reader.of(feature_map, popularity))
+    start = {"scalars": torch.tensor(list(START.values()))}
+    learned = private_descent(loss, start, records.grouped(), DESCENT, people)
+    backbone = Backbone(feature_map.digest, learned["scalars"].numpy().astype(np.float32), popularity)
+    return backbone, people, (popularity_charge, DESCENT.charge())
+
+
+def accounted_epsilon(charges: tuple[Charge, ...]) -> float:
+    """Return Opacus's RDP epsilon at delta = 1 / `DELTA_INVERSE`; the worse of the people trained on and held out."""
+    worst = 0.0
+    for people in People:
+        accountant = RDPAccountant()
+        for charge in charges:
+            if charge.people is people:
+                accountant.history.append(
+                    (charge.noise_multiplier_ppm / 1e6, charge.sample_rate_ppm / 1e6, charge.steps)
+                )
+        if accountant.history:
+            worst = max(worst, float(accountant.get_epsilon(delta=1 / DELTA_INVERSE, alphas=list(ORDERS))))
+    return worst
