@@ -1,0 +1,272 @@
+"""Routes of vaults: creating one, its slots, account record and ring."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from vault.db import Database
+from vault.encoding import b64u, parse_b64u
+from vault.errors import VaultError
+from vault.http.edge import ClockDep, DatabaseDep
+from vault.parties import people, sessions
+from vault.parties.caller import DeviceCaller, OwnerCaller
+from vault.parties.routes import CallerDep, OwnerDep
+from vault.schema.trace import parse_period
+from vault.seal.dsse import Envelope, PayloadType, parse_envelope
+from vault.seal.errors import as_seal_error
+from vault.seal.fields import parse_hash, parse_id
+from vault.seal.ids import CompartmentId, VaultId
+from vault.seal.person import verify_genesis
+from vault.seal.slot import Slot, parse_slot
+from vault.store import accounts, rings, slots
+from vault.store.errors import NotStored
+from vault.store.rings import VerifiedRing
+
+vaults_router = APIRouter(prefix="/v1", tags=["vaults"])
+
+_MAX_TEXT = 1_500_000  # an envelope of 1 MiB as base64url
+
+
+class NotYours(VaultError):
+    """A session of one vault in a request about another."""
+
+    slug = "not-your-vault"
+    title = "Not your vault"
+    status = 403
+
+
+class MisnamedSlot(VaultError):
+    """A slot sent under another locator than its own."""
+
+    slug = "misnamed-slot"
+    title = "Misnamed slot"
+    status = 422
+
+
+class NoCompartment(VaultError):
+    """A month for which the owner has published no compartment; keep the traces and ask again later."""
+
+    slug = "no-compartment"
+    title = "No compartment for that month"
+    status = 503
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class PageBody(_Body):
+    """A ring page and the locked seeds of its new compartments, by compartment id."""
+
+    page: str = Field(max_length=_MAX_TEXT)
+    locked: dict[str, str]
+
+
+class RingBody(_Body):
+    """A ring head and the pages that change with it."""
+
+    head: str = Field(max_length=_MAX_TEXT)
+    pages: list[PageBody] = Field(max_length=rings.MAX_PAGES)
+
+
+class AccountBody(_Body):
+    """An account record."""
+
+    account: str = Field(max_length=4096)
+
+
+class SlotBody(_Body):
+    """A slot."""
+
+    slot: str = Field(max_length=1024)
+
+
+class NamedSlotBody(SlotBody):
+    """A slot and what it is found by."""
+
+    locator_hash: str
+
+
+class VaultBody(_Body):
+    """Everything a vault begins with."""
+
+    genesis: str = Field(max_length=4096)
+    account: str = Field(max_length=4096)
+    slots: list[NamedSlotBody] = Field(min_length=1, max_length=slots.MAX_SLOTS)
+    ring: RingBody
+
+
+class VaultAnswer(BaseModel):
+    """The id of a vault."""
+
+    vault: str
+
+
+def _shortkeys(request: Request) -> Database:
+    shortkeys = request.app.state.shortkeys
+    assert isinstance(shortkeys, Database)
+    return shortkeys
+
+
+ShortKeysDep = Annotated[Database, Depends(_shortkeys)]
+
+
+def own(vault: str, caller: OwnerCaller | DeviceCaller) -> VaultId:
+    """Return the vault of the path if it is the caller's.
+
+    Raises:
+        NotYours: It is another's, whether or not that exists.
+    """
+    if b64u(caller.vault_id) != vault:
+        raise NotYours("This session belongs to another vault; sign in to the one you ask about.")
+    return caller.vault_id
+
+
+@vaults_router.post("/vaults", status_code=201)
+def create(body: VaultBody, database: DatabaseDep, shortkeys: ShortKeysDep, clock: ClockDep) -> VaultAnswer:
+    """Begin a vault: genesis, account record, slots and first ring, all or nothing."""
+    genesis, account = _envelope(body.genesis), _envelope(body.account)
+    person = verify_genesis(genesis)
+    ring = _ring(body.ring, person.vault_id, person.owner_key, shortkeys)
+    found = [_slot(slot.slot, slot.locator_hash) for slot in body.slots]
+    now = clock.now()
+    with database.transaction() as session:
+        people.create(session, genesis, now=now)
+        accounts.publish(session, person.vault_id, person.owner_key, account, now=now)
+        for slot in found:
+            slots.put(session, person.vault_id, slot)
+        rings.publish(session, person.vault_id, ring, now=now)
+    return VaultAnswer(vault=b64u(person.vault_id))
+
+
+@vaults_router.get("/slots/{locator_hash}")
+def find_slot(locator_hash: str, database: DatabaseDep) -> dict[str, Any]:
+    """Return what unlocking needs, to whoever knows the locator; nothing tells why there is none."""
+    with database.snapshot() as session:
+        found = slots.find(session, parse_hash(locator_hash))
+        if found is None:
+            raise NotStored("No slot lies there; the passphrase, device secret or recovery code may be mistyped.")
+        vault_id, slot = found
+        account = accounts.find(session, vault_id)
+        identity = [
+            record
+            for record in people.records(session, vault_id)
+            if parse_envelope(record).payload_type in {PayloadType.GENESIS, PayloadType.SUCCESSION}
+        ]
+    return {
+        "vault": b64u(vault_id),
+        "genesis": b64u(identity[0]),
+        "successions": [b64u(record) for record in identity[1:]],
+        "slot": b64u(slot),
+        "account": b64u(account or b""),
+    }
+
+
+@vaults_router.put("/vaults/{vault}/slots/{locator_hash}", status_code=204)
+def put_slot(vault: str, locator_hash: str, body: SlotBody, caller: OwnerDep, database: DatabaseDep) -> None:
+    """Add or replace a slot."""
+    vault_id, slot = own(vault, caller), _slot(body.slot, locator_hash)
+    with database.transaction() as session:
+        slots.put(session, vault_id, slot)
+
+
+@vaults_router.delete("/vaults/{vault}/slots/{locator_hash}", status_code=204)
+def delete_slot(vault: str, locator_hash: str, caller: OwnerDep, database: DatabaseDep) -> None:
+    """Delete a slot; deleting one that does not exist changes nothing."""
+    vault_id = own(vault, caller)
+    with database.transaction() as session:
+        slots.remove(session, vault_id, parse_hash(locator_hash))
+
+
+@vaults_router.get("/vaults/{vault}/account")
+def get_account(vault: str, caller: OwnerDep, database: DatabaseDep) -> AccountBody:
+    """Return the account record in force."""
+    vault_id = own(vault, caller)
+    with database.snapshot() as session:
+        account = accounts.find(session, vault_id)
+    if account is None:
+        raise NotStored("This vault has no account record.")
+    return AccountBody(account=b64u(account))
+
+
+@vaults_router.put("/vaults/{vault}/account", status_code=204)
+def put_account(vault: str, body: AccountBody, caller: OwnerDep, database: DatabaseDep, clock: ClockDep) -> None:
+    """Publish the next account record."""
+    vault_id, account = own(vault, caller), _envelope(body.account)
+    with database.transaction() as session:
+        owner_key = people.get(session, vault_id).owner_key
+        accounts.publish(session, vault_id, owner_key, account, now=clock.now())
+
+
+@vaults_router.get("/vaults/{vault}/ring")
+def get_ring(
+    vault: str,
+    caller: CallerDep,
+    database: DatabaseDep,
+    shortkeys: ShortKeysDep,
+    period: Annotated[list[str] | None, Query(max_length=1200)] = None,
+) -> dict[str, Any]:
+    """Return the ring head and its pages, or only those of some months; locked seeds go to the owner alone."""
+    vault_id = own(vault, caller)
+    with as_seal_error():
+        periods = None if period is None else [parse_period(month) for month in period]
+    with database.snapshot() as session:
+        match caller:
+            case OwnerCaller():
+                stored = rings.read(session, vault_id, periods, short_key_database=shortkeys)
+            case DeviceCaller():
+                stored = rings.read(session, vault_id, periods)
+    if isinstance(caller, DeviceCaller) and periods is not None and len(stored.pages) < len(set(periods)):
+        raise NoCompartment(
+            "The owner has published no compartment for that month yet; keep the traces.", retry_after_s=3600
+        )
+    pages = [
+        {"page": b64u(page), "locked": {b64u(name): b64u(seed) for name, seed in locked.items()}}
+        for page, locked in stored.pages
+    ]
+    return {"head": b64u(stored.head), "pages": pages}
+
+
+@vaults_router.put("/vaults/{vault}/ring", status_code=204)
+def put_ring(
+    *, vault: str, body: RingBody, caller: OwnerDep, database: DatabaseDep, shortkeys: ShortKeysDep, clock: ClockDep
+) -> None:
+    """Publish the next ring head with the pages that change."""
+    vault_id = own(vault, caller)
+    with database.snapshot() as session:
+        owner_key = people.get(session, vault_id).owner_key
+    ring = _ring(body, vault_id, owner_key, shortkeys)
+    with database.transaction() as session:
+        if people.get(session, vault_id).owner_key != ring.owner_key:
+            raise NotYours("The owner key was replaced meanwhile; sign in with the new one.")
+        rings.publish(session, vault_id, ring, now=clock.now())
+        for device in ring.ring.head.devices.values():
+            if device.accepted is not None:
+                sessions.end_sessions(session, vault_id, device.id)
+
+
+def _ring(body: RingBody, vault: VaultId, owner_key: bytes, shortkeys: Database) -> VerifiedRing:
+    with as_seal_error():
+        locked = {
+            CompartmentId(parse_id(name)): parse_b64u(seed) for page in body.pages for name, seed in page.locked.items()
+        }
+    pages = [_envelope(page.page) for page in body.pages]
+    return rings.verify_publish(
+        vault, owner_key, _envelope(body.head), pages, locked_seeds=locked, short_key_database=shortkeys
+    )
+
+
+def _envelope(text: str) -> Envelope:
+    with as_seal_error():
+        return parse_envelope(parse_b64u(text))
+
+
+def _slot(text: str, locator_hash: str) -> Slot:
+    with as_seal_error():
+        slot = parse_slot(parse_b64u(text))
+    if slot.slot_id != parse_hash(locator_hash):
+        raise MisnamedSlot("The slot names another locator than the request; send it under its own.")
+    return slot
