@@ -144,8 +144,8 @@ def test_only_a_known_built_in_model_needs_no_certificate() -> None:
     assert built_in.epsilon_ppm == 0
     known = Required(built_in=frozenset({built_in.model_sha256}))
     verify_certificate(built_in, NOW + timedelta(days=3_000), known)
-    with pytest.raises(CertificateInvalid):
-        verify_certificate(built_in, NOW)
+    with pytest.raises(CertificateInvalid, match="built-in"):
+        verify_certificate(replace(built_in, trained_at=TRAINED_AT), NOW)
     for changed in (replace(built_in, charges=CHARGES), replace(built_in, epsilon_ppm=1), replace(built_in, cohort=10)):
         with pytest.raises(CertificateInvalid):
             verify_certificate(changed, NOW, known)

@@ -21,8 +21,8 @@ from vault.proof.certificate import (
 )
 from vault.twin import certify
 from vault.twin.audit import AuditResult
-from vault.twin.certify import build_backbone, closed_form_manifest, measure
-from vault.twin.reader import Backbone, closed_form, parse_backbone, taxonomy
+from vault.twin.certify import build_backbone, measure
+from vault.twin.reader import Backbone, closed_form, closed_form_manifest, parse_backbone, taxonomy
 from vault.twin.train import PersonMonths
 
 MakeCohort = Callable[..., PersonMonths]

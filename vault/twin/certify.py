@@ -21,7 +21,7 @@ from vault.twin import audit as auditing
 from vault.twin import reader as reading
 from vault.twin import train as training
 from vault.twin.audit import CANARIES, AuditResult, audit
-from vault.twin.reader import Backbone, Months, Reader, closed_form
+from vault.twin.reader import Backbone, Months, Reader
 from vault.twin.train import DELTA_INVERSE, PersonMonths, accounted_epsilon, train
 
 HELD_OUT_SHARE: Final = 0.2
@@ -67,12 +67,6 @@ def build_backbone(records: PersonMonths, feature_map: FeatureMap, trained_at: d
         certificate=certificate,
     )
     return backbone, manifest
-
-
-def closed_form_manifest(feature_map: FeatureMap) -> Manifest:
-    """Return the manifest of the closed-form reader: learned from nobody, epsilon 0."""
-    digest = closed_form(feature_map).digest
-    return Manifest(digest, feature_map.digest, code_digest(), 0, 0, 0, DELTA_INVERSE, (), None)
 
 
 def code_digest() -> bytes:

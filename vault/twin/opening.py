@@ -1,0 +1,250 @@
+"""The child process: it opens one vault's batches and answers with whole numbers, never with a trace.
+
+`serve` is a small fork server, started as a fresh interpreter before the worker holds a seed or
+torch. For each vault it forks a child that is sent that vault's seeds and nothing else. Sealed bytes
+come from devices that may be compromised, so a child has no environment, no database, no file it may
+write, bounded memory and processor time; what it sends back is read as fixed-size integers.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, assert_never
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from vault.errors import VaultError
+from vault.imprint.features import FeatureMap, feature_map
+from vault.imprint.noise import Integers
+from vault.imprint.rows import month_sum, objects_by_day
+from vault.keys.compartment import compartment_opener
+from vault.schema.category import parse_category
+from vault.schema.trace import Period, Trace, parse_period
+from vault.seal.batch import MAX_BATCH_BYTES, open_batch, parse_batch, verify_batch
+from vault.seal.device import ChainHead
+from vault.seal.dsse import parse_envelope
+from vault.seal.errors import SealError
+from vault.seal.framing import Reader, frames
+from vault.seal.ids import CompartmentId, DeviceId, VaultId
+from vault.seal.recipient import Opener
+from vault.seal.ring import Ring, verify_ring
+
+MAX_MESSAGE_BYTES: Final = 64 << 20
+REPLY_S: Final = 60.0
+
+_PREFIX_BYTES: Final = 4
+_MEMORY_BYTES: Final = 4 << 30
+_NUMBERS: Final = b"n"
+_REFUSED: Final = b"r"
+
+
+class Wanted(StrEnum):
+    """What is computed from a month's traces."""
+
+    SUM = "sum"
+    """The private sum that an imprint row hides under noise: int64[K]."""
+
+    DAYS = "days"
+    """Days with a trace, then on how many of them each code occurred: int64[K]."""
+
+
+class Channel:
+    """Length-prefixed messages over a socket, for both ends.
+
+    Args:
+        sock: Connected; owned by the channel.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def send(self, message: bytes) -> None:
+        """Send one message."""
+        self._sock.sendall(len(message).to_bytes(_PREFIX_BYTES, "big") + message)
+
+    def receive(self, limit_bytes: int) -> bytes | None:
+        """Return the next message, or None if the other end is gone or sends more than it may."""
+        prefix = self._take(_PREFIX_BYTES)
+        size = -1 if prefix is None else int.from_bytes(prefix, "big")
+        return self._take(size) if 0 <= size <= limit_bytes else None
+
+    def close(self) -> None:
+        """Hang up."""
+        self._sock.close()
+
+    def _take(self, size: int) -> bytes | None:
+        data = bytearray()
+        while len(data) < size:
+            part = self._sock.recv(min(size - len(data), 1 << 20))
+            if not part:
+                return None
+            data += part
+        return bytes(data)
+
+
+@dataclass(frozen=True)
+class VaultKeys:
+    """All that a child knows: one vault.
+
+    Args:
+        vault: Whose.
+        owner_key: The owner's signing key in force.
+        time_zone: IANA name.
+        head: Envelope of the ring head.
+        pages: Envelopes of the pages of the months that will be opened.
+        seeds: By compartment.
+    """
+
+    vault: VaultId
+    owner_key: bytes
+    time_zone: str
+    head: bytes
+    pages: tuple[bytes, ...]
+    seeds: dict[CompartmentId, bytes]
+
+    def dump(self) -> bytes:
+        """Return the first message to the child."""
+        seeds = [part for pair in self.seeds.items() for part in pair]
+        return frames(
+            self.vault, self.owner_key, self.time_zone.encode(), self.head, frames(*self.pages), frames(*seeds)
+        )
+
+
+def parse_keys(message: bytes) -> VaultKeys:
+    """Undo `VaultKeys.dump`."""
+    reader = Reader(message, MAX_MESSAGE_BYTES)
+    vault, owner_key, zone, head, pages, seeds = (reader.frame() for _ in range(6))
+    reader.end()
+    pairs = _split(seeds)
+    keys = {CompartmentId(name): seed for name, seed in zip(pairs[::2], pairs[1::2], strict=True)}
+    return VaultKeys(VaultId(vault), owner_key, zone.decode(), head, tuple(_split(pages)), keys)
+
+
+def dump_ask(wanted: Wanted, category: str, period: str, batches: int) -> bytes:
+    """Return the message that announces a month's batches, each of which follows as a message of its own."""
+    return frames(wanted.encode(), category.encode(), period.encode(), batches.to_bytes(8, "big"))
+
+
+def parse_reply(message: bytes | None, size: int) -> Integers | None:
+    """Return the numbers of a reply, or None for a refusal.
+
+    Args:
+        message: From a child that may be under an attacker's control.
+        size: How many numbers were asked for.
+
+    Raises:
+        SealError: Neither: the child died, or answers something else.
+    """
+    if message == _REFUSED:
+        return None
+    if message is None or message[:1] != _NUMBERS or len(message) != 1 + 8 * size:
+        raise SealError("The process that opened the batches ended without an answer.")
+    return np.frombuffer(message, dtype="<i8", offset=1).astype(np.int64)
+
+
+def serve(control: socket.socket) -> None:
+    """Fork a child for each connection that arrives, until the worker is gone."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children need no waiting for
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker decides when to stop
+    while True:
+        _, received, _, _ = socket.recv_fds(control, 1, 1)
+        if not received:
+            return
+        if os.fork() == 0:
+            control.close()
+            _child(socket.socket(fileno=received[0]))
+        os.close(received[0])
+
+
+def _child(sock: socket.socket) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    channel, status = Channel(sock), 1
+    try:
+        _answer(channel)
+        status = 0
+    except VaultError:
+        channel.send(_REFUSED)
+    finally:
+        os._exit(status)  # no handler, buffer or traceback of a process that has seen traces
+
+
+def _answer(channel: Channel) -> None:
+    first = channel.receive(MAX_MESSAGE_BYTES)
+    if first is None:
+        return
+    opened = _Vault(parse_keys(first))
+    while (ask := channel.receive(MAX_MESSAGE_BYTES)) is not None:
+        # Each month has its own allowance: a batch that loops dies with its child.
+        used_s = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
+        resource.setrlimit(resource.RLIMIT_CPU, (used_s + int(REPLY_S), resource.RLIM_INFINITY))
+        channel.send(_NUMBERS + opened.month(ask, channel).astype("<i8").tobytes())
+
+
+class _Vault:
+    """One vault's verified ring and opened seeds."""
+
+    def __init__(self, keys: VaultKeys) -> None:
+        envelopes = [parse_envelope(page) for page in keys.pages]
+        self._ring: Ring = verify_ring(parse_envelope(keys.head), envelopes, keys.owner_key, keys.vault)
+        self._zone = ZoneInfo(keys.time_zone)
+        self._openers: dict[CompartmentId, Opener] = {
+            name: compartment_opener(seed) for name, seed in keys.seeds.items()
+        }
+
+    def month(self, ask: bytes, channel: Channel) -> Integers:
+        """Return what is wanted of one month."""
+        wanted, category, unverified_period, count = _split(ask)
+        mapped, period = feature_map(parse_category(category.decode())), parse_period(unverified_period.decode())
+        traces = self._traces(mapped, period, channel, int.from_bytes(count, "big"))
+        match Wanted(wanted.decode()):
+            case Wanted.SUM:
+                return month_sum(mapped, period, self._zone, traces)
+            case Wanted.DAYS:
+                days = objects_by_day(mapped, period, self._zone, traces)
+                occurred = [mapped.day_vector(objects)[:-1] > 0 for objects in days.values()]
+                return np.append(len(days), np.sum([np.zeros(mapped.size - 1, np.int64), *occurred], axis=0))
+            case _ as other:
+                assert_never(other)
+
+    def _traces(self, mapped: FeatureMap, period: Period, channel: Channel, count: int) -> Iterator[Trace]:
+        heads: dict[tuple[DeviceId, CompartmentId], ChainHead] = {}
+        for _ in range(count):
+            batch = parse_batch(channel.receive(MAX_BATCH_BYTES) or b"")
+            device, compartment = (
+                self._ring.head.devices.get(batch.device),
+                self._ring.compartments.get(batch.compartment),
+            )
+            if device is None or compartment is None or compartment.id not in self._openers:
+                raise SealError("A batch is of a device or compartment that the owner's ring does not list.")
+            if (compartment.category, compartment.period) != (mapped.category, period):
+                raise SealError("A batch belongs to another category or month.")
+            place = batch.device, batch.compartment
+            verified = verify_batch(
+                batch, self._ring.head.vault, compartment.recipient.key_hash, device.public_key, heads.get(place)
+            )
+            heads[place] = batch.head
+            if device.may_have_sealed(compartment.id, batch.seq):
+                yield from open_batch(verified, self._openers[compartment.id], compartment.category)
+
+
+def _split(data: bytes) -> list[bytes]:
+    reader = Reader(data, MAX_MESSAGE_BYTES)
+    parts = []
+    while reader.left_bytes:
+        parts.append(reader.frame())
+    return parts
+
+
+if __name__ == "__main__":
+    with socket.socket(fileno=int(sys.argv[1])) as inherited:
+        serve(inherited)
