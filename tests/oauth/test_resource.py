@@ -12,7 +12,7 @@ from vault.oauth.resource import BadQuestionSignature, GrantMismatch, require_gr
 from vault.parties import companies
 from vault.parties.caller import CompanyCaller
 from vault.parties.companies import CompanyId, CompanyStatus
-from vault.parties.jose import Thumbprint, read_jwk
+from vault.proof.jose import Thumbprint, read_jwk
 from vault.seal.ids import ConsentId
 
 ISSUER = "https://vault.example"

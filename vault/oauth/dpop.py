@@ -16,8 +16,8 @@ from sqlmodel import Session
 from vault.clock import unix_s
 from vault.encoding import b64u
 from vault.errors import VaultError
-from vault.parties.jose import SIGNATURE_ALGORITHMS, BadJws, Thumbprint, parse_jws, read_jwk
 from vault.parties.once import spend
+from vault.proof.jose import SIGNATURE_ALGORITHMS, BadJws, Thumbprint, parse_jws, read_jwk
 
 MAX_AGE_S: Final = 60
 MAX_SKEW_S: Final = 10

@@ -10,7 +10,7 @@ from typing import Any
 
 from vault.oauth.server import TOKEN_PATH
 from vault.oauth.tokens import SCOPE, TokenMint
-from vault.parties.jose import SIGNATURE_ALGORITHMS
+from vault.proof.jose import SIGNATURE_ALGORITHMS
 
 JWKS_PATH = "/v1/jwks"
 

@@ -18,7 +18,7 @@ from vault.oauth.dpop import MAX_AGE_S, MAX_SKEW_S, Proof, ProofReader, Unauthen
 from vault.oauth.tokens import AccessToken, TokenMint
 from vault.parties import companies
 from vault.parties.caller import CompanyCaller
-from vault.parties.jose import BadJws, parse_jws
+from vault.proof.jose import BadJws, parse_jws
 from vault.seal.ids import ConsentId
 
 QUESTION_SIGNATURE_HEADER: Final = "Question-Signature"

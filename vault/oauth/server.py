@@ -22,8 +22,8 @@ from vault.oauth.dpop import MAX_AGE_S, MAX_SKEW_S, Proof, ProofReader, Unauthen
 from vault.oauth.tokens import SCOPE, TOKEN_S, TokenMint, parse_grant_id
 from vault.parties import companies
 from vault.parties.companies import Company, CompanyId, CompanyStatus
-from vault.parties.jose import MAX_JWS_CHARS, BadJws, JwsKey, UnverifiedJws, parse_jws
 from vault.parties.once import spend
+from vault.proof.jose import MAX_JWS_CHARS, BadJws, JwsKey, UnverifiedJws, parse_jws
 from vault.seal.ids import ConsentId
 
 TOKEN_PATH: Final = "/v1/token"  # noqa: S105  (a path)

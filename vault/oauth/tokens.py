@@ -17,7 +17,7 @@ from vault.clock import unix_s
 from vault.encoding import JsonObject, b64u, dump_json, parse_b64u
 from vault.errors import MalformedInput
 from vault.parties.companies import CompanyId
-from vault.parties.jose import BadJws, JwsKey, Thumbprint, parse_jws, read_jwk
+from vault.proof.jose import BadJws, JwsKey, Thumbprint, parse_jws, read_jwk
 from vault.seal.ids import ID_BYTES, ConsentId
 from vault.seal.signing import Signer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vault.parties.companies import CompanyId, CompanyStatus
-from vault.parties.jose import JwsKey, Thumbprint
+from vault.proof.jose import JwsKey, Thumbprint
 from vault.seal.ids import ConsentId, DeviceId, VaultId
 
 

@@ -25,8 +25,8 @@ from sqlmodel import Session, col, select
 from vault.clock import unix_s
 from vault.encoding import b64u, parse_b64u
 from vault.errors import MalformedInput, VaultError
-from vault.parties.jose import BadJws, JwsKey, parse_jwk, parse_jws, read_jwk
 from vault.parties.models import CompanyRow
+from vault.proof.jose import BadJws, JwsKey, parse_jwk, parse_jws, read_jwk
 from vault.proof.leaf import LeafKind
 from vault.schema.reader import Reader
 from vault.tlog.log import append

@@ -14,8 +14,8 @@ from vault.http.edge import ClockDep, DatabaseDep, RawBody
 from vault.parties import companies
 from vault.parties.caller import DeviceCaller, OwnerCaller
 from vault.parties.companies import Company
-from vault.parties.jose import JwsKey
 from vault.parties.sessions import CHALLENGE_S, SESSION_S, NotSignedIn, SignInDesk, find_caller
+from vault.proof.jose import JwsKey
 from vault.seal.dsse import parse_envelope
 from vault.seal.fields import parse_id
 from vault.seal.ids import VaultId

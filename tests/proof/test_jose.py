@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from tests.company_kit import b64, new_key, public, sign
-from vault.parties.jose import MAX_JWS_CHARS, BadJws, parse_jwk, parse_jws, read_jwk
+from vault.proof.jose import MAX_JWS_CHARS, BadJws, parse_jwk, parse_jws, read_jwk
 
 TYPE = "x+jwt"
 
