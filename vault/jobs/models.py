@@ -29,7 +29,7 @@ class JobRow(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     kind: str
     payload: bytes
-    waiting_key: str
+    waiting_key: str = Field(index=True)
     state: str
     attempts: int = 0
     run_at: datetime = Field(sa_type=UtcDateTime)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -31,7 +32,17 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True)
 class Job:
-    """One claimed or reported job."""
+    """One claimed or reported job.
+
+    Args:
+        id: Its number.
+        kind: Which handler runs it.
+        payload: Ids only.
+        state: Where it is in its life.
+        attempts: How often it was claimed.
+        reason: Why it failed, or what it could not do: a problem slug.
+        run_at: From when on it might start.
+    """
 
     id: JobId
     kind: str
@@ -39,6 +50,7 @@ class Job:
     state: JobState
     attempts: int
     reason: str
+    run_at: datetime
 
 
 def enqueue(session: Session, kind: str, payload: JsonObject, *, waiting_key: str, now: datetime) -> JobId:
@@ -68,34 +80,55 @@ def enqueue(session: Session, kind: str, payload: JsonObject, *, waiting_key: st
     return JobId(found)
 
 
-def claim(session: Session, *, now: datetime, lease_s: int) -> Job | None:
-    """Take the oldest job that may start, or one whose worker stopped answering.
+def claim(session: Session, *, now: datetime, lease_s: int, at_most: int = 1) -> list[Job]:
+    """Take the oldest job that may start, or one whose worker stopped answering, and more of its kind.
 
     Args:
         session: A short transaction of its own; commit it before the work starts.
         now: Current time.
-        lease_s: Seconds after which another worker may take the job over.
+        lease_s: Seconds after which another worker may take the jobs over.
+        at_most: How many jobs of one kind.
+
+    Returns:
+        Jobs of one kind, the oldest first; none if nothing may start.
     """
     may_start = sqlalchemy.or_(
         sqlalchemy.and_(col(JobRow.state) == JobState.QUEUED, col(JobRow.run_at) <= now),
         sqlalchemy.and_(col(JobRow.state) == JobState.RUNNING, col(JobRow.lease_until) < now),
     )
-    row = session.exec(
-        select(JobRow).where(may_start).order_by(col(JobRow.id)).limit(1).with_for_update(skip_locked=True)
-    ).first()
-    if row is None:
-        return None
-    row.state = JobState.RUNNING
-    row.attempts += 1
-    row.lease_until = now + timedelta(seconds=lease_s)
-    session.add(row)
-    session.flush()  # the caller reads the row it now owns
-    return _job(row)
+    free = select(JobRow).where(may_start).order_by(col(JobRow.id)).with_for_update(skip_locked=True)
+    first = session.exec(free.limit(1)).first()
+    if first is None:
+        return []
+    rows = session.exec(free.where(JobRow.kind == first.kind).limit(at_most)).all()
+    for row in rows:
+        row.state = JobState.RUNNING
+        row.attempts += 1
+        row.lease_until = now + timedelta(seconds=lease_s)
+        session.add(row)
+    session.flush()  # the caller reads the rows it now owns
+    return [_job(row) for row in rows]
 
 
-def finish(session: Session, job_id: JobId) -> None:
-    """Record that a job's effect is committed."""
-    _settle(session, job_id, JobState.DONE, "")
+def renew(session: Session, jobs: Iterable[Job], *, now: datetime, lease_s: int) -> None:
+    """Keep claimed jobs from being taken over while their worker is alive."""
+    mine = col(JobRow.id).in_([job.id for job in jobs])
+    session.execute(
+        sqlalchemy.update(JobRow)
+        .where(mine, col(JobRow.state) == JobState.RUNNING)
+        .values(lease_until=now + timedelta(seconds=lease_s))
+    )
+
+
+def finish(session: Session, job_id: JobId, reason: str = "") -> None:
+    """Record that a job's effect is committed.
+
+    Args:
+        session: The caller's transaction.
+        job_id: Which job.
+        reason: A problem slug if part of the work was refused for good; trying again would not help.
+    """
+    _settle(session, job_id, JobState.DONE, reason)
 
 
 def fail(session: Session, job: Job, reason: str, *, now: datetime) -> None:
@@ -140,6 +173,20 @@ def find(session: Session, job_id: JobId) -> Job | None:
     return None if row is None else _job(row)
 
 
+def latest(session: Session, waiting_key: str) -> Job | None:
+    """Return the newest job of a key, whatever became of it."""
+    row = session.exec(
+        select(JobRow).where(col(JobRow.waiting_key) == waiting_key).order_by(col(JobRow.id).desc()).limit(1)
+    ).first()
+    return None if row is None else _job(row)
+
+
+def count_by_state(session: Session) -> dict[JobState, int]:
+    """Return how many jobs are in each state."""
+    query = select(JobRow.state, sqlalchemy.func.count()).group_by(JobRow.state)
+    return {JobState(state): count for state, count in session.exec(query)}
+
+
 def _settle(session: Session, job_id: JobId, state: JobState, reason: str) -> None:
     row = session.get_one(JobRow, job_id)
     row.state, row.reason, row.lease_until = state, reason, None
@@ -154,4 +201,6 @@ def _insert(session: Session) -> sqlalchemy.dialects.sqlite.Insert | sqlalchemy.
 
 def _job(row: JobRow) -> Job:
     assert row.id is not None
-    return Job(JobId(row.id), row.kind, parse_json(row.payload), JobState(row.state), row.attempts, row.reason)
+    return Job(
+        JobId(row.id), row.kind, parse_json(row.payload), JobState(row.state), row.attempts, row.reason, row.run_at
+    )

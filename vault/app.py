@@ -1,0 +1,149 @@
+"""The web-facing process: accepts sealed batches, keeps consents, answers questions, runs the log.
+
+It holds the keys `serving`, `service` and `log`. No key that opens a trace is ever in its memory,
+its environment or its keyring.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio.to_thread
+import uvicorn
+from fastapi import FastAPI
+
+from vault.answers.ask import AnswerDesk
+from vault.answers.routes import answers_router
+from vault.clock import Clock, SystemClock
+from vault.consent import consents
+from vault.consent.handovers import Custody
+from vault.consent.history import history_router
+from vault.consent.routes import consent_router
+from vault.db import Database
+from vault.encoding import parse_b64u
+from vault.http.health import health_router
+from vault.http.middleware import Edge
+from vault.http.problems import install_problems
+from vault.ingest.routes import ingest_router
+from vault.ingest.vaults import vaults_router
+from vault.keys import statements
+from vault.keys.identities import open_identity
+from vault.keys.kms import KmsSigner, LocalKeyring
+from vault.keys.operator import APP
+from vault.keys.routes import keys_router
+from vault.keys.serving import Serving
+from vault.logging import configure_logging
+from vault.oauth.dpop import NonceClock, ProofReader
+from vault.oauth.resource import CompanyGate
+from vault.oauth.routes import oauth_router
+from vault.oauth.server import TokenDesk
+from vault.oauth.tokens import TokenMint
+from vault.parties.routes import parties_router
+from vault.parties.sessions import SignInDesk
+from vault.policy import sets
+from vault.policy.routes import policy_router
+from vault.proof.decision import load_shipped_policy_set
+from vault.proof.note import VerifierKey
+from vault.seal.statement import KeyName
+from vault.settings import AppSettings
+from vault.store import rings, shortkeys
+from vault.tlog.routes import log_router
+from vault.tlog.sequencer import Sequencer
+from vault.twin.routes import twin_router
+
+_THREADS = 160  # waiting for a checkpoint holds a thread, so askers must not use them all up
+
+
+def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
+    """Assemble the app.
+
+    Args:
+        settings: Where everything lies.
+        clock: The machine's own by default.
+
+    Raises:
+        NoSuchKey: The operator has not made or published the keys yet.
+    """
+    app = FastAPI(title="TwinVault", version="1", lifespan=_lifespan, docs_url=None, redoc_url=None)
+    state = app.state
+    state.settings, state.clock = settings, clock or SystemClock()
+    state.database, state.shortkeys = Database(settings.database_url), Database(settings.shortkeys_url)
+    issuer = str(settings.issuer).rstrip("/")
+    kms = LocalKeyring(settings.app_keyring)
+    operator_key = parse_b64u(settings.operator_public_key, size=32)
+    state.service = KmsSigner(kms, APP[KeyName.SERVICE])
+    log_key = VerifierKey(settings.log_origin, kms.public_key(APP[KeyName.LOG]))
+    state.sequencer = Sequencer(state.database, log_key, lambda data: kms.sign(APP[KeyName.LOG], data))
+    _make_desks(app, issuer, kms, operator_key)
+    for router in (
+        health_router, parties_router, keys_router, policy_router, vaults_router, ingest_router, consent_router,
+        history_router, twin_router, oauth_router, answers_router, log_router(state.database),
+    ):  # fmt: skip
+        app.include_router(router)
+    install_problems(app)
+    app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes)
+    return app
+
+
+def _make_desks(app: FastAPI, issuer: str, kms: LocalKeyring, operator_key: bytes) -> None:
+    state = app.state
+    # Ed25519 signatures are deterministic, so every process that holds the key derives the same secret.
+    secret = hashlib.sha256(state.service.sign(b"twinvault/shared-secret/v1")).digest()
+    with state.database.snapshot() as session:
+        keys = statements.in_force(session, operator_key, state.clock.now())
+    state.custody = Custody(state.shortkeys, statements.recipients(keys))
+    state.sign_in_desk = SignInDesk(issuer, secret, rings.live_device_key)
+    proofs, tokens = ProofReader(issuer, NonceClock(secret)), TokenMint(issuer, state.service)
+    state.token_desk = TokenDesk(issuer, proofs, tokens, consents.is_live_grant)
+    state.company_gate = CompanyGate(proofs, tokens)
+    state.answer_desk = AnswerDesk(
+        gate=state.company_gate,
+        serving=Serving(
+            open_identity(state.settings.app_keyring, kms, APP[KeyName.SERVING]), kms, APP[KeyName.SERVING],
+            state.shortkeys,
+        ),
+        sequencer=state.sequencer,
+        policy_set=load_shipped_policy_set(),
+        worker_key=keys[KeyName.PROCESSOR_SIGN].public_key,
+        issuer=issuer,
+        checkpoint_wait_s=state.settings.checkpoint_wait_s,
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    state = app.state
+    anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
+    await anyio.to_thread.run_sync(_boot, app)
+    try:
+        yield
+    finally:
+        await anyio.to_thread.run_sync(state.sequencer.stop)
+        state.database.close()
+        state.shortkeys.close()
+
+
+def _boot(app: FastAPI) -> None:
+    """Finish what a crash interrupted, then start the log; nothing is served before."""
+    state = app.state
+    shortkeys.create_table(state.shortkeys)
+    shortkeys.delete_scheduled(state.database, state.shortkeys)
+    state.sequencer.start()
+    with state.database.transaction() as session:
+        sets.publish(session, state.answer_desk.policy_set)
+
+
+def main() -> None:
+    """Serve with the settings of the environment."""
+    settings = AppSettings()
+    configure_logging(settings.log_level)
+    uvicorn.run(
+        create_app(settings), host=settings.host, port=settings.port, log_config=None, access_log=False,
+        timeout_graceful_shutdown=10, server_header=False,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

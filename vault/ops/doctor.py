@@ -1,0 +1,137 @@
+"""Checks of a site that an operator runs before and after every change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy
+from sqlalchemy import text
+
+from vault.encoding import parse_b64u
+from vault.errors import VaultError
+from vault.jobs import queue
+from vault.keys import statements
+from vault.keys.identities import open_identity
+from vault.keys.kms import LocalKeyring
+from vault.keys.operator import APP, WORKER
+from vault.ops.site import Site
+from vault.proof.trust import parse_trust
+from vault.seal.statement import KeyName
+from vault.store import shortkeys
+from vault.tlog.tree import verify_tree
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check's outcome.
+
+    Args:
+        name: What was looked at.
+        ok: Whether it is as it should be.
+        detail: What was found, or what to do.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def examine(site: Site, now: datetime) -> Iterator[Finding]:
+    """Yield the outcome of every check; one that fails does not stop the others.
+
+    Args:
+        site: What to look at; nothing is changed.
+        now: The current time.
+    """
+    checks: dict[str, Callable[[Site, datetime], str]] = {
+        "database": _database,
+        "log": _log,
+        "keyrings": _keyrings,
+        "trust file": _trust,
+        "short keys": _short_keys,
+        "jobs": _jobs,
+    }
+    for name, check in checks.items():
+        try:
+            yield Finding(name, True, check(site, now))
+        except VaultError as refusal:
+            yield Finding(name, False, refusal.detail)
+        except OSError as error:
+            yield Finding(name, False, f"Not readable: {error.strerror}.")
+
+
+class Unwell(VaultError):
+    """Something in the site that needs the operator."""
+
+    slug = "unwell"
+    title = "The site needs attention"
+    status = 500
+
+
+def _database(site: Site, _now: datetime) -> str:
+    database, _ = site.databases()
+    with database.snapshot() as session:
+        revision = session.connection().execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+        if database.is_sqlite and session.connection().execute(text("PRAGMA integrity_check")).scalar_one() != "ok":
+            raise Unwell("SQLite reports a damaged file; restore the newest backup.")
+    return f"schema {revision}"
+
+
+def _log(site: Site, _now: datetime) -> str:
+    database, _ = site.databases()
+    trust = parse_trust(site.trust_file.read_bytes().strip())
+    with database.snapshot() as session:
+        head = verify_tree(session, trust.log)
+    return f"{head.size if head else 0} leaves, tree rebuilt and equal to its signed head"
+
+
+def _keyrings(site: Site, now: datetime) -> str:
+    database, _ = site.databases()
+    operator_key = parse_b64u(site.environment("app")["VAULT_OPERATOR_PUBLIC_KEY"], size=32)
+    with database.snapshot() as session:
+        stated = statements.in_force(session, operator_key, now)
+    for part, names in (("app", APP), ("worker", WORKER)):
+        folder = site.folder / "keys" / part
+        if not folder.is_dir():
+            continue  # this machine runs the other process only
+        keyring = LocalKeyring(folder)
+        for name, key in names.items():
+            public = _public(site, keyring, name, key, part)
+            if name not in stated or stated[name].public_key != public:
+                raise Unwell(f"The operator has not stated the {name} key that this keyring holds; run operator init.")
+    if (site.folder / "keys" / "operator").is_dir():
+        return "every key is stated by the operator; the operator's own key is still online: move it off this machine"
+    return "every key is stated by the operator"
+
+
+def _public(site: Site, keyring: LocalKeyring, name: KeyName, key: str, part: str) -> bytes:
+    if name.seals:
+        return open_identity(site.folder / "keys" / part, keyring, key).recipient.public
+    return keyring.public_key(key)
+
+
+def _trust(site: Site, _now: datetime) -> str:
+    trust = parse_trust(site.trust_file.read_bytes().strip())
+    found = site.environment("app")
+    if (trust.issuer, trust.origin) != (found["VAULT_ISSUER"], found["VAULT_LOG_ORIGIN"]):
+        raise Unwell("The trust file names another issuer or log than the settings; clients would refuse this server.")
+    return f"issuer {trust.issuer}, log {trust.origin}"
+
+
+def _short_keys(site: Site, _now: datetime) -> str:
+    database, short = site.databases()
+    if not sqlalchemy.inspect(short.engine).has_table("short_key"):
+        raise Unwell("The short-key database has no table; run `twinvault operator init` again.")
+    done = shortkeys.delete_scheduled(database, short)
+    return f"{done} deletions were outstanding and are done now" if done else "no deletion outstanding"
+
+
+def _jobs(site: Site, _now: datetime) -> str:
+    database, _ = site.databases()
+    with database.snapshot() as session:
+        counts = queue.count_by_state(session)
+    if counts.get(queue.JobState.FAILED):
+        raise Unwell(f"{counts[queue.JobState.FAILED]} jobs were given up; read the worker's log for their reasons.")
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none"

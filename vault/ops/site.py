@@ -1,0 +1,117 @@
+"""A site: the folder that holds one installation's databases, keyrings, settings and trust file.
+
+app.env worker.env          settings of the two processes; neither names the other's keyring
+keys/app keys/worker        one keyring per process
+keys/operator               the operator's key: take it offline
+trust.json                  what owners, companies and auditors pin
+vault.sqlite shortkeys.sqlite   the databases, unless other URLs were given
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from vault.db import Database, migrate
+from vault.encoding import b64u
+from vault.errors import VaultError
+from vault.keys import statements
+from vault.keys.kms import LocalKeyring
+from vault.keys.operator import APP, Keyrings, make_keyrings
+from vault.proof.note import VerifierKey
+from vault.proof.trust import TrustedRoot, dump_trust
+from vault.seal.statement import KeyName
+from vault.store import shortkeys
+
+
+class NoSite(VaultError):
+    """A folder that holds no installation."""
+
+    slug = "no-site"
+    title = "No site here"
+    status = 400
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where one installation lies.
+
+    Args:
+        folder: Its folder.
+    """
+
+    folder: Path
+
+    @property
+    def trust_file(self) -> Path:
+        """What clients pin."""
+        return self.folder / "trust.json"
+
+    def environment(self, process: str) -> dict[str, str]:
+        """Return the settings of `app` or `worker`.
+
+        Raises:
+            NoSite: The folder was never set up.
+        """
+        path = self.folder / f"{process}.env"
+        if not path.is_file():
+            raise NoSite(f"There is no installation in {self.folder}; run `twinvault operator init {self.folder}`.")
+        lines = path.read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+    def databases(self) -> tuple[Database, Database]:
+        """Return the main and the short-key database."""
+        found = self.environment("app")
+        return Database(found["VAULT_DATABASE_URL"]), Database(found["VAULT_SHORTKEYS_URL"])
+
+    def operator_keyring(self) -> LocalKeyring:
+        """Return the keyring with the operator's key, where it has not been taken offline yet."""
+        return LocalKeyring(self.folder / "keys" / "operator")
+
+
+def set_up(
+    site: Site, *, issuer: str, log_origin: str, database_url: str | None, shortkeys_url: str | None, now: datetime
+) -> Keyrings:
+    """Make keys, settings, trust file and databases; what exists is kept, so that it is safe to run again.
+
+    Args:
+        site: Where.
+        issuer: Public base URL of the service.
+        log_origin: Name of the log, on every checkpoint.
+        database_url: Main database; a SQLite file in the folder by default.
+        shortkeys_url: Short-key database; another SQLite file by default.
+        now: From when on the keys are in force.
+    """
+    folder = site.folder
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    keyrings = make_keyrings(folder / "keys", log_origin=log_origin, now=now)
+    shared = {
+        "VAULT_DATABASE_URL": database_url or f"sqlite:///{folder / 'vault.sqlite'}",
+        "VAULT_SHORTKEYS_URL": shortkeys_url or f"sqlite:///{folder / 'shortkeys.sqlite'}",
+        "VAULT_OPERATOR_PUBLIC_KEY": b64u(keyrings.operator_key),
+    }
+    app = {"VAULT_APP_KEYRING": str(keyrings.app), "VAULT_ISSUER": issuer, "VAULT_LOG_ORIGIN": log_origin}
+    _write_once(folder / "app.env", {**shared, **app})
+    _write_once(folder / "worker.env", {**shared, "VAULT_WORKER_KEYRING": str(keyrings.worker)})
+    log_key = VerifierKey(log_origin, LocalKeyring(keyrings.app).public_key(APP[KeyName.LOG]))
+    site.trust_file.write_bytes(dump_trust(TrustedRoot(issuer, log_origin, log_key, keyrings.operator_key)) + b"\n")
+    database, short = site.databases()
+    migrate(database)
+    shortkeys.create_table(short)
+    with database.transaction() as session:
+        for statement in keyrings.statements:
+            statements.publish(session, statement, keyrings.operator_key)
+    database.close()
+    short.close()
+    return keyrings
+
+
+def _write_once(path: Path, values: Mapping[str, str]) -> None:
+    if path.exists():
+        return
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.writelines(f"{name}={value}\n" for name, value in values.items())

@@ -1,0 +1,113 @@
+"""Starting the processes, each by module name and with an environment of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from vault.logging import configure_logging
+from vault.ops.site import Site
+
+_KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "VAULT_LOG_LEVEL")
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_RESTART_S = 1.0
+_MAX_RESTARTS = 5
+_STOP_S = 15.0
+
+_log = structlog.get_logger()
+
+serve = typer.Typer(add_completion=False)
+worker = typer.Typer(add_completion=False)
+
+SiteFolder = Annotated[Path, typer.Argument(help="Folder made by `twinvault operator init`.")]
+
+
+@serve.command()
+def serve_command(
+    site: SiteFolder,
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; the issuer URL must lead here.")] = 8400,
+    with_worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Start the worker beside the app.")] = True,
+) -> None:
+    """Run the service: the web-facing app and, unless it runs elsewhere, the worker."""
+    found = Site(site)
+    app = {**found.environment("app"), "VAULT_HOST": host, "VAULT_PORT": str(port)}
+    children = {"app": app}
+    if with_worker:
+        children["worker"] = found.environment("worker")
+    raise typer.Exit(Supervisor(children).run())
+
+
+@worker.command()
+def worker_command(site: SiteFolder) -> None:
+    """Run a worker: it alone opens traces, under live self and cohort consents."""
+    raise typer.Exit(Supervisor({"worker": Site(site).environment("worker")}).run())
+
+
+class Supervisor:
+    """Keeps child processes running until it is told to stop.
+
+    Args:
+        children: Settings by process; `app` runs `vault.app`, `worker` runs `vault.worker`.
+
+    Guarantees: a child's environment holds its own settings and nothing of its sibling's.
+    """
+
+    def __init__(self, children: Mapping[str, Mapping[str, str]]) -> None:
+        self._children = children
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._restarts = dict.fromkeys(children, 0)
+        self._stopping = False
+
+    def run(self) -> int:
+        """Start the children and watch them; return the exit status."""
+        configure_logging()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: setattr(self, "_stopping", True))
+        for role in self._children:
+            self._start(role)
+        status = 0
+        while not self._stopping and status == 0:
+            time.sleep(0.1)
+            status = self._watch()
+        self._stop()
+        return status
+
+    def _start(self, role: str) -> None:
+        base = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        self._running[role] = subprocess.Popen(  # noqa: S603  (our own module by name)
+            [sys.executable, "-m", f"vault.{role}"], env={**base, **_ONE_THREAD, **self._children[role]}
+        )
+
+    def _watch(self) -> int:
+        for role, child in list(self._running.items()):
+            if child.poll() is None:
+                continue
+            self._restarts[role] += 1
+            _log.error("child.ended", role=role, status=child.returncode, attempt=self._restarts[role])
+            if self._restarts[role] > _MAX_RESTARTS:
+                return 1
+            time.sleep(_RESTART_S)
+            self._start(role)
+        return 0
+
+    def _stop(self) -> None:
+        for child in self._running.values():
+            child.terminate()
+        deadline = time.monotonic() + _STOP_S
+        for child in self._running.values():
+            try:
+                child.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
