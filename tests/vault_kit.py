@@ -107,9 +107,7 @@ class Owner:
         """Give each category a new epoch in a month and return the signed page."""
         page, envelope = self.pages.get(period, (None, None))
         prev = envelope.digest if envelope else NO_PREV
-        new, locked = extend_page(
-            page, prev, vault=self.vault, period=period, categories=categories, root=self.root
-        )
+        new, locked = extend_page(page, prev, vault=self.vault, period=period, categories=categories, root=self.root)
         self.locked.update(locked)
         return self.sign_page(new)
 
@@ -137,7 +135,7 @@ def trace(category: Category = PURCHASE, text: str = "bread") -> Trace:
     return Trace(new_id().hex(), "till", NOW, category, Action.BUY, "", text)
 
 
-def publish(
+def publish(  # noqa: PLR0917  (what changes from test to test comes last)
     database: Database,
     shortkeys: Database,
     owner: Owner,
@@ -155,7 +153,9 @@ def publish(
         rings.publish(session, owner.vault, new, now=NOW)
 
 
-def begin(database: Database, shortkeys: Database, categories: Iterable[Category] = (PURCHASE,)) -> tuple[Owner, Source]:
+def begin(
+    database: Database, shortkeys: Database, categories: Iterable[Category] = (PURCHASE,)
+) -> tuple[Owner, Source]:
     """Create a vault with one device and one compartment per category this month."""
     owner = Owner()
     source = owner.source()

@@ -54,7 +54,9 @@ def find_in(data: bytes, canary: str, depth: int = _DEPTH) -> list[str]:
 
 def find_in_files(paths: Iterable[Path], canary: str) -> dict[Path, list[str]]:
     """Return the hits of every file that has one; folders are searched whole."""
-    files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*"))) if file.is_file()]
+    files = [
+        file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*"))) if file.is_file()
+    ]
     return {file: hits for file in files if (hits := find_in(file.read_bytes(), canary))}
 
 

@@ -16,9 +16,9 @@ from vault.ingest.accept import BrokenChain, ClosedEpoch, StaleHeadList, Unknown
 from vault.parties.caller import DeviceCaller
 from vault.schema.category import Category
 from vault.seal.batch import parse_batch
+from vault.seal.blob import sign_blob
 from vault.seal.device import ChainHead, Device
 from vault.seal.dsse import PayloadType
-from vault.seal.blob import sign_blob
 from vault.seal.errors import SealError
 from vault.seal.framing import frames
 from vault.seal.ids import sha256

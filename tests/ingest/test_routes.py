@@ -187,7 +187,9 @@ def test_one_vault_cannot_reach_into_another(server: Server) -> None:
     taken = {"slot": b64u(seal_slot(owner.root, victim_key).encoded)}
     mine_base = f"/v1/vaults/{b64u(owner.vault)}"
     problem(
-        server.http.put(f"{mine_base}/slots/{b64u(victim_key.slot_id)}", json=taken, headers=mine), 409, "already-stored"
+        server.http.put(f"{mine_base}/slots/{b64u(victim_key.slot_id)}", json=taken, headers=mine),
+        409,
+        "already-stored",
     )
     assert server.http.delete(f"{mine_base}/slots/{b64u(victim_key.slot_id)}", headers=mine).status_code == 204
     assert server.http.get(f"/v1/slots/{b64u(victim_key.slot_id)}").status_code == 200

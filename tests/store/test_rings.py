@@ -15,7 +15,8 @@ from vault.seal.dsse import parse_envelope
 from vault.seal.errors import SealError
 from vault.seal.ring import Page, drop_compartments, new_compartment, open_seed, verify_ring
 from vault.seal.signing import SigningKey, new_seed
-from vault.store import rings, shortkeys as keys
+from vault.store import rings
+from vault.store import shortkeys as keys
 from vault.store.errors import NotStored, VersionConflict
 from vault.store.rings import BadRing
 
@@ -206,7 +207,9 @@ def test_forgetting_a_vault_leaves_nothing_of_it(database: Database, shortkeys: 
     with database.snapshot() as session:
         for table in ("ring_head", "ring_page", "ring_device", "compartment", "batch", "head_list", "store_leaf"):
             assert session.connection().execute(text(f"SELECT count(*) FROM {table}")).scalar_one() == 0, table
-        kinds = "SELECT count(*) FROM log_opening JOIN log_entry ON id = entry_id WHERE kind IN ('ring-head', 'account')"
+        kinds = (
+            "SELECT count(*) FROM log_opening JOIN log_entry ON id = entry_id WHERE kind IN ('ring-head', 'account')"
+        )
         assert session.connection().execute(text(kinds + " AND personal_body IS NOT NULL")).scalar_one() == 0
         assert session.connection().execute(text(kinds)).scalar_one() == 2
 

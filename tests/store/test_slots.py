@@ -7,8 +7,8 @@ from vault.db import Database
 from vault.seal.dsse import parse_envelope
 from vault.seal.errors import SealError
 from vault.seal.ids import VaultId
-from vault.seal.slot import new_device_secret, open_slot, parse_slot, recovery_key, seal_slot
 from vault.seal.signing import new_seed
+from vault.seal.slot import new_device_secret, open_slot, parse_slot, recovery_key, seal_slot
 from vault.store import accounts, slots
 from vault.store.errors import AlreadyStored, VersionConflict
 
@@ -64,7 +64,11 @@ def test_account_records_are_compared_and_swapped(database: Database, shortkeys:
     with database.transaction() as session:
         accounts.publish(session, owner.vault, owner.key.public_key, second, now=NOW)
         accounts.publish(session, owner.vault, owner.key.public_key, second, now=NOW)
-    for stale in (parse_envelope(first), owner.account(2, parse_envelope(first).digest), owner.account(4, second.digest)):
+    for stale in (
+        parse_envelope(first),
+        owner.account(2, parse_envelope(first).digest),
+        owner.account(4, second.digest),
+    ):
         with database.transaction() as session, pytest.raises(VersionConflict):
             accounts.publish(session, owner.vault, owner.key.public_key, stale, now=NOW)
     with database.transaction() as session, pytest.raises(SealError):
