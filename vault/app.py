@@ -75,7 +75,9 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     operator_key = parse_b64u(settings.operator_public_key, size=32)
     state.service = KmsSigner(kms, APP[KeyName.SERVICE])
     log_key = VerifierKey(settings.log_origin, kms.public_key(APP[KeyName.LOG]))
-    state.sequencer = Sequencer(state.database, log_key, lambda data: kms.sign(APP[KeyName.LOG], data))
+    state.sequencer = Sequencer(
+        state.database, log_key, lambda data: kms.sign(APP[KeyName.LOG], data), settings.log_anchor
+    )
     _make_desks(app, issuer, kms, operator_key)
     for router in (
         health_router, parties_router, keys_router, policy_router, vaults_router, ingest_router, consent_router,
@@ -93,17 +95,17 @@ def _make_desks(app: FastAPI, issuer: str, kms: LocalKeyring, operator_key: byte
     secret = hashlib.sha256(state.service.sign(b"twinvault/shared-secret/v1")).digest()
     with state.database.snapshot() as session:
         keys = statements.in_force(session, operator_key, state.clock.now())
-    state.custody = Custody(state.shortkeys, statements.recipients(keys))
+    serving = Serving(
+        open_identity(state.settings.app_keyring, kms, APP[KeyName.SERVING]), kms, APP[KeyName.SERVING], state.shortkeys
+    )
+    state.custody = Custody(state.shortkeys, statements.recipients(keys), serving.forget)
     state.sign_in_desk = SignInDesk(issuer, secret, rings.live_device_key)
     proofs, tokens = ProofReader(issuer, NonceClock(secret)), TokenMint(issuer, state.service)
     state.token_desk = TokenDesk(issuer, proofs, tokens, consents.is_live_grant)
     state.company_gate = CompanyGate(proofs, tokens)
     state.answer_desk = AnswerDesk(
         gate=state.company_gate,
-        serving=Serving(
-            open_identity(state.settings.app_keyring, kms, APP[KeyName.SERVING]), kms, APP[KeyName.SERVING],
-            state.shortkeys,
-        ),
+        serving=serving,
         sequencer=state.sequencer,
         policy_set=load_shipped_policy_set(),
         worker_key=keys[KeyName.PROCESSOR_SIGN].public_key,

@@ -1,0 +1,375 @@
+"""Spending under concurrency: never after a withdrawal, never overdrawn, every event in one dense chain."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+from tests.consent_kit import NOW, World, spending
+from tests.leaves import leaves
+from vault.consent import changes, consents, events
+from vault.consent.errors import NotSpent, UnknownConsent
+from vault.db import Database
+from vault.encoding import b64u, dump_json
+from vault.parties import companies, people
+from vault.parties.companies import CompanyId, CompanyStatus
+from vault.parties.people import VaultState
+from vault.proof.leaf import LeafKind
+from vault.schema.consent import ConsentEvent, ConsentVersion
+from vault.schema.terms import ConsentKind
+from vault.seal.ids import ConsentId
+
+THREADS = 16
+DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def world(database: Database, shortkeys: Database) -> World:
+    return World(database, shortkeys)
+
+
+def answer(world: World, version: ConsentVersion, now: datetime = NOW, stimuli: int = 0) -> int:
+    """Spend and log one answer as the one path does; return the quota left."""
+    with world.database.transaction() as session:
+        spent = events.spend(session, spending(world, version, stimuli), now)
+        events.log_event(
+            session, spent, LeafKind.ANSWER, {}, {"version": spent.version, "quota_left": spent.quota_left}
+        )
+    return spent.quota_left
+
+
+def deny(world: World, version: ConsentVersion) -> None:
+    with world.database.transaction() as session:
+        events.record_event(session, ConsentId(version.consent_id), LeafKind.DENIAL, {}, {"rules": ["quota-spent"]})
+
+
+def chain(world: World, version: ConsentVersion) -> list[tuple[str, dict[str, Any]]]:
+    """Return the consent's events in the order of the log."""
+    with world.database.snapshot() as session:
+        found = [(kind, personal) for kind, _, personal in leaves(session) if kind in {"consent", "answer", "denial"}]
+    return [(kind, p) for kind, p in found if p is not None and p["consent"] == b64u(version.consent_id)]
+
+
+def assert_dense(found: list[tuple[str, dict[str, Any]]]) -> None:
+    """Every event is numbered one after the other and names the digest of the one before."""
+    prev = ""
+    for number, (_, personal) in enumerate(found, 1):
+        assert (personal["consent_seq"], personal["prev"]) == (number, prev)
+        prev = b64u(hashlib.sha256(dump_json(personal)).digest())
+
+
+def test_every_event_of_a_consent_is_in_one_dense_chain(world: World) -> None:
+    version = world.give(quota_per_month=50)
+    answer(world, version)
+    deny(world, version)
+    narrowed = world.next(version, ConsentEvent.NARROWED)
+    world.amend(narrowed)
+    answer(world, narrowed)
+    world.withdraw(narrowed)
+    deny(world, narrowed)
+    found = chain(world, version)
+    assert [kind for kind, _ in found] == ["consent", "answer", "denial", "consent", "answer", "consent", "denial"]
+    assert_dense(found)
+
+
+def test_the_chain_is_dense_under_concurrency(world: World) -> None:
+    version = world.give(quota_per_month=50)
+    with ThreadPoolExecutor(THREADS) as pool:
+        jobs = [pool.submit(answer if i % 3 else deny, world, version) for i in range(30)]
+        for job in jobs:
+            job.result()
+    found = chain(world, version)
+    assert len(found) == 31
+    assert_dense(found)
+
+
+def test_an_event_that_rolls_back_leaves_no_gap(world: World) -> None:
+    version = world.give()
+    with pytest.raises(RuntimeError), world.database.transaction() as session:
+        events.spend(session, spending(world, version), NOW)
+        raise RuntimeError("killed before the leaf")
+    assert answer(world, version) == 4
+    assert_dense(chain(world, version))
+
+
+def test_a_quota_is_never_overdrawn(world: World) -> None:
+    version = world.give(quota_per_month=7)
+    start = threading.Barrier(THREADS)
+    left: list[int] = []
+
+    def ask() -> None:
+        start.wait(30)
+        for _ in range(2):
+            try:
+                left.append(answer(world, version))
+            except NotSpent:
+                continue
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for job in [pool.submit(ask) for _ in range(THREADS)]:
+            job.result()
+    assert sorted(left) == list(range(7))
+    assert_dense(chain(world, version))
+
+
+def test_a_quota_refills_with_the_month_and_never_backwards(world: World) -> None:
+    version = world.give(quota_per_month=2)
+    assert [answer(world, version), answer(world, version)] == [1, 0]
+    with pytest.raises(NotSpent):
+        answer(world, version)
+    assert [answer(world, version, DECEMBER), answer(world, version, DECEMBER)] == [1, 0]
+    with pytest.raises(NotSpent):  # a clock that went back refills nothing
+        answer(world, version, NOW)
+    with world.database.snapshot() as session:
+        found = consents.find(session, ConsentId(version.consent_id))
+    assert found is not None
+    assert [found.quota_left(at) for at in (NOW, DECEMBER, DECEMBER + timedelta(days=31))] == [0, 0, 2]
+
+
+def test_narrowing_counts_what_was_already_spent(world: World) -> None:
+    version = world.give(quota_per_month=5)
+    answer(world, version)
+    answer(world, version)
+    narrowed = world.next(version, ConsentEvent.NARROWED, terms=replace(version.terms, quota_per_month=3))
+    world.amend(narrowed)
+    assert answer(world, narrowed) == 0
+    with pytest.raises(NotSpent):
+        answer(world, narrowed)
+
+
+def test_spending_is_bound_to_version_window_and_kind(world: World) -> None:
+    version = world.give()
+    cohort = world.give(ConsentKind.COHORT)
+    refused = [
+        (world.next(version, ConsentEvent.NARROWED), NOW),
+        (replace(version, consent_id=b"x" * 16), NOW),
+        (version, NOW - timedelta(seconds=1)),
+        (version, datetime.fromtimestamp(version.terms.not_after, UTC)),
+        (cohort, NOW),
+    ]
+    for what, now in refused:
+        with pytest.raises(NotSpent):
+            answer(world, what, now)
+    assert answer(world, version, datetime.fromtimestamp(version.terms.not_after - 1, UTC)) == 4
+
+
+def test_an_old_version_spends_nothing_after_narrowing(world: World) -> None:
+    version = world.give()
+    world.amend(world.next(version, ConsentEvent.NARROWED))
+    with pytest.raises(NotSpent):
+        answer(world, version)
+
+
+def test_a_denial_of_an_unknown_consent_has_no_chain(world: World) -> None:
+    with pytest.raises(UnknownConsent):
+        deny(world, world.first()[0])
+
+
+def test_no_spend_commits_after_a_withdrawal(world: World) -> None:
+    """Fire answers from many threads while the owner withdraws; the log's order shows who was first."""
+    version = world.give(quota_per_month=1_000)
+    go, withdrawn = threading.Barrier(9), threading.Event()
+    late: list[int] = []
+
+    def ask() -> None:
+        go.wait(30)
+        while True:
+            acknowledged = withdrawn.is_set()
+            try:
+                answer(world, version)
+            except NotSpent:
+                return
+            if acknowledged:
+                late.append(1)
+
+    with ThreadPoolExecutor(9) as pool:
+        asking = [pool.submit(ask) for _ in range(8)]
+        go.wait(30)
+        world.withdraw(version)
+        withdrawn.set()
+        for job in asking:
+            job.result(60)
+    found = chain(world, version)
+    assert late == []
+    assert found[-1][1].get("version") == 2
+    assert [kind for kind, _ in found].count("consent") == 2
+    assert_dense(found)
+
+
+@pytest.mark.parametrize("stop", ["withdrawal", "freeze", "suspension"])
+def test_a_spend_that_waits_for_a_lock_sees_what_the_lock_protected(
+    postgresql_database: Database, shortkeys: Database, stop: str
+) -> None:
+    """The spend begins before the other transaction commits, waits for its row, and must then be refused."""
+    world = World(postgresql_database, shortkeys)
+    version = world.give()
+    started = threading.Event()
+    outcome: list[object] = []
+
+    def ask() -> None:
+        started.set()
+        try:
+            outcome.append(answer(world, version))
+        except NotSpent as refusal:
+            outcome.append(refusal)
+
+    asking = threading.Thread(target=ask)
+    with world.database.transaction() as session:
+        match stop:
+            case "withdrawal":
+                envelope = world.signed(world.next(version, ConsentEvent.WITHDRAWN))
+                changes.withdraw(session, envelope, vault_id=world.owner.vault, now=NOW)
+            case "freeze":
+                people.freeze(session, world.owner.vault, VaultState.FROZEN, world.owner.genesis, now=NOW)
+            case _:
+                company = CompanyId(world.company.company_id)
+                companies.set_status(session, company, CompanyStatus.SUSPENDED, now=NOW)
+        asking.start()
+        started.wait(30)
+        _wait_until_blocked(world.database)
+    asking.join(30)
+    assert len(outcome) == 1
+    assert isinstance(outcome[0], NotSpent)
+
+
+@pytest.mark.parametrize("stop", ["freeze", "suspension"])
+def test_a_frozen_vault_or_suspended_company_spends_nothing(world: World, stop: str) -> None:
+    company, own = world.give(), world.give(ConsentKind.SELF)
+    with world.database.transaction() as session:
+        if stop == "freeze":
+            people.freeze(session, world.owner.vault, VaultState.FROZEN, world.owner.genesis, now=NOW)
+        else:
+            known = CompanyId(world.company.company_id)
+            companies.set_status(session, known, CompanyStatus.SUSPENDED, now=NOW)
+    with pytest.raises(NotSpent):
+        answer(world, company)
+    if stop == "freeze":
+        with pytest.raises(NotSpent):
+            answer(world, own)
+    else:
+        assert answer(world, own) == 4
+
+
+def test_two_withdrawals_at_once_still_ask_for_a_new_epoch(world: World) -> None:
+    """If each saw the other still live, nobody would close the future by key."""
+    both = [world.give(ConsentKind.SELF), world.give(ConsentKind.COHORT)]
+    start = threading.Barrier(2)
+
+    def withdraw(version: ConsentVersion) -> tuple[str, ...]:
+        start.wait(30)
+        return world.withdraw(version).new_epoch_needed
+
+    with ThreadPoolExecutor(2) as pool:
+        needed = [job.result(60) for job in [pool.submit(withdraw, version) for version in both]]
+    assert sorted(needed) == [(), ("pd:Purchase",)]
+
+
+def test_stimuli_are_counted_over_all_consents_of_a_person(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "STIMULI_PER_MONTH", 3)
+    first, second = world.give(quota_per_month=50), world.give(quota_per_month=50)
+    assert answer(world, first, stimuli=2) == 49
+    with pytest.raises(NotSpent):
+        answer(world, second, stimuli=2)
+    with world.database.snapshot() as session:
+        assert events.stimuli_left(session, world.owner.vault, NOW) == 1
+        assert events.stimuli_left(session, world.owner.vault, DECEMBER) == 3
+    assert answer(world, second, stimuli=1) == 49  # the refused answer spent nothing
+    with pytest.raises(NotSpent):
+        answer(world, first, DECEMBER, stimuli=4)
+
+
+def test_stimuli_hold_under_concurrency(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "STIMULI_PER_MONTH", 5)
+    consents_given = [world.give(quota_per_month=50) for _ in range(4)]
+
+    def ask(i: int) -> bool:
+        try:
+            answer(world, consents_given[i % 4], stimuli=1)
+        except NotSpent:
+            return False
+        return True
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        assert sum(pool.map(ask, range(THREADS))) == 5
+
+
+# --- What the database itself refuses ---
+
+VERSION_ATTACKS = [
+    "UPDATE consent_version SET envelope = request",
+    "UPDATE consent_version SET sha256 = consent_id, envelope = NULL, request = NULL, certificate = NULL",
+    "UPDATE consent_version SET envelope = NULL",
+    "DELETE FROM consent_version",
+    "UPDATE consent SET live = TRUE",
+    "UPDATE consent SET event = 'given'",
+    "UPDATE consent SET consent_seq = consent_seq + 2",
+    "UPDATE consent SET consent_seq = consent_seq - 1",
+]
+
+
+@pytest.mark.parametrize("statement", VERSION_ATTACKS)
+def test_signed_versions_are_append_only_in_the_database(world: World, statement: str) -> None:
+    world.withdraw(world.give())
+    with pytest.raises(sqlalchemy.exc.IntegrityError), world.database.transaction() as session:
+        session.connection().execute(sqlalchemy.text(statement))
+
+
+def test_a_version_cannot_be_replaced_or_truncated(world: World) -> None:
+    version = world.give()
+    statements = {
+        True: "INSERT OR REPLACE INTO consent_version SELECT consent_id, version, x'00', leaf_id, NULL, NULL, NULL "
+        "FROM consent_version",
+        False: "TRUNCATE consent_version",
+    }
+    with pytest.raises(sqlalchemy.exc.IntegrityError), world.database.transaction() as session:
+        session.connection().execute(sqlalchemy.text(statements[world.database.is_sqlite]))
+    with world.database.snapshot() as session:
+        assert consents.find(session, ConsentId(version.consent_id)) is not None
+
+
+def test_the_queries_of_the_code_use_an_index(world: World) -> None:
+    version = world.give()
+    consent_id, vault = ConsentId(version.consent_id), world.owner.vault
+    statements: list[tuple[str, Any]] = []
+
+    def note(_conn: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        statements.append((statement, parameters))
+
+    sqlalchemy.event.listen(world.database.engine, "before_cursor_execute", note)
+    with world.database.transaction() as session:
+        consents.find(session, consent_id)
+        consents.list_for(session, vault)
+        consents.list_to(session, world.company.company_id)
+        consents.history(session, consent_id)
+        consents.histories(session, vault)
+        changes.due_to_expire(session, now=NOW)
+        events.spend(session, spending(world, version), NOW)
+    sqlalchemy.event.remove(world.database.engine, "before_cursor_execute", note)
+    explain = "EXPLAIN QUERY PLAN " if world.database.is_sqlite else "EXPLAIN "
+    ours = [(s, p) for s, p in statements if "consent" in s]
+    assert len(ours) == 7
+    with world.database.transaction() as session:
+        if not world.database.is_sqlite:
+            session.connection().exec_driver_sql("SET LOCAL enable_seqscan = off")
+        for statement, parameters in ours:
+            plan = " ".join(str(row) for row in session.connection().exec_driver_sql(explain + statement, parameters))
+            assert "SCAN" not in plan.replace("SCAN CONSTANT", ""), plan
+            assert "Seq Scan" not in plan, plan
+
+
+def _wait_until_blocked(database: Database) -> None:
+    """Return once some session waits for a row lock: the spend has begun."""
+    for _ in range(3_000):
+        with database.engine.connect() as connection:
+            waiting = connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar_one()
+        if waiting:
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("the spend never reached the lock")

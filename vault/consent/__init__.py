@@ -1,0 +1,1 @@
+"""Consent as keys: signed versions, the handovers they carry, and their end."""

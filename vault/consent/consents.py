@@ -1,0 +1,170 @@
+"""Consents as they stand: look one up, list them, read their history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final
+
+from sqlalchemy import Row, bindparam, select
+from sqlmodel import Session
+
+from vault.consent.errors import UnknownConsent
+from vault.consent.events import month_of
+from vault.consent.models import consent, version
+from vault.schema.consent import ConsentVersion, parse_consent
+from vault.seal.dsse import parse_envelope, unverified_record
+from vault.seal.ids import ConsentId, SubjectId, VaultId
+from vault.tlog.log import PendingId
+
+_IN_FORCE: Final = (
+    select(consent, version.c.envelope, version.c.sha256)
+    .join(version, (version.c.consent_id == consent.c.consent_id) & (version.c.version == consent.c.version))
+    .where(version.c.envelope.is_not(None))
+)
+_FIND: Final = _IN_FORCE.where(consent.c.consent_id == bindparam("consent_id"))
+_OF_VAULT: Final = _IN_FORCE.where(consent.c.vault_id == bindparam("vault_id")).order_by(consent.c.consent_id)
+_TO_GRANTEE: Final = (
+    _IN_FORCE.where(consent.c.grantee == bindparam("grantee"), consent.c.consent_id > bindparam("after"))
+    .order_by(consent.c.consent_id)
+    .limit(bindparam("at_most"))
+)
+
+_HISTORY: Final = (
+    select(version).where(version.c.envelope.is_not(None)).order_by(version.c.consent_id, version.c.version)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """A consent with the version in force.
+
+    Args:
+        vault_id: Whose vault; a company never learns it.
+        current: The version in force, as it was signed.
+        envelope: That version's envelope bytes.
+        sha256: Digest of the envelope.
+        live: Whether the version allows anything at all, inside its window.
+        quota_month: Month of the last answer, `YYYY-MM` in UTC; empty before the first.
+        quota_used: Answers in that month.
+    """
+
+    vault_id: VaultId
+    current: ConsentVersion
+    envelope: bytes
+    sha256: bytes
+    live: bool
+    quota_month: str
+    quota_used: int
+
+    @property
+    def consent_id(self) -> ConsentId:
+        """The id that all versions share, OAuth's grant_id."""
+        return ConsentId(self.current.consent_id)
+
+    @property
+    def subject(self) -> SubjectId:
+        """The person's pseudonym towards the grantee."""
+        return SubjectId(self.current.subject)
+
+    def quota_left(self, now: datetime) -> int:
+        """Return how many answers are left in the calendar month (UTC); `spend` decides, this informs."""
+        used = self.quota_used if self.quota_month >= month_of(now) else 0
+        return self.current.terms.quota_per_month - used
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """One version of a consent's history.
+
+    Args:
+        version: 1 for the first.
+        envelope: Its signed bytes.
+        request: What the grantee asked for, the compact JWS; empty where nobody asked.
+        leaf_id: The pending id of its leaf.
+    """
+
+    version: int
+    envelope: bytes
+    request: str
+    leaf_id: PendingId
+
+
+def find(session: Session, consent_id: ConsentId) -> Consent | None:
+    """Return a consent with the version in force, if it is kept here."""
+    row = session.connection().execute(_FIND, {"consent_id": consent_id}).one_or_none()
+    return None if row is None else _consent(row)
+
+
+def get_own(session: Session, consent_id: ConsentId, vault_id: VaultId) -> Consent:
+    """Return a consent of this vault.
+
+    Raises:
+        UnknownConsent: No such consent, or another vault's: the two look the same.
+    """
+    found = find(session, consent_id)
+    if found is None or found.vault_id != vault_id:
+        raise UnknownConsent("This vault has no consent of this id.")
+    return found
+
+
+def is_live_grant(session: Session, consent_id: ConsentId, grantee: str) -> bool:
+    """Say whether a token may carry this consent as its grant_id: live, and given to this company."""
+    found = find(session, consent_id)
+    return found is not None and found.live and found.current.terms.grantee == grantee
+
+
+def list_for(session: Session, vault_id: VaultId) -> list[Consent]:
+    """Return all consents of a vault, ended ones included."""
+    return [_consent(row) for row in session.connection().execute(_OF_VAULT, {"vault_id": vault_id})]
+
+
+def list_to(session: Session, grantee: str, *, after: bytes = b"", at_most: int = 100) -> list[Consent]:
+    """Return consents given to one grantee in the order of their ids, ended ones included, one page at a time.
+
+    Args:
+        session: Any transaction.
+        grantee: A company id, or `operator` for the cohort.
+        after: The last id of the page before.
+        at_most: Page size.
+    """
+    values = {"grantee": grantee, "after": after, "at_most": at_most}
+    return [_consent(row) for row in session.connection().execute(_TO_GRANTEE, values)]
+
+
+def history(session: Session, consent_id: ConsentId) -> list[StoredVersion]:
+    """Return every version of a consent that was not forgotten, oldest first."""
+    rows = session.connection().execute(_HISTORY.where(version.c.consent_id == consent_id))
+    return [_stored(row) for row in rows]
+
+
+def histories(session: Session, vault_id: VaultId) -> dict[ConsentId, list[StoredVersion]]:
+    """Return the histories of all consents of a vault."""
+    rows = session.connection().execute(_HISTORY.join(consent).where(consent.c.vault_id == vault_id))
+    found: dict[ConsentId, list[StoredVersion]] = {}
+    for row in rows:
+        found.setdefault(ConsentId(row.consent_id), []).append(_stored(row))
+    return found
+
+
+# Keyed by the signed bytes themselves, so an entry can never be stale.
+@lru_cache(maxsize=4096)
+def _parsed(envelope: bytes) -> ConsentVersion:
+    return parse_consent(unverified_record(parse_envelope(envelope)))
+
+
+def _stored(row: Row[Any]) -> StoredVersion:
+    return StoredVersion(row.version, row.envelope, (row.request or b"").decode(), PendingId(row.leaf_id))
+
+
+def _consent(row: Row[Any]) -> Consent:
+    return Consent(
+        vault_id=VaultId(row.vault_id),
+        current=_parsed(row.envelope),
+        envelope=row.envelope,
+        sha256=row.sha256,
+        live=row.live,
+        quota_month=row.quota_month,
+        quota_used=row.quota_used,
+    )

@@ -1,0 +1,146 @@
+"""Routes of an owner's consents. Each change answers only when it is logged and the keys it took away are gone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, Field
+
+from vault.consent import changes, consents
+from vault.consent.changes import Change, Submission
+from vault.consent.consents import StoredVersion
+from vault.consent.errors import UnknownConsent
+from vault.consent.handovers import Custody
+from vault.encoding import b64u, parse_b64u
+from vault.http.edge import ClockDep, DatabaseDep
+from vault.parties.caller import OwnerCaller
+from vault.parties.people import UnknownVault
+from vault.parties.routes import OwnerDep
+from vault.proof.leaf import Opening
+from vault.schema.consent import ConsentEvent
+from vault.seal.dsse import parse_envelope
+from vault.seal.fields import parse_id
+from vault.seal.ids import ConsentId
+from vault.store import shortkeys
+from vault.tlog import log
+
+consent_router = APIRouter(prefix="/v1/vaults/{vault}/consents", tags=["consents"])
+
+
+class VersionBody(BaseModel):
+    """A signed version with what belongs to it; binary fields are base64url without padding."""
+
+    envelope: str
+    handovers: Annotated[list[str], Field(max_length=2)] = []
+    certificate: str = ""
+    request: str = ""
+
+    def submission(self) -> Submission:
+        """Return the parsed fields; nothing is verified yet."""
+        return Submission(
+            parse_envelope(parse_b64u(self.envelope)),
+            tuple(parse_b64u(item) for item in self.handovers),
+            parse_envelope(parse_b64u(self.certificate)) if self.certificate else None,
+            self.request,
+        )
+
+
+def _custody(request: Request) -> Custody:
+    custody = request.app.state.custody
+    assert isinstance(custody, Custody)
+    return custody
+
+
+def _own_vault(vault: str, caller: OwnerDep) -> OwnerCaller:
+    if parse_id(vault) != caller.vault_id:
+        raise UnknownVault("You are signed in to another vault than the one in the address.")
+    return caller
+
+
+CustodyDep = Annotated[Custody, Depends(_custody)]
+OwnVault = Annotated[OwnerCaller, Depends(_own_vault)]
+
+
+@consent_router.post("", status_code=201)
+def give(
+    *, body: VersionBody, owner: OwnVault, custody: CustodyDep, request: Request, database: DatabaseDep, clock: ClockDep
+) -> dict[str, Any]:
+    """Give a consent: version 1, certificate, handovers, and the request if a company asked."""
+    submission = body.submission()
+    with database.transaction() as session:
+        change = changes.give(session, submission, vault_id=owner.vault_id, custody=custody, now=clock.now())
+    return _acknowledged(request, database, custody, change)
+
+
+@consent_router.post("/{consent}/versions", status_code=201)
+def append_version(
+    *, consent: str, body: VersionBody, owner: OwnVault, custody: CustodyDep, request: Request, database: DatabaseDep,
+    clock: ClockDep,
+) -> dict[str, Any]:  # fmt: skip
+    """Narrow or renew a consent with new handovers, or withdraw it; the signed version says which."""
+    submission = body.submission()
+    signed = changes.verify_by_person(
+        submission.envelope, ConsentEvent.NARROWED, ConsentEvent.RENEWED, ConsentEvent.WITHDRAWN
+    )
+    if signed.consent_id != parse_id(consent):
+        raise UnknownConsent("The version belongs to another consent than the one in the address.")
+    with database.transaction() as session:
+        if signed.event is ConsentEvent.WITHDRAWN:
+            change = changes.withdraw(session, submission.envelope, vault_id=owner.vault_id, now=clock.now())
+        else:
+            change = changes.amend(session, submission, vault_id=owner.vault_id, custody=custody, now=clock.now())
+    return _acknowledged(request, database, custody, change)
+
+
+@consent_router.get("")
+def list_consents(owner: OwnVault, database: DatabaseDep, clock: ClockDep) -> dict[str, Any]:
+    """Return every consent of the vault with all its versions, ended ones included."""
+    now = clock.now()
+    with database.snapshot() as session:
+        found = consents.list_for(session, owner.vault_id)
+        histories = consents.histories(session, owner.vault_id)
+    return {
+        "consents": [
+            {
+                "consent": b64u(item.consent_id),
+                "kind": item.current.terms.kind,
+                "grantee": item.current.terms.grantee,
+                "event": item.current.event,
+                "live": item.live,
+                "quota_left": item.quota_left(now),
+                "versions": [_version_json(stored) for stored in histories[item.consent_id]],
+            }
+            for item in found
+        ]
+    }
+
+
+def _acknowledged(request: Request, database: DatabaseDep, custody: Custody, change: Change) -> dict[str, Any]:
+    """Delete the keys that went, wait for the log, and return the receipt: only now is the change acknowledged."""
+    custody.forget(ConsentId(change.version.consent_id))
+    shortkeys.delete_scheduled(database, custody.short_keys)
+    state = request.app.state
+    index = state.sequencer.wait(change.pending.id, state.settings.checkpoint_wait_s)
+    with database.snapshot() as session:
+        proof = log.receipt_for(session, index)
+    return {
+        "consent": b64u(change.version.consent_id),
+        "version": change.version.version,
+        "new_epoch_needed": list(change.new_epoch_needed),
+        "receipt": {
+            "index": index,
+            "proof": proof,
+            "entry": b64u(change.pending.entry),
+            "public": _opening_json(change.pending.openings.public),
+            "personal": _opening_json(change.pending.openings.personal),
+        },
+    }
+
+
+def _opening_json(opening: Opening) -> dict[str, str]:
+    return {"salt": b64u(opening.salt), "body": b64u(opening.body)}
+
+
+def _version_json(stored: StoredVersion) -> dict[str, Any]:
+    return {"version": stored.version, "envelope": b64u(stored.envelope), "request": stored.request}

@@ -1,0 +1,140 @@
+"""The serving identity: opens imprint keys, and locks answers away for a repeated question."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlmodel import Session
+
+from vault.clock import unix_s
+from vault.consent import handovers
+from vault.consent.errors import KeysGone
+from vault.db import Database
+from vault.keys.kms import LocalKeyring
+from vault.keys.opening import KeysRefused, open_keys, permitted
+from vault.parties import people
+from vault.policy.permits import Permit
+from vault.proof.decision_record import Action
+from vault.seal.framing import frames
+from vault.seal.handover import KeyKind
+from vault.seal.ids import CompartmentId, ConsentId
+from vault.seal.recipient import Opener
+from vault.seal.ring import Compartment
+from vault.store import rings
+
+_MAX_OPENED: Final = 512
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """The opened keys of one handover, good while that handover is the one in force."""
+
+    digest: bytes
+    not_before_s: int
+    not_after_s: int
+    keys: Mapping[CompartmentId, bytes]
+    compartments: Mapping[CompartmentId, Compartment]
+
+
+class Serving:
+    """Opens what self and company consents hand over to the web process: never a trace.
+
+    Args:
+        identity: The `serving/<epoch>` identity.
+        kms: Holds the key that bundles are locked under.
+        key_name: That key, such as `serving/1`.
+        short_keys: Database of the short keys.
+    """
+
+    def __init__(self, identity: Opener, kms: LocalKeyring, key_name: str, short_keys: Database) -> None:
+        self._identity = identity
+        self._kms = kms
+        self._key_name = key_name
+        self._short_keys = short_keys
+        self._opened: OrderedDict[ConsentId, _Opened] = OrderedDict()
+        self._mutex = threading.Lock()
+
+    def imprint_keys(self, session: Session, permit: Permit, now: datetime) -> dict[CompartmentId, bytes]:
+        """Return the imprint keys that a permit allows to open.
+
+        Opening costs an HPKE decapsulation, so opened keys are kept in memory; the row of the handover
+        in force is read each time, and an opened copy of any other handover is dropped.
+
+        Args:
+            session: The transaction in which the consent was just read.
+            permit: To answer one question.
+            now: The current time.
+
+        Raises:
+            KeysRefused: The permit is for something else, or the keys are not for it.
+            KeysGone: The keys were taken away.
+            SealError: What is stored was not signed by the owner, or is sealed to another identity.
+        """
+        if permit.action is not Action.ASK:
+            raise KeysRefused("Imprint keys are opened to answer a question only.")
+        opened = self._opened_for(session, permit, now)
+        return permitted(opened.keys, opened.compartments, permit)
+
+    def forget(self, consent_id: ConsentId) -> None:
+        """Drop a consent's opened keys from memory."""
+        with self._mutex:
+            self._opened.pop(consent_id, None)
+
+    def wrap_bundle(self, bundle: bytes, question_id: bytes, consent_id: ConsentId) -> bytes:
+        """Lock an answer away, so that the same question can be answered again with the same bytes."""
+        return self._kms.wrap(self._key_name, bundle, _about(question_id, consent_id))
+
+    def unwrap_bundle(self, wrapped: bytes, question_id: bytes, consent_id: ConsentId) -> bytes:
+        """Undo `wrap_bundle`.
+
+        Raises:
+            NoSuchKey: The key's epoch is over.
+            SealError: Of another question or consent, or altered.
+        """
+        return self._kms.unwrap(self._key_name, wrapped, _about(question_id, consent_id))
+
+    def _opened_for(self, session: Session, permit: Permit, now: datetime) -> _Opened:
+        try:
+            digest = handovers.find_live(session, permit.consent_id, permit.version, KeyKind.IMPRINT)
+        except KeysGone:
+            self.forget(permit.consent_id)
+            raise
+        with self._mutex:
+            opened = self._opened.get(permit.consent_id)
+            if (
+                opened is not None
+                and opened.digest == digest
+                and opened.not_before_s <= unix_s(now) < opened.not_after_s
+            ):
+                self._opened.move_to_end(permit.consent_id)
+                return opened
+        opened = self._open(session, permit, now)
+        with self._mutex:
+            self._opened[permit.consent_id] = opened
+            while len(self._opened) > _MAX_OPENED:
+                self._opened.popitem(last=False)
+        return opened
+
+    def _open(self, session: Session, permit: Permit, now: datetime) -> _Opened:
+        stored = handovers.read(session, self._short_keys, permit.consent_id, permit.version, KeyKind.IMPRINT)
+        listed = rings.compartments(session, permit.vault_id, stored.terms.compartments)
+        keys = open_keys(
+            stored,
+            permit,
+            KeyKind.IMPRINT,
+            opener=self._identity,
+            owner_key=people.get(session, permit.vault_id).owner_key,
+            compartments=listed,
+            now=now,
+        )
+        window = stored.terms.not_before_s, stored.terms.not_after_s
+        return _Opened(stored.envelope.digest, *window, keys, listed)
+
+
+def _about(question_id: bytes, consent_id: ConsentId) -> bytes:
+    return frames(b"bundle", question_id, consent_id)

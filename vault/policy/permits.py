@@ -1,0 +1,224 @@
+"""The decision and the permit: the only place where one is made, so that holding one proves the other.
+
+Source: DESIGN section 5; GDPR articles 6, 7 and 9 for what the rules ask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from vault.consent.consents import Consent
+from vault.encoding import dump_json
+from vault.errors import VaultError
+from vault.parties.caller import CompanyCaller, OwnerCaller
+from vault.policy.records import Ask, Facts, Use, ask_record, use_record
+from vault.proof.decision import NOT_PERMITTED, Decision, PolicySet, evaluate
+from vault.proof.decision_record import Action, DecisionRecord, dump_decision
+from vault.schema.category import Category
+from vault.schema.terms import ConsentKind
+from vault.schema.trace import Period
+from vault.seal.ids import ConsentId, SubjectId, VaultId, sha256
+
+
+class Forbidden(VaultError):
+    """An action that the rules in force do not allow.
+
+    Args:
+        detail: A sentence for whoever asked; never anything about the person.
+        rules: Ids of the rules that decided, for the owner and the log.
+        record: The decision record's bytes, for the log; empty if there was nothing to decide on.
+    """
+
+    slug: ClassVar[str] = NOT_PERMITTED
+    title: ClassVar[str] = "Not permitted"
+    status: ClassVar[int] = 403
+
+    def __init__(self, detail: str, *, rules: tuple[str, ...] = (), record: bytes = b"") -> None:
+        super().__init__(detail)
+        self.rules = rules
+        self.record = record
+
+
+class ConsentNotActive(Forbidden):
+    """The consent was withdrawn, revoked, expired or invalidated."""
+
+    slug = "consent-not-active"
+    title = "Consent is not active"
+
+
+class OutsideWindow(Forbidden):
+    """The consent is not valid at this time."""
+
+    slug = "outside-window"
+    title = "Outside the consent's window"
+
+
+class QuotaSpent(Forbidden):
+    """The consent's quota of this month is spent."""
+
+    slug = "quota-spent"
+    title = "Quota is spent"
+    status = 429
+
+
+class CompanySuspended(Forbidden):
+    """The company is not active."""
+
+    slug = "company-suspended"
+    title = "Company is suspended"
+
+
+class NotCovered(Forbidden):
+    """The consent does not cover what is asked, or not from this caller."""
+
+    slug = "not-covered"
+    title = "Not covered by the consent"
+
+
+_NOT_PERMITTED: Final = "This is not permitted."
+_TOLD: Final[dict[str, type[Forbidden]]] = {
+    "consent-not-active": ConsentNotActive,
+    "outside-window": OutsideWindow,
+    "quota-spent": QuotaSpent,
+    "company-suspended": CompanySuspended,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Proof that one action was allowed on the facts in its record.
+
+    Args:
+        action: What may happen.
+        consent_id: Under which consent.
+        version: The version that was decided on; spending refuses any other.
+        vault_id: Whose vault.
+        subject: The person's pseudonym towards the grantee.
+        categories: What may be read.
+        data_from: First month that may be read.
+        data_to: Last month that may be read.
+        stimuli: How many stimuli the answer shows the person.
+        decision: The decision record's bytes; replaying them allows the same.
+        policy_set_sha256: Under which rules.
+        rules: Ids of the rules that allowed it.
+    """
+
+    action: Action
+    consent_id: ConsentId
+    version: int
+    vault_id: VaultId
+    subject: SubjectId
+    categories: frozenset[Category]
+    data_from: Period
+    data_to: Period
+    stimuli: int
+    decision: bytes
+    policy_set_sha256: bytes
+    rules: tuple[str, ...]
+
+    @property
+    def decision_sha256(self) -> bytes:
+        """Digest of the decision record, as the leaf names it."""
+        return sha256(self.decision)
+
+
+def verify_grantee(consent: Consent | None, caller: CompanyCaller | OwnerCaller) -> Consent:
+    """Return a consent if it is this caller's to ask under, before anything else about it is looked at.
+
+    Args:
+        consent: What the caller named, or None if nothing is kept under that id.
+        caller: Who asks.
+
+    Raises:
+        Forbidden: No such consent, somebody else's, or not the one that the token is for. All look
+            the same, so nobody learns which consents exist.
+    """
+    if consent is not None and _is_for(consent, caller):
+        return consent
+    raise Forbidden(_NOT_PERMITTED)
+
+
+def decide_ask(facts: Ask, policy_set: PolicySet) -> Permit:
+    """Decide whether one question may be answered.
+
+    Args:
+        facts: As just read.
+        policy_set: The rules in force.
+
+    Raises:
+        Forbidden: It may not; the error names only what the company may know, and carries the
+            decision record for the denial's leaf.
+    """
+    verify_grantee(facts.consent, facts.caller)
+    terms = facts.consent.current.terms
+    record = _allowed(ask_record(facts, policy_set.sha256), policy_set)
+    return _permit(facts, record, frozenset({facts.question.category}), (terms.data_from, terms.data_to), facts.stimuli)
+
+
+def decide_refresh(facts: Use, policy_set: PolicySet) -> Permit:
+    """Decide whether the worker may make imprint rows of these categories and months.
+
+    Raises:
+        Forbidden: It may not.
+    """
+    return _decide_use(facts, Action.REFRESH, policy_set)
+
+
+def decide_train(facts: Use, policy_set: PolicySet) -> Permit:
+    """Decide whether the worker may train on these categories and months.
+
+    Raises:
+        Forbidden: It may not.
+    """
+    return _decide_use(facts, Action.TRAIN, policy_set)
+
+
+def _decide_use(facts: Use, action: Action, policy_set: PolicySet) -> Permit:
+    record = _allowed(use_record(facts, action, policy_set.sha256), policy_set)
+    return _permit(facts, record, facts.categories, (facts.data_from, facts.data_to), 0)
+
+
+def _is_for(consent: Consent, caller: CompanyCaller | OwnerCaller) -> bool:
+    terms = consent.current.terms
+    if isinstance(caller, OwnerCaller):
+        return terms.kind is ConsentKind.SELF and consent.vault_id == caller.vault_id
+    if caller.grant_id is not None and caller.grant_id != consent.consent_id:
+        return False
+    return terms.kind is ConsentKind.COMPANY and terms.grantee == caller.company_id
+
+
+def _allowed(record: DecisionRecord, policy_set: PolicySet) -> tuple[DecisionRecord, Decision]:
+    decision = evaluate(record, policy_set)
+    if decision.allowed:
+        return record, decision
+    told = decision.code != NOT_PERMITTED
+    refusal = _TOLD.get(decision.code, NotCovered) if told else Forbidden
+    sentence = policy_set.rules[decision.code].sentence if told else _NOT_PERMITTED
+    raise refusal(sentence, rules=decision.reasons, record=dump_json(dump_decision(record)))
+
+
+def _permit(
+    facts: Facts,
+    allowed: tuple[DecisionRecord, Decision],
+    categories: frozenset[Category],
+    data: tuple[Period, Period],
+    stimuli: int,
+) -> Permit:
+    record, decision = allowed
+    if facts.person.vault_id != facts.consent.vault_id:  # a mix-up of two people must not pass
+        raise Forbidden(_NOT_PERMITTED)
+    return Permit(
+        action=record.action,
+        consent_id=facts.consent.consent_id,
+        version=facts.consent.current.version,
+        vault_id=facts.consent.vault_id,
+        subject=facts.consent.subject,
+        categories=categories,
+        data_from=data[0],
+        data_to=data[1],
+        stimuli=stimuli,
+        decision=dump_json(dump_decision(record)),
+        policy_set_sha256=record.policy_set_sha256,
+        rules=decision.reasons,
+    )

@@ -1,0 +1,195 @@
+"""Decision records from facts: what a rule may read about one ask, refresh or training, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, TypeAlias, assert_never
+
+from vault.clock import unix_s
+from vault.consent.consents import Consent
+from vault.encoding import JsonObject, b64u
+from vault.parties.caller import CompanyCaller, OwnerCaller
+from vault.parties.people import Person, VaultState
+from vault.proof.certificate import Manifest, Required, verify_certificate
+from vault.proof.decision import ENGINE
+from vault.proof.decision_record import Action, DecisionRecord, Entity, Uid, consent_entity, month_number
+from vault.proof.errors import InvalidProof
+from vault.schema.category import Category, Purpose
+from vault.schema.question import Question, QuestionKind
+from vault.schema.trace import Period
+
+WORKER: Final = Uid("Vault::Service", "worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """All facts of one question to one twin.
+
+    Args:
+        consent: As just read.
+        person: Whose twin, as just read.
+        caller: Who asks.
+        question: What is asked.
+        reveals: Special categories that the answer could reveal, whatever is read.
+        manifest: Of the model that would answer.
+        stimuli_left: How many stimuli the person may still meet this month.
+        now: The current time.
+        required: What a model must show.
+    """
+
+    consent: Consent
+    person: Person
+    caller: CompanyCaller | OwnerCaller
+    question: Question
+    reveals: frozenset[Category]
+    manifest: Manifest
+    stimuli_left: int
+    now: datetime
+    required: Required = field(default_factory=Required)
+
+    @property
+    def stimuli(self) -> int:
+        """How many stimuli an answer shows the person: what a company recommends, it shows."""
+        return stimuli_of(self.question.kind) if isinstance(self.caller, CompanyCaller) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """All facts of opening one person's traces, to make imprint rows or to train.
+
+    Args:
+        consent: As just read.
+        person: Whose traces, as just read.
+        purpose: Why.
+        categories: Which categories are opened.
+        data_from: First month opened.
+        data_to: Last month opened.
+        now: The current time.
+    """
+
+    consent: Consent
+    person: Person
+    purpose: Purpose
+    categories: frozenset[Category]
+    data_from: Period
+    data_to: Period
+    now: datetime
+
+
+Facts: TypeAlias = Ask | Use
+
+
+def stimuli_of(kind: QuestionKind) -> int:
+    """Return how many stimuli one answer of a kind shows the person."""
+    match kind:
+        case QuestionKind.RECOMMEND | QuestionKind.SIMULATE_REACTION:
+            return 1
+        case QuestionKind.NEXT_CHOICE | QuestionKind.PROPENSITY | QuestionKind.FORECAST | QuestionKind.POPULATION_MAP:
+            return 0
+        case _:
+            assert_never(kind)
+
+
+def ask_record(facts: Ask, policy_set_sha256: bytes) -> DecisionRecord:
+    """Return what the decision about a question depends on.
+
+    Args:
+        facts: As just read.
+        policy_set_sha256: Address of the set that will decide.
+    """
+    twin, snapshot = _twin(facts)
+    terms, question, caller = facts.consent.current.terms, facts.question, facts.caller
+    model = Entity(Uid("Vault::Model", b64u(facts.manifest.digest)), {"certificate": _certificate(facts)})
+    context: JsonObject = {
+        **_use(
+            facts,
+            purpose=question.purpose,
+            categories=frozenset({question.category}),
+            reveals=facts.reveals,
+            data=(terms.data_from, terms.data_to),
+        ),
+        "question": question.kind.value,
+        "quota_left": facts.consent.quota_left(facts.now),
+        "stimuli": facts.stimuli,
+        "stimuli_left": facts.stimuli_left,
+        "model": model.uid.reference,
+    }
+    match caller:
+        case OwnerCaller():
+            # A signed-in owner proved the key itself; the session never leaves the owner's client.
+            principal = Uid("Vault::Person", twin.id)
+            context |= {"agent": 0, "sender_constrained": 1}
+            entities = (*snapshot, model)
+        case CompanyCaller():
+            principal = Uid("Vault::Company", caller.company_id)
+            context |= {"agent": int(caller.agent), "sender_constrained": int(caller.sender_constrained)}
+            entities = (*snapshot, model, Entity(principal, {"status": caller.status.value}))
+        case _:
+            assert_never(caller)
+    return DecisionRecord(Action.ASK, principal, twin, context, entities, policy_set_sha256, ENGINE)
+
+
+def use_record(facts: Use, action: Action, policy_set_sha256: bytes) -> DecisionRecord:
+    """Return what the decision about opening traces depends on.
+
+    Args:
+        facts: As just read.
+        action: REFRESH or TRAIN.
+        policy_set_sha256: Address of the set that will decide.
+    """
+    twin, snapshot = _twin(facts)
+    context = _use(
+        facts,
+        purpose=facts.purpose,
+        categories=facts.categories,
+        reveals=frozenset(),
+        data=(facts.data_from, facts.data_to),
+    )
+    entities = (*snapshot, Entity(WORKER, {}))
+    return DecisionRecord(action, WORKER, twin, context, entities, policy_set_sha256, ENGINE)
+
+
+def _twin(facts: Facts) -> tuple[Uid, tuple[Entity, ...]]:
+    """Return the twin's name with the snapshots of consent, person and twin; all go by the pairwise pseudonym."""
+    subject = b64u(facts.consent.subject)
+    person, twin = Uid("Vault::Person", subject), Uid("Vault::Twin", subject)
+    profile = facts.person.profile
+    flags: JsonObject = {
+        "minor": int(profile.minor),
+        "guardian_ok": int(profile.guardian_ok),
+        "deceased": int(profile.deceased),
+    }
+    frozen = int(facts.person.state is not VaultState.ACTIVE)
+    return twin, (
+        consent_entity(facts.consent.current, twin),
+        Entity(person, flags),
+        Entity(twin, {"owner": person.reference, "frozen": frozen}),
+    )
+
+
+def _use(
+    facts: Facts,
+    *,
+    purpose: Purpose,
+    categories: frozenset[Category],
+    reveals: frozenset[Category],
+    data: tuple[Period, Period],
+) -> JsonObject:
+    return {
+        "consent": Uid("Vault::Consent", b64u(facts.consent.consent_id)).reference,
+        "now": unix_s(facts.now),
+        "purpose": purpose,
+        "categories": [*sorted(categories)],
+        "reveals": [*sorted(reveals)],
+        "data_from": month_number(data[0]),
+        "data_to": month_number(data[1]),
+    }
+
+
+def _certificate(facts: Ask) -> str:
+    try:
+        verify_certificate(facts.manifest, facts.now, facts.required)
+    except InvalidProof:
+        return "invalid"
+    return "valid"
