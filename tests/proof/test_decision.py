@@ -313,7 +313,6 @@ def test_bytes_that_are_no_policy_set_are_refused(source: bytes) -> None:
         FORBID.format("alone", "action", "true"),
         PERMIT + "\ud800",
     ],
-    ids=str,
 )
 def test_policies_that_cannot_be_relied_on_are_refused(text: str) -> None:
     with pytest.raises(BadPolicySet):
@@ -347,7 +346,6 @@ RECORD = dump_decision(record_of(base_of("ask_company"), {}, SHIPPED))
         {"engine": ""},
         {"more": 1},
     ],
-    ids=str,
 )
 def test_a_record_of_another_shape_is_refused(changes: Mapping[str, JsonValue]) -> None:
     with pytest.raises(BadDecision):

@@ -69,7 +69,6 @@ def test_a_contradicting_answer_cannot_be_made(changes: dict[str, object]) -> No
         {"schema_version": "twinvault-answer/2"},
         {"more": 1},
     ],
-    ids=str,
 )
 def test_a_malformed_answer_is_refused(changes: JsonObject) -> None:
     with pytest.raises(BadAnswer):

@@ -100,7 +100,7 @@ def test_next_choice_takes_no_candidates() -> None:
         parse_question(record)
 
 
-@pytest.mark.parametrize("kind", set(QuestionKind) - {QuestionKind.NEXT_CHOICE, QuestionKind.RECOMMEND})
+@pytest.mark.parametrize("kind", sorted(set(QuestionKind) - {QuestionKind.NEXT_CHOICE, QuestionKind.RECOMMEND}))
 def test_a_known_kind_that_is_not_served_says_so(kind: QuestionKind) -> None:
     with pytest.raises(QuestionNotServed, match="next_choice"):
         parse_question({"kind": kind.value})
