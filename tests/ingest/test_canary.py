@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
+import structlog
 from sqlalchemy import text
 
 from tests.attacks.canary import find_in, find_in_files
@@ -34,7 +35,10 @@ def test_sqlite_files_and_logs_hold_no_trace(
     sqlite_database: Database, shortkeys: Database, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     configure_logging("DEBUG")
-    upload(sqlite_database, shortkeys)
+    try:
+        upload(sqlite_database, shortkeys)
+    finally:
+        structlog.reset_defaults()  # this test's standard error is closed after it
     files = [path for path in tmp_path.iterdir() if "sqlite" in path.name]
     assert {"vault.sqlite", "vault.sqlite-wal", "shortkeys.sqlite"} <= {path.name for path in files}
     assert find_in_files(files, CANARY) == {}

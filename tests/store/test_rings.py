@@ -15,7 +15,7 @@ from vault.seal.dsse import parse_envelope
 from vault.seal.errors import SealError
 from vault.seal.ring import Page, drop_compartments, new_compartment, open_seed, verify_ring
 from vault.seal.signing import SigningKey, new_seed
-from vault.store import rings
+from vault.store import places, rings
 from vault.store import shortkeys as keys
 from vault.store.errors import NotStored, VersionConflict
 from vault.store.rings import BadRing
@@ -59,8 +59,8 @@ def test_look_ups(database: Database, shortkeys: Database) -> None:
         assert rings.newest(session, owner.vault, PURCHASE, DECEMBER) is None
         found = rings.compartments(session, owner.vault, owner.locked)
         assert found == owner.pages[MONTH][0].compartments
-        places = rings.places(session, owner.vault, owner.locked)
-        assert {name for name, place in places.items() if not place.is_open} == {
+        asked = places.find(session, owner.vault, owner.locked)
+        assert {name for name, place in asked.items() if not place.is_open} == {
             c.id for c in found.values() if c.category == PURCHASE and c.epoch == 1
         }
         assert rings.device(session, owner.vault, source.device.id) == source.device
@@ -190,7 +190,7 @@ def test_a_compartment_leaves_the_ring_only_after_its_erasure(database: Database
     assert keys.read(shortkeys, made) == {}
     with database.snapshot() as session:
         assert rings.newest(session, owner.vault, LOCATION, MONTH) is None
-        assert not rings.places(session, owner.vault, [gone.id])[gone.id].is_open
+        assert not places.find(session, owner.vault, [gone.id])[gone.id].is_open
     assert gone.id not in read(database, shortkeys, owner).pages[0][1]
     publish(database, shortkeys, owner, head, [dropped])
     again = owner.extend([LOCATION])

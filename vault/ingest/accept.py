@@ -23,7 +23,7 @@ from vault.seal.batch import Batch
 from vault.seal.device import ChainHead, Device
 from vault.seal.ids import CompartmentId
 from vault.seal.upload import Acknowledgement, Upload, verify_upload
-from vault.store import batches, rings
+from vault.store import batches, places, rings
 from vault.tlog.log import append
 
 _NO_BATCH: Final = ChainHead(0, bytes(32))
@@ -164,13 +164,13 @@ def _live_device(session: Session, caller: DeviceCaller) -> Device:
 
 def _open_keys(session: Session, caller: DeviceCaller, upload: Upload) -> dict[CompartmentId, bytes]:
     wanted = {batch.compartment: batch.key_hash for batch in upload.batches}
-    places = rings.places(session, caller.vault_id, wanted)
+    found = places.find(session, caller.vault_id, wanted)
     for name in wanted:
-        if name not in places:
+        if name not in found:
             raise UnknownCompartment("The vault's ring lists no such compartment; fetch the ring and seal again.")
-        if not places[name].is_open:
+        if not found[name].is_open:
             raise ClosedEpoch("The compartment takes no more batches; fetch the ring and seal to its newest epoch.")
-    return {name: place.key_hash for name, place in places.items()}
+    return {name: place.key_hash for name, place in found.items()}
 
 
 def _broken(batch: Batch, last: ChainHead) -> BrokenChain:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 from sqlmodel import Session
 
 from vault.clock import unix_s
@@ -48,25 +48,6 @@ _DEVICE = select(ring_device).where(
     ring_device.c.vault_id == bindparam("vault_id"), ring_device.c.device_id == bindparam("device_id")
 )
 _COMPARTMENTS = select(compartment).where(compartment.c.vault_id == bindparam("vault_id"))
-
-_later = compartment.alias("later")
-_PLACES = select(
-    compartment.c.compartment_id,
-    compartment.c.key_hash,
-    compartment.c.locked,
-    compartment.c.epoch,
-    select(func.max(_later.c.epoch))
-    .where(
-        _later.c.vault_id == compartment.c.vault_id,
-        _later.c.period == compartment.c.period,
-        _later.c.category == compartment.c.category,
-    )
-    .scalar_subquery()
-    .label("newest"),
-).where(
-    compartment.c.vault_id == bindparam("vault_id"),
-    compartment.c.compartment_id.in_(bindparam("ids", expanding=True)),
-)
 
 
 class BadRing(VaultError):
@@ -109,19 +90,6 @@ class StoredRing:
     head: bytes
     pages: Sequence[tuple[bytes, Mapping[CompartmentId, bytes]]]
     leaf: int
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a batch wants to go.
-
-    Args:
-        key_hash: SHA-256 of the compartment's public key.
-        is_open: Whether it takes batches: the highest epoch of its category and month, not erased.
-    """
-
-    key_hash: bytes
-    is_open: bool
 
 
 def verify_publish(
@@ -294,15 +262,6 @@ def compartments(session: Session, vault: VaultId, ids: Iterable[CompartmentId])
     wanted = _COMPARTMENTS.where(compartment.c.compartment_id.in_(list(ids)), compartment.c.locked.is_not(None))
     found = session.connection().execute(wanted, {"vault_id": vault})
     return {CompartmentId(row.compartment_id): _compartment(row) for row in found}
-
-
-def places(session: Session, vault: VaultId, ids: Iterable[CompartmentId]) -> dict[CompartmentId, Place]:
-    """Return what ingest asks about each listed compartment; those that the ring does not list are missing."""
-    rows = session.connection().execute(_PLACES, {"vault_id": vault, "ids": list(ids)})
-    return {
-        CompartmentId(row.compartment_id): Place(row.key_hash, row.locked is not None and row.epoch == row.newest)
-        for row in rows
-    }
 
 
 def newest(session: Session, vault: VaultId, category: Category, period: Period) -> Compartment | None:
