@@ -33,6 +33,9 @@ class AppSettings(Settings):
     app_keyring: Path = Field(description="Folder of the keys of serving, service and log.")
     issuer: HttpUrl = Field(description="Public base URL; token audience and DPoP `htu` are computed from it.")
     log_origin: str = Field(min_length=1, description="Origin line of the log's checkpoints.")
+    log_anchor: Path | None = Field(
+        default=None, description="File for the newest checkpoint, outside the database: it shows one set back."
+    )
     host: str = "127.0.0.1"
     port: int = Field(default=8400, ge=0, le=65535)
     max_body_bytes: int = Field(default=32 * 2**20, ge=2**16)

@@ -80,8 +80,8 @@ def restore(folder: Path, site: Site, *, replace: bool) -> int:
         raise BadBackup("This command restores SQLite; restore PostgreSQL with pg_restore.")
     source, target = folder / "vault.sqlite", Path(database.url.database)
     size = _verify(folder, source)
-    if target.exists() and not replace:
-        here = _newest(target)[1]
+    if not replace:
+        here = max(_newest(target)[1] if target.exists() else 0, _anchored(site))
         if here > size:
             raise BadBackup(
                 f"The log here has {here} leaves, the backup {size}. Restoring forks the log, and every client that "
@@ -97,6 +97,8 @@ def restore(folder: Path, site: Site, *, replace: bool) -> int:
         os.fsync(file.fileno())
     staged.replace(target)
     migrate(site.databases()[0])
+    if replace and site.anchor:
+        site.anchor.delete()
     return size
 
 
@@ -110,6 +112,11 @@ def _verify(folder: Path, source: Path) -> int:
     if record.get("format") != _FORMAT or not isinstance(size, int) or record.get("sha256") != digest:
         raise BadBackup("The backup was altered or cut short; its checksum does not fit.")
     return size
+
+
+def _anchored(site: Site) -> int:
+    found = site.anchor.read() if site.anchor else None
+    return found.size if found else 0
 
 
 def _newest(path: Path) -> tuple[str, int]:

@@ -20,7 +20,7 @@ from vault.ops.site import Site
 from vault.proof.trust import parse_trust
 from vault.seal.statement import KeyName
 from vault.store import shortkeys
-from vault.tlog.tree import verify_tree
+from vault.tlog.tree import require_later, verify_tree
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,11 @@ def _database(site: Site, _now: datetime) -> str:
 
 def _log(site: Site, _now: datetime) -> str:
     database, _ = site.databases()
-    trust = parse_trust(site.trust_file.read_bytes().strip())
+    anchored = site.anchor.read() if site.anchor else None  # before the database, which only moves on
     with database.snapshot() as session:
-        head = verify_tree(session, trust.log)
+        head = verify_tree(session, site.log_key)
+        if anchored is not None:
+            require_later(session, head, anchored)
     return f"{head.size if head else 0} leaves, tree rebuilt and equal to its signed head"
 
 

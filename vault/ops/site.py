@@ -4,6 +4,7 @@ app.env worker.env          settings of the two processes; neither names the oth
 keys/app keys/worker        one keyring per process
 keys/operator               the operator's key: take it offline
 trust.json                  what owners, companies and auditors pin
+log.anchor                  newest checkpoint, which no backup holds: shows a database that was set back
 vault.sqlite shortkeys.sqlite   the databases, unless other URLs were given
 """
 
@@ -22,9 +23,10 @@ from vault.keys import statements
 from vault.keys.kms import LocalKeyring
 from vault.keys.operator import APP, Keyrings, make_keyrings
 from vault.proof.note import VerifierKey
-from vault.proof.trust import TrustedRoot, dump_trust
+from vault.proof.trust import TrustedRoot, dump_trust, parse_trust
 from vault.seal.statement import KeyName
 from vault.store import shortkeys
+from vault.tlog.anchor import Anchor
 
 
 class NoSite(VaultError):
@@ -49,6 +51,17 @@ class Site:
     def trust_file(self) -> Path:
         """What clients pin."""
         return self.folder / "trust.json"
+
+    @property
+    def log_key(self) -> VerifierKey:
+        """The log's key, as clients pin it."""
+        return parse_trust(self.trust_file.read_bytes().strip()).log
+
+    @property
+    def anchor(self) -> Anchor | None:
+        """The log's anchor, unless the settings do without."""
+        path = self.environment("app").get("VAULT_LOG_ANCHOR")
+        return Anchor(Path(path), self.log_key) if path else None
 
     def environment(self, process: str) -> dict[str, str]:
         """Return the settings of `app` or `worker`.
@@ -93,7 +106,12 @@ def set_up(
         "VAULT_SHORTKEYS_URL": shortkeys_url or f"sqlite:///{folder / 'shortkeys.sqlite'}",
         "VAULT_OPERATOR_PUBLIC_KEY": b64u(keyrings.operator_key),
     }
-    app = {"VAULT_APP_KEYRING": str(keyrings.app), "VAULT_ISSUER": issuer, "VAULT_LOG_ORIGIN": log_origin}
+    app = {
+        "VAULT_APP_KEYRING": str(keyrings.app),
+        "VAULT_ISSUER": issuer,
+        "VAULT_LOG_ORIGIN": log_origin,
+        "VAULT_LOG_ANCHOR": str(folder / "log.anchor"),
+    }
     _write_once(folder / "app.env", {**shared, **app})
     _write_once(folder / "worker.env", {**shared, "VAULT_WORKER_KEYRING": str(keyrings.worker)})
     log_key = VerifierKey(log_origin, LocalKeyring(keyrings.app).public_key(APP[KeyName.LOG]))

@@ -20,10 +20,12 @@ from sqlalchemy import literal, select
 from vault.db import Database
 from vault.proof.checkpoint import Checkpoint
 from vault.proof.note import VerifierKey
+from vault.tlog import log as tlog
+from vault.tlog.anchor import Anchor
 from vault.tlog.errors import LogBusy, LogDamaged
 from vault.tlog.log import PendingId
 from vault.tlog.models import log_entry
-from vault.tlog.tree import grow, verify_tree
+from vault.tlog.tree import grow, require_later, verify_tree
 
 WINDOW_S = 0.005
 IDLE_POLL_S = 0.025  # events of other processes announce themselves by nothing but their rows
@@ -44,12 +46,16 @@ class Sequencer:
         database: Where events and tree lie.
         log: The log's public key; its name is the origin of the checkpoints.
         sign: Ed25519 under the log's key, held by the KMS.
+        anchor: A file outside the database that keeps the newest checkpoint; None to do without.
     """
 
-    def __init__(self, database: Database, log: VerifierKey, sign: Callable[[bytes], bytes]) -> None:
+    def __init__(
+        self, database: Database, log: VerifierKey, sign: Callable[[bytes], bytes], anchor: Path | None = None
+    ) -> None:
         self._database = database
         self._key = log
         self._sign = sign
+        self._anchor = Anchor(anchor, log) if anchor else None
         self._thread = threading.Thread(target=self._run, name="sequencer", daemon=True)
         self._wake = threading.Event()
         self._stopped = threading.Event()
@@ -63,11 +69,15 @@ class Sequencer:
         """Compare the whole tree with its signed head, then begin to sequence.
 
         Raises:
-            LogDamaged: They differ. The app must not serve: whatever it signed would confirm the damage.
+            LogDamaged: They differ, or the log has not reached its anchor. The app must not serve: whatever it
+                signed would confirm the damage.
             InvalidProof: `sign` does not use the log's key.
         """
+        anchored = self._anchor.read() if self._anchor else None
         with self._database.snapshot() as session:
             self._seen = verify_tree(session, self._key)
+            if anchored is not None:
+                require_later(session, self._seen, anchored)
         self._sequence(sure=True)
         self._thread.start()
 
@@ -143,7 +153,10 @@ class Sequencer:
                     return {}
         with self._database.transaction() as session:
             seen, places = grow(session, self._key, self._sign, self._seen)
+            note = tlog.checkpoint(session)
         self._seen = seen
+        if self._anchor:
+            self._anchor.write(note)
         return places
 
     def _sequenced_elsewhere(self, waiting: set[PendingId]) -> dict[PendingId, int]:

@@ -87,7 +87,7 @@ def grow(
         connection.execute(_LOCK, {"lock_id": _LOCK_ID})
     head = read_head(session, log) or _begin(session, log, sign)
     if seen is not None:
-        _require_later(session, head, seen)
+        require_later(session, head.checkpoint, seen)
     rows = sorted(connection.execute(_NUMBER, {"tree_size": head.edge.size}), key=lambda row: row.leaf_index)
     if not rows:
         return head.checkpoint, {}
@@ -140,6 +140,28 @@ def verify_tree(session: Session, log: VerifierKey) -> Checkpoint | None:
     return head.checkpoint if head else None
 
 
+def require_later(session: Session, head: Checkpoint | None, seen: Checkpoint) -> None:
+    """Demand that the log in the database is one that grew from what was seen.
+
+    Args:
+        session: A transaction or snapshot.
+        head: The newest checkpoint in the database; None in a log never started.
+        seen: A checkpoint that this process, or the anchor, keeps.
+
+    Raises:
+        LogDamaged: It is older, or another log.
+    """
+    if head == seen:
+        return
+    size = head.size if head else 0
+    if size < seen.size or range_root(0, seen.size, hashes_at(session, size)) != seen.root:
+        raise LogDamaged(
+            f"The database holds an older or another log than the one of {seen.size} leaves that was signed here. "
+            "Stop the service and bring the newest database back; only if it is lost for good, restore the newest "
+            "backup with `twinvault operator restore --replace`."
+        )
+
+
 def _rebuild(leaves: Iterator[bytes], stored_tiles: Iterator[Row[Any]]) -> Edge:
     """Return the edge that the leaves make, demanding that the full tiles are exactly theirs."""
     below, level, size = leaves, 0, 0
@@ -170,13 +192,6 @@ def _begin(session: Session, log: VerifierKey, sign: Callable[[bytes], bytes]) -
     note = sign_note(checkpoint.text, log, sign)
     session.connection().execute(_ADD_HEAD, {"id": 1, "size": 0, "edge": b"", "checkpoint": note})
     return Head(Edge(), checkpoint)
-
-
-def _require_later(session: Session, head: Head, seen: Checkpoint) -> None:
-    if head.checkpoint == seen:
-        return
-    if head.edge.size < seen.size or range_root(0, seen.size, hashes_at(session, head.edge.size)) != seen.root:
-        raise LogDamaged("The database holds an older or another log than the one this process signed or saw.")
 
 
 def _add_full_tiles(session: Session, old_size: int, new_size: int) -> None:
