@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import grimp
 import pytest
 
+from tests.attacks.unguard import load
 from vault.errors import VaultError
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,12 @@ def test_every_error_has_its_own_slug_title_and_status() -> None:
 
 def test_import_contracts_hold() -> None:
     run = subprocess.run(
-        [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache"],
+        [
+            sys.executable,
+            "-c",
+            "from importlinter.cli import lint_imports_command; lint_imports_command()",
+            "--no-cache",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -78,12 +83,20 @@ def test_import_contracts_hold() -> None:
 
 
 def test_guards_name_existing_text_and_tests() -> None:
-    guards = tomllib.loads((ROOT / "tests/attacks/guards.toml").read_text())["guard"]
+    guards = load()
     assert guards
     for guard in guards:
-        assert (ROOT / guard["file"]).read_text().count(guard["find"]) == 1, guard["name"]
-        assert (ROOT / guard["test"].split("::")[0]).is_file(), guard["name"]
-    assert len({guard["name"] for guard in guards}) == len(guards)
+        assert (ROOT / guard.file).read_text().count(guard.find) == 1, guard.name
+        assert guard.put != guard.find, guard.name
+        path, name = guard.test.split("::")[:2]
+        assert f"def {name.partition('[')[0]}(" in (ROOT / path).read_text(), guard.name
+        if guard.file.endswith(".py"):  # one that no longer parses would fail any test
+            ast.parse((ROOT / guard.file).read_text().replace(guard.find, guard.put))
+    assert len({guard.name for guard in guards}) == len(guards)
+
+
+def test_every_invariant_has_a_guard() -> None:
+    assert {guard.invariant for guard in load()} == set(range(1, 11))
 
 
 @pytest.mark.parametrize("word", ["TO" + "DO", "FIX" + "ME", "NotImplemented" + "Error"])

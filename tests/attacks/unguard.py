@@ -1,24 +1,38 @@
 """Remove each guard in a copy of the tree and demand that its test then fails.
 
-A test that passes without the line it is meant to watch watches nothing.
+A test that passes without the line it is meant to watch watches nothing, and neither does one that
+fails anyway: all tests are run once with every guard in place first.
 """
 
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import os
+import queue
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-GUARDS = Path(__file__).with_name("guards.toml")
-_SKIP = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "node_modules", "dist")
+_HERE = Path(__file__).parent
+_WORKERS = 2
+_TEST_S = 120
+_ALL_TESTS_S = 900
+_SKIP = shutil.ignore_patterns(
+    ".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "node_modules", "dist", "*-site"
+)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+::[^\s\[]+(?:\[.*?\])?)(?: - .*)?$", re.MULTILINE)
+_mtimes = count(1)  # bytecode is told apart by size and whole second, so every version gets its own
 
 
 @dataclass(frozen=True)
@@ -34,51 +48,119 @@ class Guard:
 
 
 def load() -> list[Guard]:
-    """Return every guard listed in guards.toml."""
-    return [Guard(**entry) for entry in tomllib.loads(GUARDS.read_text())["guard"]]
+    """Return every guard listed in guards.toml and, while a change is being written, in guards.d."""
+    files = [path for path in (_HERE / "guards.toml", *sorted(_HERE.glob("guards.d/*.toml"))) if path.is_file()]
+    return [Guard(**entry) for path in files for entry in tomllib.loads(path.read_text())["guard"]]
 
 
-def complaint(guard: Guard) -> str | None:
+def failing(guards: list[Guard], tree: Path) -> set[str]:
+    """Return the ids of tests that fail although every guard is in place.
+
+    Raises:
+        RuntimeError: pytest itself could not run them.
+    """
+    status, output = _pytest(tree, "-rfE", *sorted({guard.test for guard in guards}), limit_s=_ALL_TESTS_S)
+    if status not in {0, 1}:
+        raise RuntimeError(f"the tests cannot be run:\n{output[-2000:]}")
+    return set(_FAILED.findall(output))
+
+
+def complaint(guard: Guard, tree: Path) -> str | None:
     """Say why a guard is not shown to matter, or return None when its test bites.
 
     Args:
-        guard: The entry to try, in a copy of the tree of its own.
+        guard: The entry to try.
+        tree: A copy of the tree that nothing else uses meanwhile; it is left as it was.
     """
-    with tempfile.TemporaryDirectory(prefix="unguard-") as folder:
-        tree = Path(folder) / "tree"
-        shutil.copytree(ROOT, tree, ignore=_SKIP, symlinks=True)
-        target = tree / guard.file
-        if not target.is_file() or target.read_text().count(guard.find) != 1:
+    with _removed(guard, tree) as done:
+        if not done:
             return "its `find` text does not occur exactly once"
-        target.write_text(target.read_text().replace(guard.find, guard.put))
-        environment = {
-            **os.environ,
-            "PYTHONPATH": f"{tree}{os.pathsep}{tree / 'clients/python'}",
-            "TWINVAULT_SHARED": os.environ.get("TWINVAULT_SHARED", str((ROOT / ".." / "shared").resolve())),
-        }
-        run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", guard.test],
-            cwd=tree, env=environment, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
-        if run.returncode == 1 and " failed" in run.stdout:
-            return None
-        last = (run.stdout + run.stderr).strip().splitlines()[-1:]
-        return f"its test did not fail (pytest exit {run.returncode}: {' '.join(last)})"
+        try:
+            status, output = _pytest(tree, "-x", guard.test, limit_s=_TEST_S)
+        except subprocess.TimeoutExpired:
+            return f"its test neither failed nor passed in {_TEST_S} s"
+    if status == 1 and re.search(r"\d+ failed", output):
+        return None
+    return f"its test did not fail (pytest exit {status}: {' '.join(output.strip().splitlines()[-1:])})"
+
+
+@contextmanager
+def _removed(guard: Guard, tree: Path) -> Iterator[bool]:
+    target = tree / guard.file
+    original = target.read_text() if target.is_file() else ""
+    if original.count(guard.find) != 1:
+        yield False
+        return
+    try:
+        _write(target, original.replace(guard.find, guard.put))
+        yield True
+    finally:
+        _write(target, original)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+    stamp = next(_mtimes)
+    os.utime(path, (stamp, stamp))
+
+
+def _pytest(tree: Path, *args: str, limit_s: float) -> tuple[int, str]:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{tree}{os.pathsep}{tree / 'clients/python'}",
+        "TWINVAULT_SHARED": os.environ.get("TWINVAULT_SHARED", str((ROOT / ".." / "shared").resolve())),
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider", *args]
+    with subprocess.Popen(
+        command, cwd=tree, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    ) as run:  # fmt: skip
+        try:
+            output, _ = run.communicate(timeout=limit_s)
+        except BaseException:
+            os.killpg(run.pid, signal.SIGKILL)  # what the test started must not outlive it
+            raise
+    return run.returncode, output
 
 
 def main() -> int:
-    """Try all guards, two at a time, and report."""
+    """Try all guards, as many at a time as there are copies, and report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="only guards whose name contains one of these")
+    parser.add_argument("names", nargs="*", help="only guards whose name, file or test contains one of these")
     wanted = parser.parse_args().names
-    guards = [guard for guard in load() if not wanted or any(word in guard.name for word in wanted)]
-    failures = 0
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        for guard, found in zip(guards, pool.map(complaint, guards), strict=True):
-            print(f"{'ok  ' if found is None else 'FAIL'} [{guard.invariant}] {guard.name}" + (f": {found}" if found else ""), flush=True)  # noqa: E501, T201
-            failures += found is not None
+    guards = [g for g in load() if not wanted or any(word in f"{g.name} {g.file} {g.test}" for word in wanted)]
+    if not guards:
+        print("no guard of that name")  # noqa: T201
+        return 1
+    with tempfile.TemporaryDirectory(prefix="unguard-") as folder, ThreadPoolExecutor(_WORKERS) as pool:
+        trees: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        copies = [Path(folder) / str(number) for number in range(_WORKERS)]
+        for copy in copies:
+            shutil.copytree(ROOT, copy, ignore=_SKIP, symlinks=True)
+            trees.put(copy)
+        halves = [[g for g in guards if sum(g.test.split("::")[0].encode()) % _WORKERS == n] for n in range(_WORKERS)]
+        broken: set[str] = set()
+        for found in pool.map(lambda half: failing(*half) if half[0] else set(), zip(halves, copies, strict=True)):
+            broken |= found
+
+        def attempt(guard: Guard) -> str | None:
+            if any(test == guard.test or test.startswith(f"{guard.test}[") for test in broken):
+                return "its test fails with the guard in place"
+            tree = trees.get()
+            try:
+                return complaint(guard, tree)
+            finally:
+                trees.put(tree)
+
+        failures = 0
+        for guard, found_complaint in zip(guards, pool.map(attempt, guards), strict=True):
+            failures += found_complaint is not None
+            verdict = f"FAIL [{guard.invariant}] {guard.name}: {found_complaint}" if found_complaint else (
+                f"ok   [{guard.invariant}] {guard.name}"
+            )  # fmt: skip
+            print(verdict, flush=True)  # noqa: T201
     print(f"{len(guards) - failures} passed, {failures} failed")  # noqa: T201
-    return 1 if failures or not guards else 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
