@@ -1,0 +1,100 @@
+"""The auditor's client: verifies bundles offline against pinned keys, and remembers how far the log had grown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twinvault.api import Api, ClientError
+from twinvault.profile import Profile, RolledBack
+from twinvault.receipts import remember_checkpoint
+from vault.encoding import JsonObject
+from vault.proof.bundle import parse_bundle
+from vault.proof.checkpoint import verify_checkpoint
+from vault.proof.errors import InvalidProof
+from vault.proof.trust import TrustedRoot
+from vault.proof.verify import Report, verify_bundle
+from vault.seal.version import Remembered
+
+_KIND: JsonObject = {"kind": "auditor"}
+
+
+class UnreadableFile(ClientError):
+    """A file that cannot be opened."""
+
+    slug = "unreadable-file"
+    title = "File cannot be read"
+
+
+class Auditor:
+    """Verifies bundles; with a profile it also notices a log that was rewritten between two of them.
+
+    Args:
+        trust: The pinned keys.
+        profile: Remembers checkpoints; None to verify one file by itself.
+        api: The service, to be asked for proofs that the log only grew; None to stay offline.
+    """
+
+    def __init__(self, trust: TrustedRoot, profile: Profile | None = None, api: Api | None = None) -> None:
+        self._trust = trust
+        self._profile = profile
+        self._api = api
+
+    @classmethod
+    def create(cls, folder: Path, trust: TrustedRoot) -> Auditor:
+        """Pin a trust file in a new profile.
+
+        Raises:
+            BadProfile: The folder exists.
+        """
+        return cls(trust, Profile.create(folder, trust, _KIND))
+
+    @classmethod
+    def load(cls, folder: Path, api: Api | None = None) -> Auditor:
+        """Read an auditor's profile.
+
+        Raises:
+            BadProfile: There is none.
+        """
+        profile = Profile.load(folder)
+        return cls(profile.trust, profile, api)
+
+    def verify(self, path: Path) -> Report:
+        """Check everything that a bundle file shows; an answer's file and a month's are the same format.
+
+        Raises:
+            UnreadableFile: The file cannot be opened.
+            MalformedProof: It is not a bundle.
+            RolledBack: Its log contradicts one that this auditor has seen.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise UnreadableFile(f"The bundle {path} cannot be read: {error.strerror}.") from error
+        return self.verify_bytes(data)
+
+    def verify_bytes(self, unverified_data: bytes) -> Report:
+        """Check everything that a bundle shows.
+
+        Raises:
+            MalformedProof: It is not a bundle.
+            RolledBack: Its log contradicts one that this auditor has seen.
+        """
+        bundle = parse_bundle(unverified_data)
+        report = verify_bundle(bundle, self._trust)
+        if self._profile is not None and not report.failures:
+            self._remember(self._profile, bundle.checkpoint)
+        return report
+
+    def _remember(self, profile: Profile, note: str) -> None:
+        checkpoint = verify_checkpoint(note, self._trust.log, self._trust.origin)
+        seen = Remembered(checkpoint.size, checkpoint.root)
+        if self._api is not None:
+            try:
+                remember_checkpoint(self._api, profile, checkpoint)
+            except InvalidProof as error:
+                raise RolledBack("The log that this bundle shows does not continue the one seen before.") from error
+            return
+        last = profile.remembered("checkpoint")
+        # Offline nothing shows that another size is of the same log: what was proven last stays the measure.
+        if last is None or last.version == seen.version:
+            profile.remember("checkpoint", seen)

@@ -1,0 +1,55 @@
+"""The command line: `twinvault owner`, `company` and `auditor`, and the server's commands where they are installed.
+
+Results go to standard output (`--json` for programs), everything else to standard error.
+Exit codes: 0 done; 1 refused, or something does not verify; 2 wrong usage, or a part is not
+installed; 3 the service could not be reached.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import typer
+
+from twinvault.api import ApiError, Unreachable
+from twinvault.cli.auditor import auditor
+from twinvault.cli.company import company
+from twinvault.cli.owner import owner
+from twinvault.cli.server import add_server_commands
+from vault.errors import VaultError
+
+REFUSED: Final = 1
+UNREACHABLE: Final = 3
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A vault that gives your digital twin back to you.",
+    epilog="Exit codes: 0 done; 1 refused or does not verify; 2 wrong usage or not installed; 3 service not reachable.",
+)
+app.add_typer(owner, name="owner")
+app.add_typer(company, name="company")
+app.add_typer(auditor, name="auditor")
+add_server_commands(app)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command and exit; a refusal is one sentence on standard error, never a traceback."""
+    try:
+        app(None if argv is None else list(argv), prog_name="twinvault")
+    except Unreachable as error:
+        _say(error.detail)
+        sys.exit(UNREACHABLE)
+    except VaultError as error:
+        _say(error.detail, error.next_step if isinstance(error, ApiError) else "")
+        sys.exit(REFUSED)
+    except OSError as error:
+        _say(f"{error.filename or 'A file'}: {error.strerror or type(error).__name__}.")
+        sys.exit(REFUSED)
+
+
+def _say(*sentences: str) -> None:
+    print("twinvault:", *(sentence for sentence in sentences if sentence), file=sys.stderr)  # noqa: T201  (a CLI speaks)

@@ -1,0 +1,192 @@
+"""What the commands share: options, prompts, progress, output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+from zoneinfo import ZoneInfo
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from twinvault.api import ClientError
+from twinvault.profile import Profile, home, write_private
+from twinvault.receipts import VerifiedAnswer
+from vault.encoding import b64u
+from vault.errors import MalformedInput
+from vault.schema.category import Category, Purpose, parse_category, parse_purpose
+from vault.schema.question import Candidate, NextChoice, Question, Recommend
+from vault.schema.trace import Period, parse_period
+from vault.seal.errors import SealError
+from vault.seal.fields import parse_id
+from vault.seal.ids import ConsentId
+
+T = TypeVar("T")
+
+STDERR = Console(stderr=True)
+
+ProfileName = Annotated[str, typer.Option("--profile", help="Name of the local profile.", envvar="TWINVAULT_PROFILE")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+TrustFile = Annotated[Path, typer.Option("--trust", help="Trust file of the service: the keys to pin.")]
+PassphraseFile = Annotated[
+    Path | None, typer.Option("--passphrase-file", help="Read the passphrase from this file instead of asking.")
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask: the notice was read and is agreed to.")]
+Categories = Annotated[list[str], typer.Option("--category", help="Personal-data term; may be repeated.")]
+PurposeTerm = Annotated[str, typer.Option("--purpose", help="DPV purpose that the answer serves.")]
+TopN = Annotated[int, typer.Option("--top-n", help="How many codes to return.", min=1, max=20)]
+Candidates = Annotated[
+    list[str] | None,
+    typer.Option("--candidate", help="CODE or CODE=TEXT to choose from; may be repeated. Without: any known code."),
+]
+BundleFile = Annotated[Path | None, typer.Option("--bundle", help="Keep the answer's proof in this file.")]
+
+DEFAULT_PROFILE = "default"
+PURCHASE = "pd:Purchase"
+
+
+def folder_of(name: str) -> Path:
+    """Return the folder of a profile.
+
+    Raises:
+        ClientError: The name could lead elsewhere.
+    """
+    if not name or name.startswith(".") or "/" in name or "\\" in name:
+        raise ClientError("A profile's name is a plain word, such as `home`.")
+    return home() / name
+
+
+def load_profile(name: str) -> Profile:
+    """Return a profile by its name."""
+    return Profile.load(folder_of(name))
+
+
+def read_passphrase(file: Path | None, *, new: bool = False) -> str:
+    """Return the passphrase from a file or a hidden prompt, never from the command line.
+
+    Raises:
+        ClientError: It is empty, or nobody is there to ask.
+    """
+    if file is not None:
+        text = file.read_text("utf-8").rstrip("\r\n")
+    elif not sys.stdin.isatty():
+        raise ClientError("Nobody is at the keyboard to type the passphrase; give it with --passphrase-file.")
+    else:
+        text = str(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=new, err=True))
+    if not text:
+        raise ClientError("The passphrase is empty; choose a longer one.")
+    return text
+
+
+def agree(notice: str, *, yes: bool) -> None:
+    """Show a notice and ask for agreement.
+
+    Raises:
+        ClientError: It was not given, or nobody is there to ask.
+    """
+    STDERR.print(notice, markup=False, highlight=False)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ClientError("Nobody is at the keyboard to agree; read the notice above and repeat with --yes.")
+    if not typer.confirm("Do you agree?", err=True):
+        raise ClientError("Nothing was signed.")
+
+
+def emit(data: dict[str, Any], *, as_json: bool) -> None:
+    """Write a result: one JSON object, or a line per field."""
+    if as_json:
+        typer.echo(json.dumps(data, ensure_ascii=False))
+        return
+    for name, value in data.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            typer.echo(f"{name}:")
+            for item in value:
+                typer.echo("  " + "  ".join(f"{key}={_plain(part)}" for key, part in item.items()))
+        else:
+            typer.echo(f"{name}: {_plain(value)}")
+
+
+@contextmanager
+def progress(label: str, total: int | None = None) -> Iterator[Any]:
+    """Show a bar on standard error; yields what to call with each step's size."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=STDERR, transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda size: bar.advance(task, size)
+
+
+def parse_categories(texts: list[str]) -> list[Category]:
+    """Return categories of the closed set, or end with the usage status."""
+    return [_term(parse_category, text, "--category") for text in texts]
+
+
+def parse_purposes(texts: list[str]) -> list[Purpose]:
+    """Return purposes of the closed set, or end with the usage status."""
+    return [_term(parse_purpose, text, "--purpose") for text in texts]
+
+
+def parse_consent_id(text: str) -> ConsentId:
+    """Return a consent id, or end with the usage status."""
+    try:
+        return ConsentId(parse_id(text))
+    except SealError as error:
+        raise typer.BadParameter("A consent id has 22 letters, digits, - or _; `consents` lists them.") from error
+
+
+def parse_month(text: str, option: str) -> Period:
+    """Return a month, or end with the usage status."""
+    return _term(parse_period, text, option)
+
+
+def parse_zone(text: str) -> ZoneInfo:
+    """Return a time zone, or end with the usage status."""
+    try:
+        return ZoneInfo(text)
+    except (KeyError, ValueError, OSError) as error:
+        raise typer.BadParameter("A time zone is an IANA name, such as Europe/Berlin.") from error
+
+
+def question_of(category: str, purpose: str, top_n: int, candidates: list[str] | None) -> Question:
+    """Return the question that the options describe."""
+    about = _term(parse_category, category, "--category")
+    why = _term(parse_purpose, purpose, "--purpose")
+    if not candidates:
+        return NextChoice(about, why, top_n)
+    parts = [text.partition("=") for text in candidates]
+    return Recommend(about, why, tuple(Candidate(code, text) for code, _, text in parts), min(top_n, len(parts)))
+
+
+def _term(parse: Callable[[str], T], text: str, option: str) -> T:
+    try:
+        return parse(text)
+    except MalformedInput as error:
+        raise typer.BadParameter(error.detail, param_hint=option) from error
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={part}" for key, part in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+def answer_json(answered: VerifiedAnswer, bundle: Path | None) -> dict[str, Any]:
+    """Return a verified answer as output; keep its proof in a file if one is named."""
+    if bundle is not None:
+        write_private(bundle, answered.bundle)
+    answer = answered.answer
+    return {
+        "predictions": [{"code": item.code, "score_ppm": item.score_ppm} for item in answer.predictions],
+        "confidence": str(answer.confidence),
+        "abstained": answer.abstained,
+        "question_id": b64u(answer.question_id),
+        "verified": True,
+        "checked": answered.checked,
+    }

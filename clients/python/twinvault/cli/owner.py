@@ -1,0 +1,301 @@
+"""`twinvault owner`: your vault."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from twinvault.cli import common
+from twinvault.cli.common import (
+    DEFAULT_PROFILE,
+    PURCHASE,
+    AsJson,
+    BundleFile,
+    PassphraseFile,
+    ProfileName,
+    TrustFile,
+    Yes,
+)
+from twinvault.importers import Import, open_import
+from twinvault.owner import Owner
+from twinvault.profile import read_trust, write_private
+from twinvault.terms import OWN_PURPOSE
+from vault.encoding import b64u
+from vault.schema.terms import ConsentKind, Terms
+from vault.schema.trace import Trace, local_date
+from vault.seal.kit import dump_kit, parse_kit
+
+owner = typer.Typer(no_args_is_help=True, help="Your vault: seal traces, decide who may ask, see who asked what.")
+
+Zone = Annotated[str, typer.Option("--time-zone", help="IANA name; decides the local date of every trace, for good.")]
+KitFile = Annotated[Path | None, typer.Option("--kit", help="Recovery kit, as printed by `owner init`.")]
+
+
+@owner.command()
+def init(
+    *,
+    trust: TrustFile,
+    profile: ProfileName = DEFAULT_PROFILE,
+    time_zone: Zone = "UTC",
+    category: common.Categories = [PURCHASE],  # noqa: B006  (Typer copies its defaults)
+    passphrase_file: PassphraseFile = None,
+    kit_file: Annotated[
+        Path | None, typer.Option("--kit-file", help="Write the recovery kit here, not to the screen.")
+    ] = None,
+    twin: Annotated[bool, typer.Option("--twin/--no-twin", help="Give the self consent that keeps your twin.")] = True,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Begin a vault; prints the recovery kit once: keep it on paper."""
+    categories = common.parse_categories(category)
+    common.parse_zone(time_zone)
+    passphrase = common.read_passphrase(passphrase_file, new=True)
+    made, kit = Owner.init(
+        common.folder_of(profile), read_trust(trust), passphrase=passphrase, categories=categories, time_zone=time_zone
+    )
+    text = dump_kit(kit)
+    if kit_file is not None:
+        write_private(kit_file, text.encode())
+    elif not as_json:
+        typer.echo(text)
+    result: dict[str, Any] = {"vault": b64u(made.vault), "profile": str(made.profile.folder)}
+    if kit_file is None and as_json:
+        result["kit"] = text
+    if twin:
+        terms = made.terms_for(ConsentKind.SELF, categories)
+        common.agree(made.notice(terms), yes=yes)
+        result["consent"] = b64u(made.give(terms).version.consent_id)
+    common.emit(result, as_json=as_json)
+
+
+@owner.command()
+def unlock(
+    *,
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    kit: KitFile = None,
+    trust: Annotated[Path | None, typer.Option("--trust", help="With --kit: bring the vault to this machine.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that the vault opens; with --kit and --trust, bring it to this machine from the recovery kit."""
+    if kit is not None and trust is not None:
+        found = Owner.recover(common.folder_of(profile), read_trust(trust), parse_kit(kit.read_text("utf-8")))
+    else:
+        found = _unlock(profile, passphrase_file, kit)
+    common.emit({"vault": b64u(found.vault), "profile": str(found.profile.folder)}, as_json=as_json)
+
+
+@owner.command("import")
+def import_file(
+    file: Annotated[Path, typer.Argument(help="What to import; its format is found out.")],
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what the file holds; needs no vault.")] = False,
+    time_zone: Annotated[
+        str, typer.Option("--time-zone", help="Where times without a zone were taken; dry runs only.")
+    ] = "UTC",
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Seal a file's traces into the vault."""
+    found = None if dry_run else _unlock(profile, passphrase_file)
+    zone = common.parse_zone(time_zone if found is None else found.profile.text("time_zone"))
+    reading = open_import(file, zone)
+    counted = _Counted(reading)
+    with common.progress("Reading" if found is None else "Sealing") as step:
+        if found is None:
+            for _ in counted.traces():
+                step(1)
+            sent: dict[str, Any] = {}
+        else:
+            flushed = found.import_traces(counted.traces(), step)
+            sent = {"sent": flushed.sent, "waiting": flushed.waiting}
+    common.emit({**counted.report(zone), **sent}, as_json=as_json)
+
+
+@owner.command()
+def status(
+    *, profile: ProfileName = DEFAULT_PROFILE, passphrase_file: PassphraseFile = None, as_json: AsJson = False
+) -> None:
+    """Say what the twin knows, what it cost, and what waits to be sent."""
+    found = _unlock(profile, passphrase_file)
+    live = sum(consent.live for consent in found.consents())
+    twin = found.twin()
+    common.emit({"live_consents": live, "waiting": found.device().waiting, "twin": twin}, as_json=as_json)
+
+
+@owner.command()
+def refresh(
+    *, profile: ProfileName = DEFAULT_PROFILE, passphrase_file: PassphraseFile = None, as_json: AsJson = False
+) -> None:
+    """Ask the worker to bring the twin up to date; this spends privacy budget."""
+    common.emit({"job": _unlock(profile, passphrase_file).refresh()}, as_json=as_json)
+
+
+@owner.command()
+def consents(
+    *, profile: ProfileName = DEFAULT_PROFILE, passphrase_file: PassphraseFile = None, as_json: AsJson = False
+) -> None:
+    """List every consent, ended ones included."""
+    found = [
+        {
+            "consent": b64u(item.id),
+            "kind": str(item.current.terms.kind),
+            "grantee": item.current.terms.grantee,
+            "event": str(item.current.event),
+            "live": item.live,
+            "categories": sorted(item.current.terms.categories),
+            "data_from": item.current.terms.data_from,
+            "data_to": item.current.terms.data_to,
+            "quota_left": item.quota_left,
+        }
+        for item in _unlock(profile, passphrase_file).consents()
+    ]
+    common.emit({"consents": found}, as_json=as_json)
+
+
+@owner.command()
+def give(
+    *,
+    kind: Annotated[
+        ConsentKind | None, typer.Option("--kind", help="`self` or `cohort`, where no company asked.")
+    ] = None,
+    request: Annotated[Path | None, typer.Option("--request", help="A company's consent request.")] = None,
+    category: Annotated[list[str] | None, typer.Option("--category", help="Only these categories.")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="First month of data, YYYY-MM.")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="Last month of data, YYYY-MM.")] = None,
+    quota: Annotated[int | None, typer.Option("--quota", help="Answers a month.", min=1)] = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give a consent: what a company asked for or less, your own twin, or the cohort's training."""
+    if (kind is None) is (request is None) or kind is ConsentKind.COMPANY:
+        raise typer.BadParameter("Give --request FILE for a company, or --kind self or --kind cohort.")
+    found = _unlock(profile, passphrase_file)
+    if request is not None:
+        asked = found.read_request(request.read_text("utf-8").strip())
+        terms = _narrowed(asked.request.terms, category, first, last, quota)
+        common.agree(found.notice(terms, asked.company), yes=yes)
+        changed = found.give_company(asked, terms)
+    else:
+        assert kind is not None
+        terms = found.terms_for(kind, common.parse_categories(category or [PURCHASE]))
+        terms = _narrowed(terms, None, first, last, quota)
+        common.agree(found.notice(terms), yes=yes)
+        changed = found.give(terms)
+    version = changed.version
+    common.emit({"consent": b64u(version.consent_id), "version": version.version}, as_json=as_json)
+
+
+@owner.command()
+def withdraw(
+    consent: Annotated[str, typer.Argument(help="The consent's id, from `owner consents`.")],
+    *,
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """End a consent; when this returns, its keys are gone and the log shows it."""
+    consent_id = common.parse_consent_id(consent)
+    changed = _unlock(profile, passphrase_file).withdraw(consent_id)
+    common.emit(
+        {"consent": consent, "version": changed.version.version, "new_keys_for": list(changed.new_epoch)},
+        as_json=as_json,
+    )
+
+
+@owner.command()
+def ask(
+    *,
+    category: Annotated[str, typer.Option("--category", help="About what.")] = PURCHASE,
+    purpose: common.PurposeTerm = OWN_PURPOSE,
+    top_n: common.TopN = 5,
+    candidate: common.Candidates = None,
+    bundle: BundleFile = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask your own twin."""
+    question = common.question_of(category, purpose, top_n, candidate)
+    answered = _unlock(profile, passphrase_file).ask(question)
+    common.emit(common.answer_json(answered, bundle), as_json=as_json)
+
+
+@owner.command()
+def history(
+    *,
+    after: Annotated[int, typer.Option("--after", help="Only later events.", min=0)] = 0,
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show who asked what and what was decided, with the rule."""
+    common.emit({"history": _unlock(profile, passphrase_file).history(after)}, as_json=as_json)
+
+
+class _Counted:
+    """Counts what an import yields while it passes through."""
+
+    def __init__(self, reading: Import) -> None:
+        self._reading = reading
+        self._count = 0
+        self._categories: Counter[str] = Counter()
+        self._first: Trace | None = None
+        self._last: Trace | None = None
+
+    def traces(self) -> Any:
+        for trace in self._reading:
+            self._count += 1
+            self._categories[trace.category] += 1
+            if self._first is None or trace.occurred_at < self._first.occurred_at:
+                self._first = trace
+            if self._last is None or trace.occurred_at > self._last.occurred_at:
+                self._last = trace
+            yield trace
+
+    def report(self, zone: Any) -> dict[str, Any]:
+        def day(trace: Trace | None) -> str | None:
+            found: date | None = None if trace is None else local_date(trace.occurred_at, zone)
+            return None if found is None else found.isoformat()
+
+        return {
+            "format": self._reading.format,
+            "rows_read": self._reading.rows_read,
+            "traces": self._count,
+            "rejected": self._reading.rejected,
+            "reasons": dict(self._reading.reasons),
+            "from": day(self._first),
+            "to": day(self._last),
+            "categories": dict(self._categories),
+        }
+
+
+def _unlock(profile: str, passphrase_file: Path | None, kit: Path | None = None) -> Owner:
+    loaded = common.load_profile(profile)
+    loaded.binary("device_secret", 16)  # another kind of profile is refused before anyone types a passphrase
+    if kit is not None:
+        return Owner.unlock(loaded, kit=parse_kit(kit.read_text("utf-8")))
+    return Owner.unlock(loaded, passphrase=common.read_passphrase(passphrase_file))
+
+
+def _narrowed(
+    terms: Terms, categories: list[str] | None, first: str | None, last: str | None, quota: int | None
+) -> Terms:
+    kept = terms.categories if categories is None else frozenset(common.parse_categories(categories))
+    return replace(
+        terms,
+        necessary=terms.necessary & kept,
+        optional=terms.optional & kept,
+        explicit_special=terms.explicit_special & kept,
+        data_from=terms.data_from if first is None else common.parse_month(first, "--from"),
+        data_to=terms.data_to if last is None else common.parse_month(last, "--to"),
+        quota_per_month=terms.quota_per_month if quota is None else quota,
+    )

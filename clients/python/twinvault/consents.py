@@ -1,0 +1,281 @@
+"""The owner's side of consents: versions signed by pairwise keys, the handovers they carry, and what the service keeps of them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import httpx
+
+from twinvault.api import Api, ClientError, field, json_of
+from twinvault.keys import sealing_key, signing_keys
+from twinvault.notice import notice_of
+from twinvault.profile import Profile
+from twinvault.receipts import remember_checkpoint, verify_changed
+from twinvault.rings import OwnRing, RingKeeper
+from twinvault.vaults import Keys
+from vault.clock import Clock, unix_s
+from vault.encoding import b64u, parse_b64u
+from vault.schema.category import Category, parse_category
+from vault.schema.consent import ConsentEvent, ConsentVersion, dump_consent, parse_consent, verify_successor
+from vault.schema.terms import ConsentKind, Terms
+from vault.seal.dsse import Envelope, PayloadType, parse_envelope, sign_record, unverified_record, verify_envelope
+from vault.seal.fields import parse_id
+from vault.seal.handover import Handover, KeyKind, seal_handover
+from vault.seal.handover import Terms as HandoverTerms
+from vault.seal.ids import ID_BYTES, ConsentId, sha256
+from vault.seal.statement import KeyName
+from vault.seal.subject import SubjectCertificate, sign_subject
+from vault.seal.version import Remembered
+
+HANDOVERS: Final[Mapping[ConsentKind, tuple[KeyKind, ...]]] = {
+    ConsentKind.SELF: (KeyKind.RAW, KeyKind.IMPRINT),
+    ConsentKind.COHORT: (KeyKind.RAW,),
+    # A company's consent never opens a trace.
+    ConsentKind.COMPANY: (KeyKind.IMPRINT,),
+}
+_HOLDER: Final = {KeyKind.RAW: KeyName.PROCESSOR, KeyKind.IMPRINT: KeyName.SERVING}
+
+
+class UnknownConsent(ClientError):
+    """No consent of that id, or none that is live."""
+
+    slug = "unknown-consent"
+    title = "No such consent"
+
+
+class NothingToGive(ClientError):
+    """A consent about categories and months of which the vault holds no keys."""
+
+    slug = "nothing-to-give"
+    title = "Nothing to hand over"
+
+
+class ForgedConsents(ClientError):
+    """A list of consents that does not hold what this owner signed."""
+
+    slug = "forged-consents"
+    title = "Consents do not hold"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnConsent:
+    """One consent of this vault, verified.
+
+    Args:
+        current: The version in force.
+        sha256: Digest of its envelope.
+        live: Whether anything may happen under it, as the service says.
+        quota_left: Answers left this month, as the service says.
+    """
+
+    current: ConsentVersion
+    sha256: bytes
+    live: bool
+    quota_left: int
+
+    @property
+    def id(self) -> ConsentId:
+        """The id of all its versions."""
+        return ConsentId(self.current.consent_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """An acknowledged and logged change.
+
+    Args:
+        version: What was signed and is now in force.
+        new_epoch: Categories whose keys the owner's client replaces now, because no consent covers them any more.
+    """
+
+    version: ConsentVersion
+    new_epoch: tuple[Category, ...]
+
+
+class ConsentKeeper:
+    """Reads, gives and changes one vault's consents.
+
+    Args:
+        api: The service.
+        auth: The owner's session.
+        profile: Pins the operator and remembers versions.
+        keys: The unlocked vault.
+        rings: Where the keys to hand over come from.
+        clock: Tells the time.
+    """
+
+    def __init__(
+        self, api: Api, auth: httpx.Auth, profile: Profile, keys: Keys, *, rings: RingKeeper, clock: Clock
+    ) -> None:
+        self._api = api
+        self._auth = auth
+        self._profile = profile
+        self._keys = keys
+        self._rings = rings
+        self._clock = clock
+        self._path = f"/v1/vaults/{b64u(keys.vault)}/consents"
+
+    def read(self) -> list[OwnConsent]:
+        """Return every consent, ended ones included.
+
+        Raises:
+            ForgedConsents: A version that this owner did not sign, a gap, or fewer than were seen before.
+        """
+        shown = field(self._api.get(self._path, auth=self._auth), "consents", list)
+        return [self._verify(item) for item in shown]
+
+    def get(self, consent_id: ConsentId) -> OwnConsent:
+        """Return one consent.
+
+        Raises:
+            UnknownConsent: This vault has none of that id.
+        """
+        for consent in self.read():
+            if consent.id == consent_id:
+                return consent
+        raise UnknownConsent("This vault has no consent of that id; `twinvault owner consents` lists them.")
+
+    def give(self, terms: Terms, notice: str, request: str = "") -> Changed:
+        """Give a new consent with the keys it needs.
+
+        Args:
+            terms: What is granted.
+            notice: The text that the person was shown.
+            request: What the company asked for, its compact JWS.
+
+        Raises:
+            NothingToGive: The vault has no keys of these categories and months.
+            SealError: The service shows keys that the pinned operator did not sign: nothing is sealed to them.
+            NoReceipt: The log does not show what was signed.
+        """
+        towards = self._keys.towards(terms.grantee)
+        before = [known for known in self.read() if known.current.terms.grantee == terms.grantee]
+        version = ConsentVersion(
+            consent_id=secrets.token_bytes(ID_BYTES),
+            version=1,
+            consent_seq=1 + max((known.current.consent_seq for known in before), default=0),
+            prev=b"",
+            event=ConsentEvent.GIVEN,
+            event_time=unix_s(self._clock.now()),
+            principal_key=towards.public_key,
+            terms=terms,
+            notice=notice_of(notice),
+            request_sha256=sha256(request.encode()) if request else b"",
+        )
+        whose = SubjectCertificate(self._keys.vault, towards.public_key, terms.grantee)
+        certificate = sign_subject(whose, self._keys.signer)
+        return self._send(self._path, version, {"certificate": b64u(certificate.encoded), "request": request})
+
+    def amend(self, consent: OwnConsent, event: ConsentEvent, terms: Terms, notice: str, request: str = "") -> Changed:
+        """Narrow or renew a consent; fresh handovers replace the old ones.
+
+        Raises:
+            As `give`.
+        """
+        version = self._next(consent, event)
+        version = replace(version, terms=terms, notice=notice_of(notice))
+        if request:
+            version = replace(version, request_sha256=sha256(request.encode()))
+        return self._send(f"{self._path}/{b64u(consent.id)}/versions", version, {"request": request})
+
+    def withdraw(self, consent: OwnConsent) -> Changed:
+        """End a consent; when this returns, the log shows it and the service's keys are gone.
+
+        Raises:
+            NoReceipt: The log does not show the withdrawal.
+        """
+        version = self._next(consent, ConsentEvent.WITHDRAWN)
+        return self._send(f"{self._path}/{b64u(consent.id)}/versions", version, {})
+
+    def handed_over(self, consent: OwnConsent) -> bool:
+        """Say whether this client handed the newest ring's keys over under this version of the consent."""
+        handed = self._profile.remembered(_handed(consent.id))
+        return handed is not None and handed.version == self._rings.read().ring.head.version
+
+    def _next(self, consent: OwnConsent, event: ConsentEvent) -> ConsentVersion:
+        current = consent.current
+        return replace(
+            current,
+            version=current.version + 1,
+            consent_seq=current.consent_seq + 1,
+            prev=consent.sha256,
+            event=event,
+            event_time=max(unix_s(self._clock.now()), current.event_time),
+        )
+
+    def _send(self, path: str, version: ConsentVersion, body: dict[str, Any]) -> Changed:
+        envelope = sign_record(PayloadType.CONSENT, dump_consent(version), self._keys.towards(version.terms.grantee))
+        body = {**body, "envelope": b64u(envelope.encoded)}
+        own = self._rings.read() if version.event.live else None
+        if own is not None:
+            body["handovers"] = [b64u(item.encoded) for item in self._handovers(version, own)]
+        answer = json_of(self._api.request("POST", path, auth=self._auth, json=body))
+        checkpoint = verify_changed(field(answer, "receipt", dict), self._profile.trust, version, envelope)
+        remember_checkpoint(self._api, self._profile, checkpoint)
+        self._profile.remember(f"consent/{b64u(version.consent_id)}", Remembered(version.version, envelope.digest))
+        if own is not None:
+            ring = Remembered(own.ring.head.version, own.head.digest)
+            self._profile.remember(_handed(ConsentId(version.consent_id)), ring)
+        return Changed(version, tuple(parse_category(str(c)) for c in field(answer, "new_epoch_needed", list)))
+
+    def _handovers(self, version: ConsentVersion, own: OwnRing) -> list[Handover]:
+        terms = version.terms
+        compartments = own.covered(terms.categories, terms.data_from, terms.data_to)
+        if not compartments:
+            raise NothingToGive("The vault has no keys of these categories and months; import traces first.")
+        return [self._handover(version, own, kind) for kind in HANDOVERS[terms.kind]]
+
+    def _handover(self, version: ConsentVersion, own: OwnRing, kind: KeyKind) -> Handover:
+        terms = version.terms
+        compartments = own.covered(terms.categories, terms.data_from, terms.data_to)
+        # Verified against the pinned operator before anything is sealed to it.
+        recipient = sealing_key(self._api, self._profile, _HOLDER[kind], self._clock)
+        handed = HandoverTerms(
+            vault=self._keys.vault,
+            consent=ConsentId(version.consent_id),
+            kind=kind,
+            compartments=tuple(sorted(compartments)),
+            to=recipient.key_hash,
+            not_before_s=terms.not_before,
+            not_after_s=terms.not_after,
+            ring_version=own.ring.head.version,
+        )
+        return seal_handover(handed, self._rings.keys(own, compartments, kind), recipient, self._keys.signer)
+
+    def _verify(self, shown: Any) -> OwnConsent:
+        previous: ConsentVersion | None = None
+        digest = b""
+        for item in field(shown, "versions", list):
+            envelope = parse_envelope(parse_b64u(field(item, "envelope")))
+            version = parse_consent(unverified_record(envelope))
+            self._verify_signed(version, envelope)
+            if previous is not None:
+                verify_successor(version, previous, digest)
+            elif version.version != 1:
+                raise ForgedConsents("The service withholds the first version of a consent.")
+            previous, digest = version, envelope.digest
+        if previous is None or previous.consent_id != parse_id(field(shown, "consent")):
+            raise ForgedConsents("The service shows a consent without its signed versions.")
+        self._profile.remember(f"consent/{b64u(previous.consent_id)}", Remembered(previous.version, digest))
+        live = field(shown, "live", bool) and previous.event.live
+        return OwnConsent(previous, digest, live, field(shown, "quota_left", int))
+
+    def _verify_signed(self, version: ConsentVersion, envelope: Envelope) -> None:
+        ours = self._keys.towards(version.terms.grantee).public_key
+        if version.principal_key != ours:
+            raise ForgedConsents("The service shows a consent that this owner never signed.")
+        if version.event.by_person:
+            verify_envelope(envelope, PayloadType.CONSENT, ours)
+            return
+        service = signing_keys(self._api, self._profile, KeyName.SERVICE, self._clock)
+        signer = next((key for key in service if sha256(key)[:ID_BYTES] == envelope.signatures[0][0]), None)
+        if signer is None:
+            raise ForgedConsents("A consent was ended by a key that the operator does not vouch for.")
+        verify_envelope(envelope, PayloadType.CONSENT, signer)
+
+
+def _handed(consent_id: ConsentId) -> str:
+    return f"handover/{b64u(consent_id)}"

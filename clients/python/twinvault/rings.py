@@ -1,0 +1,176 @@
+"""The owner's side of the ring: read it without believing the server, publish months, epochs and devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+
+from twinvault.api import Api, ApiError, field
+from twinvault.profile import Profile
+from twinvault.vaults import Keys, ring_body
+from vault.clock import Clock, unix_s
+from vault.encoding import b64u, parse_b64u
+from vault.schema.category import Category
+from vault.schema.trace import Period
+from vault.seal.derive import imprint_key
+from vault.seal.device import Device
+from vault.seal.dsse import Envelope, parse_envelope
+from vault.seal.errors import SealError
+from vault.seal.fields import parse_id
+from vault.seal.handover import KeyKind
+from vault.seal.ids import CompartmentId
+from vault.seal.ring import Compartment, Head, Ring, extend_page, open_seed, sign_head, sign_page, verify_ring
+from vault.seal.version import NO_PREV, Remembered
+
+_TRIES: Final = 3
+_CONFLICT: Final = "version-conflict"
+
+NewCompartments = Callable[[Ring], Mapping[Period, Iterable[Category]]]
+"""Decides from the ring in force which months get one more epoch of which categories."""
+
+
+@dataclass(frozen=True)
+class OwnRing:
+    """The verified ring with everything that publishing on top of it needs.
+
+    Args:
+        ring: Verified head and all pages.
+        head: Its envelope.
+        locked: The seeds under the root that the service still keeps.
+    """
+
+    ring: Ring
+    head: Envelope
+    locked: Mapping[CompartmentId, bytes]
+
+    def covered(self, categories: Iterable[Category], first: Period, last: Period) -> dict[CompartmentId, Compartment]:
+        """Return the compartments of these categories and months whose seed was not erased."""
+        wanted = set(categories)
+        return {
+            name: c
+            for name, c in self.ring.compartments.items()
+            if c.category in wanted and first <= c.period <= last and name in self.locked
+        }
+
+
+class RingKeeper:
+    """Reads and publishes one vault's ring.
+
+    Args:
+        api: The service.
+        auth: The owner's session.
+        profile: Remembers the highest version seen.
+        keys: The unlocked vault.
+        clock: Tells the time.
+    """
+
+    def __init__(self, api: Api, auth: httpx.Auth, profile: Profile, keys: Keys, clock: Clock) -> None:
+        self._api = api
+        self._auth = auth
+        self._profile = profile
+        self._keys = keys
+        self._clock = clock
+        self._path = f"/v1/vaults/{b64u(keys.vault)}/ring"
+
+    def read(self) -> OwnRing:
+        """Return the ring.
+
+        Raises:
+            SealError: Forged, rolled back, or a page that the head names is missing.
+        """
+        answer = self._api.get(self._path, auth=self._auth)
+        head = parse_envelope(parse_b64u(field(answer, "head")))
+        locked: dict[CompartmentId, bytes] = {}
+        pages = []
+        for item in field(answer, "pages", list):
+            pages.append(parse_envelope(parse_b64u(field(item, "page"))))
+            seeds = field(item, "locked", dict)
+            locked |= {CompartmentId(parse_id(name)): parse_b64u(seed) for name, seed in seeds.items()}
+        remembered = self._profile.remembered("ring")
+        ring = verify_ring(head, pages, self._keys.signer.public_key, self._keys.vault, remembered)
+        if ring.pages.keys() != ring.head.pages.keys():
+            raise SealError("The service withholds a page that the owner's ring head names.")
+        self._profile.remember("ring", Remembered(ring.head.version, head.digest))
+        return OwnRing(ring, head, locked)
+
+    def publish_months(self, categories: Iterable[Category], periods: Iterable[Period]) -> bool:
+        """Give each month a compartment of each category that has none; say whether anything was missing."""
+        wanted, months = sorted(set(categories)), sorted(set(periods))
+
+        def missing(ring: Ring) -> dict[Period, list[Category]]:
+            found = {
+                period: [c for c in wanted if period not in ring.pages or ring.pages[period].current(c) is None]
+                for period in months
+            }
+            return {period: absent for period, absent in found.items() if absent}
+
+        return self._publish(missing)
+
+    def next_epoch(self, categories: Iterable[Category], first: Period) -> bool:
+        """Replace the compartments of these categories from a month on: keys handed over open nothing new."""
+        wanted = sorted(set(categories))
+
+        def replaced(ring: Ring) -> dict[Period, list[Category]]:
+            found = {
+                period: [category for category in wanted if page.current(category) is not None]
+                for period, page in ring.pages.items()
+                if period >= first
+            }
+            return {period: closed for period, closed in found.items() if closed}
+
+        return self._publish(replaced)
+
+    def enrol(self, device: Device) -> None:
+        """List a device that may seal batches to this vault."""
+        self._publish(lambda _ring: {}, device)
+
+    def keys(
+        self, own: OwnRing, compartments: Mapping[CompartmentId, Compartment], kind: KeyKind
+    ) -> dict[CompartmentId, bytes]:
+        """Return what a handover of this kind holds for each compartment.
+
+        Raises:
+            SealError: A locked seed is not the one that the owner's ring names.
+        """
+        seeds = {
+            name: open_seed(self._keys.vault, c, self._keys.root, own.locked[name]) for name, c in compartments.items()
+        }
+        return seeds if kind is KeyKind.RAW else {name: imprint_key(seed) for name, seed in seeds.items()}
+
+    def _publish(self, changes: NewCompartments, device: Device | None = None) -> bool:
+        for left in reversed(range(_TRIES)):
+            own = self.read()
+            new = changes(own.ring)
+            if not new and (device is None or device.id in own.ring.head.devices):
+                return False
+            head, pages = self._sign(own, new, device)
+            try:
+                self._api.request("PUT", self._path, auth=self._auth, json=ring_body(head, pages))
+            except ApiError as refusal:
+                if refusal.slug != _CONFLICT or not left:
+                    raise
+                continue
+            self._profile.remember("ring", Remembered(own.ring.head.version + 1, head.digest))
+            return True
+        raise AssertionError("the last try returns or raises")
+
+    def _sign(
+        self, own: OwnRing, new: Mapping[Period, Iterable[Category]], device: Device | None
+    ) -> tuple[Envelope, list[tuple[Envelope, Mapping[CompartmentId, bytes]]]]:
+        old, keys = own.ring.head, self._keys
+        named = dict(old.pages)
+        pages: list[tuple[Envelope, Mapping[CompartmentId, bytes]]] = []
+        for period, categories in new.items():
+            page, locked = extend_page(
+                own.ring.pages.get(period), old.pages.get(period, NO_PREV),
+                vault=keys.vault, period=period, categories=categories, root=keys.root,
+            )  # fmt: skip
+            envelope = sign_page(page, keys.signer)
+            pages.append((envelope, locked))
+            named[period] = envelope.digest
+        devices = dict(old.devices) if device is None else {**old.devices, device.id: device}
+        head = Head(keys.vault, old.version + 1, own.head.digest, unix_s(self._clock.now()), named, devices)
+        return sign_head(head, keys.signer), pages

@@ -1,0 +1,138 @@
+"""What an owner's own consents say, and reading what a company asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from twinvault.api import Api, ClientError, field
+from twinvault.jws import company_id_of, unverified_claims, verify_jws
+from vault.schema.category import Category, Purpose
+from vault.schema.consent import ConsentRequest, parse_consent_request
+from vault.schema.question import QuestionKind
+from vault.schema.terms import COHORT_GRANTEE, SELF_GRANTEE, ConsentKind, Handling, Terms
+from vault.schema.trace import Period
+
+REQUEST_TYPE: Final = "twinvault-consent-request+jwt"
+RECORD_TYPE: Final = "twinvault-company+jwt"
+OWN_PURPOSE: Final = Purpose("dpv:RequestedServiceProvision")
+COHORT_PURPOSE: Final = Purpose("dpv:ResearchAndDevelopment")
+YEAR_S: Final = 365 * 86_400
+_OWN_QUOTA: Final = 10_000
+
+
+class BadRequest(ClientError):
+    """A consent request that no known company signed, or that asks for another company."""
+
+    slug = "bad-consent-request"
+    title = "Consent request does not hold"
+
+
+@dataclass(frozen=True, slots=True)
+class AskedBy:
+    """A verified consent request.
+
+    Args:
+        request: What is asked for.
+        jws: Exactly as signed.
+        company: The company's name, from its own signed record.
+    """
+
+    request: ConsentRequest
+    jws: str
+    company: str
+
+
+def own_terms(
+    kind: ConsentKind,
+    issuer: str,
+    categories: Iterable[Category],
+    *,
+    data_from: Period,
+    data_to: Period,
+    not_before: int,
+    not_after: int,
+) -> Terms:
+    """Return the terms of a self or cohort consent.
+
+    Args:
+        kind: Self or cohort.
+        issuer: The service, named as controller.
+        categories: About what.
+        data_from: First month.
+        data_to: Last month; no key beyond it is handed over.
+        not_before: Unix seconds.
+        not_after: Unix seconds.
+    """
+    cohort = kind is ConsentKind.COHORT
+    handling = Handling(
+        controller=f"The operator of {issuer}",
+        jurisdiction="EU",
+        storage_locations=(issuer,),
+        retention_period="P1Y",
+        withdrawal_method="twinvault owner withdraw",
+        privacy_rights="twinvault owner history",
+    )
+    return Terms(
+        kind=kind,
+        grantee=COHORT_GRANTEE if cohort else SELF_GRANTEE,
+        purposes=frozenset({COHORT_PURPOSE if cohort else OWN_PURPOSE}),
+        questions=frozenset() if cohort else frozenset({QuestionKind.NEXT_CHOICE, QuestionKind.RECOMMEND}),
+        necessary=frozenset(categories),
+        optional=frozenset(),
+        data_from=data_from,
+        data_to=data_to,
+        not_before=not_before,
+        not_after=not_after,
+        quota_per_month=0 if cohort else _OWN_QUOTA,
+        explicit_special=frozenset(),
+        influence_opt_in=False,
+        agent_allowed=False,
+        post_mortem=frozenset(),
+        handling=handling,
+    )
+
+
+def verify_asked(api: Api, unverified_jws: str) -> AskedBy:
+    """Return what a company asks for, if its registered question key signed it.
+
+    The company's first key makes its id, so the service cannot put a key of its own in; for a
+    company that changed its keys, the service's word on the newest one counts.
+
+    Raises:
+        BadRequest: Another key signed it, or it names another grantee than its signer.
+        BadConsent: It is no consent request.
+        BadJws: Malformed.
+    """
+    claims = unverified_claims(unverified_jws.strip())
+    terms = claims.get("terms")
+    grantee = terms.get("grantee") if isinstance(terms, dict) else None
+    if not isinstance(grantee, str) or not grantee.replace("-", "").replace("_", "").isalnum():
+        raise BadRequest("The consent request names no company.")
+    company = api.get(f"/v1/companies/{grantee}")
+    name = verify_company(company, grantee)
+    request = parse_consent_request(
+        verify_jws(unverified_jws.strip(), field(company, "question_key", dict), REQUEST_TYPE)
+    )
+    if request.terms.kind is not ConsentKind.COMPANY:
+        raise BadRequest("A company can only ask for a company consent.")
+    return AskedBy(request, unverified_jws.strip(), name)
+
+
+def verify_company(company: Any, company_id: str) -> str:
+    """Return the company's name from the record that it signed itself.
+
+    Raises:
+        BadRequest: The record is another company's, or its keys are not the ones that make the id.
+        BadJws: The record is not signed as it must be.
+    """
+    record, key = field(company, "record"), field(company, "question_key", dict)
+    claims = unverified_claims(record)
+    if claims.get("version") == 1:
+        claims = verify_jws(record, key, RECORD_TYPE)
+        if company_id_of(key) != company_id:
+            raise BadRequest("The service shows a key for this company that does not make its id; do not trust it.")
+    if claims.get("company_id") != company_id:
+        raise BadRequest("The service shows another company's record.")
+    return str(claims.get("name"))

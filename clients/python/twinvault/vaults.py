@@ -1,0 +1,211 @@
+"""Beginning, unlocking and recovering a vault: from passphrase and device, or from the recovery kit, to its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from twinvault.api import Api, ApiError, ClientError, field
+from twinvault.profile import BadProfile, Profile
+from vault.clock import Clock, unix_s
+from vault.encoding import JsonObject, b64u, parse_b64u
+from vault.proof.trust import TrustedRoot
+from vault.schema.category import Category
+from vault.schema.trace import Period
+from vault.seal.account import OwnerSeeds, open_account, seal_account, verify_account
+from vault.seal.derive import pairwise_key
+from vault.seal.device import Device, DeviceRole
+from vault.seal.dsse import Envelope, parse_envelope
+from vault.seal.ids import CompartmentId, VaultId
+from vault.seal.kit import RecoveryKit, new_kit
+from vault.seal.person import Profile as Person
+from vault.seal.person import sign_genesis, verify_genesis, verify_succession
+from vault.seal.ring import Head, extend_page, sign_head, sign_page
+from vault.seal.signing import SigningKey, new_seed
+from vault.seal.slot import SlotKey, new_device_secret, open_slot, parse_slot, passphrase_key, recovery_key, seal_slot
+from vault.seal.version import NO_PREV, Remembered, refuse_rollback
+
+
+class WrongVault(ClientError):
+    """What lies under this passphrase or code is another vault than the profile's."""
+
+    slug = "wrong-vault"
+    title = "Another vault"
+
+
+@dataclass(frozen=True, repr=False)
+class Keys:
+    """An unlocked vault's secrets; they live in memory only.
+
+    Args:
+        vault: Whose.
+        root: Opens everything that the owner keeps, 32 bytes.
+        signer: The owner's signing key in force.
+        pairwise_seed: Makes the key towards each grantee.
+    """
+
+    vault: VaultId
+    root: bytes
+    signer: SigningKey
+    pairwise_seed: bytes
+
+    def towards(self, grantee: str) -> SigningKey:
+        """Return the key that signs consents to one grantee."""
+        return pairwise_key(self.pairwise_seed, grantee)
+
+
+def create_vault(
+    api: Api,
+    folder: Path,
+    trust: TrustedRoot,
+    *,
+    passphrase: str | None,
+    time_zone: str,
+    categories: Iterable[Category],
+    periods: Iterable[Period],
+    person: Person,
+    clock: Clock,
+) -> tuple[Profile, Keys, RecoveryKit]:
+    """Begin a vault on the service and its profile on this machine.
+
+    Args:
+        api: The service.
+        folder: Where the profile will lie.
+        trust: What to pin.
+        passphrase: Opens the vault on this machine; None for a vault that only the recovery kit opens.
+        time_zone: IANA name that decides the local date of every trace, for good.
+        categories: Get a compartment in each of the periods.
+        periods: The first months.
+        person: What policy must know about the owner.
+        clock: Tells the time.
+
+    Raises:
+        ApiError: The service refuses.
+        Unreachable: No answer; run it again, an empty vault left behind harms nobody.
+        BadProfile: The profile exists.
+    """
+    if folder.exists():
+        raise BadProfile(f"A profile lies in {folder} already; choose another name with --profile.")
+    kit = new_kit(new_device_secret())
+    seeds, root, device_seed = OwnerSeeds(new_seed(), new_seed()), new_seed(), new_seed()
+    signer, device = SigningKey(seeds.signing), Device(SigningKey(device_seed).public_key, DeviceRole.OWNER)
+    now_s = unix_s(clock.now())
+    next_key = SigningKey(kit.next_owner_seed).public_key
+    genesis = sign_genesis(signer, next_key, created_at=now_s, time_zone=time_zone, profile=person)
+    vault = verify_genesis(genesis).vault_id
+    slots = [seal_slot(root, key) for key in _slot_keys(passphrase, kit)]
+    pages: list[tuple[Envelope, Mapping[CompartmentId, bytes]]] = []
+    named: dict[Period, bytes] = {}
+    for period in periods:
+        page, locked = extend_page(None, NO_PREV, vault=vault, period=period, categories=categories, root=root)
+        envelope = sign_page(page, signer)
+        pages.append((envelope, locked))
+        named[period] = envelope.digest
+    head = sign_head(Head(vault, 1, NO_PREV, now_s, named, {device.id: device}), signer)
+    account = seal_account(seeds, root, vault=vault, version=1, prev=NO_PREV)
+    body = {
+        "genesis": b64u(genesis.encoded),
+        "account": b64u(account.encoded),
+        "slots": [{"locator_hash": b64u(slot.slot_id), "slot": b64u(slot.encoded)} for slot in slots],
+        "ring": ring_body(head, pages),
+    }
+    api.request("POST", "/v1/vaults", json=body)
+    record = _record(vault, signer.public_key, time_zone, kit.device_secret, device_seed)
+    profile = Profile.create(folder, trust, record)
+    profile.remember("ring", Remembered(1, head.digest))
+    profile.remember("account", Remembered(1, account.digest))
+    return profile, Keys(vault, root, signer, seeds.pairwise), kit
+
+
+def unlock_vault(api: Api, profile: Profile, key: SlotKey) -> Keys:
+    """Return the secrets of the profile's vault.
+
+    Args:
+        api: The service.
+        profile: Names the vault and remembers its newest account record.
+        key: From the passphrase and the profile's device secret, or from the recovery kit.
+
+    Raises:
+        ApiError: No slot lies under this passphrase or code (`not-stored`).
+        SealError: What the service returned is forged, older than before, or opens under other keys.
+        WrongVault: It is another vault.
+    """
+    found = _find(api, key, profile.remembered("account"))
+    if found.keys.vault != profile.binary("vault", 16):
+        raise WrongVault("This passphrase or recovery kit opens another vault than the profile's; check --profile.")
+    profile.remember("account", found.account)
+    return found.keys
+
+
+def recover_vault(api: Api, folder: Path, trust: TrustedRoot, kit: RecoveryKit) -> tuple[Profile, Keys]:
+    """Make a profile on this machine from the recovery kit; its device still has to be enrolled.
+
+    Raises:
+        ApiError: No slot lies under this code (`not-stored`).
+        SealError: What the service returned is forged.
+        BadProfile: The profile exists.
+    """
+    found = _find(api, recovery_key(kit.recovery_code), None)
+    record = _record(found.keys.vault, found.keys.signer.public_key, found.time_zone, kit.device_secret, new_seed())
+    profile = Profile.create(folder, trust, record)
+    profile.remember("account", found.account)
+    return profile, found.keys
+
+
+def ring_body(head: Envelope, pages: Iterable[tuple[Envelope, Mapping[CompartmentId, bytes]]]) -> dict[str, object]:
+    """Return a ring head and its changed pages as the service takes them."""
+    return {
+        "head": b64u(head.encoded),
+        "pages": [
+            {"page": b64u(page.encoded), "locked": {b64u(name): b64u(seed) for name, seed in locked.items()}}
+            for page, locked in pages
+        ],
+    }
+
+
+@dataclass(frozen=True, repr=False)
+class _Found:
+    keys: Keys
+    account: Remembered
+    time_zone: str
+
+
+def _find(api: Api, key: SlotKey, remembered: Remembered | None) -> _Found:
+    try:
+        answer = api.get(f"/v1/slots/{b64u(key.slot_id)}")
+    except ApiError as refusal:
+        if refusal.slug == "not-stored":
+            refusal.next_step = "Check the passphrase or recovery kit, and that this is the profile of that vault."
+        raise
+    envelope = parse_envelope(parse_b64u(field(answer, "genesis")))
+    genesis = verify_genesis(envelope)
+    owner_key, next_hash, prev = genesis.owner_key, genesis.next_owner_key_hash, envelope.digest
+    for item in field(answer, "successions", list):
+        record = parse_envelope(parse_b64u(item))
+        new = verify_succession(record, vault_id=genesis.vault_id, prev=prev, next_owner_key_hash=next_hash)
+        owner_key, next_hash, prev = new.owner_key, new.next_owner_key_hash, record.digest
+    root = open_slot(parse_slot(parse_b64u(field(answer, "slot"))), key)
+    sealed = parse_envelope(parse_b64u(field(answer, "account")))
+    account = verify_account(sealed, owner_key, genesis.vault_id)
+    if remembered is not None:
+        refuse_rollback(sealed, account.version, account.prev, remembered)
+    seeds = open_account(account, root, owner_key)
+    keys = Keys(genesis.vault_id, root, SigningKey(seeds.signing), seeds.pairwise)
+    return _Found(keys, Remembered(account.version, sealed.digest), genesis.time_zone)
+
+
+def _slot_keys(passphrase: str | None, kit: RecoveryKit) -> list[SlotKey]:
+    keys = [recovery_key(kit.recovery_code)]
+    return keys if passphrase is None else [*keys, passphrase_key(passphrase, kit.device_secret)]
+
+
+def _record(vault: VaultId, owner_key: bytes, time_zone: str, device_secret: bytes, device_seed: bytes) -> JsonObject:
+    return {
+        "kind": "owner",
+        "vault": b64u(vault),
+        "owner_key": b64u(owner_key),
+        "time_zone": time_zone,
+        "device_secret": b64u(device_secret),
+        "device_seed": b64u(device_seed),
+    }
