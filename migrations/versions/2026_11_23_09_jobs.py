@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.String, nullable=False),
     )
     op.create_index("ix_jobs_state_run_at", "jobs", ["state", "run_at"])
+    op.create_index("ix_jobs_waiting_key", "jobs", ["waiting_key"])
     op.create_index(
         "uq_jobs_waiting_key",
         "jobs",

@@ -16,7 +16,7 @@ def _enqueue(database: Database, key: str) -> queue.JobId:
 
 def _claim(database: Database, now: datetime = NOW) -> queue.Job | None:
     with database.transaction() as session:
-        return queue.claim(session, now=now, lease_s=60)
+        return next(iter(queue.claim(session, now=now, lease_s=60)), None)
 
 
 def test_jobs_of_one_key_wait_once(database: Database) -> None:
@@ -83,3 +83,39 @@ def test_forgotten_jobs_never_start(database: Database) -> None:
     assert job is not None
     assert job.payload == {"vault": "b"}
     assert _claim(database) is None
+
+
+def test_many_jobs_of_one_kind_are_taken_at_once(database: Database) -> None:
+    for key in "abc":
+        _enqueue(database, key)
+    with database.transaction() as session:
+        queue.enqueue(session, "train", {}, waiting_key="train", now=NOW)
+    with database.transaction() as session:
+        assert [job.payload["vault"] for job in queue.claim(session, now=NOW, lease_s=60, at_most=2)] == ["a", "b"]
+    with database.transaction() as session:
+        assert [job.kind for job in queue.claim(session, now=NOW, lease_s=60, at_most=9)] == ["refresh"]
+    with database.transaction() as session:
+        assert [job.kind for job in queue.claim(session, now=NOW, lease_s=60, at_most=9)] == ["train"]
+
+
+def test_a_renewed_lease_is_not_taken_over(database: Database) -> None:
+    _enqueue(database, "a")
+    job = _claim(database)
+    assert job is not None
+    with database.transaction() as session:
+        queue.renew(session, [job], now=NOW + timedelta(seconds=50), lease_s=60)
+    assert _claim(database, NOW + timedelta(seconds=61)) is None
+    assert _claim(database, NOW + timedelta(seconds=111)) is not None
+
+
+def test_the_newest_job_of_a_key_tells_what_became_of_it(database: Database) -> None:
+    _enqueue(database, "a")
+    job = _claim(database)
+    assert job is not None
+    with database.transaction() as session:
+        queue.finish(session, job.id, "budget-exhausted")
+    with database.snapshot() as session:
+        found = queue.latest(session, "a")
+        assert queue.latest(session, "b") is None
+    assert found is not None
+    assert (found.state, found.reason, found.run_at) == (queue.JobState.DONE, "budget-exhausted", NOW)

@@ -23,7 +23,10 @@ from vault.schema.category import Category
 OTHER: Final = "other"
 ACTIVE_DAY: Final = "active-day"
 
-_FILES: Final = {"pd:Purchase": "retail-1.json"}
+_FILES: Final = {Category("pd:Purchase"): "retail-1.json"}
+
+MAPPED: Final = frozenset(_FILES)
+"""Categories for which a map is published."""
 
 
 class NoFeatureMap(VaultError):

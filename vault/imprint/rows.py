@@ -6,7 +6,7 @@ import hashlib
 import os
 import struct
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -97,10 +97,12 @@ def release_id(
     return hashlib.sha256(dump_json(record)).digest()
 
 
-def month_sum(feature_map: FeatureMap, period: Period, time_zone: ZoneInfo, traces: Iterable[Trace]) -> Integers:
-    """Return the exact, private sum of a month's day vectors; it never leaves the caller's memory.
+def objects_by_day(
+    feature_map: FeatureMap, period: Period, time_zone: ZoneInfo, traces: Iterable[Trace]
+) -> Mapping[date, set[str]]:
+    """Return what occurred on each local date of a month that has a trace.
 
-    Traces of other categories or of local dates outside the month add nothing, whatever batch they
+    Traces of other categories or of local dates outside the month are left out, whatever batch they
     came in: their day is charged elsewhere.
 
     Args:
@@ -108,17 +110,29 @@ def month_sum(feature_map: FeatureMap, period: Period, time_zone: ZoneInfo, trac
         period: The month.
         time_zone: The vault's fixed time zone.
         traces: The opened traces, in any order.
-
-    Returns:
-        int64[K]. All traces of one local date together move it by at most `feature_map.clip` in L2 norm.
     """
     days: defaultdict[date, set[str]] = defaultdict(set)
     for trace in traces:
         day = local_date(trace.occurred_at, time_zone)
         if trace.category == feature_map.category and period_of(day) == period:
             days[day].add(trace.object)
+    return days
+
+
+def month_sum(feature_map: FeatureMap, period: Period, time_zone: ZoneInfo, traces: Iterable[Trace]) -> Integers:
+    """Return the exact, private sum of a month's day vectors; it never leaves the caller's memory.
+
+    Args:
+        feature_map: Map of the category.
+        period: The month.
+        time_zone: The vault's fixed time zone.
+        traces: The opened traces, in any order; of others than `objects_by_day` keeps nothing is added.
+
+    Returns:
+        int64[K]. All traces of one local date together move it by at most `feature_map.clip` in L2 norm.
+    """
     total = np.zeros(feature_map.size, dtype=np.int64)
-    for objects in days.values():
+    for objects in objects_by_day(feature_map, period, time_zone, traces).values():
         total += feature_map.day_vector(objects)
     return total
 

@@ -18,7 +18,7 @@ from vault.ops import archive, doctor
 from vault.ops.site import Site, set_up
 from vault.parties import companies
 from vault.parties.companies import CompanyStatus
-from vault.twin.release import request_training
+from vault.twin.requests import request_training
 
 operator = typer.Typer(add_completion=False, no_args_is_help=True, help="Run and look after an installation.")
 companies_app = typer.Typer(no_args_is_help=True, help="Admit, list, suspend and reinstate companies.")

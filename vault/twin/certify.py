@@ -22,7 +22,7 @@ from vault.twin import reader as reading
 from vault.twin import train as training
 from vault.twin.audit import CANARIES, AuditResult, audit
 from vault.twin.reader import Backbone, Months, Reader
-from vault.twin.train import DELTA_INVERSE, PersonMonths, accounted_epsilon, train
+from vault.twin.train import DELTA_INVERSE, DESCENT, POPULARITY_CHARGE, PersonMonths, accounted_epsilon, train
 
 HELD_OUT_SHARE: Final = 0.2
 
@@ -32,6 +32,10 @@ _COUNTED: Final = 256
 _SENSITIVITY: Final = math.hypot(_UNIT, _UNIT, _COUNTED)
 _SIGMA: Final = 2_600
 _RANKS: Final = 10
+_CERTIFICATE_CHARGE: Final = Charge("certificate", People.HELD_OUT, int(_SIGMA / _SENSITIVITY * 1e6), 1_000_000, 1)
+
+CHARGES: Final = (POPULARITY_CHARGE, DESCENT.charge(), _CERTIFICATE_CHARGE)
+"""What every backbone costs, known before anyone is read: reserve it first."""
 
 
 def build_backbone(records: PersonMonths, feature_map: FeatureMap, trained_at: datetime) -> tuple[Backbone, Manifest]:
@@ -112,7 +116,7 @@ def measure(
         noise_sd_ppm=math.ceil(_SIGMA * _LARGEST / _UNIT / people * 1e6),
         held_out=round(people / 10) * 10,
     )
-    return certificate, Charge("certificate", People.HELD_OUT, int(_SIGMA / _SENSITIVITY * 1e6), 1_000_000, 1)
+    return certificate, _CERTIFICATE_CHARGE
 
 
 @torch.inference_mode()

@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from vault.errors import VaultError
-from vault.imprint.features import FeatureMap, feature_map
+from vault.imprint.features import MAPPED, FeatureMap, feature_map
 from vault.imprint.noise import Integers
 from vault.imprint.rows import month_sum, objects_by_day
 from vault.keys.compartment import compartment_opener
@@ -155,6 +155,8 @@ def serve(control: socket.socket) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children need no waiting for
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker decides when to stop
+    for category in MAPPED:
+        feature_map(category)  # read once here rather than in every child
     while True:
         _, received, _, _ = socket.recv_fds(control, 1, 1)
         if not received:

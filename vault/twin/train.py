@@ -42,6 +42,10 @@ _POPULARITY_SIGMA: Final = 2400
 _POPULARITY_SENSITIVITY: Final = float(np.hypot(_UNIT, _COUNTED))
 _PEOPLE_AT_ONCE: Final = 64
 
+POPULARITY_CHARGE: Final = Charge(
+    "popularity", People.TRAINED, int(_POPULARITY_SIGMA / _POPULARITY_SENSITIVITY * 1e6), 1_000_000, 1
+)
+
 
 class CohortTooSmall(VaultError):
     """Too few or too many people to train under the published delta."""
@@ -247,8 +251,7 @@ def release_popularity(records: PersonMonths, prior: Floats) -> tuple[Floats, fl
     seen, sd = noisy[:-1] * step, _POPULARITY_SIGMA * step
     trusted = np.square(seen.clip(min=0)) / (np.square(seen) + sd**2)
     popularity = trusted * seen + (1.0 - trusted) * np.minimum(prior, sd)
-    charge = Charge("popularity", People.TRAINED, int(_POPULARITY_SIGMA / _POPULARITY_SENSITIVITY * 1e6), 1_000_000, 1)
-    return popularity.clip(POPULARITY_FLOOR, 0.9).astype(np.float32), people, charge
+    return popularity.clip(POPULARITY_FLOOR, 0.9).astype(np.float32), people, POPULARITY_CHARGE
 
 
 def train(records: PersonMonths, feature_map: FeatureMap) -> tuple[Backbone, float, tuple[Charge, ...]]:

@@ -1,0 +1,130 @@
+"""Vaults with closed months of real sealed batches, and a worker that may open them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.consent_kit import World
+from tests.vault_kit import NOW, PURCHASE, publish
+from vault.db import Database
+from vault.imprint.features import feature_map
+from vault.imprint.rows import Row, parse_row
+from vault.ingest.accept import accept
+from vault.proof.decision import load_shipped_policy_set
+from vault.schema.consent import ConsentVersion
+from vault.schema.terms import ConsentKind
+from vault.schema.trace import Action, Period, Trace
+from vault.seal import row as sealed_rows
+from vault.seal.batch import parse_batch, seal_batch
+from vault.seal.derive import imprint_key
+from vault.seal.ids import ConsentId, new_id
+from vault.seal.ring import Compartment
+from vault.seal.signing import SigningKey, new_seed
+from vault.seal.upload import encode_upload, parse_upload
+from vault.twin import rows
+from vault.twin.children import Children
+from vault.twin.months import Worker
+from vault.twin.refresh import Outcome, refresh
+from vault.twin.requests import REFRESH_PURPOSE, TRAIN_PURPOSE
+
+RETAIL = feature_map(PURCHASE)
+SEPTEMBER, OCTOBER = Period("2026-09"), Period("2026-10")
+
+
+@dataclass
+class FixedClock:
+    """A clock that tests move."""
+
+    at: datetime = NOW
+
+    def now(self) -> datetime:
+        return self.at
+
+
+def purchase(code: str, day: int = 5, period: Period = OCTOBER) -> Trace:
+    at = datetime(int(period[:4]), int(period[5:]), day, 12, tzinfo=UTC)
+    return Trace(new_id().hex(), "till", at, PURCHASE, Action.BUY, code, "bread")
+
+
+@dataclass
+class TwinWorld(World):
+    """One owner with a closed September and October, and what a worker needs."""
+
+    clock: FixedClock = field(default_factory=FixedClock)
+    worker_key: SigningKey = field(default_factory=lambda: SigningKey(new_seed()))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.extend(SEPTEMBER, OCTOBER)
+
+    def extend(self, *periods: Period) -> None:
+        """Publish one more epoch for purchases in these months."""
+        pages = [self.owner.extend((PURCHASE,), period) for period in periods]
+        ids = {c.id for period in periods for c in [self.owner.compartment(PURCHASE, period)]}
+        locked = {name: self.owner.locked[name] for name in ids}
+        publish(self.database, self.shortkeys, self.owner, self.owner.sign(), pages, locked)
+
+    def worker(self, children: Children) -> Worker:
+        rules = load_shipped_policy_set()
+        return Worker(self.database, self.opener, self.worker_key, rules, children, self.clock)
+
+    def seal(self, traces: Sequence[Trace], compartment: Compartment | None = None) -> bytes:
+        """Seal one batch of October and move the chain on."""
+        compartment = compartment or self.owner.compartment(PURCHASE, OCTOBER)
+        source = self.source
+        sealed = seal_batch(traces, source.vault, compartment, source.key, source.heads.get(compartment.id))
+        source.heads[compartment.id] = parse_batch(sealed).head
+        return sealed
+
+    def upload(self, *sealed: bytes) -> None:
+        body = encode_upload(list(sealed), self.source.head_list())
+        with self.database.transaction() as session:
+            accept(session, self.source.caller, parse_upload(body), now=NOW)
+
+    def buy(self, *codes: str, period: Period = OCTOBER, day: int = 5) -> None:
+        """Seal and upload one batch of purchases of one day."""
+        traces = [purchase(code, day, period) for code in codes]
+        self.upload(self.seal(traces, self.owner.compartment(PURCHASE, period)))
+
+    def keep_twin(self, **changed: Any) -> ConsentVersion:
+        """Give the self consent."""
+        purposes = frozenset({REFRESH_PURPOSE})
+        window = {"data_from": SEPTEMBER, "purposes": purposes}
+        return self.give(ConsentKind.SELF, **window | changed)
+
+    def join_cohort(self) -> ConsentVersion:
+        """Give the cohort consent."""
+        return self.give(ConsentKind.COHORT, data_from=SEPTEMBER, purposes=frozenset({TRAIN_PURPOSE}))
+
+    def refresh(self, children: Children, version: ConsentVersion) -> Outcome:
+        return refresh(self.worker(children), {self.owner.vault: ConsentId(version.consent_id)})[self.owner.vault]
+
+    def stored(self, period: Period | None = None) -> list[rows.StoredRow]:
+        with self.database.snapshot() as session:
+            return rows.rows_for(session, self.owner.vault, PURCHASE, None if period is None else [period])
+
+    def read(self, stored: rows.StoredRow) -> Row:
+        """Open a row as the serving side does, with the imprint key."""
+        compartment = next(
+            c
+            for page, _ in self.owner.pages.values()
+            for c in page.compartments.values()
+            if c.id == stored.compartment_id
+        )
+        verified = sealed_rows.verify_row(sealed_rows.parse_row(stored.sealed), self.worker_key.public_key)
+        return parse_row(sealed_rows.open_row(verified, imprint_key(self.seed(compartment))))
+
+
+def another_vault(database: Database, shortkeys: Database, like: TwinWorld) -> TwinWorld:
+    """A second owner at the same service."""
+    return TwinWorld(
+        database,
+        shortkeys,
+        processor=like.processor,
+        serving=like.serving,
+        clock=like.clock,
+        worker_key=like.worker_key,
+    )

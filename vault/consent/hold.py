@@ -1,0 +1,44 @@
+"""Holding a consent still while the worker stores what it made under it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import bindparam, select
+from sqlmodel import Session
+
+from vault.clock import unix_s
+from vault.consent.events import Spendable
+from vault.consent.models import consent
+from vault.parties import people
+
+_HOLD: Final = (
+    select(consent.c.consent_id)
+    .where(
+        consent.c.consent_id == bindparam("consent_id"),
+        consent.c.live,
+        consent.c.version == bindparam("version"),
+        consent.c.not_before <= bindparam("now"),
+        consent.c.not_after > bindparam("now"),
+        people.not_frozen(consent.c.vault_id),
+    )
+    .with_for_update()
+)
+
+
+def hold(session: Session, permit: Spendable, now: datetime) -> bool:
+    """Lock a consent if it still allows what was decided; it stays so until the transaction ends.
+
+    Args:
+        session: An open writing transaction.
+        permit: What was decided.
+        now: The current time.
+
+    Returns:
+        Whether it is live, in the version that was decided on and inside its window, and the vault not frozen.
+
+    Guarantees: what commits with a true answer commits before any withdrawal or freeze of it is logged.
+    """
+    values = {"consent_id": permit.consent_id, "version": permit.version, "now": unix_s(now)}
+    return session.connection().execute(_HOLD, values).one_or_none() is not None

@@ -1,0 +1,270 @@
+"""Training on the cohort: reserve for every person, open, train, audit, certify, store. Only the worker does."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from sqlmodel import Session
+
+from vault.budget import ledger
+from vault.budget.accounting import ORDERS, PERSON_YEAR_CAP, Curve, from_renyi
+from vault.budget.charge import Charge as LedgerCharge
+from vault.budget.charge import person_year
+from vault.budget.ledger import Reservation
+from vault.consent import consents
+from vault.consent.hold import hold
+from vault.encoding import JsonObject, b64u, dump_json
+from vault.errors import VaultError
+from vault.imprint.features import MAPPED, FeatureMap, feature_map
+from vault.imprint.noise import Integers
+from vault.imprint.rows import Row, parse_row
+from vault.jobs.queue import JobId
+from vault.policy.permits import decide_train
+from vault.proof.certificate import CertificateInvalid, Charge, Manifest, People, rdp_curve, verify_certificate
+from vault.proof.errors import InvalidProof
+from vault.proof.leaf import LeafKind
+from vault.schema.terms import COHORT_GRANTEE
+from vault.schema.trace import Period
+from vault.seal import row as sealed_rows
+from vault.seal.derive import imprint_key
+from vault.seal.errors import SealError
+from vault.seal.ids import ConsentId, sha256
+from vault.tlog.log import append
+from vault.twin import release, rows
+from vault.twin.certify import CHARGES, build_backbone, code_digest
+from vault.twin.infer import month_number
+from vault.twin.months import Month, Opening, Worker, open_months, permitted, plan
+from vault.twin.opening import Wanted
+from vault.twin.reader import Backbone
+from vault.twin.requests import TRAIN_PURPOSE
+from vault.twin.rows import StoredRow
+from vault.twin.train import CohortTooSmall, PersonMonths
+
+_ROUNDS: Final = 5
+_PAGE: Final = 100
+
+
+class CohortUnsettled(VaultError):
+    """People kept withdrawing while a model was trained; nothing of them was kept."""
+
+    slug = "cohort-unsettled"
+    title = "Cohort changed while it was trained on"
+    status = 409
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One person under a live cohort consent: what may be opened, and the released rows of those months."""
+
+    opening: Opening
+    rows: Mapping[Month, Row]
+
+
+def train_cohort(worker: Worker, job: JobId) -> str:
+    """Train and certify a backbone for every category that has a feature map.
+
+    Args:
+        worker: The worker.
+        job: Names the charge: a job that is run again after a crash pays once, because a model that was
+            never stored was never seen.
+
+    Returns:
+        Slug of what was refused, or empty.
+
+    Raises:
+        BudgetExhausted: The year's cap does not allow another model.
+        CohortTooSmall: There is nobody to learn from.
+        CohortUnsettled: Too many members withdrew during training.
+
+    Guarantees: a model is stored only while every consent that it learned under is still live; a model
+        without a valid certificate is charged, logged and thrown away.
+    """
+    return next(filter(None, (_train(worker, job, feature_map(category)) for category in sorted(MAPPED))), "")
+
+
+def _train(worker: Worker, job: JobId, mapped: FeatureMap) -> str:
+    members = _members(worker, mapped)
+    if not members:
+        raise CohortTooSmall("Nobody with a released twin has a live cohort consent.")
+    charge = _charge(worker, job, mapped)
+    with worker.database.transaction() as session:
+        reservation = ledger.reserve(session, charge, PERSON_YEAR_CAP, at=worker.clock.now())
+    if reservation.state is not ledger.State.RESERVED:
+        return ""  # this job's model is stored already
+    for _ in range(_ROUNDS):
+        backbone, manifest = build_backbone(_records(worker, members, mapped), mapped, worker.clock.now())
+        with worker.database.transaction() as session:
+            left = [member for member in members if _still_allowed(session, worker, member)]
+            if len(left) == len(members):
+                return _settle(session, worker, reservation, (backbone, manifest))
+        # What was trained on someone who withdrew is thrown away unseen, so the charge covers the next round.
+        members = left
+    raise CohortUnsettled("Members kept withdrawing during training; train again later.")
+
+
+def _settle(session: Session, worker: Worker, reservation: Reservation, made: tuple[Backbone, Manifest]) -> str:
+    """Store a model whose certificate holds; log and charge the training either way."""
+    backbone, manifest = made
+    now, reason = worker.clock.now(), ""
+    try:
+        _verify_charged(manifest)
+        verify_certificate(manifest, now)
+    except InvalidProof as error:
+        reason = error.slug
+        ledger.abort(session, reservation, at=now)
+    else:
+        ledger.commit(session, reservation, at=now)
+        release.publish(session, backbone, manifest, worker.signer)
+    public: JsonObject = {
+        "map": b64u(manifest.map_sha256),
+        "code": b64u(manifest.code_sha256),
+        "cohort": manifest.cohort,
+        "epsilon_ppm": manifest.epsilon_ppm,
+        "delta_inverse": manifest.delta_inverse,
+        "charge": reservation.scope.key,
+        "release_id": b64u(reservation.release_id),
+        "outcome": reason or "released",
+        "period": f"{now:%Y-%m}",
+    }
+    append(session, LeafKind.TRAINING, public, {})
+    return reason
+
+
+def _verify_charged(manifest: Manifest) -> None:
+    if manifest.charges != CHARGES:
+        raise CertificateInvalid("The model cost something else than what was reserved for it.")
+
+
+def person_curve(charges: Iterable[Charge]) -> Curve:
+    """Return what releases cost a person at every order of the ledger: the worse of being trained on and held out.
+
+    The sampled Gaussian's bound is known at whole orders only; Renyi divergence grows with the order, so
+    the next whole one bounds the others.
+    """
+    sets = {people: [charge for charge in charges if charge.people is people] for people in People}
+    orders = [math.ceil(order) for order in ORDERS]
+    totals = [
+        [math.fsum(bounds) for bounds in zip(*(rdp_curve(charge, orders) for charge in found), strict=True)]
+        for found in sets.values()
+        if found
+    ]
+    return from_renyi([max(bounds) for bounds in zip(*totals, strict=True)])
+
+
+def _charge(worker: Worker, job: JobId, mapped: FeatureMap) -> LedgerCharge:
+    name: JsonObject = {"job": job, "map": b64u(mapped.digest), "code": b64u(code_digest())}
+    mechanism: JsonObject = {
+        "name": "backbone/1",
+        "map": b64u(mapped.digest),
+        "charges": [
+            {
+                "release": charge.release,
+                "people": charge.people.value,
+                "noise_multiplier_ppm": charge.noise_multiplier_ppm,
+                "sample_rate_ppm": charge.sample_rate_ppm,
+                "steps": charge.steps,
+            }
+            for charge in CHARGES
+        ],
+    }
+    scope = person_year(worker.clock.now().year)
+    digest = sha256(dump_json(name))
+    return LedgerCharge(scope, mapped.category, digest, mechanism, person_curve(CHARGES), code_digest())
+
+
+def _members(worker: Worker, mapped: FeatureMap) -> list[_Member]:
+    """Return everyone whose live cohort consent allows it and who has released rows."""
+    found: list[_Member] = []
+    with worker.database.snapshot() as session:
+        for consent_id in _live_cohort(session):
+            # A person whose consent, keys or rows do not hold is left out, never a reason to stop.
+            with suppress(VaultError):
+                opening = plan(session, worker, consent_id, decide_train, TRAIN_PURPOSE)
+                known = _rows(session, worker, opening, mapped)
+                if known:
+                    found.append(_Member(opening, known))
+    return sorted(found, key=lambda member: member.opening.permit.consent_id)
+
+
+def _live_cohort(session: Session) -> Iterator[ConsentId]:
+    after = b""
+    while page := consents.list_to(session, COHORT_GRANTEE, after=after, at_most=_PAGE):
+        yield from (consent.consent_id for consent in page if consent.live)
+        after = page[-1].consent_id
+
+
+def _rows(session: Session, worker: Worker, opening: Opening, mapped: FeatureMap) -> dict[Month, Row]:
+    """Return the released rows of the months that may be opened, by the keys that their seeds give."""
+    months = {month.period: month for month in opening.months if month.category == mapped.category}
+    stored = rows.rows_for(session, opening.permit.vault_id, mapped.category, months)
+    return {
+        months[one.period]: _open_row(worker, opening, one)
+        for one in stored
+        if one.compartment_id in opening.keys.seeds and one.map_digest == mapped.digest
+    }
+
+
+def _open_row(worker: Worker, opening: Opening, stored: StoredRow) -> Row:
+    verified = sealed_rows.verify_row(sealed_rows.parse_row(stored.sealed), worker.signer.public_key)
+    header = verified.header
+    if (header.vault, header.compartment, header.release) != (
+        stored.vault_id,
+        stored.compartment_id,
+        stored.release_id,
+    ):
+        raise SealError("A stored imprint row is not the one that it lies in the place of.")
+    opened = parse_row(sealed_rows.open_row(verified, imprint_key(opening.keys.seeds[stored.compartment_id])))
+    if (opened.release_id, opened.period) != (stored.release_id, stored.period):
+        raise SealError("An imprint row is of another release or month than its place.")
+    return opened
+
+
+def _records(worker: Worker, members: Sequence[_Member], mapped: FeatureMap) -> PersonMonths:
+    """Open the raw batches of every member's months and set them beside the released rows."""
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        opened = list(pool.map(lambda member: _targets(worker, member, mapped), members))
+    lines = [
+        (number, month_number(Period(month.period)), member.rows[month], target)
+        for number, (member, targets) in enumerate(zip(members, opened, strict=True))
+        for month, target in targets.items()
+    ]
+    if not lines:
+        raise CohortTooSmall("No member's batches could be read.")
+    person, months, shown, targets_of = zip(*lines, strict=True)
+    targets_read = np.stack(targets_of)
+    return PersonMonths(
+        person=np.array(person, dtype=np.int64),
+        month=np.array(months, dtype=np.int64),
+        rows=np.stack([row.values for row in shown]),
+        days=targets_read[:, 0],
+        chosen=targets_read[:, 1:],
+        sigma=np.array([row.sigma for row in shown], dtype=np.int64),
+    )
+
+
+def _targets(worker: Worker, member: _Member, mapped: FeatureMap) -> dict[Month, Integers]:
+    empty = {month: np.zeros(mapped.size, dtype=np.int64) for month in member.rows}
+    asked = {month: Wanted.DAYS for month in member.rows if month.batch_hashes}
+    try:
+        return empty | (open_months(worker, member.opening, asked) if asked else {})
+    except VaultError:
+        return {}  # one person's broken batch must not stop everyone's model
+
+
+def _still_allowed(session: Session, worker: Worker, member: _Member) -> bool:
+    """Lock a member's consent and decide once more."""
+    permit = member.opening.permit
+    if not hold(session, permit, worker.clock.now()):
+        return False
+    try:
+        permitted(session, worker, permit.consent_id, decide_train, TRAIN_PURPOSE)
+    except VaultError:
+        return False
+    return True

@@ -1,0 +1,241 @@
+"""What the worker may open of a vault, decided and bound before anything is opened; then opened in a child."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from sqlmodel import Session
+
+from vault.clock import Clock
+from vault.consent import consents
+from vault.db import Database
+from vault.errors import VaultError
+from vault.imprint.features import MAPPED, feature_map
+from vault.imprint.noise import Integers
+from vault.keys.processor import Processor
+from vault.parties import people
+from vault.policy.permits import Permit
+from vault.policy.records import Use
+from vault.proof.decision import PolicySet
+from vault.schema.category import Category, Purpose
+from vault.schema.trace import Period, period_of, periods_from
+from vault.seal.ids import CompartmentId, ConsentId, VaultId, sha256
+from vault.seal.ring import Compartment
+from vault.seal.signing import Signer
+from vault.store import batches, rings
+from vault.twin.children import Child, Children
+from vault.twin.opening import VaultKeys, Wanted
+
+CLOSES_AFTER: Final = timedelta(hours=48)
+"""How long after its last local midnight a month still waits for late batches."""
+
+
+class NothingToOpen(VaultError):
+    """A consent that is gone, or under which no month has closed yet."""
+
+    slug = "nothing-to-open"
+    title = "Nothing to open"
+    status = 409
+
+
+class BatchesChanged(VaultError):
+    """Batches that a release was bound to are gone."""
+
+    slug = "batches-changed"
+    title = "Batches changed"
+    status = 409
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What the worker process works with.
+
+    Args:
+        database: The main database.
+        processor: Opens what self and cohort consents hand over.
+        signer: The key `processor-sign`.
+        policy_set: The rules in force.
+        children: Opens batches.
+        clock: Tells the time.
+    """
+
+    database: Database
+    processor: Processor
+    signer: Signer
+    policy_set: PolicySet
+    children: Children
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """One category and closed month of a vault.
+
+    Args:
+        category: Which category.
+        period: Which month.
+        compartments: Those whose seeds were handed over, by epoch.
+        batch_hashes: SHA-256 of every batch in them, sorted: what a release id binds.
+    """
+
+    category: Category
+    period: Period
+    compartments: tuple[CompartmentId, ...]
+    batch_hashes: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What one permit opens.
+
+    Args:
+        permit: Why it may be opened.
+        keys: What a child is sent.
+        months: Closed and inside the consent's window.
+    """
+
+    permit: Permit
+    keys: VaultKeys
+    months: tuple[Month, ...]
+
+
+def closes_at(period: Period, time_zone: ZoneInfo) -> datetime:
+    """Return when a month closes: local midnight after its last day, and `CLOSES_AFTER` more."""
+    following = periods_from(period, 2)[1]
+    midnight = datetime(int(following[:4]), int(following[5:]), 1, tzinfo=time_zone)
+    return midnight.astimezone(UTC) + CLOSES_AFTER
+
+
+def last_closed(now: datetime, time_zone: ZoneInfo) -> Period:
+    """Return the last month that is closed in a time zone."""
+    first = (now - CLOSES_AFTER).astimezone(time_zone).date().replace(day=1)
+    return period_of(first - timedelta(days=1))
+
+
+def plan(
+    session: Session,
+    worker: Worker,
+    consent_id: ConsentId,
+    decide: Callable[[Use, PolicySet], Permit],
+    purpose: Purpose,
+) -> Opening:
+    """Decide what may be opened under a consent, and read its keys; opens no trace.
+
+    Args:
+        session: Any transaction.
+        worker: The worker.
+        consent_id: Which consent.
+        decide: `policy.decide_refresh` or `policy.decide_train`.
+        purpose: Why.
+
+    Raises:
+        NothingToOpen: No such consent, or nothing of it is closed and has a feature map.
+        VaultError: The rules forbid it, the keys are gone, or what is stored does not verify.
+    """
+    permit = permitted(session, worker, consent_id, decide, purpose)
+    handed_over = worker.processor.seeds(session, permit, worker.clock.now())
+    listed = rings.compartments(session, permit.vault_id, handed_over)  # without those erased since
+    seeds = {name: handed_over[name] for name in listed}
+    months = tuple(_months(session, permit.vault_id, listed))
+    if not months:
+        raise NothingToOpen("No month that this consent covers has closed yet.")
+    return Opening(permit, _keys(session, permit.vault_id, seeds, {month.period for month in months}), months)
+
+
+def permitted(
+    session: Session,
+    worker: Worker,
+    consent_id: ConsentId,
+    decide: Callable[[Use, PolicySet], Permit],
+    purpose: Purpose,
+) -> Permit:
+    """Decide on a consent, its person and the time as they are now.
+
+    Raises:
+        NothingToOpen: No such consent, or nothing of it is closed and has a feature map.
+        Forbidden: The rules forbid it.
+    """
+    now = worker.clock.now()
+    consent = consents.find(session, consent_id)
+    if consent is None:
+        raise NothingToOpen("No consent of this id is kept here.")
+    terms, person = consent.current.terms, people.get(session, consent.vault_id)
+    data_to = min(terms.data_to, last_closed(now, ZoneInfo(person.time_zone)))
+    categories = terms.categories & MAPPED
+    if data_to < terms.data_from or not categories:
+        raise NothingToOpen("No month of a category with a feature map has closed yet under this consent.")
+    return decide(Use(consent, person, purpose, categories, terms.data_from, data_to, now), worker.policy_set)
+
+
+def open_months(worker: Worker, opening: Opening, months: Mapping[Month, Wanted]) -> dict[Month, Integers]:
+    """Open months in one child that holds this vault's keys alone.
+
+    Args:
+        worker: The worker.
+        opening: From `plan`; whatever it costs is charged and committed.
+        months: What is wanted of which of its months.
+
+    Returns:
+        Exact, private numbers: int64[K] for each month; they must not leave the caller's memory without noise.
+
+    Raises:
+        UnreadableBatches: A batch does not open.
+        OpeningFailed: The child died.
+        BatchesChanged: A batch that the plan is bound to is gone.
+    """
+    found: dict[Month, Integers] = {}
+    with worker.children.of(opening.keys) as child:
+        for month, wanted in months.items():
+            found[month] = _open(worker, opening.permit.vault_id, child, month, wanted)
+    return found
+
+
+def _open(worker: Worker, vault: VaultId, child: Child, month: Month, wanted: Wanted) -> Integers:
+    sent: list[bytes] = []
+
+    def stream() -> Iterator[bytes]:
+        bound = set(month.batch_hashes)
+        for compartment in month.compartments:
+            for encoded in _batches(worker, vault, compartment):
+                # One that came after the release was named belongs to another release.
+                if (digest := sha256(encoded)) in bound:
+                    sent.append(digest)
+                    yield encoded
+
+    numbers = child.month(wanted, feature_map(month.category), month.period, stream(), len(month.batch_hashes))
+    if sorted(sent) != list(month.batch_hashes):
+        raise BatchesChanged("A batch was erased while its month was being opened; refresh again.")
+    return numbers
+
+
+def _batches(worker: Worker, vault: VaultId, compartment: CompartmentId) -> Iterator[bytes]:
+    after = 0
+    while True:
+        with worker.database.snapshot() as session:
+            page = batches.read(session, vault, compartment, after=after)
+        if not page:
+            return
+        yield from (batch.encoded for batch in page)
+        after = page[-1].id
+
+
+def _months(session: Session, vault: VaultId, listed: Mapping[CompartmentId, Compartment]) -> Iterator[Month]:
+    places: defaultdict[tuple[Period, Category], list[Compartment]] = defaultdict(list)
+    for compartment in listed.values():
+        places[compartment.period, compartment.category].append(compartment)
+    for (period, category), found in sorted(places.items()):
+        ids = tuple(one.id for one in sorted(found, key=lambda one: one.epoch))
+        yield Month(category, period, ids, tuple(batches.digests(session, vault, ids)))
+
+
+def _keys(session: Session, vault: VaultId, seeds: Mapping[CompartmentId, bytes], periods: set[Period]) -> VaultKeys:
+    person = people.get(session, vault)
+    ring = rings.read(session, vault, periods)
+    return VaultKeys(
+        vault, person.owner_key, person.time_zone, ring.head, tuple(page for page, _ in ring.pages), dict(seeds)
+    )

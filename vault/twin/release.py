@@ -1,0 +1,143 @@
+"""Models as the service keeps them: canonical bytes beside a manifest that processor-sign signed and the log holds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final
+
+from sqlalchemy import Row, bindparam, insert, select
+from sqlmodel import Session
+
+from vault.encoding import b64u, parse_json
+from vault.errors import VaultError
+from vault.imprint.features import FeatureMap
+from vault.proof.certificate import Manifest, Required, dump_manifest, parse_manifest, verify_certificate
+from vault.proof.errors import InvalidProof
+from vault.proof.leaf import LeafKind
+from vault.seal.dsse import PayloadType, parse_envelope, sign_record, verify_envelope
+from vault.seal.errors import SealError
+from vault.seal.ids import key_id
+from vault.seal.signing import Signer
+from vault.tlog.log import PendingId, append
+from vault.twin.models import model
+from vault.twin.reader import Backbone, closed_form, closed_form_manifest, dump_backbone, parse_backbone
+
+_RETRY_S: Final = 300
+_NEWEST: Final = select(model).where(model.c.map_digest == bindparam("map_digest")).order_by(model.c.id.desc())
+
+
+class NoCertifiedModel(VaultError):
+    """No model of this server may answer now."""
+
+    slug = "no-certified-model"
+    title = "No certified model"
+    status = 409
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model that may answer.
+
+    Args:
+        backbone: What it computes with.
+        manifest: What it cost and what was shown about it.
+        envelope: The signed manifest's bytes, for answer bundles.
+        leaf_id: The pending id of the manifest's leaf.
+    """
+
+    backbone: Backbone
+    manifest: Manifest
+    envelope: bytes
+    leaf_id: PendingId
+
+
+def required(feature_map: FeatureMap) -> Required:
+    """Return what a model of this map must show: the built-in reader is the only one that needs no certificate."""
+    return Required(built_in=frozenset({closed_form(feature_map).digest}))
+
+
+def publish(session: Session, backbone: Backbone, manifest: Manifest, signer: Signer) -> PendingId:
+    """Store a model with its signed manifest and log it.
+
+    Args:
+        session: An open writing transaction.
+        backbone: The model.
+        manifest: Its manifest; the caller has verified its certificate.
+        signer: The key `processor-sign`.
+
+    Returns:
+        The pending id of its leaf.
+    """
+    envelope = sign_record(PayloadType.MANIFEST, parse_json(dump_manifest(manifest)), signer)
+    public = {"model": b64u(manifest.digest), "record": b64u(envelope.digest)}
+    leaf = append(session, LeafKind.MANIFEST, {**public}, {})
+    values = {
+        "map_digest": backbone.map_digest,
+        "manifest_digest": manifest.digest,
+        "model": dump_backbone(backbone),
+        "envelope": envelope.encoded,
+        "leaf_id": leaf.id,
+    }
+    session.connection().execute(insert(model), values)
+    return leaf.id
+
+
+def publish_built_in(session: Session, feature_map: FeatureMap, signer: Signer) -> None:
+    """Store and log the closed-form reader unless it is there already; the worker does so when it starts."""
+    manifest = closed_form_manifest(feature_map)
+    known = select(model.c.id).where(model.c.manifest_digest == manifest.digest)
+    if session.connection().execute(known).one_or_none() is None:
+        publish(session, closed_form(feature_map), manifest, signer)
+
+
+def current(session: Session, feature_map: FeatureMap, worker_keys: Collection[bytes], now: datetime) -> Model:
+    """Return the model that answers now: the newest trained one whose certificate holds.
+
+    The closed-form reader answers only where no model was ever trained: a cohort's model whose
+    certificate has lapsed is trained anew, not silently replaced.
+
+    Args:
+        session: Any transaction.
+        feature_map: Map of the question's category.
+        worker_keys: Every `processor-sign` key that the operator stated.
+        now: The current time.
+
+    Raises:
+        NoCertifiedModel: There is none yet, or none whose signature and certificate hold.
+    """
+    accepted = required(feature_map)
+    found = [_read(row) for row in session.connection().execute(_NEWEST, {"map_digest": feature_map.digest})]
+    trained = [one for one in found if one.manifest.model_sha256 not in accepted.built_in]
+    for one in trained or found:
+        try:
+            _verify(one, frozenset(worker_keys))
+            verify_certificate(one.manifest, now, accepted)
+        except (InvalidProof, SealError):
+            continue
+        return one
+    raise NoCertifiedModel(
+        "No model here may answer now; try again once the operator has trained one.", retry_after_s=_RETRY_S
+    )
+
+
+def _read(row: Row[Any]) -> Model:
+    return _parsed(row.model, row.envelope, row.leaf_id)
+
+
+# Keyed by the stored bytes themselves, so an entry can never be stale.
+@lru_cache(maxsize=16)
+def _parsed(backbone: bytes, envelope: bytes, leaf_id: int) -> Model:
+    manifest = parse_manifest(parse_envelope(envelope).payload)
+    return Model(parse_backbone(backbone), manifest, envelope, PendingId(leaf_id))
+
+
+@lru_cache(maxsize=16)
+def _verify(found: Model, worker_keys: frozenset[bytes]) -> None:
+    envelope = parse_envelope(found.envelope)
+    signer = next((key for key in worker_keys if key_id(key) == envelope.signatures[0][0]), b"")
+    verify_envelope(envelope, PayloadType.MANIFEST, signer)
+    if found.backbone.digest != found.manifest.model_sha256:
+        raise SealError("A stored model is not the one that its manifest describes.")

@@ -1,0 +1,74 @@
+"""Routes of an owner's twin: ask for a refresh, see what was released and what it cost."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+
+from vault.budget import ledger
+from vault.budget.accounting import OWNER_DAY_CAP
+from vault.encoding import b64u
+from vault.http.edge import ClockDep, DatabaseDep
+from vault.jobs.queue import Job
+from vault.parties.caller import OwnerCaller
+from vault.parties.people import UnknownVault
+from vault.parties.routes import OwnerDep
+from vault.seal.fields import parse_id
+from vault.twin import rows
+from vault.twin.requests import last_refresh, request_refresh
+
+twin_router = APIRouter(prefix="/v1/vaults/{vault}", tags=["twin"])
+
+
+def _own_vault(vault: str, caller: OwnerDep) -> OwnerCaller:
+    if parse_id(vault) != caller.vault_id:
+        raise UnknownVault("You are signed in to another vault than the one in the address.")
+    return caller
+
+
+OwnVault = Annotated[OwnerCaller, Depends(_own_vault)]
+
+
+@twin_router.post("/refresh", status_code=202)
+def refresh(owner: OwnVault, database: DatabaseDep, clock: ClockDep) -> dict[str, int]:
+    """Ask the worker for rows of every closed month; the job's number tells how it goes."""
+    with database.transaction() as session:
+        job = request_refresh(session, owner.vault_id, now=clock.now())
+    return {"job": job}
+
+
+@twin_router.get("/twin")
+def twin(owner: OwnVault, database: DatabaseDep) -> dict[str, Any]:
+    """Return the last refresh, the rows in force, and what each of their months has cost.
+
+    `spending` states three epsilons at `delta`: `day` of any one day of the month over all its rows,
+    `person` of every contributor to the year's backbones, `composed` of a day of such a contributor.
+    """
+    with database.snapshot() as session:
+        job = last_refresh(session, owner.vault_id)
+        released = rows.rows_for(session, owner.vault_id)
+        months = sorted({row.period for row in released})
+        spent = {month: ledger.spending(session, owner.vault_id, month, OWNER_DAY_CAP.delta) for month in months}
+    return {
+        "job": None if job is None else _job_json(job),
+        "releases": [
+            {
+                "category": row.category,
+                "period": row.period,
+                "release": b64u(row.release_id),
+                "mu2_micro": row.mu2_micro,
+                "map": b64u(row.map_digest),
+            }
+            for row in released
+        ],
+        "spending": [
+            {"period": month, "day": cost.day, "person": cost.person, "composed": cost.day_composed}
+            for month, cost in spent.items()
+        ],
+        "delta": OWNER_DAY_CAP.delta,
+    }
+
+
+def _job_json(job: Job) -> dict[str, Any]:
+    return {"job": job.id, "state": job.state, "reason": job.reason}

@@ -1,0 +1,144 @@
+"""Released imprint rows as the service keeps them: sealed, written once, the newest of a month in force."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, delete, func, insert, select
+from sqlmodel import Session
+
+from vault.schema.category import Category
+from vault.schema.trace import Period
+from vault.seal.ids import CompartmentId, VaultId
+from vault.tlog.log import PendingId, delete_personal_openings
+from vault.twin.models import imprint_row
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """One sealed row.
+
+    Args:
+        vault_id: Whose.
+        compartment_id: Whose imprint key opens it.
+        release_id: The release it belongs to, 32 bytes.
+        index: Its place in the release.
+        category: What it summarises.
+        period: Which month.
+        map_digest: Digest of the feature map that made it.
+        mu2_micro: What it cost each day of its month: millionths of (clip / sigma)^2, rounded up.
+        digest: SHA-256 of the sealed bytes, as its leaf names them.
+        sealed: The bytes; `seal.row` reads them.
+        leaf_id: The pending id of its release's leaf.
+    """
+
+    vault_id: VaultId
+    compartment_id: CompartmentId
+    release_id: bytes
+    index: int
+    category: Category
+    period: Period
+    map_digest: bytes
+    mu2_micro: int
+    digest: bytes
+    sealed: bytes
+    leaf_id: PendingId
+
+
+def put(session: Session, rows: Iterable[StoredRow]) -> None:
+    """Store the rows of releases.
+
+    Args:
+        session: The transaction that commits their charges and leaves.
+        rows: None of them stored yet: a name is released once.
+    """
+    values = [
+        {
+            "vault_id": row.vault_id,
+            "compartment_id": row.compartment_id,
+            "release_id": row.release_id,
+            "row_index": row.index,
+            "category": row.category,
+            "period": row.period,
+            "map_digest": row.map_digest,
+            "mu2_micro": row.mu2_micro,
+            "digest": row.digest,
+            "sealed": row.sealed,
+            "leaf_id": row.leaf_id,
+        }
+        for row in rows
+    ]
+    if values:
+        session.connection().execute(insert(imprint_row), values)
+
+
+def released(session: Session, vault: VaultId, release_ids: Iterable[bytes]) -> set[bytes]:
+    """Return those release ids under which the vault has rows."""
+    mine = imprint_row.c.vault_id == vault
+    query = select(imprint_row.c.release_id).where(mine, imprint_row.c.release_id.in_(list(release_ids)))
+    return set(session.connection().execute(query).scalars())
+
+
+def rows_for(
+    session: Session, vault: VaultId, category: Category | None = None, periods: Iterable[Period] | None = None
+) -> list[StoredRow]:
+    """Return the rows in force: of each category and month those of the newest release, by month.
+
+    Args:
+        session: Any transaction.
+        vault: Whose.
+        category: Only this one's; all if None.
+        periods: Only these months'; all if None.
+    """
+    wanted = imprint_row.c.vault_id == vault
+    if category is not None:
+        wanted &= imprint_row.c.category == category
+    if periods is not None:
+        wanted &= imprint_row.c.period.in_(sorted(set(periods)))
+    newest = select(func.max(imprint_row.c.id)).where(wanted).group_by(imprint_row.c.category, imprint_row.c.period)
+    of_release = imprint_row.alias("of_release")
+    in_force = select(of_release.c.release_id).where(of_release.c.id.in_(newest))
+    query = (
+        select(imprint_row)
+        .where(wanted, imprint_row.c.release_id.in_(in_force))
+        .order_by(imprint_row.c.period, imprint_row.c.category, imprint_row.c.row_index)
+    )
+    return [_stored(row) for row in session.connection().execute(query)]
+
+
+def forget(session: Session, vault: VaultId, compartments: Iterable[CompartmentId] | None = None) -> int:
+    """Delete rows and the personal openings of their leaves; erasure calls this. Their charges stay.
+
+    Args:
+        session: An open writing transaction.
+        vault: Whose.
+        compartments: Only those of these; all if None.
+
+    Returns:
+        How many rows are gone.
+    """
+    gone = imprint_row.c.vault_id == vault
+    if compartments is not None:
+        gone &= imprint_row.c.compartment_id.in_(sorted(set(compartments)))
+    leaves = session.connection().execute(select(imprint_row.c.leaf_id).where(gone)).scalars().all()
+    session.connection().execute(delete(imprint_row).where(gone))
+    delete_personal_openings(session, [PendingId(leaf) for leaf in sorted(set(leaves))])
+    return len(leaves)
+
+
+def _stored(row: Row[Any]) -> StoredRow:
+    return StoredRow(
+        vault_id=VaultId(row.vault_id),
+        compartment_id=CompartmentId(row.compartment_id),
+        release_id=row.release_id,
+        index=row.row_index,
+        category=Category(row.category),
+        period=Period(row.period),
+        map_digest=row.map_digest,
+        mu2_micro=row.mu2_micro,
+        digest=row.digest,
+        sealed=row.sealed,
+        leaf_id=PendingId(row.leaf_id),
+    )

@@ -1,0 +1,247 @@
+"""The worker process: the only one that opens traces. `python -m vault.worker`.
+
+It claims jobs, keeps their leases while they run, and records what became of each. Everything it
+stores is safe to try again: a worker that is killed leaves reserved charges and nothing else.
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from types import FrameType
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import structlog
+import torch
+from sqlmodel import Session
+
+from vault.clock import Clock, SystemClock
+from vault.consent import consents
+from vault.db import Database
+from vault.encoding import parse_b64u
+from vault.errors import VaultError
+from vault.imprint.features import MAPPED, feature_map
+from vault.jobs import queue
+from vault.jobs.queue import Job
+from vault.keys import statements
+from vault.keys.identities import open_identity
+from vault.keys.kms import KmsSigner, LocalKeyring
+from vault.keys.processor import Processor
+from vault.logging import configure_logging
+from vault.parties import people
+from vault.policy import sets
+from vault.proof.decision import load_shipped_policy_set
+from vault.schema.terms import SELF_GRANTEE
+from vault.seal.fields import parse_id
+from vault.seal.ids import ConsentId, VaultId
+from vault.seal.statement import KeyName, KeyStatement
+from vault.settings import WorkerSettings
+from vault.twin import release, requests
+from vault.twin.children import Children
+from vault.twin.months import Worker, closes_at, last_closed
+from vault.twin.refresh import Outcome, refresh
+from vault.twin.requests import REFRESH_PURPOSE, enqueue_refresh, last_refresh
+
+LEASE_S: Final = 120
+MOST_JOBS: Final = 1_000
+SCHEDULE_EVERY: Final = timedelta(hours=1)
+_PAGE: Final = 100
+
+_log = structlog.get_logger()
+
+
+class WrongKeys(VaultError):
+    """A keyring that does not hold the keys which the operator stated for the worker."""
+
+    slug = "wrong-keys"
+    title = "Wrong keys"
+    status = 500
+
+
+class UnknownJob(VaultError):
+    """A job of a kind that this worker does not run."""
+
+    slug = "unknown-job"
+    title = "Unknown job"
+    status = 500
+
+
+def open_worker(settings: WorkerSettings, children: Children, clock: Clock) -> Worker:
+    """Open databases and keyring, and put this release's rules and built-in models in force.
+
+    Args:
+        settings: Of this process.
+        children: Started before.
+        clock: Tells the time.
+
+    Raises:
+        WrongKeys: The operator has not stated the worker's keys, or the keyring holds others.
+        NoSuchKey: The keyring lacks one.
+    """
+    database, short_keys = Database(settings.database_url), Database(settings.shortkeys_url)
+    keyring = LocalKeyring(settings.worker_keyring)
+    with database.snapshot() as session:
+        stated = statements.in_force(session, parse_b64u(settings.operator_public_key, size=32), clock.now())
+    if not {KeyName.PROCESSOR, KeyName.PROCESSOR_SIGN} <= stated.keys():
+        raise WrongKeys("The operator has not published the worker's keys; start the app once, then the worker.")
+    identity = open_identity(settings.worker_keyring, keyring, _name(stated[KeyName.PROCESSOR]))
+    signer = KmsSigner(keyring, _name(stated[KeyName.PROCESSOR_SIGN]))
+    if (identity.recipient.public, signer.public_key) != (
+        stated[KeyName.PROCESSOR].public_key,
+        stated[KeyName.PROCESSOR_SIGN].public_key,
+    ):
+        raise WrongKeys("The worker's keyring holds other keys than the operator stated; check VAULT_WORKER_KEYRING.")
+    worker = Worker(database, Processor(identity, short_keys), signer, load_shipped_policy_set(), children, clock)
+    with database.transaction() as session:
+        sets.publish(session, worker.policy_set)
+        for category in sorted(MAPPED):
+            release.publish_built_in(session, feature_map(category), signer)
+    return worker
+
+
+def run_once(worker: Worker) -> bool:
+    """Claim jobs of one kind, run them and record what became of them.
+
+    Returns:
+        Whether there was one.
+    """
+    with worker.database.transaction() as session:
+        jobs = queue.claim(session, now=worker.clock.now(), lease_s=LEASE_S, at_most=MOST_JOBS)
+    if not jobs:
+        return False
+    with _leased(worker, jobs):
+        try:
+            _run(worker, jobs)
+        except Exception as error:  # noqa: BLE001  # a defect in one job must not end the others' worker
+            reason = error.slug if isinstance(error, VaultError) else type(error).__name__
+            _log.warning("jobs failed", job_kind=jobs[0].kind, count=len(jobs), reason=reason)
+            with worker.database.transaction() as session:
+                for job in jobs:
+                    queue.fail(session, job, reason, now=worker.clock.now())
+    return True
+
+
+def schedule(session: Session, now: datetime) -> int:
+    """Ask for a refresh of every twin whose owner lets it be kept and whose month has closed since the last one.
+
+    Args:
+        session: An open writing transaction.
+        now: The current time.
+
+    Returns:
+        How many were asked for.
+    """
+    count, after = 0, b""
+    while page := consents.list_to(session, SELF_GRANTEE, after=after, at_most=_PAGE):
+        after = page[-1].consent_id
+        for consent in page:
+            if not consent.live or REFRESH_PURPOSE not in consent.current.terms.purposes:
+                continue
+            zone = ZoneInfo(people.get(session, consent.vault_id).time_zone)
+            closed_at, last = closes_at(last_closed(now, zone), zone), last_refresh(session, consent.vault_id)
+            if last is None or last.run_at < closed_at:
+                enqueue_refresh(session, consent.vault_id, consent.consent_id, now=now)
+                count += 1
+    return count
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT; the jobs in hand are finished first."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold seeds
+    torch.set_num_threads(1)  # more would fight with the children for the processors
+    settings, clock, stop = WorkerSettings(), SystemClock(), threading.Event()
+    configure_logging(settings.log_level)
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    with Children() as children:
+        worker = open_worker(settings, children, clock)
+        _log.info("worker ready")
+        due = clock.now()
+        while not stop.is_set():
+            if clock.now() >= due:
+                with worker.database.transaction() as session:
+                    _log.info("scheduled", count=schedule(session, clock.now()))
+                due = clock.now() + SCHEDULE_EVERY
+            if not run_once(worker):
+                stop.wait(settings.poll_s)
+        worker.database.close()
+    _log.info("worker stopped")
+
+
+def _run(worker: Worker, jobs: Sequence[Job]) -> None:
+    match jobs[0].kind:
+        case requests.REFRESH:
+            _refresh(worker, jobs)
+        case requests.TRAIN:
+            _train(worker, jobs)
+        case _:
+            raise UnknownJob("This worker knows no such job; it may be older than the app.")
+
+
+def _refresh(worker: Worker, jobs: Sequence[Job]) -> None:
+    """Run many refreshes together; two jobs of one vault are one refresh."""
+    wanted = {_vault(job): ConsentId(parse_id(str(job.payload["consent"]))) for job in jobs}
+    outcomes = refresh(worker, wanted)
+    with worker.database.transaction() as session:
+        for job in jobs:
+            _record(session, job, outcomes[_vault(job)], worker.clock.now())
+    rows = sum(outcome.rows for outcome in outcomes.values())
+    _log.info("refreshed", vaults=len(wanted), rows=rows)
+
+
+def _record(session: Session, job: Job, outcome: Outcome, now: datetime) -> None:
+    if outcome.failed:
+        _log.warning("refresh refused", job_id=job.id, attempt=job.attempts, reason=outcome.reason)
+        queue.fail(session, job, outcome.reason, now=now)
+    else:
+        queue.finish(session, job.id, outcome.reason)
+
+
+def _train(worker: Worker, jobs: Sequence[Job]) -> None:
+    from vault.twin.cohort import train_cohort  # noqa: PLC0415  # Opacus is needed only where models are trained
+
+    for job in jobs:
+        reason = train_cohort(worker, job.id)
+        _log.info("trained", job_id=job.id, reason=reason)
+        with worker.database.transaction() as session:
+            queue.finish(session, job.id, reason)
+
+
+@contextmanager
+def _leased(worker: Worker, jobs: Sequence[Job]) -> Iterator[None]:
+    """Renew the jobs' leases from another thread while they run."""
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(LEASE_S / 4):
+            with worker.database.transaction() as session:
+                queue.renew(session, jobs, now=worker.clock.now(), lease_s=LEASE_S)
+
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _vault(job: Job) -> VaultId:
+    return VaultId(parse_id(str(job.payload["vault"])))
+
+
+def _name(statement: KeyStatement) -> str:
+    return f"{statement.name}/{statement.epoch}"
+
+
+if __name__ == "__main__":
+    main()
