@@ -18,10 +18,18 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(24), nullable=False),
         sa.Column("entry", sa.LargeBinary(), nullable=False),
         sa.Column("leaf_index", sa.BigInteger(), nullable=True),
+        sa.Column("about", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_log_entry")),
         sa.UniqueConstraint("leaf_index", name=op.f("uq_log_entry_leaf_index")),
     )
     op.create_index("ix_log_entry_kind_leaf_index", "log_entry", ["kind", "leaf_index"])
+    op.create_index(
+        "ix_log_entry_about_leaf_index",
+        "log_entry",
+        ["about", "leaf_index"],
+        sqlite_where=sa.text("about IS NOT NULL"),
+        postgresql_where=sa.text("about IS NOT NULL"),
+    )
     op.create_index(
         "ix_log_entry_pending",
         "log_entry",

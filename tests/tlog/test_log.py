@@ -122,3 +122,23 @@ def test_tiles_bundles_and_proofs_of_more_than_one_tile(
             log.consistency(session, 1, 601)
         with pytest.raises(InvalidProof):
             log.consistency(session, 3, 2)
+
+
+def test_events_are_found_by_whom_they_are_about_until_that_is_forgotten(
+    database: Database, sequencer: Sequencer
+) -> None:
+    with database.transaction() as session:
+        ours = [log.append(session, LeafKind.UPLOAD, {}, {"n": n}, about=b"o" * 16) for n in range(3)]
+        theirs = log.append(session, LeafKind.UPLOAD, {}, {}, about=b"t" * 16)
+        last = log.append(session, LeafKind.KEY, {}, {})
+    sequencer.wait(last.id, WAIT_S)
+    with database.snapshot() as session:
+        assert [leaf.index for leaf in log.find(session, about=b"o" * 16)] == [0, 1, 2]
+        assert [leaf.index for leaf in log.find(session, about=b"o" * 16, after=0, limit=1)] == [1]
+        assert [leaf.index for leaf in log.find(session, about=b"o" * 16, kind=LeafKind.KEY)] == []
+        assert all(b"o" * 16 not in pending.entry + pending.openings.personal.body for pending in ours)
+    with database.transaction() as session:
+        log.delete_personal_openings(session, [pending.id for pending in ours])
+    with database.snapshot() as session:
+        assert log.find(session, about=b"o" * 16) == []
+        assert [leaf.pending_id for leaf in log.find(session, about=b"t" * 16)] == [theirs.id]

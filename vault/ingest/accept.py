@@ -148,6 +148,7 @@ def _store(
             "count": len(verified),
             "at": unix_s(now),
         },
+        about=caller.vault_id,
     )
     batches.append(
         session, caller.vault_id, caller.device_id, verified, upload.head_list, version=head_list.version, leaf=leaf.id

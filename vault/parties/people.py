@@ -255,7 +255,7 @@ def _record(session: Session, row: PersonRow, kind: LeafKind, envelope: Envelope
     personal: JsonObject = {"vault": b64u(row.vault_id), "record": b64u(envelope.digest), "at": unix_s(now)}
     session.add(row)
     session.flush()
-    pending = append(session, kind, public, personal)
+    pending = append(session, kind, public, personal, about=row.vault_id)
     session.add(PersonRecordRow(pending_id=pending.id, vault_id=row.vault_id, envelope=envelope.encoded))
     session.flush()
     return pending

@@ -50,6 +50,7 @@ def publish(session: Session, vault: VaultId, owner_key: bytes, envelope: Envelo
         LeafKind.ACCOUNT,
         {"period": f"{now:%Y-%m}"},
         {"vault": b64u(vault), "version": record.version, "record": b64u(envelope.digest), "at": unix_s(now)},
+        about=vault,
     )
     connection.execute(insert(store_leaf), {"pending_id": pending.id, "vault_id": vault})
 

@@ -170,6 +170,7 @@ def publish(session: Session, vault: VaultId, new: VerifiedRing, *, now: datetim
         LeafKind.RING_HEAD,
         {"period": f"{now:%Y-%m}"},
         {"vault": b64u(vault), "version": head.version, "record": b64u(new.head.digest), "at": unix_s(now)},
+        about=vault,
     )
     values = {
         "version": head.version,

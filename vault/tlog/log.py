@@ -87,7 +87,9 @@ class Leaf:
     personal: Opening | None
 
 
-def append(session: Session, kind: LeafKind, public: JsonObject, personal: JsonObject) -> Pending:
+def append(
+    session: Session, kind: LeafKind, public: JsonObject, personal: JsonObject, *, about: bytes | None = None
+) -> Pending:
     """Record an event in the caller's transaction, to be logged once that commits.
 
     Lock the row that the event is about first: the order of ids is the order of events.
@@ -97,6 +99,8 @@ def append(session: Session, kind: LeafKind, public: JsonObject, personal: JsonO
         kind: What happened; becomes `kind` of the public part.
         public: For every auditor; holds nothing about a person.
         personal: For the person and those whom the event concerns.
+        about: Whom the event concerns, an id that means nothing to the log and by which `find` finds
+            it; never logged, and forgotten with the personal opening.
 
     Raises:
         MalformedInput: A part is not plain JSON, or `public` brings its own `kind`.
@@ -105,7 +109,7 @@ def append(session: Session, kind: LeafKind, public: JsonObject, personal: JsonO
         raise MalformedInput("The public part takes its kind from the log; leave `kind` out.")
     entry, openings = make_entry({"kind": kind.value, **public}, personal)
     connection = session.connection()
-    pending_id = connection.execute(_INSERT_ENTRY, {"kind": kind.value, "entry": entry}).scalar_one()
+    pending_id = connection.execute(_INSERT_ENTRY, {"kind": kind.value, "entry": entry, "about": about}).scalar_one()
     connection.execute(
         _INSERT_OPENING,
         {
@@ -131,7 +135,7 @@ def checkpoint(session: Session) -> str:
     Raises:
         NotInLog: The log has never been started.
     """
-    return _head(session)[1]
+    return head(session)[1]
 
 
 def receipt_for(session: Session, index: int) -> str:
@@ -140,7 +144,7 @@ def receipt_for(session: Session, index: int) -> str:
     Raises:
         NotInLog: No signed checkpoint covers that index.
     """
-    size, note = _head(session)
+    size, note = head(session)
     if not 0 <= index < size:
         raise NotInLog(f"No signed checkpoint covers leaf {index} yet.")
     return Receipt(index, tuple(inclusion_proof(index, size, hashes_at(session, size))), note).text
@@ -153,7 +157,7 @@ def consistency(session: Session, old_size: int, new_size: int) -> list[bytes]:
         NotInLog: The log has not reached `new_size`.
         InvalidProof: `old_size` is zero or above `new_size`.
     """
-    size, _ = _head(session)
+    size, _ = head(session)
     if new_size > size:
         raise NotInLog(f"The log has {size} leaves.")
     return consistency_proof(old_size, new_size, hashes_at(session, new_size))
@@ -191,23 +195,33 @@ def leaf(session: Session, index: int) -> Leaf:
     return _leaf(row)
 
 
-def find(session: Session, *, kind: LeafKind | None = None, after: int = -1, limit: int = 256) -> list[Leaf]:
+def find(
+    session: Session,
+    *,
+    kind: LeafKind | None = None,
+    about: bytes | None = None,
+    after: int = -1,
+    limit: int = 256,
+) -> list[Leaf]:
     """Return logged events in the order of the log.
 
     Args:
         session: Any transaction.
         kind: Only events of this kind.
+        about: Only events that were recorded about this.
         after: The last index already seen.
         limit: How many at most.
     """
     query = _LEAVES.where(log_entry.c.leaf_index > after).order_by(log_entry.c.leaf_index).limit(limit)
     if kind is not None:
         query = query.where(log_entry.c.kind == kind.value)
+    if about is not None:
+        query = query.where(log_entry.c.about == about)
     return [_leaf(row) for row in session.connection().execute(query)]
 
 
 def delete_personal_openings(session: Session, pending_ids: Iterable[PendingId]) -> None:
-    """Forget salt and body of the personal half of these events; their leaves and proofs stay valid.
+    """Forget whom these events concern, salt and body of their personal half; leaves and proofs stay valid.
 
     Guarantees: once committed, the commitment left in the log is useless without a copy of the
     salt: it neither reveals nor confirms what it stood for. Backups keep a copy until they expire.
@@ -216,6 +230,8 @@ def delete_personal_openings(session: Session, pending_ids: Iterable[PendingId])
     rows = [{"pending_id": pending_id} for pending_id in pending_ids]
     if rows:
         session.connection().execute(forget.values(personal_salt=None, personal_body=None), rows)
+        unlink = update(log_entry).where(log_entry.c.id == bindparam("pending_id"))
+        session.connection().execute(unlink.values(about=None), rows)
 
 
 def make_tile(session: Session, level: int, index: int, width: int) -> bytes:
@@ -234,7 +250,12 @@ def make_tile(session: Session, level: int, index: int, width: int) -> bytes:
     return b"".join(roots)
 
 
-def _head(session: Session) -> tuple[int, str]:
+def head(session: Session) -> tuple[int, str]:
+    """Return the size of the signed tree and its checkpoint.
+
+    Raises:
+        NotInLog: The log has never been started.
+    """
     row = session.connection().execute(_HEAD).one_or_none()
     if row is None:
         raise NotInLog("The log has not been started; start the app once.")
@@ -247,7 +268,7 @@ def hashes_at(session: Session, size: int) -> HashAt:
 
 
 def _require_tile(session: Session, level: int, index: int, width: int) -> None:
-    if not 1 <= width <= tile_width(level, index, _head(session)[0]):
+    if not 1 <= width <= tile_width(level, index, head(session)[0]):
         raise NotInLog("The signed log does not fill that tile.")
 
 

@@ -1,7 +1,8 @@
 """The log's tables, as Core tables: they are written in bulk and never as objects.
 
 An entry is inserted without an index by whoever records an event, and gets its index from the
-sequencer. Openings lie apart so that numbering rewrites narrow rows and erasing touches no entry.
+sequencer. Openings lie apart so that numbering rewrites narrow rows; erasing blanks them and `about`,
+never an entry.
 """
 
 from __future__ import annotations
@@ -20,8 +21,16 @@ log_entry = Table(
     Column("kind", String(24), nullable=False),
     Column("entry", LargeBinary, nullable=False),
     Column("leaf_index", BigInteger, unique=True),
+    Column("about", LargeBinary),
 )
 Index("ix_log_entry_kind_leaf_index", log_entry.c.kind, log_entry.c.leaf_index)
+Index(
+    "ix_log_entry_about_leaf_index",
+    log_entry.c.about,
+    log_entry.c.leaf_index,
+    sqlite_where=log_entry.c.about.is_not(None),
+    postgresql_where=log_entry.c.about.is_not(None),
+)
 Index(
     "ix_log_entry_pending",
     log_entry.c.id,
