@@ -97,7 +97,11 @@ def upgrade() -> None:
     op.create_index(op.f("ix_consent_vault_id"), "consent", ["vault_id"])
     op.create_index("ix_consent_grantee_consent_id", "consent", ["grantee", "consent_id"])
     op.create_index(
-        "ix_consent_expiry", "consent", ["not_after"], sqlite_where=sa.text("live = 1"), postgresql_where=sa.text("live")
+        "ix_consent_expiry",
+        "consent",
+        ["not_after"],
+        sqlite_where=sa.text("live = 1"),
+        postgresql_where=sa.text("live"),
     )
     op.create_table(
         "consent_version",

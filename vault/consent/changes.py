@@ -224,18 +224,18 @@ def due_to_expire(session: Session, *, now: datetime, at_most: int = 100) -> lis
 
 
 def forget(session: Session, vault_id: VaultId) -> None:
-    """Forget all consents of a vault: keys, bodies, openings, and whose they were; erasure calls this.
+    """Forget all consents of a vault: keys, versions and their openings, and whose they were; erasure calls this.
 
-    The emptied rows stay, so that no old envelope can be given again under its id.
+    Openings of answers and denials are forgotten by whoever keeps those. The emptied rows stay, so that no old envelope can be given again under its id.
     """
     connection = session.connection()
     mine = select(consent.c.consent_id).where(consent.c.vault_id == vault_id)
     ids = [ConsentId(consent_id) for consent_id in connection.execute(mine).scalars()]
     for consent_id in ids:
-        delete_personal_openings(session, handovers.forget(session, consent_id))
+        leaves = handovers.forget(session, consent_id)
         versions = version.c.consent_id == consent_id
-        leaves = connection.execute(select(version.c.leaf_id).where(versions)).scalars()
-        delete_personal_openings(session, [PendingId(leaf_id) for leaf_id in leaves])
+        recorded = connection.execute(select(version.c.leaf_id).where(versions)).scalars()
+        delete_personal_openings(session, [*leaves, *(PendingId(leaf_id) for leaf_id in recorded)])
         connection.execute(update(version).where(versions).values(envelope=None, request=None, certificate=None))
     blank = {"vault_id": b"", "subject": b"", "grantee": "", "live": False, "last_event": b""}
     connection.execute(update(consent).where(consent.c.vault_id == vault_id).values(**blank))
@@ -392,5 +392,6 @@ def _hand_over(
             "handovers": records,
             "at": unix_s(now),
         },
+        about=vault_id,
     )
     handovers.keep(session, keys, consent=signed, custody=custody, leaf_id=pending.id)

@@ -57,6 +57,7 @@ class Place:
 
     Args:
         consent_id: Which consent.
+        vault_id: Whose vault; no leaf of a consent names it.
         subject: The person's pseudonym towards the grantee.
         version: The version in force.
         consent_seq: The event's number.
@@ -64,6 +65,7 @@ class Place:
     """
 
     consent_id: ConsentId
+    vault_id: VaultId
     subject: SubjectId
     version: int
     consent_seq: int
@@ -106,6 +108,7 @@ _SPEND: Final = (
         consent_seq=consent.c.consent_seq + 1,
     )
     .returning(
+        consent.c.vault_id,
         consent.c.subject,
         consent.c.version,
         consent.c.consent_seq,
@@ -113,23 +116,11 @@ _SPEND: Final = (
         (consent.c.quota_per_month - consent.c.quota_used).label("quota_left"),
     )
 )
-_HOLD: Final = (
-    select(consent.c.consent_id)
-    .where(
-        consent.c.consent_id == bindparam("consent_id"),
-        consent.c.live,
-        consent.c.version == bindparam("version"),
-        consent.c.not_before <= bindparam("now"),
-        consent.c.not_after > bindparam("now"),
-        people.not_frozen(consent.c.vault_id),
-    )
-    .with_for_update()
-)
 _ADVANCE: Final = (
     update(consent)
     .where(consent.c.consent_id == bindparam("advanced_consent"))
     .values(consent_seq=consent.c.consent_seq + 1)
-    .returning(consent.c.subject, consent.c.version, consent.c.consent_seq, consent.c.last_event)
+    .returning(consent.c.vault_id, consent.c.subject, consent.c.version, consent.c.consent_seq, consent.c.last_event)
 )
 _LINK: Final = (
     update(consent)
@@ -165,24 +156,14 @@ def spend(session: Session, permit: Spendable, now: datetime) -> Spent:
     if row is None or not _meet(session, permit, now):
         raise NotSpent("The consent changed while the question was answered, or its quota is spent; ask again.")
     return Spent(
-        permit.consent_id, SubjectId(row.subject), row.version, row.consent_seq, row.last_event, row.quota_left
+        permit.consent_id,
+        VaultId(row.vault_id),
+        SubjectId(row.subject),
+        row.version,
+        row.consent_seq,
+        row.last_event,
+        row.quota_left,
     )
-
-
-def hold(session: Session, permit: Spendable, now: datetime) -> bool:
-    """Lock a consent if it still allows what was decided; what the worker made may then be stored.
-
-    Args:
-        session: An open writing transaction.
-        permit: What was decided.
-        now: The current time.
-
-    Returns:
-        Whether it is live, in this version and inside its window, and the vault not frozen. If so it
-        stays so until the transaction ends.
-    """
-    values = {"consent_id": permit.consent_id, "version": permit.version, "now": unix_s(now)}
-    return session.connection().execute(_HOLD, values).one_or_none() is not None
 
 
 def log_event(session: Session, place: Place, kind: LeafKind, public: JsonObject, personal: JsonObject) -> Pending:
@@ -202,7 +183,7 @@ def log_event(session: Session, place: Place, kind: LeafKind, public: JsonObject
         "consent_seq": place.consent_seq,
         "prev": b64u(place.prev),
     }
-    pending = append(session, kind, public, chained)
+    pending = append(session, kind, public, chained, about=place.vault_id)
     values = {
         "linked_consent": place.consent_id,
         "linked_seq": place.consent_seq,
@@ -232,7 +213,9 @@ def advance(session: Session, consent_id: ConsentId) -> Place:
     row = session.connection().execute(_ADVANCE, {"advanced_consent": consent_id}).one_or_none()
     if row is None:
         raise UnknownConsent("No consent of this id is kept here.")
-    return Place(consent_id, SubjectId(row.subject), row.version, row.consent_seq, row.last_event)
+    return Place(
+        consent_id, VaultId(row.vault_id), SubjectId(row.subject), row.version, row.consent_seq, row.last_event
+    )
 
 
 def stimuli_left(session: Session, vault_id: VaultId, now: datetime) -> int:

@@ -75,6 +75,20 @@ def in_force(session: Session, operator_key: bytes, now: datetime) -> Mapping[Ke
     return found
 
 
+def stated(session: Session, operator_key: bytes, name: KeyName) -> dict[bytes, bytes]:
+    """Return every statement about keys of one name, of any epoch, by public key.
+
+    Raises:
+        SealError: A stored statement was not signed by the operator.
+    """
+    found = {}
+    for encoded in envelopes(session):
+        statement = verify_key_statement(parse_envelope(encoded), operator_key)
+        if statement.name is name:
+            found[statement.public_key] = encoded
+    return found
+
+
 def recipients(statements: Mapping[KeyName, KeyStatement]) -> dict[KeyKind, bytes]:
     """Return to whose public key, by its hash, each kind of keys may be handed over.
 

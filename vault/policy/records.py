@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Final, TypeAlias, assert_never
 
 from vault.clock import unix_s
@@ -100,7 +101,8 @@ def ask_record(facts: Ask, policy_set_sha256: bytes) -> DecisionRecord:
     """
     twin, snapshot = _twin(facts)
     terms, question, caller = facts.consent.current.terms, facts.question, facts.caller
-    model = Entity(Uid("Vault::Model", b64u(facts.manifest.digest)), {"certificate": _certificate(facts)})
+    certificate = _certificate(facts.manifest, facts.now.replace(second=0, microsecond=0), facts.required)
+    model = Entity(Uid("Vault::Model", b64u(facts.manifest.digest)), {"certificate": certificate})
     context: JsonObject = {
         **_use(
             facts,
@@ -187,9 +189,11 @@ def _use(
     }
 
 
-def _certificate(facts: Ask) -> str:
+# Recomputing epsilon takes milliseconds and depends on the time only through the model's age.
+@lru_cache(maxsize=64)
+def _certificate(manifest: Manifest, minute: datetime, required: Required) -> str:
     try:
-        verify_certificate(facts.manifest, facts.now, facts.required)
+        verify_certificate(manifest, minute, required)
     except InvalidProof:
         return "invalid"
     return "valid"
