@@ -95,10 +95,10 @@ def _make_desks(app: FastAPI, issuer: str, kms: LocalKeyring, operator_key: byte
     secret = hashlib.sha256(state.service.sign(b"twinvault/shared-secret/v1")).digest()
     with state.database.snapshot() as session:
         keys = statements.in_force(session, operator_key, state.clock.now())
+        worker_statements = statements.stated(session, operator_key, KeyName.PROCESSOR_SIGN)
     serving = Serving(
         open_identity(state.settings.app_keyring, kms, APP[KeyName.SERVING]), kms, APP[KeyName.SERVING], state.shortkeys
     )
-    state.custody = Custody(state.shortkeys, statements.recipients(keys), serving.forget)
     state.sign_in_desk = SignInDesk(issuer, secret, rings.live_device_key)
     proofs, tokens = ProofReader(issuer, NonceClock(secret)), TokenMint(issuer, state.service)
     state.token_desk = TokenDesk(issuer, proofs, tokens, consents.is_live_grant)
@@ -108,10 +108,11 @@ def _make_desks(app: FastAPI, issuer: str, kms: LocalKeyring, operator_key: byte
         serving=serving,
         sequencer=state.sequencer,
         policy_set=load_shipped_policy_set(),
-        worker_key=keys[KeyName.PROCESSOR_SIGN].public_key,
+        worker_statements=worker_statements,
         issuer=issuer,
         checkpoint_wait_s=state.settings.checkpoint_wait_s,
     )  # fmt: skip
+    state.custody = Custody(state.shortkeys, statements.recipients(keys), state.answer_desk.forget)
 
 
 @asynccontextmanager

@@ -1,5 +1,8 @@
 """answers tables."""
 
+import sqlalchemy as sa
+from alembic import op
+
 revision = "08_answers"
 down_revision = "07_twin"
 branch_labels = None
@@ -7,8 +10,28 @@ depends_on = None
 
 
 def upgrade() -> None:
-    pass
+    op.create_table(
+        "answer",
+        sa.Column("consent_id", sa.LargeBinary(), nullable=False),
+        sa.Column("question_id", sa.LargeBinary(), nullable=False),
+        sa.Column("body_sha256", sa.LargeBinary(), nullable=False),
+        sa.Column("sender", sa.String(), nullable=False),
+        sa.Column("asked_at", sa.BigInteger(), nullable=False),
+        sa.Column("leaf_id", sa.BigInteger(), nullable=False),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("consent_id", "question_id"),
+        sa.UniqueConstraint("leaf_id", name="uq_answer_leaf_id"),
+    )
+    op.create_table(
+        "denial",
+        sa.Column("leaf_id", sa.BigInteger(), primary_key=True, autoincrement=False),
+        sa.Column("consent_id", sa.LargeBinary(), nullable=False),
+        sa.Column("question_id", sa.LargeBinary(), nullable=False),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+    )
+    op.create_index("ix_denial_consent_id", "denial", ["consent_id"])
 
 
 def downgrade() -> None:
-    pass
+    op.drop_table("denial")
+    op.drop_table("answer")

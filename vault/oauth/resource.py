@@ -1,44 +1,20 @@
-"""The resource side: which company sent this request, and did it sign this very question."""
+"""The resource side: which company sent this request."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import Depends, Request, Response
 from sqlmodel import Session
 
-from vault.clock import unix_s
-from vault.encoding import b64u
-from vault.errors import VaultError
 from vault.http.edge import ClockDep, DatabaseDep
-from vault.oauth.dpop import MAX_AGE_S, MAX_SKEW_S, Proof, ProofReader, Unauthenticated
+from vault.oauth.dpop import Proof, ProofReader, Unauthenticated
 from vault.oauth.tokens import AccessToken, TokenMint
 from vault.parties import companies
 from vault.parties.caller import CompanyCaller
-from vault.proof.jose import BadJws, parse_jws
-from vault.seal.ids import ConsentId
-
-QUESTION_SIGNATURE_HEADER: Final = "Question-Signature"
-QUESTION_TYPE: Final = "question+jwt"
-
-
-class BadQuestionSignature(VaultError):
-    """A question that its company did not sign, or signed for another server, consent, id or body."""
-
-    slug = "bad-question-signature"
-    title = "Question signature is not acceptable"
-    status = 401
-
-
-class GrantMismatch(VaultError):
-    """A token for one consent, used for a question under another."""
-
-    slug = "grant-mismatch"
-    title = "Token is for another consent"
-    status = 403
+from vault.proof.jose import BadJws
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +86,23 @@ class CompanyGate:
         Raises:
             Unauthenticated: The proof was used before, or the company is gone.
         """
+        self.use_up(session, request, now=now)
+        return self.caller(session, request, now=now)
+
+    def use_up(self, session: Session, request: VerifiedRequest, *, now: datetime) -> None:
+        """Use the proof up, in the transaction that does what was asked; see `admit`.
+
+        Raises:
+            Unauthenticated: The proof was used before.
+        """
         self.proofs.spend(session, request.proof, now=now)
+
+    def caller(self, session: Session, request: VerifiedRequest, *, now: datetime) -> CompanyCaller:
+        """Return the company as its row says now, without using the proof up: for reading only.
+
+        Raises:
+            Unauthenticated: The company is gone.
+        """
         company = companies.find(session, request.token.company_id)
         if company is None:
             raise self.proofs.refusal("The access token names no company of this server.", now, "invalid_token")
@@ -123,68 +115,6 @@ class CompanyGate:
             grant_id=request.token.grant_id,
             sender_constrained=True,
         )
-
-
-def require_grant(caller: CompanyCaller, consent_id: ConsentId) -> None:
-    """Refuse a token that is for another consent; one without a grant id names the company only.
-
-    Raises:
-        GrantMismatch: The token's grant id is not this consent.
-    """
-    if caller.grant_id is not None and caller.grant_id != consent_id:
-        raise GrantMismatch("The access token is for another consent; ask for one with this consent's grant_id.")
-
-
-def verify_question_signature(
-    unverified_jws: str,
-    caller: CompanyCaller,
-    *,
-    issuer: str,
-    consent_id: ConsentId,
-    question_id: bytes,
-    body: bytes,
-    now: datetime,
-) -> int:
-    """Check that the company's logged question key signed this question, here and now.
-
-    The `Question-Signature` header holds a compact JWS, detached from the body, with header {alg,
-    typ `question+jwt`, kid} and claims {iss: company id, aud: issuer, consent, question: both ids in
-    base64url, body: base64url SHA-256 of the exact body, iat}.
-
-    Args:
-        unverified_jws: The header's value.
-        caller: The company, with its question key.
-        issuer: This server.
-        consent_id: From the request's path or body.
-        question_id: The idempotency key, 16 bytes.
-        body: The request body, exactly as received.
-        now: The current time.
-
-    Returns:
-        When it was signed, unix seconds.
-
-    Raises:
-        BadQuestionSignature: Another key, algorithm or kind of JWS, or any claim that differs.
-    """
-    try:
-        jws = parse_jws(unverified_jws, QUESTION_TYPE)
-        if jws.header.get("kid") != caller.question_key.kid:
-            raise BadQuestionSignature("The kid must be the thumbprint of the company's question key in force.")
-        claims = jws.verify(caller.question_key)
-    except BadJws as error:
-        raise BadQuestionSignature(error.detail) from error
-    issued_at = claims.pop("iat", None)
-    if claims != {
-        "iss": caller.company_id,
-        "aud": issuer,
-        "consent": b64u(consent_id),
-        "question": b64u(question_id),
-        "body": b64u(hashlib.sha256(body).digest()),
-    }:
-        raise BadQuestionSignature("The signature is over another server, consent, question id or body.")
-    if not isinstance(issued_at, int) or not -MAX_SKEW_S <= unix_s(now) - issued_at <= MAX_AGE_S:
-        raise BadQuestionSignature(f"The question must be signed within {MAX_AGE_S} seconds of being sent.")
-    return issued_at
 
 
 def _company_caller(request: Request, response: Response, database: DatabaseDep, clock: ClockDep) -> CompanyCaller:

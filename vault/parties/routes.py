@@ -63,7 +63,12 @@ def _desk(request: Request) -> SignInDesk:
 DeskDep = Annotated[SignInDesk, Depends(_desk)]
 
 
-def _caller(request: Request, database: DatabaseDep, clock: ClockDep) -> OwnerCaller | DeviceCaller:
+def caller_of(request: Request, database: DatabaseDep, clock: ClockDep) -> OwnerCaller | DeviceCaller:
+    """Return who speaks in the request's session.
+
+    Raises:
+        NotSignedIn: It carries no live session.
+    """
     sent = request.headers.getlist("authorization")
     scheme, _, unverified_token = (sent[0] if len(sent) == 1 else "").partition(" ")
     if scheme.lower() != "bearer":
@@ -72,10 +77,15 @@ def _caller(request: Request, database: DatabaseDep, clock: ClockDep) -> OwnerCa
         return find_caller(session, unverified_token, now=clock.now())
 
 
-CallerDep = Annotated[OwnerCaller | DeviceCaller, Depends(_caller)]
+CallerDep = Annotated[OwnerCaller | DeviceCaller, Depends(caller_of)]
 
 
-def _owner(caller: CallerDep) -> OwnerCaller:
+def require_owner(caller: CallerDep) -> OwnerCaller:
+    """Return the caller if it is an owner.
+
+    Raises:
+        WrongRole: It is a device.
+    """
     if not isinstance(caller, OwnerCaller):
         raise WrongRole("Only the owner may do this; sign in as the owner.")
     return caller
@@ -87,7 +97,7 @@ def _device(caller: CallerDep) -> DeviceCaller:
     return caller
 
 
-OwnerDep = Annotated[OwnerCaller, Depends(_owner)]
+OwnerDep = Annotated[OwnerCaller, Depends(require_owner)]
 DeviceDep = Annotated[DeviceCaller, Depends(_device)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, cast
@@ -59,7 +60,7 @@ class Answer:
         predictions: Best first; codes differ; empty exactly when the twin abstains.
         confidence: `none` exactly when the twin abstains.
         model_sha256: Digest of the model's manifest, 32 bytes.
-        releases: Digests of the imprint releases that were read, 32 bytes each.
+        releases: Pairwise names of the imprint releases that were read, 32 bytes each; see `release_name`.
         policy_set_sha256: Digest of the policy set that allowed it, 32 bytes.
         asked_at: When the question arrived, unix seconds.
 
@@ -91,6 +92,18 @@ class Answer:
     def abstained(self) -> bool:
         """Whether the twin knows too little to predict anything."""
         return not self.predictions
+
+
+def release_name(subject: bytes, release_id: bytes) -> bytes:
+    """Return how an answer names an imprint release: another name towards each grantee.
+
+    Two companies that compare answers cannot join them by the releases; the owner, who knows the ids, can.
+
+    Args:
+        subject: The person's pairwise pseudonym, 16 bytes.
+        release_id: 32 bytes.
+    """
+    return hashlib.sha256(b"twinvault/release-name/v1" + subject + release_id).digest()
 
 
 def answer_bytes(answer: Answer) -> bytes:

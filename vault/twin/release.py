@@ -27,6 +27,7 @@ from vault.twin.reader import Backbone, closed_form, closed_form_manifest, dump_
 
 _RETRY_S: Final = 300
 _NEWEST: Final = select(model).where(model.c.map_digest == bindparam("map_digest")).order_by(model.c.id.desc())
+_ENVELOPE: Final = select(model.c.envelope).where(model.c.manifest_digest == bindparam("manifest_digest"))
 
 
 class NoCertifiedModel(VaultError):
@@ -121,6 +122,18 @@ def current(session: Session, feature_map: FeatureMap, worker_keys: Collection[b
     raise NoCertifiedModel(
         "No model here may answer now; try again once the operator has trained one.", retry_after_s=_RETRY_S
     )
+
+
+def envelope(session: Session, manifest_digest: bytes) -> bytes:
+    """Return the signed manifest of a model that was ever released here.
+
+    Raises:
+        NoCertifiedModel: None of that digest.
+    """
+    found = session.connection().execute(_ENVELOPE, {"manifest_digest": manifest_digest}).scalar_one_or_none()
+    if found is None:
+        raise NoCertifiedModel("No model of this manifest was released here.")
+    return bytes(found)
 
 
 def _read(row: Row[Any]) -> Model:

@@ -1,0 +1,307 @@
+"""The one path from a question to an answer: decide, infer, spend and log in one transaction, prove.
+
+Everything up to the transaction only reads. What a company sees (answer, refusal and work alike)
+depends on noisy rows, the consent and public facts; nobody gets an answer that is not in the signed log.
+
+Source: DESIGN section 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Final, TypeAlias
+
+from sqlmodel import Session
+
+from vault.answers import bundles, records
+from vault.answers.asked import Asked
+from vault.answers.bundles import Shared
+from vault.answers.errors import QuestionIdUsed, TwinNotReady
+from vault.answers.opened import OpenedRows
+from vault.answers.records import AnsweredMeanwhile, Kept, Records
+from vault.answers.reveals import VERSION, narrow
+from vault.clock import unix_s
+from vault.consent import consents, events
+from vault.consent.consents import Consent
+from vault.consent.errors import NotSpent
+from vault.consent.events import month_of
+from vault.db import Database
+from vault.encoding import JsonObject, b64u
+from vault.errors import VaultError
+from vault.imprint.features import feature_map
+from vault.keys.serving import Serving
+from vault.oauth.resource import CompanyGate
+from vault.parties import companies, people
+from vault.parties.caller import CompanyCaller, OwnerCaller
+from vault.parties.companies import CompanyStatus
+from vault.parties.people import Person, VaultState
+from vault.policy.permits import Forbidden, Permit, decide_ask, verify_grantee
+from vault.policy.records import Ask
+from vault.proof.decision import PolicySet
+from vault.proof.leaf import LeafKind
+from vault.schema.answer import Answer, answer_bytes, release_name
+from vault.schema.terms import SELF_GRANTEE
+from vault.schema.trace import Period, periods_from
+from vault.seal.ids import ConsentId, sha256
+from vault.tlog.log import append
+from vault.tlog.sequencer import Sequencer
+from vault.twin import release
+from vault.twin.infer import infer
+
+REPEATED_S: Final = 24 * 3600
+"""For how long the same question is answered again with the same answer."""
+
+_NOT_READY_S: Final = 30
+
+Caller: TypeAlias = CompanyCaller | OwnerCaller
+
+
+@dataclass(frozen=True)
+class AnswerDesk:
+    """What answering takes.
+
+    Args:
+        gate: Recognises companies.
+        serving: Opens imprint keys, seals answers.
+        sequencer: Gives each answer its place in the signed log.
+        policy_set: The rules in force, published.
+        worker_statements: The operator's statement about each `processor-sign` key, by public key; rows
+            and manifests under any other key are refused.
+        issuer: This server's base URL.
+        checkpoint_wait_s: How long an answer waits for its checkpoint.
+    """
+
+    gate: CompanyGate
+    serving: Serving
+    sequencer: Sequencer
+    policy_set: PolicySet
+    worker_statements: Mapping[bytes, bytes]
+    issuer: str
+    checkpoint_wait_s: float
+
+    @cached_property
+    def shared(self) -> Shared:
+        """Models, rules and companies that bundles name."""
+        return Shared(tuple(self.worker_statements.values()))
+
+    @cached_property
+    def rows(self) -> OpenedRows:
+        """Opened imprint rows."""
+        return OpenedRows(self.serving, self.worker_statements.keys())
+
+    def forget(self, consent_id: ConsentId) -> None:
+        """Drop what a consent has opened from this process's memory."""
+        self.serving.forget(consent_id)
+        self.rows.forget(consent_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """An answer that is allowed but neither spent nor logged, and so not given."""
+
+    permit: Permit
+    answer: Answer
+    records: Records
+    sealed: bytes
+    manifest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Denied:
+    """A refusal to log.
+
+    Args:
+        refusal: What the caller is told.
+        rules: Ids of the rules that decided, for the owner and the log.
+        decision: The decision record; empty if there was nothing to decide on.
+        chained: Whether the consent is the caller's to ask under, so that the denial joins its events.
+    """
+
+    refusal: VaultError
+    rules: tuple[str, ...]
+    decision: bytes
+    chained: bool
+
+
+def ask(desk: AnswerDesk, database: Database, asked: Asked) -> bytes:
+    """Answer one question.
+
+    Args:
+        desk: What answering takes.
+        database: The main database; the path opens its own transactions.
+        asked: The question and who sent it, with a proof not used up yet.
+
+    Returns:
+        The bundle's bytes: the answer and everything that proves it.
+
+    Raises:
+        Forbidden: The rules do not allow it; the denial is logged.
+        NotSpent: They did, but no longer when it was to be logged; the denial is logged.
+        QuestionIdUsed: The id stands for another question.
+        TwinNotReady: The owner's own twin has no row yet.
+        NoCertifiedModel: No model may answer now.
+        Unauthenticated: The proof was used before, or the company is gone.
+        BadQuestionSignature: The company did not sign this question.
+        LogBusy: The answer is logged but its checkpoint is late; the same question returns it.
+
+    Guarantees: returned is only what a permit allowed, a quota was spent for, and a leaf under a signed
+        checkpoint commits to. An answer or denial and the use of its proof commit together.
+    """
+    with database.snapshot() as session:
+        caller = asked.sender.identify(session, asked)
+        outcome = _decide(session, desk, asked, caller)
+    try:
+        if isinstance(outcome, _Draft):
+            outcome = _commit(database, asked, caller, outcome)
+        elif isinstance(outcome, Kept):
+            with database.transaction() as session:
+                asked.sender.use_up(session, asked.at)
+    except AnsweredMeanwhile:  # by a request with the same question id: its answer is this one's too
+        return ask(desk, database, asked)
+    if isinstance(outcome, _Denied):
+        _log_denial(desk, database, asked, caller, outcome)
+        raise outcome.refusal
+    desk.sequencer.wait(outcome.leaf_id, desk.checkpoint_wait_s)
+    with database.snapshot() as session:
+        return bundles.build(session, outcome, outcome.open(desk.serving), desk.shared)
+
+
+def _decide(session: Session, desk: AnswerDesk, asked: Asked, caller: Caller) -> _Draft | Kept | _Denied:
+    """Decide and infer on one state of the database; nothing is written."""
+    try:
+        consent = verify_grantee(consents.find(session, asked.consent_id), caller)
+    except Forbidden as refusal:
+        return _Denied(refusal, ("not-yours",), b"", chained=False)
+    person = people.get(session, consent.vault_id)
+    kept = records.find(session, consent.consent_id, asked.question_id)
+    if kept is not None and _open_for_repeats(consent, person, caller, asked.at):
+        return _repeated(kept, asked, caller)
+    terms, mapped = consent.current.terms, feature_map(asked.question.category)
+    model = release.current(session, mapped, desk.worker_statements.keys(), asked.at)
+    question, reveals = narrow(asked.question, mapped, terms.explicit_special)
+    left = events.stimuli_left(session, consent.vault_id, asked.at)
+    facts = Ask(consent, person, caller, asked.question, reveals, model.manifest, left, asked.at)
+    try:
+        permit = decide_ask(facts, desk.policy_set)
+    except Forbidden as refusal:
+        return _Denied(refusal, refusal.rules, refusal.record, chained=True)
+    if kept is not None:
+        raise QuestionIdUsed("This question id is used; choose a new random one.")
+    month = _read_as_of(permit, asked.at)
+    rows = desk.rows.read(session, permit, mapped, month, asked.at)
+    if not rows and isinstance(caller, OwnerCaller):
+        raise TwinNotReady("Your twin has no imprint row yet; refresh it, then ask again.", retry_after_s=_NOT_READY_S)
+    prognosis = infer(model.backbone, mapped, rows, month, question)
+    answer = Answer(
+        question_id=asked.question_id,
+        kind=asked.question.kind,
+        body_sha256=sha256(asked.body),
+        consent_id=permit.consent_id,
+        consent_version=permit.version,
+        subject=permit.subject,
+        predictions=prognosis.predictions,
+        confidence=prognosis.confidence,
+        model_sha256=model.manifest.digest,
+        releases=frozenset(release_name(permit.subject, row.release_id) for row in rows),
+        policy_set_sha256=permit.policy_set_sha256,
+        asked_at=unix_s(asked.at),
+    )
+    company = companies.get(session, caller.company_id).record if isinstance(caller, CompanyCaller) else ""
+    found = Records(answer_bytes(answer), permit.decision, asked.record, company.encode())
+    return _Draft(permit, answer, found, found.seal(desk.serving, asked.consent_id, asked.question_id), model.envelope)
+
+
+def _commit(database: Database, asked: Asked, caller: Caller, draft: _Draft) -> Kept | _Denied:
+    """Spend the quota, write the leaf and keep the answer, in one short transaction."""
+    answer = draft.answer
+    public: JsonObject = {
+        "question_kind": answer.kind.value,
+        "purpose": asked.question.purpose,
+        "model": b64u(answer.model_sha256),
+        "manifest": b64u(sha256(draft.manifest)),
+        "policy_set": b64u(answer.policy_set_sha256),
+        "classifier": VERSION,
+        "period": month_of(asked.at),
+    }
+    personal: JsonObject = {
+        **_about(asked, caller, draft.permit.decision),
+        "version": answer.consent_version,
+        "record": b64u(sha256(draft.records.answer)),
+    }
+    try:
+        with database.transaction() as session:
+            asked.sender.use_up(session, asked.at)
+            spent = events.spend(session, draft.permit, asked.at)
+            personal["quota_left"] = spent.quota_left
+            leaf = events.log_event(session, spent, LeafKind.ANSWER, public, personal)
+            kept = Kept(
+                consent_id=asked.consent_id,
+                question_id=asked.question_id,
+                body_sha256=answer.body_sha256,
+                sender=_sender_of(caller),
+                asked_at=answer.asked_at,
+                leaf_id=leaf.id,
+                sealed=draft.sealed,
+            )
+            records.add(session, kept)
+    except NotSpent as refusal:
+        return _Denied(refusal, ("not-spent",), draft.permit.decision, chained=True)
+    return kept
+
+
+def _log_denial(desk: AnswerDesk, database: Database, asked: Asked, caller: Caller, denied: _Denied) -> None:
+    public: JsonObject = {
+        "question_kind": asked.question.kind.value,
+        "policy_set": b64u(desk.policy_set.sha256),
+        "period": month_of(asked.at),
+    }
+    personal: JsonObject = {**_about(asked, caller, denied.decision), "rules": [*denied.rules]}
+    with database.transaction() as session:
+        asked.sender.use_up(session, asked.at)
+        if not denied.chained:  # nothing about a consent that is not the caller's, not even whether there is one
+            append(session, LeafKind.DENIAL, public, personal)
+            return
+        leaf = events.record_event(session, asked.consent_id, LeafKind.DENIAL, public, personal)
+        sealed = Records(b"", denied.decision, asked.record, b"").seal(
+            desk.serving, asked.consent_id, asked.question_id
+        )
+        records.add_denial(
+            session, leaf_id=leaf.id, consent_id=asked.consent_id, question_id=asked.question_id, sealed=sealed
+        )
+
+
+def _about(asked: Asked, caller: Caller, decision: bytes) -> JsonObject:
+    return {
+        "requester": caller.company_id if isinstance(caller, CompanyCaller) else SELF_GRANTEE,
+        "question_id": b64u(asked.question_id),
+        "question": b64u(sha256(asked.record)),
+        "at": unix_s(asked.at),
+        "decision": b64u(sha256(decision)) if decision else "",
+    }
+
+
+def _open_for_repeats(consent: Consent, person: Person, caller: Caller, now: datetime) -> bool:
+    """Say whether an answer given before may be shown again; what may not is decided, and denied, like any question."""
+    active = not isinstance(caller, CompanyCaller) or caller.status is CompanyStatus.ACTIVE
+    terms = consent.current.terms
+    in_window = terms.not_before <= unix_s(now) < terms.not_after
+    return consent.live and in_window and active and person.state is VaultState.ACTIVE
+
+
+def _repeated(kept: Kept, asked: Asked, caller: Caller) -> Kept:
+    same = (kept.body_sha256, kept.sender) == (sha256(asked.body), _sender_of(caller))
+    if same and unix_s(asked.at) - kept.asked_at < REPEATED_S:
+        return kept
+    raise QuestionIdUsed("This question id stands for another question, key or day; choose a new random one.")
+
+
+def _sender_of(caller: Caller) -> str:
+    return caller.jkt if isinstance(caller, CompanyCaller) else SELF_GRANTEE
+
+
+def _read_as_of(permit: Permit, now: datetime) -> Period:
+    """Return the month for which the twin speaks: a closed data window is read as of its end."""
+    return min(Period(month_of(now)), periods_from(permit.data_to, 2)[1])

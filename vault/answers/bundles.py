@@ -1,0 +1,139 @@
+"""The bundle of one answer: its leaf and record, and all that anyone needs to check it offline."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from sqlmodel import Session
+
+from vault.answers.records import Kept, Records
+from vault.consent import consents
+from vault.consent.consents import StoredVersion
+from vault.consent.errors import UnknownConsent
+from vault.encoding import b64u, parse_json
+from vault.policy import sets
+from vault.proof.bundle import Bundle, LoggedLeaf, dump_bundle, records_by_hash
+from vault.proof.leaf import LeafKind
+from vault.proof.merkle import HashAt, inclusion_proof
+from vault.schema.answer import parse_answer
+from vault.seal.ids import ConsentId, sha256
+from vault.tlog import log
+from vault.tlog.errors import NotInLog
+from vault.tlog.log import Leaf, PendingId
+from vault.twin import release
+
+_PAGE: Final = 256
+_NAMED_BY: Final = {
+    LeafKind.MANIFEST: "record",
+    LeafKind.POLICY_SET: "policy_set",
+    LeafKind.COMPANY: "record_sha256",
+}
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Models, rules and companies that many answers name: their leaves and bytes, read once and remembered.
+
+    All of them are written once under their digest, so nothing remembered is ever stale.
+
+    Args:
+        statements: The operator's statements about the keys that sign manifests.
+    """
+
+    statements: tuple[bytes, ...]
+    _leaves: defaultdict[LeafKind, dict[str, Leaf]] = field(default_factory=lambda: defaultdict(dict))
+    _seen: dict[LeafKind, int] = field(default_factory=dict)
+    _records: dict[bytes, bytes] = field(default_factory=dict)
+    _mutex: threading.Lock = field(default_factory=threading.Lock)
+
+    def manifest(self, session: Session, digest: bytes) -> bytes:
+        """Return the envelope of the signed manifest of this digest."""
+        if digest not in self._records:
+            self._records[digest] = release.envelope(session, digest)
+        return self._records[digest]
+
+    def policy_set(self, session: Session, digest: bytes) -> bytes:
+        """Return the source of the policy set of this digest."""
+        if digest not in self._records:
+            self._records[digest] = sets.get(session, digest)
+        return self._records[digest]
+
+    def leaf(self, session: Session, kind: LeafKind, digest: bytes) -> Leaf:
+        """Return the leaf whose public part names a record, without its personal half.
+
+        Raises:
+            NotInLog: No signed checkpoint covers one.
+        """
+        with self._mutex:
+            if b64u(digest) not in self._leaves[kind]:
+                self._read_on(session, kind)
+            leaf = self._leaves[kind].get(b64u(digest))
+        if leaf is None:
+            raise NotInLog(f"The log holds no {kind} of this digest.")
+        return leaf
+
+    def _read_on(self, session: Session, kind: LeafKind) -> None:
+        more = True
+        while more:
+            page = log.find(session, kind=kind, after=self._seen.get(kind, -1), limit=_PAGE)
+            for leaf in page:
+                name = str(parse_json(leaf.public.body)[_NAMED_BY[kind]])
+                self._leaves[kind].setdefault(name, replace(leaf, personal=None))
+                self._seen[kind] = leaf.index
+            more = len(page) == _PAGE
+
+
+def build(session: Session, kept: Kept, records: Records, shared: Shared) -> bytes:
+    """Return the file that proves one answer under the newest checkpoint.
+
+    Args:
+        session: A snapshot taken after the answer's leaf was sequenced.
+        kept: The answer.
+        records: Its opened records.
+        shared: Models, rules and companies.
+
+    Raises:
+        NotInLog: No signed checkpoint covers it yet.
+        UnknownConsent: Its consent was forgotten meanwhile.
+    """
+    size, note = log.head(session)
+    answer = parse_answer(records.answer)
+    version = _version(session, kept.consent_id, answer.consent_version)
+    manifest = shared.manifest(session, answer.model_sha256)
+    policy_set = shared.policy_set(session, answer.policy_set_sha256)
+    found = [records.answer, records.decision, records.question, version.envelope, manifest, policy_set]
+    leaves = [
+        _leaf(session, kept.leaf_id),
+        _leaf(session, version.leaf_id),
+        shared.leaf(session, LeafKind.MANIFEST, sha256(manifest)),
+        shared.leaf(session, LeafKind.POLICY_SET, answer.policy_set_sha256),
+    ]
+    if records.company:
+        leaves.append(shared.leaf(session, LeafKind.COMPANY, sha256(records.company)))
+        found += [records.company, version.request.encode()]
+    leaves.sort(key=lambda leaf: leaf.index)
+    hash_at = log.hashes_at(session, size)
+    proven = tuple(_proven(leaf, size, hash_at) for leaf in leaves)
+    return dump_bundle(Bundle(note, proven, records_by_hash([*found, *shared.statements])))
+
+
+def _version(session: Session, consent_id: ConsentId, number: int) -> StoredVersion:
+    for version in consents.history(session, consent_id):
+        if version.version == number:
+            return version
+    raise UnknownConsent("The consent of this answer was forgotten.")
+
+
+def _leaf(session: Session, pending_id: PendingId) -> Leaf:
+    index = log.leaf_index(session, pending_id)
+    if index is None:
+        raise NotInLog("No signed checkpoint covers this event yet.")
+    return log.leaf(session, index)
+
+
+def _proven(leaf: Leaf, size: int, hash_at: HashAt) -> LoggedLeaf:
+    path = tuple(inclusion_proof(leaf.index, size, hash_at))
+    return LoggedLeaf(leaf.index, leaf.entry, path, leaf.public, leaf.personal)

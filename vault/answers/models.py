@@ -1,0 +1,32 @@
+"""Tables of answers and denials; private to this package.
+
+`sealed` is locked under the serving key, so neither the database nor a backup of it reads an answer.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, LargeBinary, String, Table
+from sqlmodel import SQLModel
+
+import vault.db  # noqa: F401  (sets the metadata's naming convention, which the constraints below take)
+
+answer = Table(
+    "answer",
+    SQLModel.metadata,
+    Column("consent_id", LargeBinary, primary_key=True),
+    Column("question_id", LargeBinary, primary_key=True),
+    Column("body_sha256", LargeBinary, nullable=False),
+    Column("sender", String, nullable=False),
+    Column("asked_at", BigInteger, nullable=False),
+    Column("leaf_id", BigInteger, nullable=False, unique=True),
+    Column("sealed", LargeBinary, nullable=False),
+)
+
+denial = Table(
+    "denial",
+    SQLModel.metadata,
+    Column("leaf_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("consent_id", LargeBinary, nullable=False, index=True),
+    Column("question_id", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+)

@@ -1,0 +1,97 @@
+"""What an answer could reveal: a public classifier of codes and texts into special categories.
+
+Best effort, and it says so: it knows English words of goods, not context. A basket of ordinary goods
+can betray an illness; what no word names, this does not see. Holidays that most people keep whatever
+they believe are left out. A change of the words is a new version, as the decision records name it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final
+
+from vault.imprint.features import FeatureMap
+from vault.schema.category import Category, parse_category
+from vault.schema.question import Candidate, NextChoice, Question, Recommend
+
+VERSION: Final = "reveals-1"
+
+# A term matches where a word begins; a trailing blank makes it match whole words only.
+_TERMS: Final[dict[tuple[str, ...], str]] = {
+    ("pd:Health",): "adult incontinence|allerg|analgesic|antacid|antibiotic|antihistamine|asthma|bandage|blood pressure"
+    "|cholesterol|cold and flu|contact lens|cough|diabet|diet |dietary|dietetic|ear care|eye and ear|feminine hygiene"
+    "|first aid|fitness diet|flu |foot care|glasses vision|gluten free|hbc |health|hearing aid|home health|ibuprofen"
+    "|incontinence|insulin|lactose free|laxative|low sodium|low sugar|medical|medicat|medicin|menstrua|migraine"
+    "|nicotine|nutritional supplement|pain relief|paracetamol|probiotic|remed|restricted diet|sinus|smoking cessation"
+    "|sugar free|supplement|thermometer|vision aid|vitamin|wheelchair|wound",
+    ("pd:Health", "pd:Prescription"): "drugstore|pharmac|prescription",
+    ("pd:Health", "pd:MentalHealth"): "antidepress|anxiety|depression|mental health|psychiatr|psychotherap|sleep aid"
+    "|sleeping pill|therapist",
+    ("pd:Health", "pd:Sexual"): "contracept|family planning|fertility|ovulation|pregnan|prenatal",
+    ("pd:Sexual",): "condom|erotic|lubricant|personal massager|porn|sex |sex toy|sexual",
+    ("pd:SexualPreference",): "bisexual|gay |gay pride|homosexual|lesbian|lgbt|queer|transgender",
+    ("pd:ReligiousBelief",): "bible|buddhis|catholic|christian |church|communion|crucifix|hajj|halal|hanukkah|hindu"
+    "|islam|jewish|koran|kosher|matzo|menorah|mosque|muslim|prayer|qur an|quran|rabbi|ramadan|religio|rosary|sabbath"
+    "|shabbat|sikh|synagogue|torah",
+    ("pd:PhilosophicalBelief",): "atheis|freemason|humanist",
+    ("pd:PoliticalOpinion",): "campaign donation|conservative party|democratic party|election|green party|labour party"
+    "|party membership|politic|republican party",
+    ("pd:TradeUnionMembership",): "labor union|labour union|trade union|union dues|union membership|workers union",
+    ("pd:EthnicOrigin",): "ancestry|ethnic|ethnicity|hispanic",
+    ("pd:Genetic", "pd:Health"): "dna test|genetic|genome",
+    ("pd:Biometric",): "biometric|face recognition|fingerprint",
+}
+_CATEGORIES: Final = {
+    term: frozenset(map(parse_category, categories))
+    for categories, terms in _TERMS.items()
+    for term in terms.split("|")
+}
+_ANY_TERM: Final = re.compile(r"(?<= )(?:" + "|".join(sorted(_CATEGORIES, key=len, reverse=True)) + ")")
+_NO_WORD: Final = re.compile(r"[^a-z0-9]+")
+_NONE: Final[frozenset[Category]] = frozenset()
+
+
+@lru_cache(maxsize=65_536)
+def reveals_of(code: str, text: str) -> frozenset[Category]:
+    """Return the special categories that learning about one object could reveal.
+
+    Args:
+        code: Its taxonomy code.
+        text: What else is said about it; may be empty.
+    """
+    words = f" {_NO_WORD.sub(' ', f'{code} {text}'.lower())} "
+    return _NONE.union(*(_CATEGORIES[term] for term in _ANY_TERM.findall(words)))
+
+
+def narrow(
+    question: Question, feature_map: FeatureMap, opted_in: frozenset[Category]
+) -> tuple[Recommend, frozenset[Category]]:
+    """Return the question over the codes it may name, and the special categories that they could reveal.
+
+    A company answers for its own candidates: they stay, and the rules refuse them without an opt-in.
+    From `next_choice`, which names no codes itself, those that the consent does not opt in to are left out.
+
+    Args:
+        question: As asked.
+        feature_map: Of its category.
+        opted_in: The consent's explicit special categories.
+    """
+    match question:
+        case Recommend():
+            named = dict(zip(feature_map.codes, feature_map.names, strict=True))
+            texts = ((item.code, f"{named.get(item.code, '')} {item.text}") for item in question.candidates)
+            return question, _NONE.union(*(reveals_of(code, text) for code, text in texts))
+        case NextChoice():
+            candidates, reveals = _allowed(feature_map, opted_in)
+            return Recommend(question.category, question.purpose, candidates, question.top_n), reveals
+
+
+@lru_cache(maxsize=256)
+def _allowed(
+    feature_map: FeatureMap, opted_in: frozenset[Category]
+) -> tuple[tuple[Candidate, ...], frozenset[Category]]:
+    named: Iterable[tuple[str, str]] = zip(feature_map.codes[:-2], feature_map.names, strict=False)
+    kept = [(code, reveals_of(code, name)) for code, name in named if reveals_of(code, name) <= opted_in]
+    return tuple(Candidate(code, "") for code, _ in kept), _NONE.union(*(reveals for _, reveals in kept))
