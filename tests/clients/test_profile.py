@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from pathlib import Path
 
 import pytest
@@ -74,7 +73,9 @@ def test_a_crash_while_writing_leaves_the_old_file(profile: Profile, monkeypatch
     assert not [path for path in profile.folder.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"ring":1}', b'{"ring":{"version":"1","digest":"A"}}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"ring":1}', b'{"ring":{"version":"1","digest":"A"}}', b"\xff"]
+)
 def test_a_damaged_memory_is_refused_not_forgotten(profile: Profile, content: bytes) -> None:
     write_private(profile.folder / profiles.MEMORY, content)
     with pytest.raises(BadProfile, match="damaged"):
@@ -84,9 +85,9 @@ def test_a_damaged_memory_is_refused_not_forgotten(profile: Profile, content: by
 @pytest.mark.parametrize("name", [profiles.RECORD, profiles.TRUST])
 def test_a_damaged_profile_is_refused(profile: Profile, name: str) -> None:
     write_private(profile.folder / name, b"{}" if name == profiles.TRUST else b"[")
-    with pytest.raises(Exception, match="trust file|damaged"):
+    with pytest.raises(Exception, match=r"trust file|damaged"):
         Profile.load(profile.folder)
-    os.unlink(profile.folder / name)
+    (profile.folder / name).unlink()
     with pytest.raises(BadProfile, match="No profile"):
         Profile.load(profile.folder)
 

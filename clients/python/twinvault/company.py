@@ -17,12 +17,12 @@ from typing import Final
 import httpx
 
 from twinvault.api import Api, ClientError, field, json_of, problem
-from twinvault.jws import company_id_of, jwk_of, sign_jws, thumbprint
+from twinvault.jws import company_id_of, jwk_of, key_of, sign_jws
 from twinvault.profile import Profile
-from twinvault.receipts import VerifiedAnswer, remember_checkpoint, verify_answered
-from twinvault.terms import RECORD_TYPE, REQUEST_TYPE
+from twinvault.receipts import VerifiedAnswer, answer_path, remember_checkpoint, verify_answered
 from vault.clock import Clock, SystemClock, unix_s
 from vault.encoding import JsonObject, b64u, dump_json
+from vault.proof.jose import COMPANY_TYPE, QUESTION_TYPE, REQUEST_TYPE
 from vault.proof.trust import TrustedRoot
 from vault.schema.consent import ConsentRequest, dump_consent_request
 from vault.schema.question import Question, dump_question
@@ -31,8 +31,6 @@ from vault.seal.ids import ID_BYTES, ConsentId, sha256
 from vault.seal.signing import SigningKey, new_seed
 
 TOKEN_PATH: Final = "/v1/token"  # noqa: S105  (a path)
-ANSWERS_PATH: Final = "/v1/answers"
-QUESTION_TYPE: Final = "question+jwt"
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _ASSERTION_S: Final = 60
 _UNAUTHORIZED: Final = 401
@@ -175,7 +173,7 @@ class Company:
         clock = clock or SystemClock()
         seeds = {part: new_seed() for part in ("auth_seed", "question_seed", "dpop_seed")}
         question_key = SigningKey(seeds["question_seed"])
-        company_id = company_id_of(jwk_of(question_key))
+        company_id = company_id_of(key_of(question_key))
         claims: JsonObject = {
             "company_id": company_id,
             "version": 1,
@@ -187,7 +185,7 @@ class Company:
             "question_key": jwk_of(question_key),
             "issued_at": unix_s(clock.now()),
         }
-        record = sign_jws(question_key, {"typ": RECORD_TYPE}, claims)
+        record = sign_jws(question_key, {"typ": COMPANY_TYPE}, claims)
         kept: JsonObject = {"kind": "company", "company_id": company_id, "name": name}
         kept |= {part: b64u(seed) for part, seed in seeds.items()}
         return cls(Profile.create(folder, trust, kept), api, clock), record
@@ -229,18 +227,7 @@ class Company:
             NoReceipt: The answer does not prove that it is in the pinned log; it is not returned.
         """
         question_id = question_id or secrets.token_bytes(ID_BYTES)
-        body = dump_json(
-            {"consent": b64u(consent_id), "question_id": b64u(question_id), "question": dump_question(question)}
-        )
-        response = self._send(consent_id, question_id, body)
-        found = verify_answered(
-            response, self.profile.trust, consent=consent_id, question_id=question_id, question=question,
-            requester=self.company_id,
-        )  # fmt: skip
-        remember_checkpoint(self._api, self.profile, found.checkpoint)
-        return found
-
-    def _send(self, consent_id: ConsentId, question_id: bytes, body: bytes) -> bytes:
+        body = dump_json(dump_question(question))
         claims: JsonObject = {
             "iss": self.company_id,
             "aud": self.profile.trust.issuer.rstrip("/"),
@@ -249,10 +236,21 @@ class Company:
             "body": b64u(sha256(body)),
             "iat": unix_s(self._clock.now()),
         }
-        kid = b64u(thumbprint(jwk_of(self._question_key)))
-        signature = sign_jws(self._question_key, {"typ": QUESTION_TYPE, "kid": kid}, claims)
-        headers = {"Question-Signature": signature, "Content-Type": "application/json"}
+        signature = sign_jws(self._question_key, {"typ": QUESTION_TYPE, "kid": key_of(self._question_key).kid}, claims)
         response = self._api.request(
-            "POST", ANSWERS_PATH, auth=self._auth, content=body, headers=headers, repeatable=True
+            "PUT",
+            answer_path(consent_id, question_id),
+            auth=self._auth,
+            content=body,
+            headers={"Question-Signature": signature},
         )
-        return response.content
+        found = verify_answered(
+            response.content, self.profile.trust, consent=consent_id, question_id=question_id, question=question,
+            requester=self.company_id,
+        )  # fmt: skip
+        remember_checkpoint(self._api, self.profile, found.checkpoint)
+        return found
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._api.close()

@@ -121,9 +121,8 @@ class Device:
         return Flushed(sent, self._spool.count())
 
     def close(self) -> None:
-        """Close spool and connections."""
+        """Close the spool."""
         self._spool.close()
-        self._api.close()
 
     def _seal_next(self) -> bool:
         """Seal the next upload; say whether there is anything to send."""

@@ -14,18 +14,18 @@ from pathlib import Path
 from secrets import token_bytes
 from typing import Any
 
-from twinvault.api import Api, field, json_of
+from twinvault.api import Api, ApiError, field, json_of
 from twinvault.consents import Changed, ConsentKeeper, OwnConsent, UnknownConsent
 from twinvault.device import Device, Flushed
 from twinvault.notice import render
 from twinvault.profile import Profile
-from twinvault.receipts import VerifiedAnswer, remember_checkpoint, verify_answered
+from twinvault.receipts import VerifiedAnswer, answer_path, remember_checkpoint, verify_answered
 from twinvault.rings import RingKeeper
 from twinvault.signin import SignedIn
 from twinvault.terms import YEAR_S, AskedBy, own_terms, verify_asked, verify_company
 from twinvault.vaults import Keys, create_vault, recover_vault, unlock_vault
 from vault.clock import Clock, SystemClock, unix_s
-from vault.encoding import JsonObject, b64u, dump_json
+from vault.encoding import b64u, dump_json
 from vault.proof.trust import TrustedRoot
 from vault.schema.category import Category
 from vault.schema.consent import ConsentEvent
@@ -61,6 +61,7 @@ class Owner:
         self._auth = SignedIn(profile.trust, keys.vault, keys.signer, Role.OWNER)
         self._rings = RingKeeper(api, self._auth, profile, keys, clock)
         self._consents = ConsentKeeper(api, self._auth, profile, keys, rings=self._rings, clock=clock)
+        self._device = Device(profile, api, clock)
         self._path = f"/v1/vaults/{b64u(keys.vault)}"
 
     @classmethod
@@ -147,9 +148,10 @@ class Owner:
         """The vault's id."""
         return self._keys.vault
 
+    @property
     def device(self) -> Device:
-        """Return this machine's own device."""
-        return Device(self.profile, self._api, self._clock)
+        """This machine's own device."""
+        return self._device
 
     def enrol(self, public_key: bytes, role: DeviceRole = DeviceRole.SOURCE) -> None:
         """Let another device seal traces to this vault; it can open none.
@@ -175,7 +177,7 @@ class Owner:
             ApiError: The service refuses.
             Unreachable: No answer; the traces stay in the spool, and running it again sends them.
         """
-        device = self.device()
+        device = self._device
         device.add(traces)
         for category, periods in device.months().items():
             self.publish([category], periods)
@@ -283,10 +285,10 @@ class Owner:
         """
         return self._changed(self._consents.withdraw(self._consents.get(consent_id)))
 
-    def refresh(self) -> str:
-        """Ask the worker to bring the twin up to date under the self consent; return the job's id."""
+    def refresh(self) -> int:
+        """Ask the worker to bring the twin up to date under the self consent; return the job's number."""
         answer = json_of(self._api.request("POST", f"{self._path}/refresh", auth=self._auth))
-        return str(answer.get("job", ""))
+        return int(field(answer, "job", int))
 
     def twin(self) -> Any:
         """Return the twin's state: releases, what they cost, and the newest job."""
@@ -302,17 +304,10 @@ class Owner:
         """
         consent = self._self_consent()
         if consent is None:
-            raise UnknownConsent("No self consent is live; run `twinvault owner give --self`.")
+            raise UnknownConsent("No self consent is live; run `twinvault owner give --kind self`.")
         question_id = question_id or token_bytes(ID_BYTES)
-        body: JsonObject = {
-            "consent": b64u(consent.id),
-            "question_id": b64u(question_id),
-            "question": dump_question(question),
-        }
-        response = self._api.request(
-            "POST", "/v1/answers", auth=self._auth, content=dump_json(body), repeatable=True,
-            headers={"Content-Type": "application/json"},
-        )  # fmt: skip
+        body = dump_json(dump_question(question))
+        response = self._api.request("PUT", answer_path(consent.id, question_id), auth=self._auth, content=body)
         found = verify_answered(
             response.content, self.profile.trust, consent=consent.id, question_id=question_id, question=question,
             requester=SELF_GRANTEE,
@@ -320,11 +315,27 @@ class Owner:
         remember_checkpoint(self._api, self.profile, found.checkpoint)
         return found
 
-    def history(self, after: int = 0) -> list[dict[str, Any]]:
-        """Return who asked what and what was decided, from the log, oldest first."""
-        return list(
-            field(self._api.get(f"{self._path}/history", auth=self._auth, params={"after": after}), "events", list)
-        )
+    def history(self, after: int = -1) -> list[dict[str, Any]]:
+        """Return who asked what and what was decided, from the log, oldest first.
+
+        Args:
+            after: Only events after this leaf index.
+        """
+        events: list[dict[str, Any]] = []
+        while True:
+            answer = self._api.get(f"{self._path}/history", auth=self._auth, params={"after": after})
+            page = field(answer, "events", list)
+            if not page:
+                return events
+            events += page
+            if field(page[-1], "index", int) <= after:
+                raise ApiError("unexpected-answer", 200, "The service's history does not move on.")
+            after = page[-1]["index"]
+
+    def close(self) -> None:
+        """Close this machine's spool and give the connections back."""
+        self._device.close()
+        self._api.close()
 
     def _changed(self, changed: Changed) -> Changed:
         if changed.new_epoch:
@@ -339,7 +350,8 @@ class Owner:
         """Return the notice of terms towards a known grantee, with the name from its own record."""
         if terms.kind is not ConsentKind.COMPANY:
             return render(terms)
-        return render(terms, verify_company(self._api.get(f"/v1/companies/{terms.grantee}"), terms.grantee))
+        name, _ = verify_company(self._api.get(f"/v1/companies/{terms.grantee}"), terms.grantee)
+        return render(terms, name)
 
 
 def _this_month(clock: Clock) -> Period:

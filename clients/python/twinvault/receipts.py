@@ -53,6 +53,11 @@ class VerifiedAnswer:
     checkpoint: Checkpoint
 
 
+def answer_path(consent: ConsentId, question_id: bytes) -> str:
+    """Return where a question is put; the same question put again there repeats its answer."""
+    return f"/v1/consents/{b64u(consent)}/answers/{b64u(question_id)}"
+
+
 def verify_answered(
     unverified_bundle: bytes, trust: TrustedRoot, *, consent: ConsentId, question_id: bytes, question: Question,
     requester: str,

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from twinvault.api import Api, ClientError, field
-from twinvault.jws import company_id_of, unverified_claims, verify_jws
+from twinvault.jws import company_id_of
+from vault.proof.jose import COMPANY_TYPE, REQUEST_TYPE, JwsKey, parse_jws, read_jwk
 from vault.schema.category import Category, Purpose
 from vault.schema.consent import ConsentRequest, parse_consent_request
 from vault.schema.question import QuestionKind
 from vault.schema.terms import COHORT_GRANTEE, SELF_GRANTEE, ConsentKind, Handling, Terms
 from vault.schema.trace import Period
 
-REQUEST_TYPE: Final = "twinvault-consent-request+jwt"
-RECORD_TYPE: Final = "twinvault-company+jwt"
 OWN_PURPOSE: Final = Purpose("dpv:RequestedServiceProvision")
 COHORT_PURPOSE: Final = Purpose("dpv:ResearchAndDevelopment")
 YEAR_S: Final = 365 * 86_400
+_COMPANY_ID: Final = re.compile("[A-Za-z0-9_-]{22}")
 _OWN_QUOTA: Final = 10_000
 
 
@@ -105,34 +106,32 @@ def verify_asked(api: Api, unverified_jws: str) -> AskedBy:
         BadConsent: It is no consent request.
         BadJws: Malformed.
     """
-    claims = unverified_claims(unverified_jws.strip())
-    terms = claims.get("terms")
-    grantee = terms.get("grantee") if isinstance(terms, dict) else None
-    if not isinstance(grantee, str) or not grantee.replace("-", "").replace("_", "").isalnum():
+    jws = parse_jws(unverified_jws, REQUEST_TYPE)
+    unverified_terms = jws.unverified_claims.get("terms")
+    grantee = unverified_terms.get("grantee") if isinstance(unverified_terms, dict) else None
+    if not isinstance(grantee, str) or _COMPANY_ID.fullmatch(grantee) is None:
         raise BadRequest("The consent request names no company.")
-    company = api.get(f"/v1/companies/{grantee}")
-    name = verify_company(company, grantee)
-    request = parse_consent_request(
-        verify_jws(unverified_jws.strip(), field(company, "question_key", dict), REQUEST_TYPE)
-    )
+    name, key = verify_company(api.get(f"/v1/companies/{grantee}"), grantee)
+    request = parse_consent_request(jws.verify(key))
     if request.terms.kind is not ConsentKind.COMPANY:
         raise BadRequest("A company can only ask for a company consent.")
-    return AskedBy(request, unverified_jws.strip(), name)
+    return AskedBy(request, unverified_jws, name)
 
 
-def verify_company(company: Any, company_id: str) -> str:
-    """Return the company's name from the record that it signed itself.
+def verify_company(company: Any, company_id: str) -> tuple[str, JwsKey]:
+    """Return the company's name, from the record that it signed itself, and its question key.
 
     Raises:
-        BadRequest: The record is another company's, or its keys are not the ones that make the id.
+        BadRequest: The record is another company's, or its key is not the one that makes the id.
         BadJws: The record is not signed as it must be.
     """
-    record, key = field(company, "record"), field(company, "question_key", dict)
-    claims = unverified_claims(record)
+    record = parse_jws(field(company, "record"), COMPANY_TYPE)
+    claims = record.unverified_claims
+    key = read_jwk(claims.get("question_key", ""))
     if claims.get("version") == 1:
-        claims = verify_jws(record, key, RECORD_TYPE)
+        record.verify(key)
         if company_id_of(key) != company_id:
             raise BadRequest("The service shows a key for this company that does not make its id; do not trust it.")
     if claims.get("company_id") != company_id:
         raise BadRequest("The service shows another company's record.")
-    return str(claims.get("name"))
+    return str(claims.get("name")), key

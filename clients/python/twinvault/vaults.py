@@ -24,7 +24,7 @@ from vault.seal.person import sign_genesis, verify_genesis, verify_succession
 from vault.seal.ring import Head, extend_page, sign_head, sign_page
 from vault.seal.signing import SigningKey, new_seed
 from vault.seal.slot import SlotKey, new_device_secret, open_slot, parse_slot, passphrase_key, recovery_key, seal_slot
-from vault.seal.version import NO_PREV, Remembered, refuse_rollback
+from vault.seal.version import NO_PREV, Remembered
 
 
 class WrongVault(ClientError):
@@ -131,7 +131,7 @@ def unlock_vault(api: Api, profile: Profile, key: SlotKey) -> Keys:
         SealError: What the service returned is forged, older than before, or opens under other keys.
         WrongVault: It is another vault.
     """
-    found = _find(api, key, profile.remembered("account"))
+    found = _find(api, key)
     if found.keys.vault != profile.binary("vault", 16):
         raise WrongVault("This passphrase or recovery kit opens another vault than the profile's; check --profile.")
     profile.remember("account", found.account)
@@ -146,7 +146,7 @@ def recover_vault(api: Api, folder: Path, trust: TrustedRoot, kit: RecoveryKit) 
         SealError: What the service returned is forged.
         BadProfile: The profile exists.
     """
-    found = _find(api, recovery_key(kit.recovery_code), None)
+    found = _find(api, recovery_key(kit.recovery_code))
     record = _record(found.keys.vault, found.keys.signer.public_key, found.time_zone, kit.device_secret, new_seed())
     profile = Profile.create(folder, trust, record)
     profile.remember("account", found.account)
@@ -171,7 +171,7 @@ class _Found:
     time_zone: str
 
 
-def _find(api: Api, key: SlotKey, remembered: Remembered | None) -> _Found:
+def _find(api: Api, key: SlotKey) -> _Found:
     try:
         answer = api.get(f"/v1/slots/{b64u(key.slot_id)}")
     except ApiError as refusal:
@@ -188,8 +188,6 @@ def _find(api: Api, key: SlotKey, remembered: Remembered | None) -> _Found:
     root = open_slot(parse_slot(parse_b64u(field(answer, "slot"))), key)
     sealed = parse_envelope(parse_b64u(field(answer, "account")))
     account = verify_account(sealed, owner_key, genesis.vault_id)
-    if remembered is not None:
-        refuse_rollback(sealed, account.version, account.prev, remembered)
     seeds = open_account(account, root, owner_key)
     keys = Keys(genesis.vault_id, root, SigningKey(seeds.signing), seeds.pairwise)
     return _Found(keys, Remembered(account.version, sealed.digest), genesis.time_zone)

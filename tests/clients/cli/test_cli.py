@@ -68,7 +68,7 @@ def test_every_command_has_help(run: Any, noun: str) -> None:
 def test_dry_run_needs_no_vault_and_prints_the_stable_keys(run: Any, tmp_path: Path) -> None:
     path = tmp_path / "household.csv"
     path.write_text(HEADER + ROW + ROW.replace("0.99", "x") + ROW.replace("01-01", "03-31"))
-    code, out, err = run("owner", "import", path, "--dry-run", "--json")
+    code, out, _ = run("owner", "import", path, "--dry-run", "--json")
     assert code == 0
     assert json.loads(out) == {
         "format": "completejourney",
@@ -95,7 +95,8 @@ def test_dry_run_of_an_unknown_file_is_one_sentence(run: Any, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{}", b"not a bundle\n", b"\xff\xfe\n", b'{"format":"twinvault-bundle/v1"}\n', b"[" * 100_000 + b"\n"]
+    "content",
+    [b"", b"{}", b"not a bundle\n", b"\xff\xfe\n", b'{"format":"twinvault-bundle/v1"}\n', b"[" * 100_000 + b"\n"],
 )
 def test_a_broken_bundle_is_one_clear_error(run: Any, tmp_path: Path, trust: Path, content: bytes) -> None:
     bundle = tmp_path / "bundle"
@@ -116,12 +117,15 @@ def test_without_pinned_keys_nothing_is_verified(run: Any, tmp_path: Path) -> No
 
 def test_missing_files_and_bad_trust(run: Any, tmp_path: Path, trust: Path) -> None:
     code, _, err = run("auditor", "verify", tmp_path / "none", "--trust", trust)
-    assert code == 1 and "cannot be read" in err
+    assert code == 1
+    assert "cannot be read" in err
     code, _, err = run("auditor", "verify", trust, "--trust", tmp_path / "none")
-    assert code == 1 and "trust file" in err
+    assert code == 1
+    assert "trust file" in err
     trust.write_bytes(b"{}")
     code, _, err = run("auditor", "verify", trust, "--trust", trust)
-    assert code == 1 and "trust file" in err
+    assert code == 1
+    assert "trust file" in err
 
 
 def test_no_server_is_exit_3(run: Any, tmp_path: Path, trust: Path, home: Path) -> None:
@@ -156,26 +160,41 @@ def test_a_passphrase_is_never_taken_from_a_pipe_or_empty(
     run: Any, tmp_path: Path, trust: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, _, err = run("owner", "init", "--trust", trust, "--yes")
-    assert code == 1 and "--passphrase-file" in err
+    assert code == 1
+    assert "--passphrase-file" in err
     empty = tmp_path / "empty"
     empty.write_text("\n")
     code, _, err = run("owner", "init", "--trust", trust, "--passphrase-file", empty)
-    assert code == 1 and "empty" in err
+    assert code == 1
+    assert "empty" in err
 
 
 def test_another_kind_of_profile_is_refused_before_a_passphrase_is_asked(run: Any, trust: Path, home: Path) -> None:
     code, _, err = run("owner", "status")
-    assert code == 1 and "No profile" in err
+    assert code == 1
+    assert "No profile" in err
     record = trust.with_name("record.jws")
     code, out, _ = run(
-        "company", "register", "--trust", trust, "--name", "Acme", "--contact", "a@acme.example", "--record", record, "--json"
+        "company",
+        "register",
+        "--trust",
+        trust,
+        "--name",
+        "Acme",
+        "--contact",
+        "a@acme.example",
+        "--record",
+        record,
+        "--json",
     )
     assert code == 0
     assert json.loads(out)["company_id"] == Profile.load(home / "default").text("company_id")
     code, _, err = run("owner", "status")
-    assert code == 1 and "another kind" in err
+    assert code == 1
+    assert "another kind" in err
     code, _, err = run("owner", "status", "--profile", "../elsewhere")
-    assert code == 1 and "plain word" in err
+    assert code == 1
+    assert "plain word" in err
 
 
 def test_without_the_server_extra_the_pip_line_is_printed(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +220,9 @@ main(sys.argv[1:])
 @pytest.mark.parametrize(("name", "extra"), [("serve", "server"), ("demo", "demo")])
 def test_a_base_install_runs_and_names_what_is_missing(name: str, extra: str) -> None:
     def bare(*argv: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-c", BARE, *argv], capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(
+            [sys.executable, "-c", BARE, *argv], capture_output=True, text=True, timeout=60, check=False
+        )
 
     assert bare("--help").returncode == 0
     found = bare(name)

@@ -126,7 +126,7 @@ def status(
     found = _unlock(profile, passphrase_file)
     live = sum(consent.live for consent in found.consents())
     twin = found.twin()
-    common.emit({"live_consents": live, "waiting": found.device().waiting, "twin": twin}, as_json=as_json)
+    common.emit({"live_consents": live, "waiting": found.device.waiting, "twin": twin}, as_json=as_json)
 
 
 @owner.command()
@@ -232,7 +232,7 @@ def ask(
 @owner.command()
 def history(
     *,
-    after: Annotated[int, typer.Option("--after", help="Only later events.", min=0)] = 0,
+    after: Annotated[int, typer.Option("--after", help="Only events after this index.", min=-1)] = -1,
     profile: ProfileName = DEFAULT_PROFILE,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,

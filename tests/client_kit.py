@@ -1,0 +1,93 @@
+"""A running service as the clients' tests see it, and a server in between that lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from twinvault.company import Company
+from twinvault.owner import Owner
+from vault.ops.site import Site
+from vault.proof.trust import TrustedRoot
+from vault.schema.category import Category, Purpose
+from vault.schema.terms import ConsentKind, Terms
+from vault.schema.trace import Action, Trace
+
+PURCHASE = Category("pd:Purchase")
+PASSPHRASE = "correct horse battery staple"
+
+
+def purchases(count: int = 3, month: int = 1, year: int = 2026) -> list[Trace]:
+    start = datetime(year, month, 5, 8, tzinfo=UTC)
+    return [
+        Trace(
+            f"line-{year}-{month}-{i}",
+            "till",
+            start + timedelta(hours=i),
+            PURCHASE,
+            Action.BUY,
+            "completejourney:bacon",
+        )
+        for i in range(count)
+    ]
+
+
+def company_terms(company: Company, owner: Owner, **changed: Any) -> Terms:
+    own = owner.terms_for(ConsentKind.SELF, [PURCHASE])
+    values: dict[str, Any] = {
+        "kind": ConsentKind.COMPANY,
+        "grantee": company.company_id,
+        "purposes": frozenset({Purpose("dpv:ProvideProductRecommendations")}),
+        "quota_per_month": 3,
+        **changed,
+    }
+    return replace(own, **values)
+
+
+@dataclass
+class Service:
+    """One running installation."""
+
+    site: Site
+    app: FastAPI
+    trust: TrustedRoot
+    url: str
+
+    @property
+    def trust_file(self) -> Path:
+        return self.site.trust_file
+
+
+@dataclass
+class Tamper(httpx.BaseTransport):
+    """A server in between that changes answers, drops them, or repeats old ones."""
+
+    rules: list[tuple[str, str, Callable[[httpx.Response], httpx.Response]]] = field(default_factory=list)
+    sent: list[httpx.Request] = field(default_factory=list)
+    inner: httpx.BaseTransport = field(default_factory=httpx.HTTPTransport)
+
+    def on(self, method: str, path: str, change: Callable[[httpx.Response], httpx.Response]) -> None:
+        """Let `change` have every answer to requests whose path ends so."""
+        self.rules.append((method, path, change))
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.sent.append(request)
+        response = self.inner.handle_request(request)
+        response.read()
+        for method, path, change in self.rules:
+            if request.method == method and request.url.path.endswith(path):
+                response = change(response)
+        return response
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def json_answer(document: Any, status: int = 200) -> httpx.Response:
+    return httpx.Response(status, json=document)
