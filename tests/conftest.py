@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import sqlalchemy
+import structlog
 
 from vault.db import Database, migrate
 from vault.store.shortkeys import create_table
@@ -21,6 +23,15 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 SHARED = Path(os.environ.get("TWINVAULT_SHARED", Path(__file__).parents[1] / ".." / "shared")).resolve()
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    """Undo what a test configured: its captured standard error is closed when it ends."""
+    handlers = list(logging.getLogger().handlers)
+    yield
+    structlog.reset_defaults()
+    logging.getLogger().handlers = handlers
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,12 @@ ALLOWED_FIELDS = frozenset(
     {
         "event", "level", "timestamp", "request_id", "method", "route", "status", "wall_ms", "slug", "error_type",
         "leaf_index", "tree_size", "leaves", "job_kind", "job_id", "attempt", "vaults", "rows", "batches", "period",
-        "model_digest", "policy_set", "key_name", "epoch", "company", "port", "role", "revision", "count", "reason",
+        "model_digest", "policy_set", "key_name", "epoch", "company", "port", "role", "revision", "count", "reason", "logger",
     }
 )  # fmt: skip
+
+
+_log = structlog.get_logger()
 
 
 def drop_unlisted(_logger: object, _name: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -25,6 +28,14 @@ def drop_unlisted(_logger: object, _name: str, fields: MutableMapping[str, Any])
     if len(kept) != len(fields):
         kept["dropped_fields"] = len(fields) - len(kept)
     return kept
+
+
+class _Foreign(logging.Handler):
+    """Says that a library logged something and where, never what: its message may quote a value."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        place = f"{record.filename}:{record.lineno}"
+        _log.log(record.levelno, "library.logged", logger=record.name, reason=place)
 
 
 def configure_logging(level: str = "INFO") -> None:
@@ -44,3 +55,6 @@ def configure_logging(level: str = "INFO") -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    root = logging.getLogger()
+    root.handlers = [handler for handler in root.handlers if not isinstance(handler, _Foreign)]
+    root.addHandler(_Foreign(logging.WARNING))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
+import traceback
+from pathlib import Path
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -42,7 +44,7 @@ class Edge:
         request_id = secrets.token_hex(8)
         scope["request_id"] = request_id
         started_s = time.perf_counter()
-        status = 500
+        status, started = 500, False
         received_bytes = 0
 
         async def bounded_receive() -> Message:
@@ -56,19 +58,21 @@ class Edge:
             return message
 
         async def noting_send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, started = message["status"], True
                 message["headers"].append((b"x-request-id", request_id.encode()))
             await send(message)
 
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            if not declared.isdigit() or int(declared) > self._max_body_bytes:
-                refusal = BodyTooLarge(f"The body must be at most {self._max_body_bytes} bytes.")
-                await problem_response(refusal, instance=f"/requests/{request_id}")(scope, receive, noting_send)
-            else:
+            try:
+                self._require_small(declared)
                 await self._app(scope, bounded_receive, noting_send)
+            except Exception as error:  # noqa: BLE001  the server's own log would print messages that quote values
+                refusal = error if isinstance(error, VaultError) else _crash(error)
+                if not started:
+                    await problem_response(refusal, instance=f"/requests/{request_id}")(scope, receive, noting_send)
             route = scope.get("route")
             _log.info(
                 "request.done",
@@ -78,3 +82,17 @@ class Edge:
                 status=status,
                 wall_ms=round(1000 * (time.perf_counter() - started_s), 1),
             )
+
+    def _require_small(self, declared: bytes) -> None:
+        if not declared.isdigit() or len(declared) > 18 or int(declared) > self._max_body_bytes:
+            raise BodyTooLarge(
+                f"The body must be at most {self._max_body_bytes} bytes, and say its length as a number."
+            )
+
+
+def _crash(error: Exception) -> VaultError:
+    """Log where a defect showed, never its message, and return what the caller is told."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown"
+    _log.error("request.crashed", error_type=type(error).__name__, reason=place)
+    return VaultError("The server failed while handling this request; nothing was changed. Please try again.")

@@ -60,11 +60,10 @@ def problem_response(error: VaultError, *, instance: str | None = None) -> Respo
 
 
 def install_problems(app: FastAPI) -> None:
-    """Make every error of the app answer as a problem document."""
+    """Make every refusal of the app answer as a problem document; `Edge` does so for defects."""
     app.add_exception_handler(VaultError, _vault_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
-    app.add_exception_handler(Exception, _unexpected)
 
 
 async def _vault_error(request: Request, error: Exception) -> Response:
@@ -85,6 +84,8 @@ async def _validation_error(request: Request, error: Exception) -> Response:
 
 async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, VaultError):  # FastAPI wraps what is raised while it reads a JSON body
+        return await _vault_error(request, error.__cause__)
     slug = {404: "no-such-page", 405: "method-not-allowed"}.get(error.status_code, "http-error")
     body = {
         "type": f"/problems/{slug}",
@@ -94,12 +95,6 @@ async def _http_exception(request: Request, error: Exception) -> Response:
         "instance": _instance(request),
     }
     return Response(json.dumps(body), error.status_code, error.headers, media_type="application/problem+json")
-
-
-async def _unexpected(request: Request, error: Exception) -> Response:
-    _log.error("request.crashed", error_type=type(error).__name__)
-    refusal = VaultError("The server failed while handling this request; nothing was changed. Please try again.")
-    return problem_response(refusal, instance=_instance(request))
 
 
 def _instance(request: Request) -> str:

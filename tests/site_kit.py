@@ -1,0 +1,36 @@
+"""A whole installation, as `twinvault operator init` makes it, and the app over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastapi.testclient import TestClient
+
+from vault.app import create_app
+from vault.clock import SystemClock
+from vault.ops.site import Site, set_up
+from vault.settings import AppSettings
+
+ISSUER = "http://127.0.0.1:8400"
+ORIGIN = "log.example/site"
+
+
+def make_site(folder: Path) -> Site:
+    site = Site(folder)
+    set_up(site, issuer=ISSUER, log_origin=ORIGIN, database_url=None, shortkeys_url=None, now=SystemClock().now())
+    return site
+
+
+def app_settings(site: Site) -> AppSettings:
+    """Read the app's settings from its file alone."""
+    values = {name.removeprefix("VAULT_").lower(): value for name, value in site.environment("app").items()}
+    return AppSettings.model_validate(values)
+
+
+@contextmanager
+def running_app(site: Site) -> Iterator[TestClient]:
+    """Start the app in this process; requests go through every layer of it."""
+    with TestClient(create_app(app_settings(site)), base_url=ISSUER, raise_server_exceptions=False) as client:
+        yield client
