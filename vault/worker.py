@@ -9,9 +9,10 @@ from __future__ import annotations
 import resource
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import FrameType
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -39,6 +40,7 @@ from vault.proof.decision import load_shipped_policy_set
 from vault.schema.terms import SELF_GRANTEE
 from vault.seal.fields import parse_id
 from vault.seal.ids import ConsentId, VaultId
+from vault.seal.recipient import Opener
 from vault.seal.statement import KeyName, KeyStatement
 from vault.settings import WorkerSettings
 from vault.twin import release, requests
@@ -71,7 +73,8 @@ class UnknownJob(VaultError):
     status = 500
 
 
-def open_worker(settings: WorkerSettings, children: Children, clock: Clock) -> Worker:
+@contextmanager
+def open_worker(settings: WorkerSettings, children: Children, clock: Clock) -> Iterator[Worker]:
     """Open databases and keyring, and put this release's rules and built-in models in force.
 
     Args:
@@ -83,25 +86,16 @@ def open_worker(settings: WorkerSettings, children: Children, clock: Clock) -> W
         WrongKeys: The operator has not stated the worker's keys, or the keyring holds others.
         NoSuchKey: The keyring lacks one.
     """
-    database, short_keys = Database(settings.database_url), Database(settings.shortkeys_url)
-    keyring = LocalKeyring(settings.worker_keyring)
-    with database.snapshot() as session:
-        stated = statements.in_force(session, parse_b64u(settings.operator_public_key, size=32), clock.now())
-    if not {KeyName.PROCESSOR, KeyName.PROCESSOR_SIGN} <= stated.keys():
-        raise WrongKeys("The operator has not published the worker's keys; start the app once, then the worker.")
-    identity = open_identity(settings.worker_keyring, keyring, _name(stated[KeyName.PROCESSOR]))
-    signer = KmsSigner(keyring, _name(stated[KeyName.PROCESSOR_SIGN]))
-    if (identity.recipient.public, signer.public_key) != (
-        stated[KeyName.PROCESSOR].public_key,
-        stated[KeyName.PROCESSOR_SIGN].public_key,
-    ):
-        raise WrongKeys("The worker's keyring holds other keys than the operator stated; check VAULT_WORKER_KEYRING.")
-    worker = Worker(database, Processor(identity, short_keys), signer, load_shipped_policy_set(), children, clock)
-    with database.transaction() as session:
-        sets.publish(session, worker.policy_set)
-        for category in sorted(MAPPED):
-            release.publish_built_in(session, feature_map(category), signer)
-    return worker
+    with closing(Database(settings.database_url)) as database, closing(Database(settings.shortkeys_url)) as short_keys:
+        with database.snapshot() as session:
+            stated = statements.in_force(session, parse_b64u(settings.operator_public_key, size=32), clock.now())
+        identity, signer = _own_keys(settings.worker_keyring, stated)
+        worker = Worker(database, Processor(identity, short_keys), signer, load_shipped_policy_set(), children, clock)
+        with database.transaction() as session:
+            sets.publish(session, worker.policy_set)
+            for category in sorted(MAPPED):
+                release.publish_built_in(session, feature_map(category), signer)
+        yield worker
 
 
 def run_once(worker: Worker) -> bool:
@@ -162,8 +156,7 @@ def main() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    with Children() as children:
-        worker = open_worker(settings, children, clock)
+    with Children() as children, open_worker(settings, children, clock) as worker:
         _log.info("worker ready")
         due = clock.now()
         while not stop.is_set():
@@ -173,7 +166,6 @@ def main() -> None:
                 due = clock.now() + SCHEDULE_EVERY
             if not run_once(worker):
                 stop.wait(settings.poll_s)
-        worker.database.close()
     _log.info("worker stopped")
 
 
@@ -237,6 +229,18 @@ def _leased(worker: Worker, jobs: Sequence[Job]) -> Iterator[None]:
 
 def _vault(job: Job) -> VaultId:
     return VaultId(parse_id(str(job.payload["vault"])))
+
+
+def _own_keys(folder: Path, stated: Mapping[KeyName, KeyStatement]) -> tuple[Opener, KmsSigner]:
+    """Return processor and processor-sign if they are the keys that the operator stated."""
+    keyring = LocalKeyring(folder)
+    if not {KeyName.PROCESSOR, KeyName.PROCESSOR_SIGN} <= stated.keys():
+        raise WrongKeys("The operator has not published the worker's keys; run `twinvault operator init` first.")
+    processor, processor_sign = stated[KeyName.PROCESSOR], stated[KeyName.PROCESSOR_SIGN]
+    identity, signer = open_identity(folder, keyring, _name(processor)), KmsSigner(keyring, _name(processor_sign))
+    if (identity.recipient.public, signer.public_key) != (processor.public_key, processor_sign.public_key):
+        raise WrongKeys("The worker's keyring holds other keys than the operator stated; check VAULT_WORKER_KEYRING.")
+    return identity, signer
 
 
 def _name(statement: KeyStatement) -> str:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, Final, cast
 
 import sqlalchemy
-from sqlmodel import Session, col, select
+from sqlmodel import Session, SQLModel, col, select
 
 from vault.budget.accounting import NOTHING, Cap, Curve
 from vault.budget.charge import EVERYONE, Charge, Scope, Unit, dump_charge, owner_day
@@ -25,6 +25,14 @@ from vault.errors import MalformedInput, VaultError
 from vault.schema.trace import Period
 
 _GENESIS: Final = bytes(32)
+_LEDGER: Final = SQLModel.metadata.tables[str(LedgerRow.__tablename__)]
+_ROWS: Final = (
+    sqlalchemy.select(_LEDGER).where(_LEDGER.c.scope == sqlalchemy.bindparam("of_scope")).order_by(_LEDGER.c.position)
+)
+_APPEND: Final = sqlalchemy.insert(_LEDGER)
+_LOCK: Final = sqlalchemy.text(
+    "INSERT INTO budget_scope (scope) VALUES (:scope) ON CONFLICT (scope) DO UPDATE SET scope = excluded.scope"
+)
 
 
 class BudgetExhausted(VaultError):
@@ -233,10 +241,10 @@ class _Book:
 
     session: Session
     scope: Scope
-    rows: list[LedgerRow]
+    rows: list[Any]
 
     @property
-    def latest(self) -> dict[bytes, LedgerRow]:
+    def latest(self) -> dict[bytes, Any]:
         return {row.release_id: row for row in self.rows}
 
     def total(self) -> Curve:
@@ -254,29 +262,24 @@ class _Book:
                 "charge": charge,
             }
         )
-        row = LedgerRow(
-            scope=self.scope.key,
-            position=len(self.rows),
-            release_id=release_id,
-            state=str(state),
-            record=record,
-            digest=_digest(record),
-        )
-        self.session.add(row)
-        self.session.flush()
+        row = {
+            "scope": self.scope.key,
+            "position": len(self.rows),
+            "release_id": release_id,
+            "state": str(state),
+            "record": record,
+            "digest": _digest(record),
+        }
+        self.session.connection().execute(_APPEND, row)
 
 
 def _read(session: Session, scope: Scope) -> _Book:
-    query = select(LedgerRow).where(LedgerRow.scope == scope.key).order_by(col(LedgerRow.position))
-    return _Book(session, scope, list(session.exec(query)))
+    return _Book(session, scope, list(session.connection().execute(_ROWS, {"of_scope": scope.key})))
 
 
 def _locked(session: Session, scope: Scope) -> _Book:
     # Creates the scope's row or waits for whoever holds it: one statement that both databases know.
-    statement = sqlalchemy.text(
-        "INSERT INTO budget_scope (scope) VALUES (:scope) ON CONFLICT (scope) DO UPDATE SET scope = excluded.scope"
-    )
-    session.execute(statement, {"scope": scope.key})
+    session.connection().execute(_LOCK, {"scope": scope.key})
     return _read(session, scope)
 
 
@@ -304,7 +307,7 @@ def _scope_and_release(charge: Any) -> tuple[Scope, str]:
     return Scope(charge["unit"], charge["subject"], charge["window"]), charge["release"]
 
 
-def _charge(row: LedgerRow) -> JsonObject:
+def _charge(row: Any) -> JsonObject:
     return cast("JsonObject", parse_json(row.record)["charge"])
 
 

@@ -206,6 +206,8 @@ def _open(worker: Worker, vault: VaultId, child: Child, month: Month, wanted: Wa
                 if (digest := sha256(encoded)) in bound:
                     sent.append(digest)
                     yield encoded
+                if len(sent) == len(bound):
+                    return
 
     numbers = child.month(wanted, feature_map(month.category), month.period, stream(), len(month.batch_hashes))
     if sorted(sent) != list(month.batch_hashes):

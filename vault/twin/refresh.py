@@ -204,7 +204,7 @@ def _store(worker: Worker, group: Iterable[_Refresh]) -> dict[VaultId, Outcome]:
             count = 0
             if one.noisy:
                 if _still_allowed(session, worker, one):
-                    count = sum(_release(session, worker, one, month) for month in one.noisy)
+                    count = _release(session, worker, one)
                 else:
                     for reservation in one.reserved.values():
                         _abort(session, worker, reservation)
@@ -228,18 +228,30 @@ def _abort(session: Session, worker: Worker, reservation: Reservation) -> None:
         ledger.abort(session, reservation, at=worker.clock.now())
 
 
-def _release(session: Session, worker: Worker, one: _Refresh, month: Month) -> int:
-    """Store one month's row, its charge and its leaf; return 0 if another worker was first."""
-    assert one.opening is not None
-    reservation, now = one.reserved[month], worker.clock.now()
+def _release(session: Session, worker: Worker, one: _Refresh) -> int:
+    """Store a vault's rows with their charges and leaves; return how many: another worker may have been first."""
+    committed = [month for month in one.noisy if _commit(session, worker, one, month)]
+    # Read under the locks of the charges' scopes: whoever is second sees the rows of the first.
+    stored = rows.released(session, one.vault, [one.reserved[month].release_id for month in committed])
+    fresh = [month for month in committed if one.reserved[month].release_id not in stored]
+    rows.put(session, [_row(session, worker, one, month) for month in fresh])
+    return len(fresh)
+
+
+def _commit(session: Session, worker: Worker, one: _Refresh, month: Month) -> bool:
     try:
-        ledger.commit(session, reservation, at=now)  # takes the scope's lock: whoever is second sees the first's row
+        ledger.commit(session, one.reserved[month], at=worker.clock.now())
     except ChargeConflict as error:
         one.reason = error.slug
-        return 0
-    name, mapped = reservation.release_id, feature_map(month.category)
-    if rows.released(session, one.vault, [name]):
-        return 0
+        return False
+    return True
+
+
+def _row(session: Session, worker: Worker, one: _Refresh, month: Month) -> StoredRow:
+    """Seal one month's row and log its release."""
+    assert one.opening is not None
+    reservation, mapped = one.reserved[month], feature_map(month.category)
+    name = reservation.release_id
     compartment = month.compartments[-1]  # the newest epoch: an older one's holder learns nothing new
     row = Row(name, mapped.digest, month.period, 0, mapped.clip, noise_of(mapped).sigma, one.noisy[month])
     header = RowHeader(one.vault, compartment, name, mapped.version, row.index)
@@ -260,11 +272,10 @@ def _release(session: Session, worker: Worker, one: _Refresh, month: Month) -> i
             "release_id": b64u(name),
             "rows": [b64u(sha256(sealed))],
             "charge": reservation.scope.key,
-            "at": unix_s(now),
+            "at": unix_s(worker.clock.now()),
         },
-        about=one.vault,
     )
-    stored = StoredRow(
+    return StoredRow(
         vault_id=one.vault,
         compartment_id=compartment,
         release_id=name,
@@ -277,5 +288,3 @@ def _release(session: Session, worker: Worker, one: _Refresh, month: Month) -> i
         sealed=sealed,
         leaf_id=leaf.id,
     )
-    rows.put(session, [stored])
-    return 1

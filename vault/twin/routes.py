@@ -21,7 +21,7 @@ from vault.twin.requests import last_refresh, request_refresh
 twin_router = APIRouter(prefix="/v1/vaults/{vault}", tags=["twin"])
 
 
-def _own_vault(vault: str, caller: OwnerDep) -> OwnerCaller:
+async def _own_vault(vault: str, caller: OwnerDep) -> OwnerCaller:
     if parse_id(vault) != caller.vault_id:
         raise UnknownVault("You are signed in to another vault than the one in the address.")
     return caller
