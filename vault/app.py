@@ -19,10 +19,10 @@ from vault.answers.routes import answers_router
 from vault.clock import Clock, SystemClock
 from vault.consent import consents
 from vault.consent.handovers import Custody
-from vault.consent.history import history_router
 from vault.consent.routes import consent_router
 from vault.db import Database
 from vault.encoding import parse_b64u
+from vault.evidence.routes import AuditDesk, evidence_router
 from vault.http.health import health_router
 from vault.http.middleware import Edge
 from vault.http.problems import install_problems
@@ -35,6 +35,7 @@ from vault.keys.operator import APP
 from vault.keys.routes import keys_router
 from vault.keys.serving import Serving
 from vault.logging import configure_logging
+from vault.notices.routes import notices_router
 from vault.oauth.dpop import NonceClock, ProofReader
 from vault.oauth.resource import CompanyGate
 from vault.oauth.routes import oauth_router
@@ -81,7 +82,7 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     _make_desks(app, issuer, kms, operator_key)
     for router in (
         health_router, parties_router, keys_router, policy_router, vaults_router, ingest_router, consent_router,
-        history_router, twin_router, oauth_router, answers_router, log_router(state.database),
+        notices_router, twin_router, oauth_router, answers_router, evidence_router, log_router(state.database),
     ):  # fmt: skip
         app.include_router(router)
     install_problems(app)
@@ -112,6 +113,7 @@ def _make_desks(app: FastAPI, issuer: str, kms: LocalKeyring, operator_key: byte
         issuer=issuer,
         checkpoint_wait_s=state.settings.checkpoint_wait_s,
     )  # fmt: skip
+    state.audit_desk = AuditDesk(issuer, serving, state.sequencer, state.settings.checkpoint_wait_s)
     state.custody = Custody(state.shortkeys, statements.recipients(keys), state.answer_desk.forget)
 
 

@@ -14,8 +14,6 @@ from fastapi.testclient import TestClient
 from tests.consent_kit import NOW, World
 from tests.vault_kit import begin
 from vault.consent.changes import Submission
-from vault.consent.events import record_event
-from vault.consent.history import history_router
 from vault.consent.routes import consent_router
 from vault.db import Database
 from vault.encoding import b64u, parse_b64u, parse_json
@@ -23,13 +21,12 @@ from vault.http.problems import install_problems
 from vault.parties.caller import OwnerCaller
 from vault.parties.routes import _owner
 from vault.proof.checkpoint import verify_checkpoint
-from vault.proof.leaf import LeafKind, Opening, Part, verify_opening
+from vault.proof.leaf import Opening, Part, verify_opening
 from vault.proof.merkle import leaf_hash, verify_inclusion
 from vault.proof.note import VerifierKey
 from vault.proof.receipt import parse_receipt
 from vault.schema.consent import ConsentEvent, ConsentVersion
 from vault.schema.terms import ConsentKind
-from vault.seal.ids import ConsentId
 from vault.seal.signing import SigningKey, new_seed
 from vault.tlog.errors import LogBusy
 from vault.tlog.sequencer import Sequencer
@@ -58,7 +55,6 @@ class Site:
         app.state.database, app.state.clock, app.state.custody = world.database, FixedClock(), world.custody
         app.state.sequencer, app.state.settings = self.sequencer, SimpleNamespace(checkpoint_wait_s=30.0)
         app.include_router(consent_router)
-        app.include_router(history_router)
         app.dependency_overrides[_owner] = lambda: self.caller
         self.app = app
         self.client = TestClient(app)
@@ -124,25 +120,6 @@ def test_a_consent_lives_and_ends_with_receipts(site: Site) -> None:
     assert site.world.forgotten == [first.consent_id] * 3
     listed = site.client.get(site.path).json()["consents"]
     assert [(item["event"], item["live"], len(item["versions"])) for item in listed] == [("withdrawn", False, 3)]
-
-
-def test_the_owner_reads_who_was_denied_and_why(site: Site) -> None:
-    first, _ = site.give()
-    with site.world.database.transaction() as session:
-        pending = record_event(
-            session, ConsentId(first.consent_id), LeafKind.DENIAL, {"period": "2026-11"}, {"rules": ["quota-spent"]}
-        )
-    site.sequencer.wait(pending.id, 30)
-    path = site.path.replace("/consents", "/history")
-    *_, given, _handed, denied = site.client.get(path).json()["events"]
-    assert (given["kind"], given["personal"]["consent_seq"]) == ("consent", 1)
-    assert denied["sentences"] == ["The consent's quota of this month is spent."]
-    assert site.client.get(path, params={"after": denied["index"] - 1}).json()["events"] == [denied]
-    stranger = begin(site.world.database, site.world.shortkeys)[0]
-    site.caller = OwnerCaller(stranger.vault)
-    assert site.client.get(path).status_code == 404
-    theirs = site.client.get(f"/v1/vaults/{b64u(stranger.vault)}/history").json()["events"]
-    assert {event["kind"] for event in theirs} <= {"vault-genesis", "account", "ring-head"}
 
 
 def test_nothing_is_acknowledged_while_the_log_stands_still(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -136,6 +137,12 @@ def list_to(session: Session, grantee: str, *, after: bytes = b"", at_most: int 
 def history(session: Session, consent_id: ConsentId) -> list[StoredVersion]:
     """Return every version of a consent that was not forgotten, oldest first."""
     rows = session.connection().execute(_HISTORY.where(version.c.consent_id == consent_id))
+    return [_stored(row) for row in rows]
+
+
+def versions_of(session: Session, consent_ids: Iterable[ConsentId]) -> list[StoredVersion]:
+    """Return every version of these consents that was not forgotten, for an auditor's bundle."""
+    rows = session.connection().execute(_HISTORY.where(version.c.consent_id.in_(list(consent_ids))))
     return [_stored(row) for row in rows]
 
 

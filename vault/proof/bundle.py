@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import pairwise
 from typing import cast
 
@@ -19,8 +20,16 @@ from vault.proof.errors import MalformedProof
 from vault.proof.leaf import Opening
 
 FORMAT = "twinvault-bundle/v1"
+_HEADER = {"format", "checkpoint", "leaves", "records", "complete_from", "complete_to", "withheld"}
 MAX_LINE_BYTES = 8 * 2**20
 MAX_BUNDLE_BYTES = 512 * 2**20
+
+
+class Withheld(StrEnum):
+    """A kind of record that a bundle leaves out on purpose, so that its absence hides nothing else."""
+
+    ANSWER = "answer"
+    QUESTION = "question"
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,7 @@ class Bundle:
         complete_from: First index of the range that the sender claims to be whole; leaves may be
             missing only outside of it.
         complete_to: Index after the last of that range.
+        withheld: What this holder is not shown; the verifier counts it as withheld, never as checked.
     """
 
     checkpoint: str
@@ -60,11 +70,12 @@ class Bundle:
     records: Mapping[bytes, bytes]
     complete_from: int = 0
     complete_to: int = 0
+    withheld: frozenset[Withheld] = frozenset()
 
 
 def dump_bundle(bundle: Bundle) -> bytes:
     """Return the bundle as a file."""
-    return b"".join(line + b"\n" for line in _lines(bundle))
+    return b"".join(bundle_lines(bundle))
 
 
 def parse_bundle(unverified_data: bytes) -> Bundle:
@@ -79,7 +90,7 @@ def parse_bundle(unverified_data: bytes) -> Bundle:
     *lines, rest = unverified_data.split(b"\n")
     if rest or not lines:
         raise MalformedProof("The bundle is cut short: its last line has no end.")
-    header = _object(lines[0], 1, {"format", "checkpoint", "leaves", "records", "complete_from", "complete_to"})
+    header = _object(lines[0], 1, _HEADER)
     if header["format"] != FORMAT:
         raise MalformedProof(f"Line 1 of the bundle does not name the format {FORMAT}.")
     count, total = _count(header, "leaves"), _count(header, "records")
@@ -94,21 +105,30 @@ def parse_bundle(unverified_data: bytes) -> Bundle:
         data = _binary(_object(line, number, {"record"}), "record", number)
         records[hashlib.sha256(data).digest()] = data
     return Bundle(
-        _text(header, "checkpoint", 1), leaves, records, _count(header, "complete_from"), _count(header, "complete_to")
+        checkpoint=_text(header, "checkpoint", 1),
+        leaves=leaves,
+        records=records,
+        complete_from=_count(header, "complete_from"),
+        complete_to=_count(header, "complete_to"),
+        withheld=_withheld(header["withheld"]),
     )
 
 
-def _lines(bundle: Bundle) -> Iterator[bytes]:
-    yield dump_json(
-        {
-            "format": FORMAT,
-            "checkpoint": bundle.checkpoint,
-            "leaves": len(bundle.leaves),
-            "records": len(bundle.records),
-            "complete_from": bundle.complete_from,
-            "complete_to": bundle.complete_to,
-        }
-    )
+def bundle_lines(bundle: Bundle) -> Iterator[bytes]:
+    """Yield the file's lines, so that a large bundle is sent without being held twice."""
+    return (dump_json(record) + b"\n" for record in _records(bundle))
+
+
+def _records(bundle: Bundle) -> Iterator[JsonObject]:
+    yield {
+        "format": FORMAT,
+        "checkpoint": bundle.checkpoint,
+        "leaves": len(bundle.leaves),
+        "records": len(bundle.records),
+        "complete_from": bundle.complete_from,
+        "complete_to": bundle.complete_to,
+        "withheld": cast("list[JsonValue]", sorted(bundle.withheld)),
+    }
     for leaf in bundle.leaves:
         record: JsonObject = {
             "index": leaf.index,
@@ -118,9 +138,9 @@ def _lines(bundle: Bundle) -> Iterator[bytes]:
         }
         if leaf.personal is not None:
             record["personal"] = _dump_opening(leaf.personal)
-        yield dump_json(record)
+        yield record
     for digest in sorted(bundle.records):
-        yield dump_json({"record": b64u(bundle.records[digest])})
+        yield {"record": b64u(bundle.records[digest])}
 
 
 def records_by_hash(records: Iterable[bytes]) -> dict[bytes, bytes]:
@@ -140,6 +160,13 @@ def _leaf(line: bytes, number: int) -> LoggedLeaf:
         public=_opening(record["public"], number),
         personal=_opening(record["personal"], number) if "personal" in record else None,
     )
+
+
+def _withheld(value: JsonValue) -> frozenset[Withheld]:
+    named = [kind for kind in Withheld if isinstance(value, list) and kind in value]
+    if named != value:
+        raise MalformedProof("The bundle's header must list what it withholds: each kind of record once, by name.")
+    return frozenset(named)
 
 
 def _dump_opening(opening: Opening) -> JsonObject:

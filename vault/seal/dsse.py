@@ -49,6 +49,7 @@ class PayloadType(StrEnum):
     LEGACY = "twinvault/legacy/v1"
     FREEZE = "twinvault/freeze/v1"
     EXECUTORS = "twinvault/executors/v1"
+    AUDIT = "twinvault/audit/v1"
 
 
 _TYPES: Final = {str(payload_type).encode(): payload_type for payload_type in PayloadType}

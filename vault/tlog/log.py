@@ -220,6 +220,13 @@ def find(
     return [_leaf(row) for row in session.connection().execute(query)]
 
 
+def read(session: Session, pending_ids: Iterable[PendingId]) -> list[Leaf]:
+    """Return these events, in the order of the log; those that no signed checkpoint covers yet are missing."""
+    wanted = log_entry.c.id.in_(list(pending_ids)) & log_entry.c.leaf_index.is_not(None)
+    found = session.connection().execute(_LEAVES.where(wanted).order_by(log_entry.c.leaf_index))
+    return [_leaf(row) for row in found]
+
+
 def delete_personal_openings(session: Session, pending_ids: Iterable[PendingId]) -> None:
     """Forget whom these events concern, salt and body of their personal half; leaves and proofs stay valid.
 

@@ -1,0 +1,110 @@
+"""A service with two owners whose consents were given, asked under, denied and withdrawn; and its auditor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from tests.answer_kit import ISSUER, Service, running
+from tests.consent_kit import NOW
+from tests.twin.worker_kit import SEPTEMBER
+from tests.vault_kit import MONTH, Owner, begin
+from vault.clock import unix_s
+from vault.db import Database
+from vault.evidence.auditors import register_auditor
+from vault.evidence.routes import AuditDesk, evidence_router
+from vault.notices.routes import notices_router
+from vault.proof.bundle import Bundle, parse_bundle
+from vault.schema.consent import ConsentEvent, ConsentVersion
+from vault.schema.terms import ConsentKind
+from vault.seal.audit import AuditRequest, sign_audit_request
+from vault.seal.ids import new_id
+from vault.seal.signing import Signer, SigningKey, new_seed
+from vault.tlog import log
+
+
+class Audited:
+    """A running service with one owner's life in its log, and a registered auditor."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.auditor = SigningKey(new_seed())
+        app = service.client.app
+        assert isinstance(app, FastAPI)
+        desk = app.state.answer_desk
+        app.state.audit_desk = AuditDesk(ISSUER, desk.serving, service.sequencer, 10.0)
+        app.include_router(evidence_router)
+        app.include_router(notices_router)
+        self.register(self.auditor)
+
+    def live(self) -> ConsentVersion:
+        """Give consents, ask, be denied, narrow, ask again, withdraw, be denied; return the first version."""
+        service = self.service
+        self.own = service.give(ConsentKind.SELF, data_from=SEPTEMBER, data_to=MONTH)
+        service.give(ConsentKind.COHORT, data_from=SEPTEMBER, data_to=MONTH)
+        consent = service.consent(quota_per_month=2)
+        assert service.ask(consent).status_code == 200
+        assert service.ask_own(self.own).status_code == 200
+        narrowed = service.next(consent, ConsentEvent.NARROWED)
+        service.amend(narrowed)
+        assert service.ask(consent).status_code == 200
+        assert service.ask(consent).status_code == 429
+        service.withdraw(narrowed)
+        assert service.ask(consent).status_code == 403
+        assert service.ask(new_id()).status_code == 403
+        self.settle()
+        return consent
+
+    def stranger(self) -> Owner:
+        """Begin another vault, with nothing in it but its ring."""
+        owner, _ = begin(self.service.database, self.service.shortkeys)
+        self.settle()
+        return owner
+
+    def register(self, key: SigningKey, days: int = 1) -> None:
+        with self.service.database.transaction() as session:
+            register_auditor(session, "Auditors Inc", key.public_key, NOW + timedelta(days=days))
+
+    def settle(self) -> int:
+        """Wait until all that was recorded is in the signed log; return its size."""
+        with self.service.database.transaction() as session:
+            last = register_auditor(session, "Auditors Inc", self.auditor.public_key, NOW + timedelta(days=1))
+        return self.service.sequencer.wait(last.id, 20) + 1
+
+    def size(self) -> int:
+        with self.service.database.snapshot() as session:
+            return log.head(session)[0]
+
+    def request(self, first: int = 0, last: int | None = None, signer: Signer | None = None, **changed: Any) -> bytes:
+        """Sign a request; the keyword arguments forge it."""
+        values = {
+            "origin": ISSUER,
+            "nonce": new_id() * 2,
+            "issued_at": unix_s(NOW),
+            "first": first,
+            "last": self.size() - 1 if last is None else last,
+        }
+        return sign_audit_request(AuditRequest(**values | changed), signer or self.auditor).encoded
+
+    def send(self, body: bytes) -> httpx.Response:
+        return self.service.client.post("/v1/audit/bundle", content=body)
+
+    def bundle(self, first: int = 0, last: int | None = None) -> Bundle:
+        response = self.send(self.request(first, last))
+        assert response.status_code == 200, response.text
+        return parse_bundle(response.content)
+
+
+@contextmanager
+def audited(database: Database, shortkeys: Database, folder: Path) -> Iterator[Audited]:
+    service = Service(database, shortkeys, keyring=folder / "keyring")
+    service.release_model()
+    service.put_rows("completejourney:bread")
+    with running(service):
+        yield Audited(service)

@@ -1,0 +1,1 @@
+"""Evidence: auditors, and what they are shown to verify the service offline."""

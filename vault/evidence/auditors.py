@@ -1,0 +1,154 @@
+"""Auditors: registered by the operator, recognised by their key, every access of theirs logged."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy.dialects.postgresql
+import sqlalchemy.dialects.sqlite
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from sqlalchemy import Row, select
+from sqlmodel import Session
+
+from vault.clock import unix_s
+from vault.encoding import JsonObject, b64u
+from vault.errors import VaultError
+from vault.evidence.models import auditor
+from vault.parties.once import spend
+from vault.proof.leaf import LeafKind
+from vault.seal.audit import AuditRequest, verify_audit_request
+from vault.seal.dsse import Envelope
+from vault.seal.errors import SealError
+from vault.seal.ids import key_id, sha256
+from vault.tlog import log
+from vault.tlog.log import Pending, append
+
+MAX_AGE_S: Final = 60
+MAX_LEAVES: Final = 10_000
+
+_NAME: Final = re.compile(r"\S(?:.{0,78}\S)?")
+
+
+class BadAuditor(VaultError):
+    """A registration of an auditor that cannot be kept."""
+
+    slug = "bad-auditor"
+    title = "Auditor is not acceptable"
+    status = 422
+
+
+class AuditRefused(VaultError):
+    """A request that no auditor registered here signed for this server and this moment."""
+
+    slug = "audit-refused"
+    title = "Audit request refused"
+    status = 403
+
+
+class RangeTooWide(VaultError):
+    """A range of leaves that the log does not have or that one bundle does not hold."""
+
+    slug = "bad-audit-range"
+    title = "Audit range is not acceptable"
+    status = 422
+
+
+@dataclass(frozen=True, slots=True)
+class Auditor:
+    """A registered auditor.
+
+    Args:
+        name: For the operator.
+        public_key: Ed25519, 32 bytes.
+        not_after_s: Unix second from which on its requests are refused.
+    """
+
+    name: str
+    public_key: bytes
+    not_after_s: int
+
+
+def register_auditor(session: Session, name: str, public_key: bytes, not_after: datetime) -> Pending:
+    """Let a key ask for bundles until a time, or change that time; writes the row and its leaf.
+
+    Args:
+        session: An open writing transaction.
+        name: What the operator calls the auditor, at most 80 printable characters.
+        public_key: Raw Ed25519 key, 32 bytes.
+        not_after: When the access ends; a past time ends it now.
+
+    Raises:
+        BadAuditor: The name or the key cannot be used.
+    """
+    if not name.isprintable() or _NAME.fullmatch(name) is None:
+        raise BadAuditor("An auditor's name has 1 to 80 printable characters.")
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key)
+    except ValueError as error:
+        raise BadAuditor("An auditor's key is a raw Ed25519 public key of 32 bytes.") from error
+    sqlite = session.get_bind().dialect.name == "sqlite"
+    dialect = sqlalchemy.dialects.sqlite if sqlite else sqlalchemy.dialects.postgresql
+    values: dict[str, Any] = {"public_key": public_key, "name": name, "not_after_s": unix_s(not_after)}
+    session.connection().execute(
+        dialect.insert(auditor)
+        .values(key_id=key_id(public_key), **values)
+        .on_conflict_do_update(index_elements=["key_id"], set_=values)
+    )
+    return append(
+        session, LeafKind.AUDITOR_ACCESS, {"auditor": b64u(sha256(public_key)), "until": unix_s(not_after)}, {}
+    )
+
+
+def list_auditors(session: Session) -> list[Auditor]:
+    """Return every auditor ever registered, by name."""
+    return [_auditor(row) for row in session.connection().execute(select(auditor).order_by(auditor.c.name))]
+
+
+def admit(session: Session, envelope: Envelope, *, origin: str, now: datetime) -> tuple[AuditRequest, Pending]:
+    """Accept an auditor's request: uses it up and logs the access, which must be in the log before anything is shown.
+
+    Args:
+        session: An open writing transaction.
+        envelope: The signed request.
+        origin: This server's issuer URL.
+        now: The current time.
+
+    Returns:
+        What may be shown once the pending leaf is covered by a checkpoint.
+
+    Raises:
+        AuditRefused: Nobody registered signed it, the registration ended, it was made for another
+            server or more than a minute away from now, or it was used before.
+        RangeTooWide: The log ends before the range does, or it is wider than one bundle.
+        NotInLog: The log has not been started.
+    """
+    known = session.connection().execute(select(auditor).where(auditor.c.key_id == envelope.signatures[0][0]))
+    row = known.one_or_none()
+    if row is None or row.not_after_s <= unix_s(now):
+        raise AuditRefused("No auditor whose access has not ended signed the request; ask the operator to register it.")
+    try:
+        request = verify_audit_request(envelope, row.public_key)
+    except SealError as error:
+        raise AuditRefused(error.detail) from error
+    if request.origin != origin or abs(unix_s(now) - request.issued_at) > MAX_AGE_S:
+        raise AuditRefused(f"The request must be signed for {origin} within {MAX_AGE_S} seconds of being sent.")
+    size, _ = log.head(session)
+    if request.last >= size or request.last - request.first >= MAX_LEAVES:
+        raise RangeTooWide(f"The log has {size} leaves; ask for at most {MAX_LEAVES} of them at a time.")
+    expires_at_s = request.issued_at + MAX_AGE_S + 1
+    if not spend(session, b"audit", row.key_id, request.nonce, expires_at_s=expires_at_s, now=now):
+        raise AuditRefused("The request was used before; sign a new one.")
+    public: JsonObject = {
+        "auditor": b64u(sha256(row.public_key)),
+        "first": request.first,
+        "last": request.last,
+        "at": unix_s(now),
+    }
+    return request, append(session, LeafKind.AUDITOR_ACCESS, public, {})
+
+
+def _auditor(row: Row[Any]) -> Auditor:
+    return Auditor(row.name, row.public_key, row.not_after_s)

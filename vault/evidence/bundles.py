@@ -1,0 +1,93 @@
+"""What an auditor is shown of a stretch of the log: all that is public, and how every question was decided.
+
+Open are the public halves of all leaves, and the personal halves of consents, answers and denials:
+those name people by pairwise pseudonyms only, and answers and questions by their hashes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Final
+
+from sqlmodel import Session
+
+from vault.answers import records
+from vault.consent import consents
+from vault.encoding import JsonObject, parse_b64u, parse_json
+from vault.keys import statements
+from vault.keys.serving import Serving
+from vault.parties import companies
+from vault.policy import sets
+from vault.proof.bundle import Bundle, LoggedLeaf, Withheld, records_by_hash
+from vault.proof.leaf import LeafKind
+from vault.proof.merkle import inclusion_proof
+from vault.seal.ids import ConsentId
+from vault.tlog import log
+from vault.tlog.log import Leaf
+from vault.twin import release
+
+_OPENED: Final = frozenset({LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL})
+_NAMED_LATER: Final = (LeafKind.KEY, LeafKind.MANIFEST, LeafKind.POLICY_SET)
+_WITHHELD: Final = frozenset({Withheld.ANSWER, Withheld.QUESTION})
+
+
+def build(session: Session, serving: Serving, first: int, last: int) -> Bundle:
+    """Return the leaves from `first` to `last`, proven under the newest checkpoint, and what they name.
+
+    Leaves before `first` are added where a later one refers to them: keys, models, rules, and the
+    versions of every consent that has an event in the range.
+
+    Args:
+        session: A snapshot.
+        serving: Opens the records of decisions.
+        first: First index.
+        last: Last index, below the size of the signed tree.
+
+    Raises:
+        NoSuchKey: A decision is locked under a serving key whose epoch is over.
+
+    Guarantees: no vault id, no answer and no question is in the bundle.
+    """
+    size, note = log.head(session)
+    asked = log.find(session, after=first - 1, limit=last - first + 1)
+    versions = consents.versions_of(session, _consents_of(asked))
+    envelopes = {version.leaf_id: version.envelope for version in versions}
+    needed = log.read(session, envelopes)
+    for kind in _NAMED_LATER:
+        needed += log.find(session, kind=kind, limit=first)
+    before = [leaf for leaf in needed if leaf.index < first]
+    leaves = sorted((_shown(leaf) for leaf in before + asked), key=lambda leaf: leaf.index)
+    found = [envelopes[leaf.pending_id] for leaf in leaves if leaf.pending_id in envelopes]
+    decided = [leaf.pending_id for leaf in asked if leaf.kind in {LeafKind.ANSWER, LeafKind.DENIAL}]
+    found += [one.decision for one in records.read(session, serving, decided).values() if one.decision]
+    found += [*_public_records(session, leaves), *statements.envelopes(session)]
+    hash_at = log.hashes_at(session, size)
+    proven = tuple(
+        LoggedLeaf(
+            leaf.index, leaf.entry, tuple(inclusion_proof(leaf.index, size, hash_at)), leaf.public, leaf.personal
+        )
+        for leaf in leaves
+    )
+    return Bundle(note, proven, records_by_hash(found), first, last + 1, _WITHHELD)
+
+
+def _shown(leaf: Leaf) -> Leaf:
+    return leaf if leaf.kind in _OPENED else replace(leaf, personal=None)
+
+
+def _consents_of(leaves: Iterable[Leaf]) -> set[ConsentId]:
+    opened = (parse_json(leaf.personal.body) for leaf in leaves if leaf.kind in _OPENED and leaf.personal)
+    return {ConsentId(parse_b64u(personal["consent"])) for personal in opened if "consent" in personal}
+
+
+def _public_records(session: Session, leaves: Iterable[Leaf]) -> Iterator[bytes]:
+    """Yield manifests, policy sets and companies' records that leaves name; a company's older records are not kept."""
+    for leaf in leaves:
+        public: JsonObject = parse_json(leaf.public.body)
+        if leaf.kind is LeafKind.MANIFEST:
+            yield release.envelope(session, parse_b64u(public["model"]))
+        elif leaf.kind is LeafKind.POLICY_SET:
+            yield sets.get(session, parse_b64u(public["policy_set"]))
+        elif leaf.kind is LeafKind.COMPANY:
+            yield companies.get(session, str(public["company"])).record.encode()

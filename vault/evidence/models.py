@@ -1,0 +1,17 @@
+"""The table of auditors; private to this package."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, LargeBinary, String, Table
+from sqlmodel import SQLModel
+
+import vault.db  # noqa: F401  (sets the metadata's naming convention, which the constraints below take)
+
+auditor = Table(
+    "auditor",
+    SQLModel.metadata,
+    Column("key_id", LargeBinary, primary_key=True),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("name", String, nullable=False),
+    Column("not_after_s", BigInteger, nullable=False),
+)

@@ -1,0 +1,1 @@
+"""Notices: the owner's view over the log."""

@@ -1,0 +1,111 @@
+"""The owner's feed: every logged event of one vault, opened and put in plain words. It stores nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from heapq import merge
+from itertools import islice
+
+from sqlmodel import Session
+
+from vault.encoding import JsonObject, parse_b64u, parse_json
+from vault.notices.sentences import NOT_RULES, sentence
+from vault.parties import companies
+from vault.policy import sets
+from vault.proof.decision import Rule, parse_policy_set
+from vault.proof.leaf import LeafKind
+from vault.schema.terms import COHORT_GRANTEE, SELF_GRANTEE
+from vault.seal.ids import VaultId
+from vault.tlog import log
+from vault.tlog.log import Leaf
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One event as its owner is told of it.
+
+    Args:
+        leaf: The logged event with both openings.
+        public: What the public half says.
+        personal: What the personal half says.
+        sentence: The event in plain words.
+        rules: Why a question was denied: each rule that decided, with its sentence in the policy set
+            that the leaf names. The company was told less.
+    """
+
+    leaf: Leaf
+    public: JsonObject
+    personal: JsonObject
+    sentence: str
+    rules: Mapping[str, str]
+
+
+def notices(session: Session, vault_id: VaultId, *, after: int, limit: int) -> list[Notice]:
+    """Return what happened to a vault, oldest first.
+
+    Args:
+        session: A snapshot.
+        vault_id: Whose feed.
+        after: The last leaf index already seen; -1 from the start.
+        limit: How many at most.
+
+    Guarantees: besides events of this vault only auditors' accesses are shown, and only those that
+        opened events of this vault.
+    """
+    own = log.find(session, about=vault_id, after=after, limit=limit)
+    accesses = _accesses(session, vault_id, after, limit)
+    found = merge(own, accesses, key=lambda leaf: leaf.index)
+    return [_notice(session, leaf) for leaf in islice(found, limit)]
+
+
+def _accesses(session: Session, vault_id: VaultId, after: int, limit: int) -> list[Leaf]:
+    found: list[Leaf] = []
+    more = True
+    while more and len(found) < limit:
+        page = log.find(session, kind=LeafKind.AUDITOR_ACCESS, after=after, limit=limit)
+        found += [leaf for leaf in page if _concerns(session, vault_id, leaf)]
+        more = len(page) == limit
+        after = page[-1].index if page else after
+    return found
+
+
+def _concerns(session: Session, vault_id: VaultId, access: Leaf) -> bool:
+    public = parse_json(access.public.body)
+    first, last = public.get("first"), public.get("last")
+    if not isinstance(first, int) or not isinstance(last, int):
+        return False  # a registration, not an access
+    touched = log.find(session, about=vault_id, after=first - 1, limit=1)
+    return bool(touched) and touched[0].index <= last
+
+
+def _notice(session: Session, leaf: Leaf) -> Notice:
+    public = parse_json(leaf.public.body)
+    personal = {} if leaf.personal is None else parse_json(leaf.personal.body)
+    party = _party(session, str(personal.get("requester", personal.get("grantee", ""))))
+    rules = _rules(session, public, personal)
+    return Notice(leaf, public, personal, sentence(leaf.kind, public, personal, party), rules)
+
+
+def _rules(session: Session, public: JsonObject, personal: JsonObject) -> dict[str, str]:
+    decided = personal.get("rules")
+    if not isinstance(decided, list):
+        return {}
+    known = _rules_of(sets.get(session, parse_b64u(public["policy_set"], size=32)))
+    names = [str(name) for name in decided]
+    return {name: known[name].sentence if name in known else NOT_RULES[name] for name in names}
+
+
+@lru_cache(maxsize=8)
+def _rules_of(source: bytes) -> Mapping[str, Rule]:
+    return parse_policy_set(source).rules
+
+
+def _party(session: Session, name: str) -> str:
+    if name == SELF_GRANTEE:
+        return "You"
+    if name == COHORT_GRANTEE:
+        return "The operator"
+    company = companies.find(session, name)
+    return company.name if company else "A company"

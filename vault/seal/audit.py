@@ -1,0 +1,67 @@
+"""An auditor's signed request to be shown a stretch of the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vault.encoding import JsonObject, b64u
+from vault.seal.dsse import Envelope, PayloadType, sign_record, verify_envelope
+from vault.seal.errors import SealError
+from vault.seal.fields import Fields
+from vault.seal.person import NONCE_BYTES
+from vault.seal.signing import Signer
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRequest:
+    """Which leaves an auditor asks for.
+
+    Args:
+        origin: The issuer URL of the server asked, so that no other server can use the request.
+        nonce: 32 random bytes, used once.
+        issued_at: Unix seconds.
+        first: Index of the first leaf.
+        last: Index of the last leaf, not below `first`.
+    """
+
+    origin: str
+    nonce: bytes
+    issued_at: int
+    first: int
+    last: int
+
+
+def sign_audit_request(request: AuditRequest, auditor: Signer) -> Envelope:
+    """Return the request under the auditor's key."""
+    record: JsonObject = {
+        "origin": request.origin,
+        "nonce": b64u(request.nonce),
+        "issued_at": request.issued_at,
+        "first": request.first,
+        "last": request.last,
+    }
+    return sign_record(PayloadType.AUDIT, record, auditor)
+
+
+def verify_audit_request(envelope: Envelope, auditor_key: bytes) -> AuditRequest:
+    """Return the request; its age, server and single use are the receiver's to check.
+
+    Args:
+        envelope: What arrived.
+        auditor_key: Raw Ed25519 key, 32 bytes, from the receiver's own register.
+
+    Raises:
+        SealError: Signed by another key, malformed, or a range that ends before it begins.
+    """
+    fields = Fields(verify_envelope(envelope, PayloadType.AUDIT, auditor_key))
+    request = AuditRequest(
+        origin=fields.text("origin"),
+        nonce=fields.binary("nonce", size=NONCE_BYTES),
+        issued_at=fields.integer("issued_at"),
+        first=fields.integer("first"),
+        last=fields.integer("last"),
+    )
+    fields.end()
+    if request.last < request.first:
+        raise SealError("An auditor asks for leaves from a first to a last index, in this order.")
+    return request
