@@ -57,15 +57,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def work(service: Service) -> Iterator[Callable[[], None]]:
     """Do every job that waits, as the worker process does."""
     settings = WorkerSettings.model_validate(_values(service.site, "worker"))
-    with Children() as children:
-        worker = open_worker(settings, children, SystemClock())
+    with Children() as children, open_worker(settings, children, SystemClock()) as worker:
 
         def work() -> None:
             while run_once(worker):
                 pass
 
         yield work
-        worker.database.close()
 
 
 def _values(site: Site, process: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from tests.client_kit import PASSPHRASE, PURCHASE, Service, Tamper, company_term
 from twinvault.api import Api, ApiError
 from twinvault.company import Company
 from twinvault.consents import NothingToGive, UnknownConsent
+from twinvault.jws import sign_jws
 from twinvault.owner import Owner
 from twinvault.profile import Profile, RolledBack
 from twinvault.receipts import NoReceipt
@@ -22,6 +23,7 @@ from twinvault.terms import OWN_PURPOSE, BadRequest
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
 from vault.proof.errors import InvalidProof
+from vault.proof.jose import COMPANY_TYPE, parse_jws
 from vault.schema.category import Category
 from vault.schema.consent import ConsentEvent
 from vault.schema.question import NextChoice, QuestionKind
@@ -306,13 +308,19 @@ def test_a_company_whose_key_was_swapped_is_refused(
     request = company.request_consent(company_terms(company, owner))
 
     def change(response: httpx.Response) -> httpx.Response:
-        return json_answer({**response.json(), "record": record})
+        return json_answer({**response.json(), "record": record})  # as it then is
 
     tamper.on("GET", f"/v1/companies/{company.company_id}", change)
     with pytest.raises(BadRequest):
         owner.read_request(request)
+    # A record that claims the victim's id, under a key that does not make it.
+    question_key = SigningKey(thief.profile.binary("question_seed", 32))
+    claims = {**parse_jws(record, COMPANY_TYPE).unverified_claims, "company_id": company.company_id}
+    record = sign_jws(question_key, {"typ": COMPANY_TYPE}, claims)
     forged = Company(thief.profile)
     forged.company_id = company.company_id
+    with pytest.raises(BadRequest):
+        owner.read_request(forged.request_consent(company_terms(company, owner)))
     tamper.rules.clear()
     with pytest.raises(VaultError):
         owner.read_request(forged.request_consent(company_terms(company, owner)))
