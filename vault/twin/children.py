@@ -17,7 +17,7 @@ from vault.imprint.features import FeatureMap
 from vault.imprint.noise import Integers
 from vault.schema.trace import Period
 from vault.seal.errors import SealError
-from vault.twin.opening import REPLY_S, Channel, VaultKeys, Wanted, dump_ask, parse_reply
+from vault.twin.opening import BATCH, NO_MORE, REPLY_S, Channel, VaultKeys, Wanted, dump_ask, parse_reply
 
 
 class UnreadableBatches(VaultError):
@@ -46,9 +46,7 @@ class Child:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
-    def month(
-        self, wanted: Wanted, feature_map: FeatureMap, period: Period, batches: Iterable[bytes], count: int
-    ) -> Integers:
+    def month(self, wanted: Wanted, feature_map: FeatureMap, period: Period, batches: Iterable[bytes]) -> Integers:
         """Return what is wanted of one month's traces.
 
         Args:
@@ -56,7 +54,6 @@ class Child:
             feature_map: Map of the category.
             period: The month.
             batches: In the order in which each device's chain grew.
-            count: How many there are.
 
         Returns:
             int64[K].
@@ -66,9 +63,10 @@ class Child:
             OpeningFailed: The child is gone.
         """
         try:
-            self._channel.send(dump_ask(wanted, feature_map.category, period, count))
+            self._channel.send(dump_ask(wanted, feature_map.category, period))
             for encoded in batches:
-                self._channel.send(encoded)
+                self._channel.send(BATCH + encoded)
+            self._channel.send(NO_MORE)
         except OSError:
             pass  # it stopped listening; its answer says why
         try:

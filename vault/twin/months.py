@@ -209,7 +209,7 @@ def _open(worker: Worker, vault: VaultId, child: Child, month: Month, wanted: Wa
                 if len(sent) == len(bound):
                     return
 
-    numbers = child.month(wanted, feature_map(month.category), month.period, stream(), len(month.batch_hashes))
+    numbers = child.month(wanted, feature_map(month.category), month.period, stream())
     if sorted(sent) != list(month.batch_hashes):
         raise BatchesChanged("A batch was erased while its month was being opened; refresh again.")
     return numbers

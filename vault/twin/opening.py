@@ -40,6 +40,9 @@ from vault.seal.ring import Ring, verify_ring
 MAX_MESSAGE_BYTES: Final = 64 << 20
 REPLY_S: Final = 60.0
 
+BATCH: Final = b"b"
+NO_MORE: Final = b"."
+
 _PREFIX_BYTES: Final = 4
 _MEMORY_BYTES: Final = 4 << 30
 _NUMBERS: Final = b"n"
@@ -128,9 +131,9 @@ def parse_keys(message: bytes) -> VaultKeys:
     return VaultKeys(VaultId(vault), owner_key, zone.decode(), head, tuple(_split(pages)), keys)
 
 
-def dump_ask(wanted: Wanted, category: str, period: str, batches: int) -> bytes:
-    """Return the message that announces a month's batches, each of which follows as a message of its own."""
-    return frames(wanted.encode(), category.encode(), period.encode(), batches.to_bytes(8, "big"))
+def dump_ask(wanted: Wanted, category: str, period: str) -> bytes:
+    """Return the message that asks for a month; its batches follow as `BATCH` messages, then `NO_MORE`."""
+    return frames(wanted.encode(), category.encode(), period.encode())
 
 
 def parse_reply(message: bytes | None, size: int) -> Integers | None:
@@ -205,9 +208,9 @@ class _Vault:
 
     def month(self, ask: bytes, channel: Channel) -> Integers:
         """Return what is wanted of one month."""
-        wanted, category, unverified_period, count = _split(ask)
+        wanted, category, unverified_period = _split(ask)
         mapped, period = feature_map(parse_category(category.decode())), parse_period(unverified_period.decode())
-        traces = self._traces(mapped, period, channel, int.from_bytes(count, "big"))
+        traces = self._traces(mapped, period, channel)
         match Wanted(wanted.decode()):
             case Wanted.SUM:
                 return month_sum(mapped, period, self._zone, traces)
@@ -218,10 +221,10 @@ class _Vault:
             case _ as other:
                 assert_never(other)
 
-    def _traces(self, mapped: FeatureMap, period: Period, channel: Channel, count: int) -> Iterator[Trace]:
+    def _traces(self, mapped: FeatureMap, period: Period, channel: Channel) -> Iterator[Trace]:
         heads: dict[tuple[DeviceId, CompartmentId], ChainHead] = {}
-        for _ in range(count):
-            batch = parse_batch(channel.receive(MAX_BATCH_BYTES) or b"")
+        while (message := channel.receive(1 + MAX_BATCH_BYTES)) != NO_MORE:
+            batch = parse_batch((message or b"")[1:])
             device, compartment = (
                 self._ring.head.devices.get(batch.device),
                 self._ring.compartments.get(batch.compartment),

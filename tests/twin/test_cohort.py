@@ -1,0 +1,220 @@
+"""A backbone is charged before anyone is read, stored only under live consents, and thrown away without a certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import sqlalchemy
+
+from tests.leaves import leaves
+from tests.twin.worker_kit import OCTOBER, RETAIL, SEPTEMBER, TwinWorld, another_vault
+from tests.vault_kit import NOW
+from vault.budget import ledger
+from vault.budget.accounting import PERSON_YEAR_CAP
+from vault.budget.charge import person_year
+from vault.budget.ledger import BudgetExhausted
+from vault.clock import unix_s
+from vault.db import Database
+from vault.jobs.queue import JobId
+from vault.proof.certificate import Certificate, Manifest, epsilon_of
+from vault.schema.consent import ConsentVersion
+from vault.seal.ids import ConsentId
+from vault.twin import cohort, release
+from vault.twin.certify import CHARGES
+from vault.twin.children import Children
+from vault.twin.cohort import person_curve, train_cohort
+from vault.twin.reader import Backbone, closed_form
+from vault.twin.refresh import refresh
+from vault.twin.train import CohortTooSmall, PersonMonths
+
+BREAD, MILK = RETAIL.codes[0], RETAIL.codes[1]
+GOOD = Certificate(1_000_000, 0, 4_000, 1_000_000, 0, 1_000_000, 50_000, 0, 1_000, 100)
+
+
+@pytest.fixture(scope="module")
+def children() -> Iterator[Children]:
+    with Children() as started:
+        yield started
+
+
+class Cohort:
+    """Three people with twins, two of whom take part."""
+
+    def __init__(self, database: Database, shortkeys: Database, children: Children) -> None:
+        first = TwinWorld(database, shortkeys)
+        self.people = [first, *(another_vault(database, shortkeys, first) for _ in range(2))]
+        self.worker = first.worker(children)
+        for world in self.people:
+            world.buy(BREAD, day=5)
+            world.buy(BREAD, MILK, day=6)
+        wanted = {world.owner.vault: ConsentId(world.keep_twin().consent_id) for world in self.people}
+        refresh(self.worker, wanted)
+        self.members: list[tuple[TwinWorld, ConsentVersion]] = [
+            (world, world.join_cohort()) for world in self.people[:2]
+        ]
+
+    def states(self) -> list[str]:
+        with self.worker.database.snapshot() as session:
+            query = sqlalchemy.text("SELECT state FROM budget_ledger WHERE scope = :s ORDER BY position")
+            return list(session.connection().execute(query, {"s": person_year(NOW.year).key}).scalars())
+
+    def outcomes(self) -> list[str]:
+        with self.worker.database.snapshot() as session:
+            return [str(public["outcome"]) for kind, public, _ in leaves(session) if kind == "training"]
+
+    def model(self) -> release.Model:
+        with self.worker.database.snapshot() as session:
+            return release.current(session, RETAIL, [self.worker.signer.public_key], NOW)
+
+
+@pytest.fixture
+def group(database: Database, shortkeys: Database, children: Children) -> Cohort:
+    return Cohort(database, shortkeys, children)
+
+
+@pytest.fixture
+def lite(sqlite_database: Database, shortkeys: Database, children: Children) -> Cohort:
+    return Cohort(sqlite_database, shortkeys, children)
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch):
+    """Replace the minutes of training by a model with this certificate; return what it was trained on."""
+
+    def install(certificate: Certificate = GOOD, during=lambda: None) -> list[PersonMonths]:
+        seen: list[PersonMonths] = []
+
+        def build(records: PersonMonths, mapped, at) -> tuple[Backbone, Manifest]:
+            seen.append(records)
+            during()
+            base = closed_form(mapped)
+            backbone = replace(base, scalars=(base.scalars + np.float32(len(seen) / 10)).astype(np.float32))
+            epsilon_ppm = int(np.ceil(epsilon_of(CHARGES, 1e-6) * 1e6))
+            code = bytes(32)
+            return backbone, Manifest(
+                backbone.digest, mapped.digest, code, unix_s(at), 500, epsilon_ppm, 1_000_000, CHARGES, certificate
+            )
+
+        monkeypatch.setattr(cohort, "build_backbone", build)
+        return seen
+
+    return install
+
+
+def test_a_model_learns_rows_and_targets_of_members_alone(group: Cohort, trainer) -> None:
+    seen = trainer()
+    assert train_cohort(group.worker, JobId(1)) == ""
+    (records,) = seen
+    assert len(np.unique(records.person)) == 2
+    assert len(records.month) == 4  # September and October of each
+    october = records.month == records.month.max()
+    assert records.days[october].tolist() == [2, 2]
+    assert records.chosen[october][:, :2].tolist() == [[2, 1], [2, 1]]
+    assert not records.chosen[~october].any()
+    known = {tuple(world.read(world.stored(OCTOBER)[0]).values) for world, _ in group.members}
+    assert {tuple(row) for row in records.rows[october]} == known
+    assert group.states() == ["reserved", "committed"]
+    assert group.outcomes() == ["released"]
+    assert group.model().manifest.cohort == 500
+
+
+def test_a_person_pays_for_the_year_before_anyone_is_read(lite: Cohort, trainer, monkeypatch) -> None:
+    trainer()
+    states: list[list[str]] = []
+    opened = cohort.open_months
+    monkeypatch.setattr(cohort, "open_months", lambda *a: states.append(lite.states()) or opened(*a))
+    train_cohort(lite.worker, JobId(1))
+    assert states == [["reserved"], ["reserved"]]
+    with lite.worker.database.snapshot() as session:
+        spent = ledger.spent(session, person_year(NOW.year)).epsilon(PERSON_YEAR_CAP.delta)
+    assert epsilon_of(CHARGES, 1e-6) - 0.01 <= spent <= 3.0
+    with pytest.raises(BudgetExhausted):
+        train_cohort(lite.worker, JobId(2))
+    assert len(states) == 2  # nobody was read for the second
+
+
+def test_a_job_run_again_after_a_crash_pays_and_stores_once(lite: Cohort, trainer) -> None:
+    def crash() -> None:
+        raise KeyboardInterrupt
+
+    trainer(during=crash)
+    with pytest.raises(KeyboardInterrupt):
+        train_cohort(lite.worker, JobId(1))
+    assert lite.states() == ["reserved"]
+    seen = trainer()
+    assert train_cohort(lite.worker, JobId(1)) == ""
+    assert train_cohort(lite.worker, JobId(1)) == ""
+    assert len(seen) == 1
+    assert lite.states() == ["reserved", "committed"]
+    assert lite.outcomes() == ["released"]
+
+
+def test_who_withdraws_during_training_is_in_no_model(group: Cohort, trainer) -> None:
+    leaving = iter([group.members[0]])
+
+    def withdraw() -> None:
+        for world, version in leaving:
+            world.withdraw(version)
+
+    seen = trainer(during=withdraw)
+    assert train_cohort(group.worker, JobId(1)) == ""
+    assert [len(np.unique(records.person)) for records in seen] == [2, 1]
+    assert group.model().backbone.scalars[0] == closed_form(RETAIL).scalars[0] + np.float32(0.2)  # the second one
+    assert group.states() == ["reserved", "committed"]
+
+
+def test_nobody_left_is_no_model(lite: Cohort, trainer) -> None:
+    def withdraw() -> None:
+        while lite.members:
+            world, version = lite.members.pop()
+            world.withdraw(version)
+
+    trainer(during=withdraw)
+    with pytest.raises(CohortTooSmall):
+        train_cohort(lite.worker, JobId(1))
+    assert lite.outcomes() == []
+    with pytest.raises(CohortTooSmall):
+        train_cohort(lite.worker, JobId(2))
+
+
+def test_a_model_without_a_certificate_is_charged_logged_and_thrown_away(group: Cohort, trainer) -> None:
+    trainer(replace(GOOD, gain_ppm=-500_000))
+    assert train_cohort(group.worker, JobId(1)) == "certificate-invalid"
+    assert group.states() == ["reserved", "aborted"]
+    assert group.outcomes() == ["certificate-invalid"]
+    with pytest.raises(release.NoCertifiedModel):
+        group.model()
+
+
+def test_a_row_that_was_exchanged_keeps_its_person_out(lite: Cohort, trainer) -> None:
+    with lite.worker.database.transaction() as session:
+        connection = session.connection()
+        connection.execute(sqlalchemy.text("DROP TRIGGER imprint_row_no_update"))
+        one, two = (world.owner.vault for world, _ in lite.members)
+        swap = "UPDATE imprint_row SET sealed = (SELECT sealed FROM imprint_row o WHERE o.vault_id = :two AND o.period = :p) "
+        connection.execute(
+            sqlalchemy.text(swap + "WHERE vault_id = :one AND period = :p"), {"one": one, "two": two, "p": SEPTEMBER}
+        )
+    seen = trainer()
+    train_cohort(lite.worker, JobId(1))
+    assert len(np.unique(seen[0].person)) == 1
+
+
+def test_a_persons_broken_batch_stops_nobody_elses_model(lite: Cohort, trainer) -> None:
+    with lite.worker.database.transaction() as session:
+        session.connection().execute(
+            sqlalchemy.text("UPDATE batch SET batch = digest WHERE vault_id = :v"),
+            {"v": lite.members[0][0].owner.vault},
+        )
+    seen = trainer()
+    train_cohort(lite.worker, JobId(1))
+    assert len(np.unique(seen[0].person)) == 1
+
+
+def test_the_ledger_charges_no_less_than_the_certificate_says() -> None:
+    exact = epsilon_of(CHARGES, 1e-6)
+    assert exact <= person_curve(CHARGES).epsilon(1e-6) + 1e-3
+    assert PERSON_YEAR_CAP.admits(person_curve(CHARGES))
