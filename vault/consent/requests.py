@@ -14,12 +14,11 @@ from sqlmodel import Session
 from vault.clock import unix_s
 from vault.parties import companies
 from vault.parties.companies import CompanyStatus
-from vault.proof.jose import BadJws, JwsKey, parse_jws
+from vault.proof.jose import REQUEST_TYPE, BadJws, JwsKey, parse_jws
 from vault.schema.consent import ConsentEvent, ConsentRequest, ConsentVersion, parse_consent_request, verify_grant
 from vault.schema.terms import BadConsent, ConsentKind
 from vault.seal.ids import sha256
 
-REQUEST_TYPE: Final = "twinvault-consent-request+jwt"
 _CLOCK_SKEW_S: Final = 300
 
 

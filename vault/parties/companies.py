@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, NewType
+from typing import NewType
 
 import sqlalchemy
 from sqlalchemy.exc import IntegrityError
@@ -26,15 +26,13 @@ from vault.clock import unix_s
 from vault.encoding import b64u, parse_b64u
 from vault.errors import MalformedInput, VaultError
 from vault.parties.models import CompanyRow
-from vault.proof.jose import BadJws, JwsKey, parse_jwk, parse_jws, read_jwk
+from vault.proof.jose import COMPANY_TYPE, BadJws, JwsKey, parse_jwk, parse_jws, read_jwk
 from vault.proof.leaf import LeafKind
 from vault.schema.reader import Reader
 from vault.tlog.log import append
 
 CompanyId = NewType("CompanyId", str)
 """First 16 bytes of the thumbprint of a company's first question key, 22 characters."""
-
-RECORD_TYPE: Final = "twinvault-company+jwt"
 
 _ID = re.compile(r"[A-Za-z0-9_-]{22}")
 _LINE = re.compile(r".{2,200}")
@@ -155,7 +153,7 @@ def verify_company_record(unverified_jws: str, *, signer: JwsKey | None, now: da
             could misread, a version that does not fit the signer, or a time in the future.
     """
     try:
-        jws = parse_jws(unverified_jws, RECORD_TYPE)
+        jws = parse_jws(unverified_jws, COMPANY_TYPE)
         reader = Reader(jws.unverified_claims, CompanyRefused, "company record")
         client_auth_key = read_jwk(reader.mapping("client_auth_key"))
         question_key = read_jwk(reader.mapping("question_key"))
@@ -218,7 +216,7 @@ def rotate(session: Session, unverified_jws: str, *, now: datetime) -> Company:
         UnknownCompany: No such company.
     """
     try:
-        unverified_id = parse_jws(unverified_jws, RECORD_TYPE).unverified_claims.get("company_id")
+        unverified_id = parse_jws(unverified_jws, COMPANY_TYPE).unverified_claims.get("company_id")
     except BadJws as error:
         raise CompanyRefused(error.detail) from error
     row = _locked(session, CompanyId(str(unverified_id)))

@@ -24,6 +24,10 @@ Thumbprint = NewType("Thumbprint", str)
 
 SIGNATURE_ALGORITHMS: Final = ("ES256", "Ed25519", "EdDSA", "PS256")
 
+QUESTION_TYPE: Final = "question+jwt"
+COMPANY_TYPE: Final = "twinvault-company+jwt"
+REQUEST_TYPE: Final = "twinvault-consent-request+jwt"
+
 MAX_JWS_CHARS: Final = 8192
 _MAX_JWK_CHARS: Final = 1024
 _RSA_BITS: Final = (2048, 3072, 4096)

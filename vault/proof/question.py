@@ -7,9 +7,8 @@ from typing import Final
 
 from vault.encoding import b64u, dump_json, parse_b64u, parse_json
 from vault.errors import VaultError
-from vault.proof.jose import BadJws, JwsKey, parse_jws
+from vault.proof.jose import COMPANY_TYPE, QUESTION_TYPE, BadJws, JwsKey, parse_jws, read_jwk
 
-QUESTION_TYPE: Final = "question+jwt"
 MAX_AGE_S: Final = 60
 MAX_SKEW_S: Final = 10
 
@@ -94,3 +93,28 @@ def parse_signed_question(unverified_data: bytes) -> tuple[str, bytes]:
     if record.keys() != {"jws", "body"} or not isinstance(jws, str):
         raise BadQuestionSignature("The record of a question holds its signature and its body.")
     return jws, parse_b64u(record["body"])
+
+
+def parse_company(unverified_jws: str, company_id: str) -> JwsKey:
+    """Return the question key that a company's logged record names.
+
+    A first record is named after its own key and signed by it. That a later one is signed by the key
+    before it was checked when it was logged; the log's word is taken for it.
+
+    Args:
+        unverified_jws: The record, whose digest a leaf names.
+        company_id: Whose it must be.
+
+    Raises:
+        BadJws: It is malformed or about another company.
+    """
+    jws = parse_jws(unverified_jws, COMPANY_TYPE)
+    claims = jws.unverified_claims
+    key = read_jwk(claims.get("question_key", ""))
+    if claims.get("company_id") != company_id:
+        raise BadJws("The company's logged record is about another company.")
+    if claims.get("version") == 1:
+        jws.verify(key)
+        if b64u(parse_b64u(key.kid)[:16]) != company_id:
+            raise BadJws("The company is not named after its first question key.")
+    return key

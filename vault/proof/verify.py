@@ -5,14 +5,14 @@
  3 openings     every opening is what its entry committed to; a range claimed whole has no hole
  4 keys         the pinned operator key signed every key statement
  5 consent      every version is signed by its pairwise key and follows the one before
- 6 order        events of one consent are numbered without a gap that hides one; nothing after its end
- 7 answer       every answer's record is what its leaf committed to, about this consent and question
- 8 decision     replaying the policy set of the logged hash on the logged record allows the same
- 9 certificate  the model was signed by the worker, logged before, and certified when it answered
-10 quota        no consent gave more answers in a month than its signed quota
+ 6 order        events of one consent are numbered and chained, a range claimed whole hides none; nothing after its end
+ 7 answer       every answer's record is what its leaf committed to, about this consent
+ 8 question     the logged key of a company that was not suspended signed the question; the answer is to it
+ 9 decision     replaying the policy set of the logged hash on the logged record allows the same
+10 certificate  the model was signed by the worker, logged before, and certified when it answered
+11 quota        no consent gave more answers in a month than its signed quota
 
-Trusted keys come from the caller. Whatever keys a bundle brings along prove nothing.
-Pure: no network, no database.
+Trusted keys come from the caller; whatever keys a bundle brings along prove nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
+from typing import Final
 
 from vault.encoding import JsonObject, b64u, parse_b64u, parse_json
 from vault.errors import VaultError
@@ -31,18 +32,21 @@ from vault.proof.checkpoint import Checkpoint, verify_checkpoint
 from vault.proof.decision import PolicySet, evaluate, parse_policy_set
 from vault.proof.decision_record import consent_entity, parse_decision
 from vault.proof.errors import InvalidProof
+from vault.proof.jose import REQUEST_TYPE, JwsKey, parse_jws
 from vault.proof.leaf import LeafKind, Part, verify_opening
 from vault.proof.merkle import leaf_hash, verify_inclusion
+from vault.proof.question import parse_company, parse_signed_question, verify_signature
 from vault.proof.trust import TrustedRoot
 from vault.schema.answer import Answer, parse_answer
-from vault.schema.consent import ConsentVersion, parse_consent, verify_successor
+from vault.schema.consent import ConsentVersion, parse_consent, parse_consent_request, verify_grant, verify_successor
+from vault.schema.question import Question, Recommend, parse_question
 from vault.schema.terms import ConsentKind
 from vault.seal.dsse import Envelope, PayloadType, parse_envelope, unverified_record, verify_envelope
 from vault.seal.framing import frames
 from vault.seal.ids import sha256
 from vault.seal.statement import KeyName, KeyStatement, verify_key_statement
 
-_KEY_STATEMENT = frames(PayloadType.KEY.encode())  # how the encoding of every key statement begins
+_KEY_STATEMENT: Final = frames(PayloadType.KEY.encode())  # how the encoding of every key statement begins
 
 
 class Step(IntEnum):
@@ -55,9 +59,10 @@ class Step(IntEnum):
     CONSENT = 5
     ORDER = 6
     ANSWER = 7
-    DECISION = 8
-    CERTIFICATE = 9
-    QUOTA = 10
+    QUESTION = 8
+    DECISION = 9
+    CERTIFICATE = 10
+    QUOTA = 11
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,7 @@ class _Evidence:
     keys: list[KeyStatement] = field(default_factory=list)
     versions: defaultdict[str, list[_Version]] = field(default_factory=lambda: defaultdict(list))
     answers: dict[int, Answer] = field(default_factory=dict)
+    questions: dict[int, Question] = field(default_factory=dict)
     answers_in_month: Counter[tuple[str, str]] = field(default_factory=Counter)
     policy_sets: dict[bytes, PolicySet] = field(default_factory=dict)
     checked: Counter[Step] = field(default_factory=Counter)
@@ -139,8 +145,17 @@ class _Evidence:
             self.failures.append(Failure(step, leaf_index, refusal.detail))
 
     def of_kind(self, *kinds: LeafKind) -> Iterator[_Event]:
-        """Yield events of these kinds whose personal half is open to the holder."""
-        return (event for event in self.events if event.kind in kinds and event.personal)
+        """Yield events of these kinds in a consent's chain, whose personal half is open to the holder."""
+        return (event for event in self.events if event.kind in kinds and "consent" in event.personal)
+
+    def before(self, event: _Event, kind: LeafKind, **public: str) -> _Event | None:
+        """Return the newest event of a kind before another whose public half says this."""
+        found = (
+            known
+            for known in reversed(self.events)
+            if known.index < event.index and known.kind is kind and public.items() <= known.public.items()
+        )
+        return next(found, None)
 
     def record(self, event: _Event, part: JsonObject, name: str) -> bytes:
         """Return the record that a leaf names by hash."""
@@ -208,14 +223,14 @@ def _verify_answers(evidence: _Evidence) -> None:
         evidence.attempt(Step.ANSWER, event.index, _verify_answer, event)
         answer = evidence.answers.get(event.index)
         if answer is not None:
+            evidence.attempt(Step.QUESTION, event.index, _verify_question, event, answer)
             evidence.attempt(Step.DECISION, event.index, _verify_decision, event, answer)
             evidence.attempt(Step.CERTIFICATE, event.index, _verify_model, event, answer)
             evidence.attempt(Step.QUOTA, event.index, _verify_quota, event, answer)
 
 
 def _verify_root(evidence: _Evidence) -> None:
-    trust = evidence.trust
-    evidence.checkpoint = verify_checkpoint(evidence.bundle.checkpoint, trust.log, trust.origin)
+    evidence.checkpoint = verify_checkpoint(evidence.bundle.checkpoint, evidence.trust.log, evidence.trust.origin)
 
 
 def _verify_entry(evidence: _Evidence, leaf: LoggedLeaf) -> None:
@@ -252,6 +267,10 @@ def _verify_consent(evidence: _Evidence, event: _Event) -> None:
     said = (event.consent, event.personal.get("version"), event.personal.get("subject"), event.personal.get("grantee"))
     if said != (b64u(version.consent_id), version.version, b64u(version.subject), version.terms.grantee):
         raise InvalidProof("The consent's leaf and its signed version do not say the same.")
+    request = evidence.bundle.records.get(version.request_sha256)
+    if request is not None:  # the person signed its hash, so the company's signature adds nothing here
+        asked = parse_consent_request(parse_jws(request.decode("ascii", "replace"), REQUEST_TYPE).unverified_claims)
+        verify_grant(version, asked, version.request_sha256)
     versions = evidence.versions[event.consent]
     if versions and version.version == versions[-1].version.version + 1:
         verify_successor(version, versions[-1].version, versions[-1].envelope_sha256)
@@ -263,6 +282,9 @@ def _verify_place(evidence: _Evidence, event: _Event, before: _Event | None) -> 
         first, second = before.personal.get("consent_seq"), event.personal.get("consent_seq")
         if not isinstance(first, int) or not isinstance(second, int) or second <= first:
             raise InvalidProof("Events of one consent are not logged in the order of their numbers.")
+        whole = range(evidence.bundle.complete_from, evidence.bundle.complete_to)
+        if second != first + 1 and before.index in whole and event.index in whole:
+            raise InvalidProof("An event of this consent is withheld between the one before and this one.")
         if second == first + 1 and event.personal.get("prev") != b64u(sha256(before.personal_body or b"")):
             raise InvalidProof("The event does not name the one before it: one of the two was exchanged.")
     if event.kind is LeafKind.ANSWER:
@@ -287,11 +309,47 @@ def _verify_answer(evidence: _Evidence, event: _Event) -> None:
         "model": b64u(answer.model_sha256),
         "policy_set": b64u(answer.policy_set_sha256),
     }
-    if any(event.personal.get(name) != value for name, value in said.items()) or any(
-        event.public.get(name) != value for name, value in public.items()
-    ):
+    if not (said.items() <= event.personal.items() and public.items() <= event.public.items()):
         raise InvalidProof("The answer's record and its leaf do not say the same.")
     evidence.answers[event.index] = answer
+
+
+def _verify_question(evidence: _Evidence, event: _Event, answer: Answer) -> None:
+    jws, body = parse_signed_question(evidence.record(event, event.personal, "question"))
+    question = parse_question(parse_json(body))
+    said = (sha256(body), question.kind, question.purpose)
+    if said != (answer.body_sha256, answer.kind, event.public.get("purpose")):
+        raise InvalidProof("The answer is to another question than the one that its leaf names.")
+    codes = {item.code for item in answer.predictions}
+    offered = {item.code for item in question.candidates} if isinstance(question, Recommend) else codes
+    if len(codes) > question.top_n or not codes <= offered:
+        raise InvalidProof("The answer names more than was asked for, or what was not offered.")
+    evidence.questions[event.index] = question
+    terms, requester = evidence.version_at(event).terms, str(event.personal.get("requester"))
+    if terms.grantee != requester:
+        raise InvalidProof("Somebody else asked than the consent was given to.")
+    if terms.kind is ConsentKind.COMPANY:
+        verify_signature(
+            jws,
+            _question_key(evidence, event, requester),
+            company_id=requester,
+            issuer=evidence.trust.issuer,
+            consent_id=answer.consent_id,
+            question_id=answer.question_id,
+            body=body,
+            at_s=answer.asked_at,
+        )
+
+
+def _question_key(evidence: _Evidence, event: _Event, company_id: str) -> JwsKey:
+    status = evidence.before(event, LeafKind.COMPANY_STATUS, company=company_id)
+    if status is not None and status.public.get("status") != "active":
+        raise InvalidProof("The company was suspended when it asked.")
+    registered = evidence.before(event, LeafKind.COMPANY, company=company_id)
+    if registered is None:
+        raise InvalidProof("No record of the company is logged before its question.")
+    record = evidence.record(registered, registered.public, "record_sha256")
+    return parse_company(record.decode("ascii", "replace"), company_id)
 
 
 def _verify_decision(evidence: _Evidence, event: _Event, answer: Answer) -> None:
@@ -299,6 +357,8 @@ def _verify_decision(evidence: _Evidence, event: _Event, answer: Answer) -> None
     digest = answer.policy_set_sha256
     if digest not in evidence.policy_sets:
         evidence.policy_sets[digest] = parse_policy_set(evidence.record(event, event.public, "policy_set"))
+    if evidence.before(event, LeafKind.POLICY_SET, policy_set=b64u(digest)) is None:
+        raise InvalidProof("The policy set is not logged before the answer.")
     outcome = evaluate(decision, evidence.policy_sets[digest])
     if not outcome.allowed:
         raise InvalidProof(f"Replaying the decision denies it: {', '.join(outcome.reasons) or outcome.code}.")
@@ -309,6 +369,9 @@ def _verify_decision(evidence: _Evidence, event: _Event, answer: Answer) -> None
         raise InvalidProof("The decision was made on other terms than the person signed.")
     if (context.get("question"), context.get("purpose")) != (answer.kind.value, event.public.get("purpose")):
         raise InvalidProof("The decision was made about another question or purpose.")
+    question = evidence.questions.get(event.index)
+    if question is not None and context.get("categories") != [question.category]:
+        raise InvalidProof("The decision was made about another category of data.")
     if version.terms.kind is ConsentKind.COMPANY and decision.principal.id != event.personal.get("requester"):
         raise InvalidProof("The decision was made about another requester.")
     if context.get("now") != answer.asked_at:
@@ -320,9 +383,8 @@ def _verify_model(evidence: _Evidence, event: _Event, answer: Answer) -> None:
     manifest = parse_manifest(envelope.payload)
     if manifest.digest != answer.model_sha256:
         raise InvalidProof("The answer names another model than the manifest describes.")
-    evidence.verify_signed(envelope, PayloadType.MANIFEST, KeyName.PROCESSOR_SIGN, manifest.trained_at)
-    released = (known for known in evidence.events if known.kind is LeafKind.MANIFEST and known.index < event.index)
-    if not any(known.public.get("record") == b64u(envelope.digest) for known in released):
+    evidence.verify_signed(envelope, PayloadType.MANIFEST, KeyName.PROCESSOR_SIGN, answer.asked_at)
+    if evidence.before(event, LeafKind.MANIFEST, record=b64u(envelope.digest)) is None:
         raise InvalidProof("The model's manifest is not logged before the answer.")
     verify_certificate(manifest, datetime.fromtimestamp(answer.asked_at, UTC))
 

@@ -1,0 +1,221 @@
+"""A service that answers: one owner with imprint rows, one company with a consent, asked over HTTP."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from tests.consent_kit import PURPOSE
+from tests.twin.worker_kit import OCTOBER, RETAIL, SEPTEMBER, TwinWorld
+from tests.vault_kit import MONTH, PURCHASE
+from vault.answers.ask import AnswerDesk
+from vault.answers.routes import answers_router
+from vault.clock import unix_s
+from vault.encoding import b64u, dump_json
+from vault.http.problems import install_problems
+from vault.imprint.noise import DiscreteGaussian
+from vault.imprint.rows import Row, dump_row, noisy
+from vault.keys import statements
+from vault.keys.kms import LocalKeyring
+from vault.keys.serving import Serving
+from vault.oauth.dpop import NonceClock, ProofReader
+from vault.oauth.resource import CompanyGate
+from vault.oauth.tokens import TokenMint
+from vault.parties.companies import CompanyId
+from vault.parties.models import SessionRow
+from vault.policy import sets
+from vault.proof.bundle import Bundle, parse_bundle
+from vault.proof.decision import load_shipped_policy_set
+from vault.proof.jose import Thumbprint
+from vault.proof.leaf import LeafKind
+from vault.proof.note import VerifierKey
+from vault.proof.trust import TrustedRoot
+from vault.schema.answer import Answer, parse_answer
+from vault.schema.consent import ConsentVersion
+from vault.schema.question import Candidate, NextChoice, Question, Recommend, dump_question
+from vault.schema.trace import Period
+from vault.seal.derive import imprint_key
+from vault.seal.ids import ConsentId, new_id, sha256
+from vault.seal.row import RowHeader, seal_row
+from vault.seal.signing import SigningKey, new_seed
+from vault.seal.statement import KeyName, KeyStatement, sign_key_statement
+from vault.tlog.log import append
+from vault.tlog.sequencer import Sequencer
+from vault.twin import release, rows
+from vault.twin.rows import StoredRow
+
+ISSUER = "https://vault.example"
+ORIGIN = "log.example/test"
+SIGMA = 422
+NEXT = NextChoice(PURCHASE, PURPOSE, 5)
+OFFER = Recommend(
+    PURCHASE,
+    PURPOSE,
+    (Candidate("completejourney:bread", ""), Candidate("completejourney:cheese", "mild"), Candidate("acme:1", "tea")),
+    2,
+)
+
+
+@dataclass
+class Service(TwinWorld):
+    """The world with everything that answers; use it inside `running`."""
+
+    operator: SigningKey = field(default_factory=lambda: SigningKey(new_seed()))
+    log_key: SigningKey = field(default_factory=lambda: SigningKey(new_seed()))
+    keyring: Path = Path()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.rules = load_shipped_policy_set()
+        with self.database.transaction() as session:
+            statement = KeyStatement(KeyName.PROCESSOR_SIGN, 1, self.worker_key.public_key, unix_s(self.clock.at) - 60)
+            statements.publish(session, sign_key_statement(statement, self.operator), self.operator.public_key)
+            sets.publish(session, self.rules)
+        self.log = VerifierKey(ORIGIN, self.log_key.public_key)
+        self.sequencer = Sequencer(self.database, self.log, self.log_key.sign)
+        self.gate = CompanyGate(ProofReader(ISSUER, NonceClock(b"s" * 32)), TokenMint(ISSUER, self.service))
+        self.client = TestClient(self.app(), base_url=ISSUER)
+
+    @property
+    def trust(self) -> TrustedRoot:
+        return TrustedRoot(ISSUER, ORIGIN, self.log, self.operator.public_key)
+
+    def desk(self) -> AnswerDesk:
+        """Return the desk of one app process."""
+        kms = LocalKeyring.create(self.keyring)
+        if not (self.keyring / "serving.1.key").exists():
+            kms.generate("serving/1")
+        with self.database.snapshot() as session:
+            stated = statements.stated(session, self.operator.public_key, KeyName.PROCESSOR_SIGN)
+        serving = Serving(self.serving, kms, "serving/1", self.shortkeys)
+        return AnswerDesk(self.gate, serving, self.sequencer, self.rules, stated, ISSUER, 10.0)
+
+    def app(self) -> FastAPI:
+        app = FastAPI()
+        install_problems(app)
+        app.state.database, app.state.clock, app.state.answer_desk = self.database, self.clock, self.desk()
+        app.include_router(answers_router)
+        return app
+
+    def release_model(self) -> None:
+        with self.database.transaction() as session:
+            release.publish_built_in(session, RETAIL, self.worker_key)
+
+    def put_rows(self, *codes: str, periods: tuple[Period, ...] = (SEPTEMBER, OCTOBER)) -> None:
+        """Release one noisy row a month: every code on three days of it."""
+        total = sum((RETAIL.day_vector([code]) * 3 for code in codes), np.zeros(RETAIL.size, dtype=np.int64))
+        drawn = noisy([total] * len(periods), DiscreteGaussian(SIGMA))
+        self.put(
+            *(
+                Row(new_id() * 2, RETAIL.digest, p, 0, RETAIL.clip, SIGMA, v)
+                for p, v in zip(periods, drawn, strict=True)
+            )
+        )
+
+    def put(self, *made: Row, signer: SigningKey | None = None) -> None:
+        """Seal and store rows, as the worker does after its charge."""
+        with self.database.transaction() as session:
+            for row in made:
+                place = self.owner.compartment(PURCHASE, row.period)
+                header = RowHeader(self.owner.vault, place.id, row.release_id, RETAIL.version, row.index)
+                sealed = seal_row(dump_row(row), header, imprint_key(self.seed(place)), signer or self.worker_key)
+                leaf = append(session, LeafKind.RELEASE, {"rows": 1}, {"vault": b64u(self.owner.vault)})
+                stored = StoredRow(
+                    self.owner.vault, place.id, row.release_id, 0, PURCHASE, row.period, RETAIL.digest, 1,
+                    sha256(sealed), sealed, leaf.id,
+                )  # fmt: skip
+                rows.put(session, [stored])
+
+    def consent(self, **changed: Any) -> ConsentVersion:
+        """Give the company its consent over all months."""
+        return self.give(**{"data_from": SEPTEMBER, "data_to": MONTH} | changed)
+
+    def token(self, grant_id: bytes | None = None) -> str:
+        jkt = Thumbprint(self.company.dpop.thumbprint())
+        grant = None if grant_id is None else ConsentId(grant_id)
+        return self.gate.tokens.issue(CompanyId(self.company.company_id), jkt, grant, now=self.clock.at)
+
+    def headers(self, path: str, consent: bytes, question_id: bytes, body: bytes, **forged: Any) -> dict[str, str]:
+        """Sign one request as the company does; `forged` replaces headers."""
+        now, token = self.clock.at, forged.pop("token", None) or self.token()
+        proof = self.company.proof("PUT", ISSUER + path, now, nonce=self.gate.proofs.nonces.now(now), token=token)
+        signed = self.company.signed_question(ISSUER, consent, question_id, body, now)
+        return {"authorization": f"DPoP {token}", "dpop": proof, "question-signature": signed} | forged
+
+    def ask(
+        self, consent: ConsentVersion | bytes, question: Question | bytes = NEXT, question_id: bytes | None = None,
+        **forged: Any,
+    ) -> httpx.Response:  # fmt: skip
+        consent_id = consent if isinstance(consent, bytes) else consent.consent_id
+        question_id = question_id or new_id()
+        body = question if isinstance(question, bytes) else dump_json(dump_question(question))
+        path = f"/v1/consents/{b64u(consent_id)}/answers/{b64u(question_id)}"
+        headers = forged.pop("headers", None) or self.headers(path, consent_id, question_id, body, **forged)
+        return self.client.put(path, content=body, headers=headers)
+
+    def session_token(self) -> str:
+        token = new_id() * 2
+        with self.database.transaction() as session:
+            until = self.clock.at + timedelta(minutes=15)
+            session.add(SessionRow(token_hash=sha256(token), vault_id=self.owner.vault, expires_at=until))
+        return b64u(token)
+
+    def ask_own(
+        self, consent: ConsentVersion, question: Question = NEXT, question_id: bytes | None = None
+    ) -> httpx.Response:
+        return self.ask(consent, question, question_id, headers={"authorization": f"Bearer {self.session_token()}"})
+
+
+def neighbour(like: Service) -> Service:
+    """Return a second owner, with a company, at the same running service."""
+    found = Service(
+        like.database, like.shortkeys, processor=like.processor, serving=like.serving, service=like.service,
+        clock=like.clock, worker_key=like.worker_key, operator=like.operator, log_key=like.log_key, keyring=like.keyring,
+    )  # fmt: skip
+    found.sequencer = like.sequencer
+    found.client = TestClient(found.app(), base_url=ISSUER)
+    return found
+
+
+@contextmanager
+def running(service: Service) -> Iterator[Service]:
+    service.sequencer.start()
+    try:
+        with service.client:
+            yield service
+    finally:
+        service.sequencer.stop()
+
+
+def answer_in(response: httpx.Response) -> tuple[Answer, Bundle]:
+    """Return the answer that a response carries."""
+    assert response.status_code == 200, response.text
+    bundle = parse_bundle(response.content)
+    for record in bundle.records.values():
+        if b"twinvault-answer/1" in record:
+            return parse_answer(record), bundle
+    raise AssertionError("no answer in the bundle")
+
+
+def slug_of(response: httpx.Response) -> str:
+    return str(response.json()["type"]).removeprefix("/problems/")
+
+
+def together(*calls: Any) -> None:
+    """Run all at once in threads."""
+    gate = threading.Barrier(len(calls))
+    threads = [threading.Thread(target=lambda call=call: (gate.wait(), call())) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)

@@ -1,0 +1,73 @@
+"""What no consent opts in to is not offered, and what a company offers is judged by its code and its words."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.consent_kit import PURPOSE
+from tests.vault_kit import PURCHASE
+from vault.answers.reveals import narrow, reveals_of
+from vault.imprint.features import feature_map
+from vault.schema.category import CATEGORIES, Category
+from vault.schema.question import Candidate, NextChoice, Recommend
+
+RETAIL = feature_map(PURCHASE)
+HEALTH, SEXUAL, RX = Category("pd:Health"), Category("pd:Sexual"), Category("pd:Prescription")
+NOBODY: frozenset[Category] = frozenset()
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "revealed"),
+    [
+        ("completejourney:pharmacy", "", {"pd:Health", "pd:Prescription"}),
+        ("completejourney:family-planning", "", {"pd:Health", "pd:Sexual"}),
+        ("completejourney:vitamins", "", {"pd:Health"}),
+        ("completejourney:adult-incontinence", "", {"pd:Health"}),
+        ("completejourney:restricted-diet", "", {"pd:Health"}),
+        ("acme:1", "Insulin pen, 3 ml", {"pd:Health"}),
+        ("acme:1", "PREGNANCY TEST", {"pd:Health", "pd:Sexual"}),
+        ("acme:1", "Halal lamb", {"pd:ReligiousBelief"}),
+        ("acme:1", "Kosher salt", {"pd:ReligiousBelief"}),
+        ("acme:1", "Trade-Union diary", {"pd:TradeUnionMembership"}),
+        ("acme:1", "Green Party mug", {"pd:PoliticalOpinion"}),
+        ("acme:1", "gay pride flag", {"pd:SexualPreference"}),
+        ("acme:1", "Ancestry DNA test", {"pd:EthnicOrigin", "pd:Genetic", "pd:Health"}),
+        ("acme:1", "", set()),
+        ("completejourney:bread", "wholegrain", set()),
+        ("completejourney:party-trays", "party tray for the evening", set()),
+        ("completejourney:easter", "", set()),
+        ("acme:1", "Bayswater onions, credit union account", set()),
+    ],
+)
+def test_words_reveal_what_they_name(code: str, text: str, revealed: set[str]) -> None:
+    assert reveals_of(code, text) == revealed
+
+
+def test_only_special_categories_are_ever_named() -> None:
+    found = frozenset().union(*(reveals_of(code, name) for code, name in zip(RETAIL.codes, RETAIL.names, strict=True)))
+    assert HEALTH in found
+    assert all(CATEGORIES[category].special for category in found)
+
+
+def test_codes_without_an_opt_in_are_left_out() -> None:
+    asked = NextChoice(PURCHASE, PURPOSE, 7)
+    narrowed, reveals = narrow(asked, RETAIL, NOBODY)
+    offered = {candidate.code for candidate in narrowed.candidates}
+    assert reveals == frozenset()
+    assert "completejourney:bread" in offered
+    assert not offered & {"completejourney:vitamins", "completejourney:pharmacy", "completejourney:family-planning"}
+    assert (narrowed.top_n, narrowed.purpose, narrowed.category) == (7, PURPOSE, PURCHASE)
+    narrowed, reveals = narrow(asked, RETAIL, frozenset({HEALTH}))
+    offered = {candidate.code for candidate in narrowed.candidates}
+    assert reveals == {HEALTH}
+    assert "completejourney:vitamins" in offered
+    assert not offered & {"completejourney:pharmacy", "completejourney:family-planning"}
+    everything, _ = narrow(asked, RETAIL, frozenset(Category(name) for name in CATEGORIES))
+    assert [candidate.code for candidate in everything.candidates] == list(RETAIL.codes[:-2])
+
+
+def test_a_companys_own_candidates_stay_and_are_judged_by_code_name_and_text() -> None:
+    candidates = (Candidate("completejourney:sinus-and-allergy", ""), Candidate("x:1", "condoms"))
+    question = Recommend(PURCHASE, PURPOSE, candidates, 1)
+    assert narrow(question, RETAIL, NOBODY) == (question, {HEALTH, SEXUAL})
+    assert RX not in narrow(question, RETAIL, NOBODY)[1]
