@@ -190,7 +190,7 @@ def _verify(twin: Twin, data: bytes, question_id: bytes, question: Question, **c
 
 def test_an_auditor_notices_a_log_that_was_rewritten(twin: Twin, service: Service, tmp_path: Path, api: Api) -> None:
     first, second = (twin.company.ask(twin.consent, QUESTION).bundle for _ in range(2))
-    Auditor.create(tmp_path / "auditor", service.trust)
+    Auditor.register(tmp_path / "auditor", service.trust, name="Auditors Inc")
     auditor = Auditor.load(tmp_path / "auditor", api)
     assert auditor.verify_bytes(first).failures == ()
     assert auditor.verify_bytes(second).failures == ()

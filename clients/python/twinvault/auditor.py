@@ -1,21 +1,24 @@
-"""The auditor's client: verifies bundles offline against pinned keys, and remembers how far the log had grown."""
+"""The auditor's client: fetches bundles, verifies them offline against pinned keys, remembers how far the log had grown."""
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 from twinvault.api import Api, ClientError
 from twinvault.profile import Profile, RolledBack
 from twinvault.receipts import remember_checkpoint
-from vault.encoding import JsonObject
+from vault.clock import Clock, SystemClock, unix_s
+from vault.encoding import JsonObject, b64u
 from vault.proof.bundle import parse_bundle
 from vault.proof.checkpoint import verify_checkpoint
 from vault.proof.errors import InvalidProof
 from vault.proof.trust import TrustedRoot
 from vault.proof.verify import Report, verify_bundle
+from vault.seal.audit import AuditRequest, Registration, dump_registration, sign_audit_request
+from vault.seal.person import NONCE_BYTES
+from vault.seal.signing import SEED_BYTES, SigningKey, new_seed
 from vault.seal.version import Remembered
-
-_KIND: JsonObject = {"kind": "auditor"}
 
 
 class UnreadableFile(ClientError):
@@ -40,13 +43,19 @@ class Auditor:
         self._api = api
 
     @classmethod
-    def create(cls, folder: Path, trust: TrustedRoot) -> Auditor:
-        """Pin a trust file in a new profile.
+    def register(cls, folder: Path, trust: TrustedRoot, *, name: str) -> tuple[Auditor, bytes]:
+        """Make an auditor's key and pin a trust file in a new profile.
+
+        Returns:
+            The auditor, and the registration file that the operator needs.
 
         Raises:
             BadProfile: The folder exists.
         """
-        return cls(trust, Profile.create(folder, trust, _KIND))
+        seed = new_seed()
+        record: JsonObject = {"kind": "auditor", "name": name, "key": b64u(seed)}
+        profile = Profile.create(folder, trust, record)
+        return cls(trust, profile), dump_registration(Registration(name, SigningKey(seed).public_key))
 
     @classmethod
     def load(cls, folder: Path, api: Api | None = None) -> Auditor:
@@ -57,6 +66,26 @@ class Auditor:
         """
         profile = Profile.load(folder)
         return cls(profile.trust, profile, api)
+
+    def fetch(self, first: int, last: int, clock: Clock | None = None) -> bytes:
+        """Return the bundle of a range of leaves, not verified yet; the service logs the access.
+
+        Args:
+            first: First leaf index.
+            last: Last leaf index; at most 10,000 leaves at a time.
+            clock: Tells the time; the machine's own by default.
+
+        Raises:
+            ApiError: The service refuses: nobody registered this key, its time is over, or the log is shorter.
+            ClientError: Without a profile and a connection there is no key and nobody to ask.
+        """
+        if self._profile is None or self._api is None:
+            raise ClientError("Only a registered auditor fetches bundles; run `twinvault auditor register` first.")
+        key = SigningKey(self._profile.binary("key", SEED_BYTES))
+        now_s = unix_s((clock or SystemClock()).now())
+        request = AuditRequest(self._trust.issuer, secrets.token_bytes(NONCE_BYTES), now_s, first, last)
+        content = sign_audit_request(request, key).encoded
+        return self._api.request("POST", "/v1/audit/bundle", content=content).content
 
     def verify(self, path: Path) -> Report:
         """Check everything that a bundle file shows; an answer's file and a month's are the same format.

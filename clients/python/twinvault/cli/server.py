@@ -49,13 +49,12 @@ def _call(name: str, extra: str, load: Any, arguments: list[str]) -> None:
     """Load a command and run it with what follows its name on the command line."""
     try:
         command = load()
+        if isinstance(command, typer.Typer):
+            typer.main.get_command(command)(arguments, prog_name=f"twinvault {name}")
+        else:
+            raise typer.Exit(command(arguments) or 0)
     except ModuleNotFoundError as error:
         _missing(name, extra, error.name or "")
-        return
-    if isinstance(command, typer.Typer):
-        typer.main.get_command(command)(arguments, prog_name=f"twinvault {name}")
-    else:
-        raise typer.Exit(command(arguments) or 0)
 
 
 def _missing(name: str, extra: str, module: str = "") -> None:
