@@ -11,7 +11,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """What app and worker share. Environment variables carry the prefix `VAULT_`."""
 
-    model_config = SettingsConfigDict(env_prefix="VAULT_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="VAULT_",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,  # a database URL may hold a password
+    )
 
     database_url: str = Field(description="SQLAlchemy URL of the main database.")
     shortkeys_url: str = Field(description="SQLAlchemy URL of the short-key database, kept out of long backups.")

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import sqlalchemy
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from vault.encoding import parse_b64u
 from vault.errors import VaultError
@@ -42,7 +43,7 @@ def examine(site: Site, now: datetime) -> Iterator[Finding]:
     """Yield the outcome of every check; one that fails does not stop the others.
 
     Args:
-        site: What to look at; nothing is changed.
+        site: What to look at; nothing is changed but that outstanding deletions of short keys are done.
         now: The current time.
     """
     checks: dict[str, Callable[[Site, datetime], str]] = {
@@ -60,6 +61,11 @@ def examine(site: Site, now: datetime) -> Iterator[Finding]:
             yield Finding(name, False, refusal.detail)
         except OSError as error:
             yield Finding(name, False, f"Not readable: {error.strerror}.")
+        except SQLAlchemyError as error:
+            kind = type(error).__name__  # its message quotes statements and the database's address
+            yield Finding(
+                name, False, f"The database does not answer as it should ({kind}); restore the newest backup."
+            )
 
 
 class Unwell(VaultError):

@@ -99,7 +99,9 @@ def set_up(
         now: From when on the keys are in force.
     """
     folder = site.folder
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for private in (folder, folder / "keys"):
+        private.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.chmod(0o700)  # one that was there before may be open to others
     keyrings = make_keyrings(folder / "keys", log_origin=log_origin, now=now)
     shared = {
         "VAULT_DATABASE_URL": database_url or f"sqlite:///{folder / 'vault.sqlite'}",

@@ -1,0 +1,44 @@
+"""One installation per test, and the operator at its command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.site_kit import make_site
+from vault.ops import operator
+from vault.ops.site import Site
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return make_site(tmp_path / "site")
+
+
+@pytest.fixture
+def run(site: Site) -> Callable[..., Result]:
+    """Run an operator command on the site."""
+
+    def invoke(*args: str) -> Result:
+        return CliRunner().invoke(operator, [*args, "--site", str(site.folder)])
+
+    return invoke
+
+
+@pytest.fixture
+def findings(run: Callable[..., Result]) -> Callable[[], dict[str, str]]:
+    """Run the doctor; return what it finds wrong, by check."""
+
+    def wrong() -> dict[str, str]:
+        result = run("doctor", "--json")
+        found = {item["name"]: item for item in json.loads(result.stdout)["findings"]}
+        assert set(found) == {"database", "log", "keyrings", "trust file", "short keys", "jobs"}
+        failed = {name: item["detail"] for name, item in found.items() if not item["ok"]}
+        assert result.exit_code == (1 if failed else 0)
+        return failed
+
+    return wrong

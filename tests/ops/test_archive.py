@@ -1,0 +1,162 @@
+"""Backups are whole while the service writes, and nothing older or altered comes back unnoticed."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from sqlalchemy import text
+
+from tests.site_kit import running_app
+from vault.ops.archive import BadBackup, back_up, restore
+from vault.ops.site import Site
+from vault.proof.leaf import LeafKind
+from vault.tlog import log
+from vault.tlog.errors import LogDamaged
+from vault.tlog.tree import verify_tree
+
+
+def live(site: Site, events: int) -> None:
+    """Run the app for some events of the log."""
+    with running_app(site) as client:
+        database, sequencer = client.app.state.database, client.app.state.sequencer  # type: ignore[attr-defined]
+        for n in range(events):
+            with database.transaction() as session:
+                pending = log.append(session, LeafKind.DENIAL, {"n": n}, {})
+            sequencer.wait(pending.id, 20)
+
+
+def size(site: Site) -> int:
+    database, _ = site.databases()
+    with database.snapshot() as session:
+        head = verify_tree(session, site.log_key)
+    database.close()
+    assert head is not None
+    return head.size
+
+
+def test_a_backup_comes_back_as_it_was(site: Site, tmp_path: Path) -> None:
+    live(site, 3)
+    leaves = back_up(site, tmp_path / "backup")
+    assert leaves == size(site)
+    before = site.folder / "vault.sqlite"
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{before}{suffix}").unlink(missing_ok=True)
+    assert restore(tmp_path / "backup", site, replace=False) == leaves == size(site)
+    live(site, 1)
+    assert size(site) == leaves + 1
+
+
+def test_a_backup_holds_no_short_key(site: Site, tmp_path: Path) -> None:
+    secret = b"short key that must not be copied"
+    _, short = site.databases()
+    with short.transaction() as session:
+        columns = [row[1] for row in session.connection().execute(text("PRAGMA table_info(short_key)"))]
+        values = dict.fromkeys(columns, secret)
+        session.connection().execute(
+            text(f"INSERT INTO short_key ({', '.join(columns)}) VALUES ({', '.join(':' + c for c in columns)})"), values
+        )
+    short.close()
+    back_up(site, tmp_path / "backup")
+    assert sorted(path.name for path in (tmp_path / "backup").iterdir()) == ["backup.json", "vault.sqlite"]
+    assert not [path for path in (tmp_path / "backup").iterdir() if secret in path.read_bytes()]
+    assert [path for path in site.folder.iterdir() if path.is_file() and secret in path.read_bytes()]
+
+
+def test_a_backup_taken_while_the_service_writes_is_whole(site: Site, tmp_path: Path) -> None:
+    stop = threading.Event()
+    written: list[int] = []
+    with running_app(site) as client:
+        database, sequencer = client.app.state.database, client.app.state.sequencer  # type: ignore[attr-defined]
+
+        def write() -> None:
+            while not stop.is_set():
+                with database.transaction() as session:
+                    pending = log.append(session, LeafKind.DENIAL, {}, {})
+                written.append(sequencer.wait(pending.id, 20))
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            sizes = [back_up(site, tmp_path / f"backup{n}") for n in range(4)]
+        finally:
+            stop.set()
+            writer.join()
+    assert sizes == sorted(sizes)
+    assert len(written) > sizes[-1] - sizes[0] >= 0
+    for number, leaves in enumerate(sizes):
+        assert restore(tmp_path / f"backup{number}", site, replace=True) == leaves
+        assert size(site) == leaves
+
+
+@pytest.mark.parametrize("at", [0, 100, 5000, -1])
+def test_an_altered_backup_is_refused(at: int, site: Site, tmp_path: Path) -> None:
+    live(site, 1)
+    back_up(site, tmp_path / "backup")
+    before = size(site)
+    copy = tmp_path / "backup/vault.sqlite"
+    data = bytearray(copy.read_bytes())
+    data[at] ^= 1
+    copy.write_bytes(data)
+    with pytest.raises(BadBackup, match="altered"):
+        restore(tmp_path / "backup", site, replace=True)
+    copy.write_bytes(bytes(data[:-4096]))
+    with pytest.raises(BadBackup, match="altered"):
+        restore(tmp_path / "backup", site, replace=True)
+    assert size(site) == before
+
+
+@pytest.mark.parametrize("record", [b"", b"{}", b"\xff", b'{"format":"twinvault-backup/2"}', b"[" * 5000])
+def test_a_folder_that_is_no_backup_is_refused(record: bytes, site: Site, tmp_path: Path) -> None:
+    back_up(site, tmp_path / "backup")
+    (tmp_path / "backup/backup.json").write_bytes(record)
+    with pytest.raises(BadBackup):
+        restore(tmp_path / "backup", site, replace=True)
+    with pytest.raises(BadBackup):
+        restore(tmp_path, site, replace=True)
+
+
+def test_a_backup_older_than_the_log_here_is_refused_unless_asked_for(
+    site: Site, tmp_path: Path, run: Callable[..., Result]
+) -> None:
+    live(site, 1)
+    older = back_up(site, tmp_path / "backup")
+    live(site, 2)
+    with pytest.raises(BadBackup, match="forks the log"):
+        restore(tmp_path / "backup", site, replace=False)
+    assert size(site) == older + 2
+    result = run("restore", str(tmp_path / "backup"), "--replace", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, {"leaves": older})
+    live(site, 1)  # starts: the anchor was taken away with the log that it named
+    assert size(site) == older + 1
+
+
+def test_a_lost_database_does_not_let_an_older_log_in(site: Site, tmp_path: Path) -> None:
+    live(site, 1)
+    back_up(site, tmp_path / "backup")
+    live(site, 2)
+    for suffix in ("", "-wal", "-shm"):
+        (site.folder / f"vault.sqlite{suffix}").unlink(missing_ok=True)
+    with pytest.raises(BadBackup, match="forks the log"):
+        restore(tmp_path / "backup", site, replace=False)
+
+
+def test_an_older_file_copied_by_hand_does_not_start(site: Site, tmp_path: Path) -> None:
+    live(site, 1)
+    back_up(site, tmp_path / "backup")
+    live(site, 2)
+    for suffix in ("-wal", "-shm"):
+        (site.folder / f"vault.sqlite{suffix}").unlink(missing_ok=True)
+    (site.folder / "vault.sqlite").write_bytes((tmp_path / "backup/vault.sqlite").read_bytes())
+    with pytest.raises(LogDamaged, match="restore --replace"):
+        live(site, 0)
+
+
+def test_a_backup_never_overwrites_one(site: Site, tmp_path: Path) -> None:
+    back_up(site, tmp_path / "backup")
+    with pytest.raises(BadBackup, match="never overwrites"):
+        back_up(site, tmp_path / "backup")

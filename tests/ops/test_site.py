@@ -1,0 +1,101 @@
+"""Setting up twice changes nothing, and neither process is told where the other's keys are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.site_kit import ISSUER, ORIGIN, app_settings, make_site
+from vault.ops import operator
+from vault.ops.site import NoSite, Site
+from vault.proof.trust import parse_trust
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
+    files = [path for path in folder.rglob("*") if path.is_file() and "sqlite" not in path.name]
+    return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mode & 0o777) for path in files}
+
+
+def rows(site: Site) -> list[object]:
+    from sqlalchemy import text
+
+    database, _ = site.databases()
+    with database.snapshot() as session:
+        found = session.connection().execute(text("SELECT kind, entry FROM log_entry ORDER BY id")).all()
+    database.close()
+    return list(found)
+
+
+def test_setting_up_twice_changes_nothing(site: Site) -> None:
+    before, logged = contents(site.folder), rows(site)
+    assert {"app.env", "worker.env", "trust.json", "keys/app/log.key"} <= before.keys()
+    assert logged, "every key statement is an event of the log"
+    make_site(site.folder)
+    assert contents(site.folder) == before
+    assert rows(site) == logged
+
+
+def test_neither_environment_names_the_others_keyring(site: Site) -> None:
+    app, worker = site.environment("app"), site.environment("worker")
+    assert not [value for value in app.values() if "keys/worker" in value or "keys/operator" in value]
+    assert not [value for value in worker.values() if "keys/app" in value or "keys/operator" in value]
+    assert not [name for name in app if "WORKER" in name]
+    assert not [name for name in worker if "APP" in name]
+    assert Path(app["VAULT_LOG_ANCHOR"]).parent == site.folder
+
+
+def test_no_key_lies_in_two_keyrings(site: Site) -> None:
+    keyrings = {
+        part: {path.read_bytes() for path in (site.folder / "keys" / part).iterdir()}
+        for part in ("app", "worker", "operator")
+    }
+    assert all(keyrings.values())
+    assert sum(map(len, keyrings.values())) == len(set.union(*keyrings.values()))
+    names = {path.name for path in (site.folder / "keys/app").iterdir()}
+    assert not [name for name in names if "processor" in name or "operator" in name]
+
+
+def test_only_its_owner_may_read_a_site(site: Site) -> None:
+    for path in [site.folder, *site.folder.rglob("*")]:
+        if path.is_dir():
+            assert path.stat().st_mode & 0o077 == 0, path
+        elif path.suffix in {".key", ".wrapped", ".env"}:
+            assert path.stat().st_mode & 0o777 == 0o600, path
+
+
+def test_a_keyring_that_others_may_read_is_refused(site: Site) -> None:
+    from tests.site_kit import running_app
+    from vault.keys.kms import UnsafeKeyring
+
+    (site.folder / "keys/app").chmod(0o750)
+    with pytest.raises(UnsafeKeyring, match="0700"), running_app(site):
+        pass
+    (site.folder / "keys/app").chmod(0o700)
+    (site.folder / "keys/app/log.key").chmod(0o644)
+    with pytest.raises(UnsafeKeyring, match="0600"), running_app(site):
+        pass
+
+
+def test_the_trust_file_pins_what_the_settings_say(site: Site) -> None:
+    trust = parse_trust(site.trust_file.read_bytes().strip())
+    assert (trust.issuer, trust.origin) == (ISSUER, ORIGIN)
+    settings = app_settings(site)
+    assert settings.log_origin == trust.log.name == ORIGIN
+
+
+def test_init_tells_what_to_hand_out_and_what_to_take_offline(tmp_path: Path) -> None:
+    result = CliRunner().invoke(operator, ["init", str(tmp_path / "new")])
+    assert result.exit_code == 0, result.output
+    assert "trust.json" in result.stdout
+    assert "not online" in result.stdout
+
+
+def test_a_folder_that_was_never_set_up_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(NoSite):
+        Site(tmp_path).environment("app")
+    result = CliRunner().invoke(operator, ["doctor", "--site", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "operator init" in result.output
+    assert "Traceback" not in result.output

@@ -1,0 +1,135 @@
+"""`serve` keeps two processes with two environments running, and ends with both."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import pytest
+
+from vault.ops.site import Site
+from vault.ops.supervisor import Supervisor
+
+T = TypeVar("T")
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass
+class Service:
+    """A started `twinvault serve`."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+
+    def child(self, role: str) -> int:
+        """Return the process id of a role, once it runs."""
+        return until(lambda: self.children().get(role))
+
+    def children(self) -> dict[str, int]:
+        found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        roles = {}
+        for pid in map(int, found):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"-m" in command:
+                roles[command[command.index(b"-m") + 1].decode().removeprefix("vault.")] = pid
+        return roles
+
+    def alive(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=1).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+def until(ask: Callable[[], T | None], seconds: float = 60) -> T:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := ask():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if pair)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.fixture
+def service(site: Site) -> Iterator[Service]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "twinvault", "serve", str(site.folder), "--port", str(port)]
+    outer = {**os.environ, "VAULT_WORKER_KEYRING": "/from/the/shell", "A_SECRET_OF_THE_SHELL": "x"}
+    process = subprocess.Popen(command, env=outer)
+    running = Service(process, f"http://127.0.0.1:{port}")
+    try:
+        until(running.alive)
+        yield running
+    finally:
+        children = running.children().values() if process.poll() is None else ()
+        process.kill()
+        process.wait()
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_each_child_has_its_own_settings_and_nothing_of_its_sibling(service: Service, site: Site) -> None:
+    app, worker = environment_of(service.child("app")), environment_of(service.child("worker"))
+    keys = str(site.folder / "keys")
+    assert app["VAULT_APP_KEYRING"] == f"{keys}/app"
+    assert worker["VAULT_WORKER_KEYRING"] == f"{keys}/worker"
+    assert "VAULT_WORKER_KEYRING" not in app
+    assert "VAULT_APP_KEYRING" not in worker
+    assert not [value for value in app.values() if f"{keys}/worker" in value or f"{keys}/operator" in value]
+    assert not [value for value in worker.values() if f"{keys}/app" in value or f"{keys}/operator" in value]
+    assert not {"A_SECRET_OF_THE_SHELL"} & (app.keys() | worker.keys())
+
+
+def test_a_killed_child_comes_back_and_the_other_stays(service: Service) -> None:
+    app, worker = service.child("app"), service.child("worker")
+    os.kill(app, signal.SIGKILL)
+    assert until(lambda: (found := service.children().get("app")) and found != app)
+    until(service.alive)
+    assert service.child("worker") == worker
+    os.kill(worker, signal.SIGKILL)
+    assert until(lambda: (found := service.children().get("worker")) and found != worker)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopping_it_stops_both(number: int, service: Service) -> None:
+    children = [service.child("app"), service.child("worker")]
+    service.process.send_signal(number)
+    assert service.process.wait(30) == 0
+    assert all(map(gone, children))
+    assert not service.alive()
+
+
+def test_a_child_that_always_fails_ends_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vault.ops.supervisor._RESTART_S", 0.0)
+    monkeypatch.setattr("vault.ops.supervisor._MAX_RESTARTS", 1)
+    worker = {**site.environment("worker"), "VAULT_WORKER_KEYRING": str(site.folder / "missing")}
+    handlers = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        assert Supervisor({"worker": worker}).run() == 1
+    finally:
+        for name, handler in handlers.items():
+            signal.signal(name, handler)
