@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ HEADER = "household_id,basket_id,product_id,transaction_timestamp,product_catego
 PURPOSE = "dpv:ProvideProductRecommendations"
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_whole_story(
     service: Service,
     work: Callable[[], None],
@@ -27,7 +25,6 @@ def test_the_whole_story(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    warnings.simplefilter("ignore", ResourceWarning)  # each command is a process of its own outside of tests
     monkeypatch.setenv("TWINVAULT_HOME", str(tmp_path / "home"))
     secret = tmp_path / "passphrase"
     secret.write_text(PASSPHRASE + "\n")

@@ -15,6 +15,7 @@ import typer
 
 from twinvault.api import ApiError, Unreachable
 from twinvault.cli.auditor import auditor
+from twinvault.cli.common import CLOSING
 from twinvault.cli.company import company
 from twinvault.cli.owner import owner
 from twinvault.cli.server import add_server_commands
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         _say(f"{error.filename or 'A file'}: {error.strerror or type(error).__name__}.")
         sys.exit(REFUSED)
+    finally:
+        CLOSING.close()
 
 
 def _say(*sentences: str) -> None:

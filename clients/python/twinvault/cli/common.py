@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 from zoneinfo import ZoneInfo
@@ -14,11 +14,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from twinvault.api import ClientError
+from twinvault.api import Api, ClientError
 from twinvault.profile import Profile, home, write_private
 from twinvault.receipts import VerifiedAnswer
 from vault.encoding import b64u
 from vault.errors import MalformedInput
+from vault.proof.trust import TrustedRoot
 from vault.schema.category import Category, Purpose, parse_category, parse_purpose
 from vault.schema.question import Candidate, NextChoice, Question, Recommend
 from vault.schema.trace import Period, parse_period
@@ -29,6 +30,7 @@ from vault.seal.ids import ConsentId
 T = TypeVar("T")
 
 STDERR = Console(stderr=True)
+CLOSING = ExitStack()
 
 ProfileName = Annotated[str, typer.Option("--profile", help="Name of the local profile.", envvar="TWINVAULT_PROFILE")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
@@ -59,6 +61,13 @@ def folder_of(name: str) -> Path:
     if not name or name.startswith(".") or "/" in name or "\\" in name:
         raise ClientError("A profile's name is a plain word, such as `home`.")
     return home() / name
+
+
+def reach(trust: TrustedRoot) -> Api:
+    """Return the way to the service; `main` closes it when the command ends."""
+    api = Api(trust.issuer)
+    CLOSING.callback(api.close)
+    return api
 
 
 def load_profile(name: str) -> Profile:

@@ -106,5 +106,6 @@ def ask(
     """Ask a twin; the answer is shown only if its receipt holds."""
     consent_id = common.parse_consent_id(consent)
     question = common.question_of(category, purpose, top_n, candidate)
-    answered = Company.load(common.folder_of(profile)).ask(consent_id, question)
+    loaded = common.load_profile(profile)
+    answered = Company(loaded, common.reach(loaded.trust)).ask(consent_id, question)
     common.emit(common.answer_json(answered, bundle), as_json=as_json)

@@ -55,9 +55,12 @@ def init(
     categories = common.parse_categories(category)
     common.parse_zone(time_zone)
     passphrase = common.read_passphrase(passphrase_file, new=True)
+    pinned = read_trust(trust)
     made, kit = Owner.init(
-        common.folder_of(profile), read_trust(trust), passphrase=passphrase, categories=categories, time_zone=time_zone
-    )
+        common.folder_of(profile), pinned, passphrase=passphrase, categories=categories, time_zone=time_zone,
+        api=common.reach(pinned),
+    )  # fmt: skip
+    common.CLOSING.callback(made.close)
     text = dump_kit(kit)
     if kit_file is not None:
         write_private(kit_file, text.encode())
@@ -84,7 +87,10 @@ def unlock(
 ) -> None:
     """Check that the vault opens; with --kit and --trust, bring it to this machine from the recovery kit."""
     if kit is not None and trust is not None:
-        found = Owner.recover(common.folder_of(profile), read_trust(trust), parse_kit(kit.read_text("utf-8")))
+        pinned = read_trust(trust)
+        text = kit.read_text("utf-8")
+        found = Owner.recover(common.folder_of(profile), pinned, parse_kit(text), api=common.reach(pinned))
+        common.CLOSING.callback(found.close)
     else:
         found = _unlock(profile, passphrase_file, kit)
     common.emit({"vault": b64u(found.vault), "profile": str(found.profile.folder)}, as_json=as_json)
@@ -281,9 +287,13 @@ class _Counted:
 def _unlock(profile: str, passphrase_file: Path | None, kit: Path | None = None) -> Owner:
     loaded = common.load_profile(profile)
     loaded.binary("device_secret", 16)  # another kind of profile is refused before anyone types a passphrase
+    api = common.reach(loaded.trust)
     if kit is not None:
-        return Owner.unlock(loaded, kit=parse_kit(kit.read_text("utf-8")))
-    return Owner.unlock(loaded, passphrase=common.read_passphrase(passphrase_file))
+        found = Owner.unlock(loaded, kit=parse_kit(kit.read_text("utf-8")), api=api)
+    else:
+        found = Owner.unlock(loaded, passphrase=common.read_passphrase(passphrase_file), api=api)
+    common.CLOSING.callback(found.close)
+    return found
 
 
 def _narrowed(
