@@ -218,3 +218,9 @@ def test_the_ledger_charges_no_less_than_the_certificate_says() -> None:
     exact = epsilon_of(CHARGES, 1e-6)
     assert exact <= person_curve(CHARGES).epsilon(1e-6) + 1e-3
     assert PERSON_YEAR_CAP.admits(person_curve(CHARGES))
+
+
+@pytest.mark.slow
+def test_the_real_trainer_runs_and_two_people_are_too_few_for_a_certificate(lite: Cohort) -> None:
+    assert train_cohort(lite.worker, JobId(1)) == "certificate-invalid"
+    assert lite.states() == ["reserved", "aborted"]

@@ -20,6 +20,7 @@ from vault.budget.charge import owner_day
 from vault.db import Database
 from vault.encoding import b64u
 from vault.imprint.noise import DiscreteGaussian
+from vault.schema.consent import ConsentEvent
 from vault.schema.trace import Period
 from vault.seal import row as sealed_rows
 from vault.seal.derive import imprint_key
@@ -416,3 +417,44 @@ def test_the_code_under_test_signs_rows_as_rows(lite: TwinWorld, children: Child
 def test_a_vault_without_that_consent_changes_nothing(lite: TwinWorld, children: Children) -> None:
     found = refresh(lite.worker(children), {lite.owner.vault: ConsentId(new_id())})
     assert found[lite.owner.vault] == Outcome(rows=0, reason="nothing-to-open", failed=False)
+
+
+def test_a_freeze_is_seen_by_whoever_holds_the_consent(world: TwinWorld, children: Children) -> None:
+    from vault.consent.hold import hold
+    from vault.parties import people
+    from vault.parties.people import VaultState
+    from vault.policy.permits import decide_refresh
+    from vault.twin.months import permitted
+    from vault.twin.requests import REFRESH_PURPOSE
+
+    version = world.keep_twin()
+    worker = world.worker(children)
+    with world.database.transaction() as session:
+        permit = permitted(session, worker, ConsentId(version.consent_id), decide_refresh, REFRESH_PURPOSE)
+        assert hold(session, permit, NOW)
+    cause = sign_freeze(world.owner.key, vault_id=world.owner.vault, sequence=1, frozen=True)
+    with world.database.transaction() as session:
+        people.freeze(session, world.owner.vault, VaultState.FROZEN, cause, now=NOW)
+        assert not hold(session, permit, NOW)
+
+
+@pytest.mark.parametrize(
+    "reply", [None, b"", b"n", b"n" + bytes(15), b"n" + bytes(17), b"x" + bytes(16), b"r" + bytes(16)]
+)
+def test_only_the_asked_number_of_integers_is_an_answer(reply: bytes | None) -> None:
+    from vault.twin.opening import parse_reply
+
+    with pytest.raises(SealError):
+        parse_reply(reply, 2)
+    assert parse_reply(b"r", 2) is None
+    numbers = parse_reply(b"n" + bytes(16), 2)
+    assert numbers is not None
+    assert numbers.tolist() == [0, 0]
+
+
+def test_nothing_commits_under_a_version_that_was_replaced(lite: TwinWorld, children: Children, while_opening) -> None:
+    lite.buy(BREAD)
+    version = lite.keep_twin()
+    while_opening(lambda: lite.amend(lite.next(version, ConsentEvent.NARROWED)))
+    assert lite.refresh(children, version).rows == 0
+    assert lite.stored() == []

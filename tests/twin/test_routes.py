@@ -1,0 +1,68 @@
+"""What an owner sees of the twin over HTTP, and nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from tests.twin.worker_kit import OCTOBER, RETAIL, SEPTEMBER, TwinWorld
+from tests.vault_kit import PURCHASE
+from vault.db import Database
+from vault.encoding import b64u
+from vault.http.problems import install_problems
+from vault.parties.caller import OwnerCaller
+from vault.parties.routes import caller_of
+from vault.seal.ids import VaultId, new_id
+from vault.twin.children import Children
+from vault.twin.routes import twin_router
+
+
+@pytest.fixture
+def world(database: Database, shortkeys: Database) -> TwinWorld:
+    return TwinWorld(database, shortkeys)
+
+
+@pytest.fixture
+def client(world: TwinWorld) -> Iterator[TestClient]:
+    app = FastAPI()
+    app.include_router(twin_router)
+    install_problems(app)
+    app.state.database, app.state.clock = world.database, world.clock
+    app.dependency_overrides[caller_of] = lambda: OwnerCaller(world.owner.vault)
+    with TestClient(app, raise_server_exceptions=False) as running:
+        yield running
+
+
+def test_an_owner_asks_and_then_sees_rows_and_what_they_cost(world: TwinWorld, client: TestClient) -> None:
+    address = f"/v1/vaults/{b64u(world.owner.vault)}"
+    refused = client.post(f"{address}/refresh")
+    assert (refused.status_code, refused.json()["type"].rsplit("/", 1)[-1]) == (409, "no-self-consent")
+    version = world.keep_twin()
+    asked = client.post(f"{address}/refresh")
+    assert asked.status_code == 202
+    assert client.post(f"{address}/refresh").json() == asked.json()
+    before = client.get(f"{address}/twin").json()
+    assert before["job"] == {**asked.json(), "state": "queued", "reason": ""}
+    assert before["releases"] == before["spending"] == []
+    with Children() as children:
+        world.refresh(children, version)
+    after = client.get(f"{address}/twin").json()
+    assert [(row["category"], row["period"], row["map"]) for row in after["releases"]] == [
+        (PURCHASE, SEPTEMBER, b64u(RETAIL.digest)),
+        (PURCHASE, OCTOBER, b64u(RETAIL.digest)),
+    ]
+    assert [cost["period"] for cost in after["spending"]] == [SEPTEMBER, OCTOBER]
+    for cost in after["spending"]:
+        assert 2.9 < cost["day"] <= 3.0
+        assert (cost["person"], cost["composed"]) == (0.0, cost["day"])
+
+
+def test_another_vaults_twin_is_not_shown(client: TestClient) -> None:
+    for answer in (
+        client.get(f"/v1/vaults/{b64u(VaultId(new_id()))}/twin"),
+        client.post(f"/v1/vaults/{b64u(VaultId(new_id()))}/refresh"),
+    ):
+        assert answer.status_code == 404
