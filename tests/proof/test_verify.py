@@ -385,7 +385,7 @@ SERVICE_ATTACKS: dict[str, tuple[Step, LeafKind, Callable[[Forge], None]]] = {
     "question for another purpose": (Step.QUESTION, LeafKind.ANSWER, lambda f: f.event(LeafKind.ANSWER).public.update(purpose="dpv:Advertising")),
     "another requester": (Step.QUESTION, LeafKind.ANSWER, lambda f: f.event(LeafKind.ANSWER).personal.update(requester="B" * 22)),
     "company with the thief's key": (Step.QUESTION, LeafKind.ANSWER, _thiefs_company),
-    "company suspended before": (Step.QUESTION, LeafKind.ANSWER, _suspended),
+    "company suspended before": (Step.DECISION, LeafKind.ANSWER, _suspended),
     "company registered later": (Step.QUESTION, LeafKind.ANSWER, _company_registered_later),
     "consent the person did not sign": (Step.CONSENT, LeafKind.CONSENT, _forged_consent),
     "consent to another grantee": (Step.CONSENT, LeafKind.CONSENT, _consent_about_another),
@@ -422,7 +422,7 @@ def test_a_withheld_event_is_named_in_a_range_claimed_whole(honest: Honest) -> N
     assert (Step.ORDER, forge.index(LeafKind.ANSWER)) in failures(honest.verify(forge.bundle(whole=True)))
     whole = forge.bundle(whole=True)
     report = honest.verify(replace(whole, leaves=whole.leaves[1:]))
-    assert (Step.OPENINGS, None) in failures(report)
+    assert (Step.OPENINGS, 0) in failures(report)
 
 
 def test_a_denial_outside_of_any_chain_is_no_failure(honest: Honest) -> None:

@@ -2,16 +2,18 @@
 
  1 checkpoint   the pinned log key signed it, for the pinned origin
  2 inclusion    every entry is in the tree under that checkpoint
- 3 openings     every opening is what its entry committed to; a range claimed whole has no hole
+ 3 openings     every opening is what its entry committed to; a range claimed whole has no hole, no shut consent
  4 keys         the pinned operator key signed every key statement
  5 consent      every version is signed by its pairwise key and follows the one before
  6 order        events of one consent are numbered and chained, a range claimed whole hides none; nothing after its end
  7 answer       every answer's record is what its leaf committed to, about this consent
- 8 question     the logged key of a company that was not suspended signed the question; the answer is to it
- 9 decision     replaying the policy set of the logged hash on the logged record allows the same
+ 8 question     the logged key of the company signed the question; the answer is to it
+ 9 decision     replaying the logged record under the logged policy set allows, or denies, the same to the same asker
 10 certificate  the model was signed by the worker, logged before, and certified when it answered
 11 quota        no consent gave more answers in a month than its signed quota
 
+Steps 9 to 11 read the leaf, with which step 7 compares the answer: they run even where answers and
+questions are withheld from an auditor; 7 and 8 then count as withheld, never as checked.
 Trusted keys come from the caller; whatever keys a bundle brings along prove nothing.
 """
 
@@ -21,21 +23,22 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import IntEnum
+from heapq import merge
 from typing import Final
 
 from vault.encoding import JsonObject, b64u, parse_b64u, parse_json
 from vault.errors import VaultError
-from vault.proof.bundle import Bundle, LoggedLeaf
+from vault.proof.bundle import Bundle, LoggedLeaf, Withheld
 from vault.proof.certificate import parse_manifest, verify_certificate
 from vault.proof.checkpoint import Checkpoint, verify_checkpoint
-from vault.proof.decision import PolicySet, evaluate, parse_policy_set
-from vault.proof.decision_record import consent_entity, parse_decision
+from vault.proof.decision import Decision, PolicySet, evaluate, parse_policy_set
+from vault.proof.decision_record import DecisionRecord, consent_entity, parse_decision
 from vault.proof.errors import InvalidProof
 from vault.proof.jose import REQUEST_TYPE, JwsKey, parse_jws
 from vault.proof.leaf import LeafKind, Part, verify_opening
 from vault.proof.merkle import leaf_hash, verify_inclusion
 from vault.proof.question import parse_company, parse_signed_question, verify_signature
+from vault.proof.report import Failure, Report, Step
 from vault.proof.trust import TrustedRoot
 from vault.schema.answer import Answer, parse_answer
 from vault.schema.consent import ConsentVersion, parse_consent, parse_consent_request, verify_grant, verify_successor
@@ -46,53 +49,12 @@ from vault.seal.framing import frames
 from vault.seal.ids import sha256
 from vault.seal.statement import KeyName, KeyStatement, verify_key_statement
 
+__all__ = ["Failure", "Report", "Step", "verify_bundle"]
+
+_CHAINED: Final = (LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL)
+_NOT_SPENT: Final = ["not-spent"]  # the rules allowed, but no longer when it was to be logged
+_LAST_S: Final = 2**32
 _KEY_STATEMENT: Final = frames(PayloadType.KEY.encode())  # how the encoding of every key statement begins
-
-
-class Step(IntEnum):
-    """What is checked, in order."""
-
-    CHECKPOINT = 1
-    INCLUSION = 2
-    OPENINGS = 3
-    KEYS = 4
-    CONSENT = 5
-    ORDER = 6
-    ANSWER = 7
-    QUESTION = 8
-    DECISION = 9
-    CERTIFICATE = 10
-    QUOTA = 11
-
-
-@dataclass(frozen=True)
-class Failure:
-    """One thing that does not hold.
-
-    Args:
-        step: Which check.
-        leaf_index: The leaf it is about; None for the bundle as a whole.
-        detail: One sentence.
-    """
-
-    step: Step
-    leaf_index: int | None
-    detail: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was checked.
-
-    Args:
-        leaves: How many leaves the bundle holds.
-        checked: How many things each step looked at.
-        failures: What does not hold; empty means verified.
-    """
-
-    leaves: int
-    checked: dict[Step, int]
-    failures: tuple[Failure, ...]
 
 
 @dataclass(frozen=True)
@@ -108,6 +70,14 @@ class _Event:
     @property
     def consent(self) -> str:
         return str(self.personal.get("consent"))
+
+    @property
+    def at(self) -> int:
+        """When it happened, unix seconds."""
+        at = self.personal.get("at")
+        if not isinstance(at, int) or not 0 <= at < _LAST_S:
+            raise InvalidProof("The leaf does not say when its event happened.")
+        return at
 
 
 @dataclass(frozen=True)
@@ -126,7 +96,7 @@ class _Evidence:
     bundle: Bundle
     trust: TrustedRoot
     checkpoint: Checkpoint | None = None
-    events: list[_Event] = field(default_factory=list)
+    events: defaultdict[LeafKind, list[_Event]] = field(default_factory=lambda: defaultdict(list))
     keys: list[KeyStatement] = field(default_factory=list)
     versions: defaultdict[str, list[_Version]] = field(default_factory=lambda: defaultdict(list))
     answers: dict[int, Answer] = field(default_factory=dict)
@@ -134,6 +104,7 @@ class _Evidence:
     answers_in_month: Counter[tuple[str, str]] = field(default_factory=Counter)
     policy_sets: dict[bytes, PolicySet] = field(default_factory=dict)
     checked: Counter[Step] = field(default_factory=Counter)
+    withheld: Counter[Step] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
 
     def attempt(self, step: Step, leaf_index: int | None, check: Callable[..., None], *args: object) -> None:
@@ -144,16 +115,27 @@ class _Evidence:
         except VaultError as refusal:
             self.failures.append(Failure(step, leaf_index, refusal.detail))
 
+    def shows(self, step: Step, kind: Withheld) -> bool:
+        """Say whether a step can look at a kind of record; count it as withheld if not."""
+        self.withheld[step] += kind in self.bundle.withheld
+        return kind not in self.bundle.withheld
+
+    @property
+    def whole(self) -> range:
+        """The range that the bundle claims to be whole."""
+        return range(self.bundle.complete_from, self.bundle.complete_to)
+
     def of_kind(self, *kinds: LeafKind) -> Iterator[_Event]:
         """Yield events of these kinds in a consent's chain, whose personal half is open to the holder."""
-        return (event for event in self.events if event.kind in kinds and "consent" in event.personal)
+        found = merge(*(self.events[kind] for kind in kinds), key=lambda event: event.index)
+        return (event for event in found if "consent" in event.personal)
 
     def before(self, event: _Event, kind: LeafKind, **public: str) -> _Event | None:
         """Return the newest event of a kind before another whose public half says this."""
         found = (
             known
-            for known in reversed(self.events)
-            if known.index < event.index and known.kind is kind and public.items() <= known.public.items()
+            for known in reversed(self.events[kind])
+            if known.index < event.index and public.items() <= known.public.items()
         )
         return next(found, None)
 
@@ -200,33 +182,39 @@ def verify_bundle(bundle: Bundle, trust: TrustedRoot) -> Report:
     if not evidence.failures:
         for leaf in bundle.leaves:
             evidence.attempt(Step.OPENINGS, leaf.index, _open_leaf, leaf)
-        evidence.attempt(Step.OPENINGS, None, _verify_whole)
+        present = {leaf.index for leaf in bundle.leaves}
+        missing = next((index for index in evidence.whole if index not in present), None)
+        evidence.attempt(Step.OPENINGS, missing, _verify_whole, missing)
         for record in bundle.records.values():
             if record.startswith(_KEY_STATEMENT):
                 evidence.attempt(Step.KEYS, None, _verify_key, record)
         _verify_people(evidence)
         _verify_answers(evidence)
-    return Report(len(bundle.leaves), dict(evidence.checked), tuple(evidence.failures))
+    return Report(len(bundle.leaves), dict(evidence.checked), dict(+evidence.withheld), tuple(evidence.failures))
 
 
 def _verify_people(evidence: _Evidence) -> None:
     for event in evidence.of_kind(LeafKind.CONSENT):
         evidence.attempt(Step.CONSENT, event.index, _verify_consent, event)
     previous: dict[str, _Event] = {}
-    for event in evidence.of_kind(LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL):
+    for event in evidence.of_kind(*_CHAINED):
         evidence.attempt(Step.ORDER, event.index, _verify_place, event, previous.get(event.consent))
         previous[event.consent] = event
 
 
 def _verify_answers(evidence: _Evidence) -> None:
     for event in evidence.of_kind(LeafKind.ANSWER):
-        evidence.attempt(Step.ANSWER, event.index, _verify_answer, event)
+        if evidence.shows(Step.ANSWER, Withheld.ANSWER):
+            evidence.attempt(Step.ANSWER, event.index, _verify_answer, event)
         answer = evidence.answers.get(event.index)
-        if answer is not None:
+        if evidence.shows(Step.QUESTION, Withheld.QUESTION) and answer is not None:
             evidence.attempt(Step.QUESTION, event.index, _verify_question, event, answer)
-            evidence.attempt(Step.DECISION, event.index, _verify_decision, event, answer)
-            evidence.attempt(Step.CERTIFICATE, event.index, _verify_model, event, answer)
-            evidence.attempt(Step.QUOTA, event.index, _verify_quota, event, answer)
+        evidence.attempt(Step.DECISION, event.index, _verify_decision, event)
+        evidence.attempt(Step.CERTIFICATE, event.index, _verify_model, event)
+        evidence.attempt(Step.QUOTA, event.index, _verify_quota, event)
+    for event in evidence.of_kind(LeafKind.DENIAL):
+        if event.personal.get("decision"):
+            evidence.attempt(Step.DECISION, event.index, _verify_denial, event)
 
 
 def _verify_root(evidence: _Evidence) -> None:
@@ -242,15 +230,16 @@ def _open_leaf(evidence: _Evidence, leaf: LoggedLeaf) -> None:
     public = verify_opening(leaf.entry, Part.PUBLIC, leaf.public)
     personal = {} if leaf.personal is None else verify_opening(leaf.entry, Part.PERSONAL, leaf.personal)
     body = None if leaf.personal is None else leaf.personal.body
-    evidence.events.append(_Event(leaf.index, LeafKind(str(public["kind"])), public, personal, body))
+    event = _Event(leaf.index, LeafKind(str(public["kind"])), public, personal, body)
+    evidence.events[event.kind].append(event)
+    if event.kind in _CHAINED and leaf.personal is None and leaf.index in evidence.whole:
+        raise InvalidProof(f"The personal half of this {event.kind} is not opened, and no erasure accounts for it.")
 
 
-def _verify_whole(evidence: _Evidence) -> None:
-    present = {leaf.index for leaf in evidence.bundle.leaves}
-    claimed = range(evidence.bundle.complete_from, evidence.bundle.complete_to)
-    missing = next((index for index in claimed if index not in present), None)
+def _verify_whole(evidence: _Evidence, missing: int | None) -> None:
     if missing is not None:
-        raise InvalidProof(f"The bundle claims to be whole from {claimed.start} to {claimed.stop} but lacks {missing}.")
+        whole = evidence.whole
+        raise InvalidProof(f"The bundle claims to be whole from {whole.start} to {whole.stop} but lacks {missing}.")
 
 
 def _verify_key(evidence: _Evidence, record: bytes) -> None:
@@ -282,8 +271,7 @@ def _verify_place(evidence: _Evidence, event: _Event, before: _Event | None) -> 
         first, second = before.personal.get("consent_seq"), event.personal.get("consent_seq")
         if not isinstance(first, int) or not isinstance(second, int) or second <= first:
             raise InvalidProof("Events of one consent are not logged in the order of their numbers.")
-        whole = range(evidence.bundle.complete_from, evidence.bundle.complete_to)
-        if second != first + 1 and before.index in whole and event.index in whole:
+        if second != first + 1 and before.index in evidence.whole and event.index in evidence.whole:
             raise InvalidProof("An event of this consent is withheld between the one before and this one.")
         if second == first + 1 and event.personal.get("prev") != b64u(sha256(before.personal_body or b"")):
             raise InvalidProof("The event does not name the one before it: one of the two was exchanged.")
@@ -325,10 +313,8 @@ def _verify_question(evidence: _Evidence, event: _Event, answer: Answer) -> None
     if len(codes) > question.top_n or not codes <= offered:
         raise InvalidProof("The answer names more than was asked for, or what was not offered.")
     evidence.questions[event.index] = question
-    terms, requester = evidence.version_at(event).terms, str(event.personal.get("requester"))
-    if terms.grantee != requester:
-        raise InvalidProof("Somebody else asked than the consent was given to.")
-    if terms.kind is ConsentKind.COMPANY:
+    requester = str(event.personal.get("requester"))
+    if evidence.version_at(event).terms.kind is ConsentKind.COMPANY:
         verify_signature(
             jws,
             _question_key(evidence, event, requester),
@@ -342,9 +328,6 @@ def _verify_question(evidence: _Evidence, event: _Event, answer: Answer) -> None
 
 
 def _question_key(evidence: _Evidence, event: _Event, company_id: str) -> JwsKey:
-    status = evidence.before(event, LeafKind.COMPANY_STATUS, company=company_id)
-    if status is not None and status.public.get("status") != "active":
-        raise InvalidProof("The company was suspended when it asked.")
     registered = evidence.before(event, LeafKind.COMPANY, company=company_id)
     if registered is None:
         raise InvalidProof("No record of the company is logged before its question.")
@@ -352,14 +335,27 @@ def _question_key(evidence: _Evidence, event: _Event, company_id: str) -> JwsKey
     return parse_company(record.decode("ascii", "replace"), company_id)
 
 
-def _verify_decision(evidence: _Evidence, event: _Event, answer: Answer) -> None:
+def _replay(evidence: _Evidence, event: _Event) -> tuple[DecisionRecord, Decision]:
     decision = parse_decision(parse_json(evidence.record(event, event.personal, "decision")))
-    digest = answer.policy_set_sha256
+    digest = parse_b64u(event.public.get("policy_set"), size=32)
     if digest not in evidence.policy_sets:
         evidence.policy_sets[digest] = parse_policy_set(evidence.record(event, event.public, "policy_set"))
     if evidence.before(event, LeafKind.POLICY_SET, policy_set=b64u(digest)) is None:
-        raise InvalidProof("The policy set is not logged before the answer.")
-    outcome = evaluate(decision, evidence.policy_sets[digest])
+        raise InvalidProof("The policy set is not logged before the question.")
+    context = decision.context
+    if (context.get("question"), context.get("now")) != (event.public.get("question_kind"), event.at):
+        raise InvalidProof("The decision was made about another kind of question or for another time.")
+    return decision, evaluate(decision, evidence.policy_sets[digest])
+
+
+def _verify_denial(evidence: _Evidence, event: _Event) -> None:
+    _, outcome = _replay(evidence, event)
+    if event.personal.get("rules") != (_NOT_SPENT if outcome.allowed else [*outcome.reasons]):
+        raise InvalidProof("Replaying the decision does not deny it for the reasons that the leaf tells the person.")
+
+
+def _verify_decision(evidence: _Evidence, event: _Event) -> None:
+    decision, outcome = _replay(evidence, event)
     if not outcome.allowed:
         raise InvalidProof(f"Replaying the decision denies it: {', '.join(outcome.reasons) or outcome.code}.")
     version = evidence.version_at(event)
@@ -367,33 +363,37 @@ def _verify_decision(evidence: _Evidence, event: _Event, answer: Answer) -> None
     context = decision.context
     if consent not in decision.entities or context.get("consent") != consent.uid.reference:
         raise InvalidProof("The decision was made on other terms than the person signed.")
-    if (context.get("question"), context.get("purpose")) != (answer.kind.value, event.public.get("purpose")):
-        raise InvalidProof("The decision was made about another question or purpose.")
+    if context.get("purpose") != event.public.get("purpose"):
+        raise InvalidProof("The decision was made for another purpose.")
     question = evidence.questions.get(event.index)
     if question is not None and context.get("categories") != [question.category]:
         raise InvalidProof("The decision was made about another category of data.")
-    if version.terms.kind is ConsentKind.COMPANY and decision.principal.id != event.personal.get("requester"):
+    requester = str(event.personal.get("requester"))
+    if version.terms.grantee != requester:
+        raise InvalidProof("Somebody else asked than the consent was given to.")
+    if version.terms.kind is ConsentKind.COMPANY and decision.principal.id != requester:
         raise InvalidProof("The decision was made about another requester.")
-    if context.get("now") != answer.asked_at:
-        raise InvalidProof("The decision was made for another time than the answer's.")
+    status = evidence.before(event, LeafKind.COMPANY_STATUS, company=requester)
+    if status is not None and status.public.get("status") != "active":
+        raise InvalidProof("The company was suspended when it asked.")
 
 
-def _verify_model(evidence: _Evidence, event: _Event, answer: Answer) -> None:
+def _verify_model(evidence: _Evidence, event: _Event) -> None:
     envelope = parse_envelope(evidence.record(event, event.public, "manifest"))
     manifest = parse_manifest(envelope.payload)
-    if manifest.digest != answer.model_sha256:
+    if b64u(manifest.digest) != event.public.get("model"):
         raise InvalidProof("The answer names another model than the manifest describes.")
-    evidence.verify_signed(envelope, PayloadType.MANIFEST, KeyName.PROCESSOR_SIGN, answer.asked_at)
+    evidence.verify_signed(envelope, PayloadType.MANIFEST, KeyName.PROCESSOR_SIGN, event.at)
     if evidence.before(event, LeafKind.MANIFEST, record=b64u(envelope.digest)) is None:
         raise InvalidProof("The model's manifest is not logged before the answer.")
-    verify_certificate(manifest, datetime.fromtimestamp(answer.asked_at, UTC))
+    verify_certificate(manifest, datetime.fromtimestamp(event.at, UTC))
 
 
-def _verify_quota(evidence: _Evidence, event: _Event, answer: Answer) -> None:
+def _verify_quota(evidence: _Evidence, event: _Event) -> None:
     month = (event.consent, str(event.public.get("period")))
     evidence.answers_in_month[month] += 1
     quota, left = evidence.version_at(event).terms.quota_per_month, event.personal.get("quota_left")
     if not isinstance(left, int) or left < 0 or evidence.answers_in_month[month] + left > quota:
         raise InvalidProof("The consent gave more answers this month than its signed quota.")
-    if month[1] != datetime.fromtimestamp(answer.asked_at, UTC).strftime("%Y-%m"):
+    if month[1] != datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m"):
         raise InvalidProof("The answer is counted in another month than it was given in.")

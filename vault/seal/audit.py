@@ -1,15 +1,51 @@
-"""An auditor's signed request to be shown a stretch of the log."""
+"""What an auditor makes: its registration, and signed requests to be shown a stretch of the log."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vault.encoding import JsonObject, b64u
+from vault.encoding import JsonObject, b64u, dump_json, parse_json
 from vault.seal.dsse import Envelope, PayloadType, sign_record, verify_envelope
-from vault.seal.errors import SealError
+from vault.seal.errors import SealError, as_seal_error
 from vault.seal.fields import Fields
 from vault.seal.person import NONCE_BYTES
 from vault.seal.signing import Signer
+
+_REGISTRATION = "twinvault-auditor/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What an auditor gives the operator; the key proves itself with each request.
+
+    Args:
+        name: What the operator lists it under.
+        public_key: Ed25519, 32 bytes.
+    """
+
+    name: str
+    public_key: bytes
+
+
+def dump_registration(registration: Registration) -> bytes:
+    """Return the registration file."""
+    record: JsonObject = {"name": registration.name, "public_key": b64u(registration.public_key)}
+    return dump_json({"format": _REGISTRATION, **record})
+
+
+def parse_registration(unverified_data: bytes) -> Registration:
+    """Read a registration file.
+
+    Raises:
+        SealError: It is not one.
+    """
+    with as_seal_error():
+        fields = Fields(parse_json(unverified_data))
+    if fields.text("format") != _REGISTRATION:
+        raise SealError(f"The file is no auditor's registration of the format {_REGISTRATION}.")
+    registration = Registration(fields.text("name"), fields.hash("public_key"))
+    fields.end()
+    return registration
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,268 @@
+"""A whole log, built through the domains' own verbs, verifies offline; every lie about it is named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from tests.answer_kit import NEXT
+from tests.audit_kit import Audited
+from tests.consent_kit import PURPOSE
+from tests.leaves import leaves
+from vault.encoding import b64u, dump_json, parse_json
+from vault.proof.bundle import Bundle, LoggedLeaf, Withheld, dump_bundle, parse_bundle, records_by_hash
+from vault.proof.leaf import LeafKind
+from vault.proof.verify import Report, Step, verify_bundle
+from vault.schema.question import dump_question
+from vault.seal.dsse import PayloadType, parse_envelope, sign_record
+from vault.seal.signing import SigningKey, new_seed
+
+OPENED = {"consent", "answer", "denial"}
+
+
+def verify(site: Audited, bundle: Bundle) -> Report:
+    return verify_bundle(parse_bundle(dump_bundle(bundle)), site.service.trust)
+
+
+def kind_of(leaf: LoggedLeaf) -> str:
+    return str(parse_json(leaf.public.body)["kind"])
+
+
+def leaf_of(bundle: Bundle, kind: LeafKind, place: int = 0, **personal: str | int) -> LoggedLeaf:
+    """Return one leaf of a kind whose personal half says this."""
+    found = [leaf for leaf in bundle.leaves if kind_of(leaf) == kind]
+    said = [
+        leaf for leaf in found if personal.items() <= (parse_json(leaf.personal.body) if leaf.personal else {}).items()
+    ]
+    return said[place]
+
+
+def without(bundle: Bundle, *gone: LoggedLeaf) -> Bundle:
+    return replace(bundle, leaves=tuple(leaf for leaf in bundle.leaves if leaf not in gone))
+
+
+def closed(bundle: Bundle, *hidden: LoggedLeaf) -> Bundle:
+    """Keep the leaves but not what opens their personal halves."""
+    shown = (replace(leaf, personal=None) if leaf in hidden else leaf for leaf in bundle.leaves)
+    return replace(bundle, leaves=tuple(shown))
+
+
+def failed(report: Report) -> set[tuple[Step, int | None]]:
+    return {(failure.step, failure.leaf_index) for failure in report.failures}
+
+
+def test_a_whole_log_verifies(site: Audited) -> None:
+    site.live()
+    bundle = site.bundle()
+    report = verify(site, bundle)
+    assert report.failures == ()
+    assert report.leaves == bundle.complete_to == len(bundle.leaves)
+    assert bundle.complete_from == 0
+    for step in Step:
+        withheld = step in {Step.ANSWER, Step.QUESTION}
+        assert (report.checked.get(step, 0), report.withheld.get(step, 0)) > ((0, 2) if withheld else (0, 0)), step
+    assert report.withheld == {Step.ANSWER: 3, Step.QUESTION: 3}
+    assert Step.ANSWER not in report.checked
+    assert report.checked[Step.DECISION] == 5, "three answers and the two denials that were decided"
+
+
+def test_no_vault_no_question_and_no_answer_is_shown(site: Audited) -> None:
+    site.live()
+    service = site.service
+    found = site.bundle()
+    data = b"\n".join([dump_bundle(found), *found.records.values(), *_bodies(found)])
+    asked = dump_json(dump_question(NEXT))
+    with service.database.snapshot() as session:
+        answers = [personal for kind, _, personal in leaves(session) if kind == "answer"]
+    assert len(answers) == 3
+    for secret in (
+        b64u(service.owner.vault).encode(), service.owner.vault, service.owner.vault.hex().encode(),
+        asked, b64u(asked).encode(), b'"top_n"', b"twinvault-answer/1", b"predictions", b"score_ppm",
+        b"completejourney", b"bread",
+    ):  # fmt: skip
+        assert secret not in data, secret
+    shown = {kind_of(leaf) for leaf in found.leaves if leaf.personal is not None}
+    assert shown == OPENED
+    assert not any("vault" in body for body in map(parse_json, _bodies(found)))
+    assert str(PURPOSE).encode() in data, "the scan looks at what was really sent"
+
+
+def _bodies(bundle: Bundle) -> list[bytes]:
+    return [leaf.personal.body for leaf in bundle.leaves if leaf.personal is not None]
+
+
+def test_a_part_of_the_log_verifies_with_the_versions_before_it(quick: Audited) -> None:
+    consent = quick.live()
+    whole = quick.bundle()
+    second = leaf_of(whole, LeafKind.ANSWER, place=-1, consent=b64u(consent.consent_id))
+    found = quick.bundle(second.index, second.index)
+    assert (found.complete_from, found.complete_to) == (second.index, second.index + 1)
+    assert verify(quick, found).failures == ()
+    before = [kind_of(leaf) for leaf in found.leaves if leaf.index < second.index]
+    assert before.count("consent") == 2
+    assert {"key", "manifest", "policy-set"} <= set(before)
+    assert before.count("answer") == 0
+
+
+def test_a_removed_leaf_is_named(quick: Audited) -> None:
+    quick.live()
+    bundle = quick.bundle()
+    for kind in (LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.RING_HEAD):
+        gone = leaf_of(bundle, kind)
+        assert (Step.OPENINGS, gone.index) in failed(verify(quick, without(bundle, gone)))
+
+
+def test_a_hidden_withdrawal_is_named(quick: Audited) -> None:
+    consent = quick.live()
+    bundle = quick.bundle()
+    withdrawal = leaf_of(bundle, LeafKind.CONSENT, consent=b64u(consent.consent_id), version=3)
+    denial = leaf_of(bundle, LeafKind.DENIAL, place=-1, consent=b64u(consent.consent_id))
+    left_out = failed(verify(quick, without(bundle, withdrawal)))
+    assert {(Step.OPENINGS, withdrawal.index), (Step.ORDER, denial.index)} <= left_out
+    shut = failed(verify(quick, closed(bundle, withdrawal)))
+    assert {(Step.OPENINGS, withdrawal.index), (Step.ORDER, denial.index)} <= shut
+
+
+def test_hiding_the_end_of_a_consent_is_named(quick: Audited) -> None:
+    """Nothing follows, so no number shows a gap: the leaf itself must be there and open."""
+    consent = quick.live()
+    bundle = quick.bundle()
+    last = [
+        leaf_of(bundle, LeafKind.CONSENT, consent=b64u(consent.consent_id), version=3),
+        leaf_of(bundle, LeafKind.DENIAL, place=-1, consent=b64u(consent.consent_id)),
+    ]
+    assert {(Step.OPENINGS, leaf.index) for leaf in last} <= failed(verify(quick, closed(bundle, *last)))
+
+
+def _resigned_manifest(bundle: Bundle) -> Bundle:
+    forger = SigningKey(new_seed())
+    records = [
+        sign_record(PayloadType.MANIFEST, parse_json(parse_envelope(record).payload), forger).encoded
+        if PayloadType.MANIFEST.encode() in record[:40]
+        else record
+        for record in bundle.records.values()
+    ]
+    return replace(bundle, records=records_by_hash(records))
+
+
+def _swapped_policy_set(bundle: Bundle) -> Bundle:
+    records = [
+        record.replace(b"context.now >= context.consent.not_after", b"context.now >= 9000000000000000")
+        for record in bundle.records.values()
+    ]
+    return replace(bundle, records=records_by_hash(records))
+
+
+def _changed_decision(bundle: Bundle) -> Bundle:
+    records = [re.sub(rb'"quota_left":\d+', b'"quota_left":77', record) for record in bundle.records.values()]
+    return replace(bundle, records=records_by_hash(records))
+
+
+@pytest.mark.parametrize(
+    ("forge", "step"),
+    [(_resigned_manifest, Step.CERTIFICATE), (_swapped_policy_set, Step.DECISION), (_changed_decision, Step.DECISION)],
+)
+def test_an_exchanged_record_is_named_at_every_answer(
+    quick: Audited, forge: Callable[[Bundle], Bundle], step: Step
+) -> None:
+    quick.live()
+    bundle = quick.bundle()
+    forged = forge(bundle)
+    assert set(forged.records) != set(bundle.records)
+    answers = {(step, leaf.index) for leaf in bundle.leaves if kind_of(leaf) == "answer"}
+    assert answers <= failed(verify(quick, forged))
+
+
+def test_what_is_withheld_must_be_announced(quick: Audited) -> None:
+    quick.live()
+    bundle = quick.bundle()
+    assert bundle.withheld == {Withheld.ANSWER, Withheld.QUESTION}
+    silent = verify(quick, replace(bundle, withheld=frozenset()))
+    answers = [leaf.index for leaf in bundle.leaves if kind_of(leaf) == "answer"]
+    assert {(Step.ANSWER, index) for index in answers} <= failed(silent)
+
+
+def test_an_answer_that_says_it_is_withheld_is_no_receipt(quick: Audited) -> None:
+    """A company's bundle with its answer record taken out and announced as withheld counts nothing as checked."""
+    consent = quick.service.consent()
+    bundle = parse_bundle(quick.service.ask(consent).content)
+    assert bundle.withheld == frozenset()
+    records = [record for record in bundle.records.values() if b"twinvault-answer/1" not in record]
+    stripped = replace(bundle, records=records_by_hash(records), withheld=frozenset({Withheld.ANSWER}))
+    report = verify(quick, stripped)
+    assert (report.checked.get(Step.ANSWER, 0), report.withheld[Step.ANSWER]) == (0, 1)
+
+
+def test_ended_and_never_registered_auditors_are_refused(site: Audited) -> None:
+    stranger, ended = SigningKey(new_seed()), SigningKey(new_seed())
+    site.register(ended, days=-1)
+    site.settle()
+    for signer in (stranger, ended):
+        assert site.send(site.request(signer=signer)).status_code == 403
+    site.register(ended, days=1)
+    assert site.send(site.request(signer=ended)).status_code == 200
+    site.register(ended, days=0)
+    assert site.send(site.request(signer=ended)).status_code == 403
+
+
+def test_a_request_works_once_here_and_now(site: Audited) -> None:
+    site.settle()
+    request = site.request()
+    assert site.send(request).status_code == 200
+    assert site.send(request).status_code == 403
+    at = site.service.clock.at
+    for forged in (
+        {"origin": "https://other.example"},
+        {"issued_at": int(at.timestamp()) - 61},
+        {"issued_at": int(at.timestamp()) + 61},
+    ):
+        assert site.send(site.request(**forged)).status_code == 403
+    for seconds in (-60, 60):
+        assert site.send(site.request(issued_at=int(at.timestamp()) + seconds)).status_code == 200
+    early = site.request(issued_at=int(at.timestamp()) + 60)
+    assert site.send(early).status_code == 200
+    site.service.clock.at = at + timedelta(seconds=120)  # the last moment at which it is fresh
+    assert site.send(early).status_code == 403
+
+
+def test_a_forged_signature_is_refused_and_costs_the_request_nothing(quick: Audited) -> None:
+    quick.settle()
+    request = quick.request()
+    for position in (len(request) - 1, len(request) - 64, len(request) // 2):
+        flipped = bytearray(request)
+        flipped[position] ^= 1
+        assert quick.send(bytes(flipped)).status_code == 403
+    assert quick.send(request[:-1]).status_code == 400
+    assert quick.send(b"").status_code == 400
+    assert quick.send(request).status_code == 200
+
+
+@pytest.mark.parametrize(("first", "beyond"), [(0, 0), (2**40, 2**40), (3, -(10**6))])
+def test_a_range_that_the_log_does_not_have_is_refused(quick: Audited, first: int, beyond: int) -> None:
+    size = quick.settle()
+    response = quick.send(quick.request(first, max(size + beyond, 0)))
+    assert response.status_code in {403, 422}
+
+
+def test_a_range_wider_than_a_bundle_is_refused(quick: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = quick.settle()
+    monkeypatch.setattr("vault.evidence.auditors.MAX_LEAVES", size - 1)
+    assert quick.send(quick.request(0, size - 1)).status_code == 422
+    assert quick.send(quick.request(1, size - 1)).status_code == 200
+
+
+def test_every_access_is_logged_before_anything_is_shown(site: Audited) -> None:
+    size = site.settle()
+    bundle = site.bundle(0, size - 1)
+    with site.service.database.snapshot() as session:
+        accesses = [public for kind, public, _ in leaves(session) if kind == "auditor-access" and "first" in public]
+    (access,) = accesses
+    assert (access["first"], access["last"]) == (0, size - 1)
+    assert int(bundle.checkpoint.splitlines()[1]) > size, "the checkpoint sent covers the access itself"
+    site.send(site.request(0, size))
+    with site.service.database.snapshot() as session:
+        assert sum("first" in public for _, public, _ in leaves(session)) == 2

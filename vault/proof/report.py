@@ -1,0 +1,55 @@
+"""What a verifier reports: the numbered steps, what each looked at, and every failure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Step(IntEnum):
+    """What is checked, in order."""
+
+    CHECKPOINT = 1
+    INCLUSION = 2
+    OPENINGS = 3
+    KEYS = 4
+    CONSENT = 5
+    ORDER = 6
+    ANSWER = 7
+    QUESTION = 8
+    DECISION = 9
+    CERTIFICATE = 10
+    QUOTA = 11
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One thing that does not hold.
+
+    Args:
+        step: Which check.
+        leaf_index: The leaf it is about; None for the bundle as a whole.
+        detail: One sentence.
+    """
+
+    step: Step
+    leaf_index: int | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was checked.
+
+    Args:
+        leaves: How many leaves the bundle holds.
+        checked: How many things each step looked at.
+        withheld: How many things each step could not look at, because the bundle says that it leaves
+            out what they need; nothing is known about those.
+        failures: What does not hold; empty means that everything checked holds.
+    """
+
+    leaves: int
+    checked: dict[Step, int]
+    withheld: dict[Step, int]
+    failures: tuple[Failure, ...]
