@@ -28,15 +28,16 @@ from vault.tlog.log import Leaf
 from vault.twin import release
 
 _OPENED: Final = frozenset({LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL})
-_NAMED_LATER: Final = (LeafKind.KEY, LeafKind.MANIFEST, LeafKind.POLICY_SET)
+_OF_ALL: Final = (LeafKind.KEY, LeafKind.MANIFEST, LeafKind.POLICY_SET)
+_OF_COMPANIES: Final = (LeafKind.COMPANY, LeafKind.COMPANY_STATUS)
 _WITHHELD: Final = frozenset({Withheld.ANSWER, Withheld.QUESTION})
 
 
 def build(session: Session, serving: Serving, first: int, last: int) -> Bundle:
     """Return the leaves from `first` to `last`, proven under the newest checkpoint, and what they name.
 
-    Leaves before `first` are added where a later one refers to them: keys, models, rules, and the
-    versions of every consent that has an event in the range.
+    Leaves before `first` are added where one in the range may refer to them: keys, models, rules,
+    the companies that asked, and the versions of every consent that has an event in the range.
 
     Args:
         session: A snapshot.
@@ -51,17 +52,23 @@ def build(session: Session, serving: Serving, first: int, last: int) -> Bundle:
     """
     size, note = log.head(session)
     asked = log.find(session, after=first - 1, limit=last - first + 1)
-    versions = consents.versions_of(session, _consents_of(asked))
+    opened = [parse_json(leaf.personal.body) for leaf in asked if leaf.kind in _OPENED and leaf.personal]
+    named = {ConsentId(parse_b64u(event["consent"])) for event in opened if "consent" in event}
+    askers = {event.get("requester") for event in opened}
+    versions = consents.versions_of(session, named)
     envelopes = {version.leaf_id: version.envelope for version in versions}
     needed = log.read(session, envelopes)
-    for kind in _NAMED_LATER:
+    for kind in _OF_ALL:
         needed += log.find(session, kind=kind, limit=first)
+    for kind in _OF_COMPANIES:
+        found = log.find(session, kind=kind, limit=first)
+        needed += [leaf for leaf in found if parse_json(leaf.public.body)["company"] in askers]
     before = [leaf for leaf in needed if leaf.index < first]
     leaves = sorted((_shown(leaf) for leaf in before + asked), key=lambda leaf: leaf.index)
-    found = [envelopes[leaf.pending_id] for leaf in leaves if leaf.pending_id in envelopes]
     decided = [leaf.pending_id for leaf in asked if leaf.kind in {LeafKind.ANSWER, LeafKind.DENIAL}]
-    found += [one.decision for one in records.read(session, serving, decided).values() if one.decision]
-    found += [*_public_records(session, leaves), *statements.envelopes(session)]
+    shown = [envelopes[leaf.pending_id] for leaf in leaves if leaf.pending_id in envelopes]
+    shown += [one.decision for one in records.read(session, serving, decided).values() if one.decision]
+    shown += [*_public_records(session, leaves), *statements.envelopes(session)]
     hash_at = log.hashes_at(session, size)
     proven = tuple(
         LoggedLeaf(
@@ -69,16 +76,11 @@ def build(session: Session, serving: Serving, first: int, last: int) -> Bundle:
         )
         for leaf in leaves
     )
-    return Bundle(note, proven, records_by_hash(found), first, last + 1, _WITHHELD)
+    return Bundle(note, proven, records_by_hash(shown), first, last + 1, _WITHHELD)
 
 
 def _shown(leaf: Leaf) -> Leaf:
     return leaf if leaf.kind in _OPENED else replace(leaf, personal=None)
-
-
-def _consents_of(leaves: Iterable[Leaf]) -> set[ConsentId]:
-    opened = (parse_json(leaf.personal.body) for leaf in leaves if leaf.kind in _OPENED and leaf.personal)
-    return {ConsentId(parse_b64u(personal["consent"])) for personal in opened if "consent" in personal}
 
 
 def _public_records(session: Session, leaves: Iterable[Leaf]) -> Iterator[bytes]:
