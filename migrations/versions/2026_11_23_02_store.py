@@ -11,7 +11,7 @@ depends_on = None
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
-def _vault() -> sa.Column:
+def _vault() -> sa.Column[bytes]:
     return sa.Column("vault_id", sa.LargeBinary(), nullable=False)
 
 
