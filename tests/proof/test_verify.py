@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.answer_kit import OFFER, ORIGIN, Service, answer_in, running
+from tests.answer_kit import ISSUER, OFFER, ORIGIN, Service, answer_in, running
 from vault.db import Database
-from vault.encoding import b64u, dump_json
+from vault.encoding import b64u, dump_json, parse_b64u
 from vault.imprint.features import feature_map
 from vault.proof.bundle import Bundle, LoggedLeaf, parse_bundle
 from vault.proof.certificate import BUILT_IN, dump_manifest, parse_manifest
@@ -257,13 +257,18 @@ def _other_body(forge: Forge) -> None:
 
 
 def _thiefs_company(forge: Forge) -> None:
-    """The service puts its own question key into the company's record and signs that with it."""
+    """The service puts its own question key into the company's record, and signs record and question with it."""
     from tests.company_kit import CompanyKit
 
     thief = CompanyKit()
-    event = forge.event(LeafKind.COMPANY)
-    record = thief.record(forge.service.clock.at, company_id=forge.service.company.company_id)
-    forge.swap(event.public, "record_sha256", record.encode())
+    thief.company_id = forge.service.company.company_id
+    at = forge.service.clock.at
+    forge.swap(forge.event(LeafKind.COMPANY).public, "record_sha256", thief.record(at).encode())
+    event = forge.event(LeafKind.ANSWER)
+    answer = parse_answer(forge.named(event.personal, "record"))
+    body = parse_b64u(json.loads(forge.named(event.personal, "question"))["body"])
+    signed = thief.signed_question(ISSUER, answer.consent_id, answer.question_id, body, at)
+    forge.swap_json(event.personal, "question", jws=signed)
 
 
 def _suspended(forge: Forge) -> None:
@@ -299,7 +304,8 @@ def _answer_after_withdrawal(forge: Forge) -> None:
     forge.swap(told.personal, "record", envelope.encoded)
     told.personal["prev"] = b64u(sha256(dump_json(given.personal)))
     answer = forge.event(LeafKind.ANSWER)
-    answer.personal |= {"consent_seq": 3, "prev": b64u(sha256(dump_json(told.personal)))}
+    _answer(forge, consent_version=2)
+    answer.personal |= {"version": 2, "consent_seq": 3, "prev": b64u(sha256(dump_json(told.personal)))}
     forge.events.insert(forge.events.index(answer), told)
 
 

@@ -22,7 +22,7 @@ from vault.schema.answer import parse_answer
 from vault.seal.ids import ConsentId, sha256
 from vault.tlog import log
 from vault.tlog.errors import NotInLog
-from vault.tlog.log import Leaf, PendingId
+from vault.tlog.log import Leaf
 from vault.twin import release
 
 _PAGE: Final = 256
@@ -106,14 +106,15 @@ def build(session: Session, kept: Kept, records: Records, shared: Shared) -> byt
     policy_set = shared.policy_set(session, answer.policy_set_sha256)
     found = [records.answer, records.decision, records.question, version.envelope, manifest, policy_set]
     leaves = [
-        _leaf(session, kept.leaf_id),
-        _leaf(session, version.leaf_id),
+        *log.read(session, [kept.leaf_id, version.leaf_id]),
         shared.leaf(session, LeafKind.MANIFEST, sha256(manifest)),
         shared.leaf(session, LeafKind.POLICY_SET, answer.policy_set_sha256),
     ]
     if records.company:
         leaves.append(shared.leaf(session, LeafKind.COMPANY, sha256(records.company)))
         found += [records.company, version.request.encode()]
+    if kept.leaf_id not in {leaf.pending_id for leaf in leaves}:
+        raise NotInLog("No signed checkpoint covers this answer yet.")
     leaves.sort(key=lambda leaf: leaf.index)
     hash_at = log.hashes_at(session, size)
     proven = tuple(_proven(leaf, size, hash_at) for leaf in leaves)
@@ -125,13 +126,6 @@ def _version(session: Session, consent_id: ConsentId, number: int) -> StoredVers
         if version.version == number:
             return version
     raise UnknownConsent("The consent of this answer was forgotten.")
-
-
-def _leaf(session: Session, pending_id: PendingId) -> Leaf:
-    index = log.leaf_index(session, pending_id)
-    if index is None:
-        raise NotInLog("No signed checkpoint covers this event yet.")
-    return log.leaf(session, index)
 
 
 def _proven(leaf: Leaf, size: int, hash_at: HashAt) -> LoggedLeaf:
