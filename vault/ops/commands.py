@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,19 +16,26 @@ from sqlmodel import Session
 from vault.clock import SystemClock
 from vault.encoding import b64u
 from vault.errors import VaultError
+from vault.evidence import auditors
+from vault.jobs import queue
+from vault.jobs.queue import JobId, JobState
 from vault.ops import archive, doctor
 from vault.ops.site import Site, set_up
 from vault.parties import companies
 from vault.parties.companies import CompanyStatus
+from vault.seal.audit import parse_registration
 from vault.twin.requests import request_training
 
 operator = typer.Typer(add_completion=False, no_args_is_help=True, help="Run and look after an installation.")
 companies_app = typer.Typer(no_args_is_help=True, help="Admit, list, suspend and reinstate companies.")
 operator.add_typer(companies_app, name="companies")
+auditors_app = typer.Typer(no_args_is_help=True, help="Register and list auditors; every access of theirs is logged.")
+operator.add_typer(auditors_app, name="auditors")
 
 SiteFolder = Annotated[Path, typer.Option("--site", help="Folder of the installation.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 _HERE = Path("twinvault-site")
+_POLL_S = 0.5
 
 
 @contextmanager
@@ -128,12 +137,69 @@ def _set_status(company: str, status: CompanyStatus, site: Path, *, as_json: boo
     _say(as_json, {"company": company, "status": status.value}, f"{company} is {status.value}.")
 
 
-@operator.command()
-def train(*, site: SiteFolder = _HERE, as_json: AsJson = False) -> None:
-    """Ask the worker to train a backbone on everyone with a live cohort consent."""
+@auditors_app.command("add")
+def add_auditor(
+    file: Annotated[Path, typer.Argument(help="Registration file that the auditor made.")],
+    *,
+    days: Annotated[int, typer.Option(help="For how many days from now; 0 ends its access.", min=0, max=3650)] = 90,
+    site: SiteFolder = _HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Let an auditor fetch bundles: public parts, decisions under pseudonyms, no question and no answer."""
+    not_after = SystemClock().now() + timedelta(days=days)
+    with _plain_errors():
+        registration = parse_registration(_read_text(file).encode())
+        with _transaction(site) as session:
+            auditors.register_auditor(session, registration.name, registration.public_key, not_after)
+    _say(
+        as_json,
+        {"auditor": registration.name, "until": f"{not_after:%Y-%m-%d}"},
+        f"{registration.name} may audit until {not_after:%Y-%m-%d}.",
+    )
+
+
+@auditors_app.command("list")
+def list_auditors(*, site: SiteFolder = _HERE, as_json: AsJson = False) -> None:
+    """List auditors with the day on which their access ends."""
     with _plain_errors(), _transaction(site) as session:
-        job = request_training(session, now=SystemClock().now())
-    _say(as_json, {"job": job}, f"Training is queued as job {job}; the worker's log tells how it goes.")
+        found = [
+            {"auditor": item.name, "until": f"{datetime.fromtimestamp(item.not_after_s, UTC):%Y-%m-%d}"}
+            for item in auditors.list_auditors(session)
+        ]
+    lines = "\n".join(f"{item['until']}  {item['auditor']}" for item in found)
+    _say(as_json, {"auditors": found}, lines or "No auditor is registered.")
+
+
+@operator.command()
+def train(
+    *,
+    site: SiteFolder = _HERE,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Return when it is over; exit status 1 if no model came.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the worker to train a backbone on everyone with a live cohort consent."""
+    with _plain_errors():
+        with _transaction(site) as session:
+            job = request_training(session, now=SystemClock().now())
+        if not wait:
+            _say(as_json, {"job": job}, f"Training is queued as job {job}; the worker's log tells how it goes.")
+            return
+        outcome = _outcome(site, job)
+    _say(as_json, {"job": job, "outcome": outcome}, f"Training is over: {outcome}.")
+    if outcome != "released":
+        raise typer.Exit(1)
+
+
+def _outcome(site: Path, job: JobId) -> str:
+    """Wait until a job is over; return `released`, or the slug of what was refused."""
+    while True:
+        with _transaction(site) as session:
+            found = queue.find(session, job)
+        if found is None or found.state in {JobState.DONE, JobState.FAILED}:
+            return (found.reason if found else "forgotten") or "released"
+        time.sleep(_POLL_S)
 
 
 @operator.command("doctor")

@@ -49,7 +49,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
 COMMANDS = {
     "owner": {"init", "unlock", "import", "status", "refresh", "consents", "give", "withdraw", "ask", "history"},
     "company": {"register", "request", "ask"},
-    "auditor": {"verify"},
+    "auditor": {"register", "bundle", "verify"},
 }
 
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from twinvault.api import Api
 from twinvault.auditor import Auditor
 from twinvault.cli import common
 from twinvault.cli.common import DEFAULT_PROFILE, AsJson, ProfileName, TrustFile
@@ -46,7 +45,7 @@ def bundle(
 ) -> None:
     """Fetch a range of the log with what it names, keep it, and verify it; exits 1 if anything does not hold."""
     folder = common.folder_of(profile)
-    found = Auditor.load(folder, Api(common.load_profile(profile).trust.issuer))
+    found = Auditor.load(folder, common.reach(common.load_profile(profile).trust))
     data = found.fetch(first, last)
     write_private(out, data)
     _show(found.verify_bytes(data), as_json=as_json)
@@ -84,6 +83,7 @@ def _report_json(report: Report) -> dict[str, Any]:
     return {
         "leaves": report.leaves,
         "checked": {step.name.lower(): count for step, count in sorted(report.checked.items())},
+        "withheld": {step.name.lower(): count for step, count in sorted(report.withheld.items())},
         "failures": [
             {"step": item.step.value, "name": item.step.name.lower(), "leaf": item.leaf_index, "detail": item.detail}
             for item in report.failures
