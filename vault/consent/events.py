@@ -128,6 +128,10 @@ _LINK: Final = (
     .values(last_event=bindparam("body_sha256"))
 )
 
+_MET: Final = select(stimulus.c.used).where(
+    stimulus.c.vault_id == bindparam("vault_id"), stimulus.c.month == bindparam("month")
+)
+
 
 def spend(session: Session, permit: Spendable, now: datetime) -> Spent:
     """Spend one answer, or refuse; the answer's record and `log_event` follow in the same transaction.
@@ -220,8 +224,8 @@ def advance(session: Session, consent_id: ConsentId) -> Place:
 
 def stimuli_left(session: Session, vault_id: VaultId, now: datetime) -> int:
     """Return how many stimuli the person may still meet this month, over all companies."""
-    query = select(stimulus.c.used).where(stimulus.c.vault_id == vault_id, stimulus.c.month == month_of(now))
-    return STIMULI_PER_MONTH - (session.connection().execute(query).scalar_one_or_none() or 0)
+    values = {"vault_id": vault_id, "month": month_of(now)}
+    return STIMULI_PER_MONTH - (session.connection().execute(_MET, values).scalar_one_or_none() or 0)
 
 
 def _meet(session: Session, permit: Spendable, now: datetime) -> bool:

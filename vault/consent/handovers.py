@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 from sqlmodel import Session
 
 from vault.consent.errors import BadHandover, KeysGone
@@ -25,6 +25,13 @@ from vault.store import rings, shortkeys
 from vault.tlog.log import PendingId
 
 _GONE: Final = "This consent's keys were taken away; its owner can renew it."
+
+_LIVE: Final = select(handover.c.digest, handover.c.locked).where(
+    handover.c.consent_id == bindparam("consent_id"),
+    handover.c.version == bindparam("version"),
+    handover.c.key_kind == bindparam("key_kind"),
+    handover.c.live,
+)
 
 REQUIRED: Final[Mapping[ConsentKind, frozenset[KeyKind]]] = {
     ConsentKind.SELF: frozenset({KeyKind.RAW, KeyKind.IMPRINT}),
@@ -178,13 +185,8 @@ def read(session: Session, short_keys: Database, consent_id: ConsentId, version:
 
 
 def _live(session: Session, consent_id: ConsentId, version: int, kind: KeyKind) -> Row[Any, Any]:
-    query = select(handover.c.digest, handover.c.locked).where(
-        handover.c.consent_id == consent_id,
-        handover.c.version == version,
-        handover.c.key_kind == kind.value,
-        handover.c.live,
-    )
-    row = session.connection().execute(query).one_or_none()
+    values = {"consent_id": consent_id, "version": version, "key_kind": kind.value}
+    row = session.connection().execute(_LIVE, values).one_or_none()
     if row is None:
         raise KeysGone(_GONE)
     return row

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select
+from sqlalchemy import Row, Select, bindparam, delete, func, insert, select
 from sqlmodel import Session
 
 from vault.schema.category import Category
@@ -92,20 +93,31 @@ def rows_for(
         category: Only this one's; all if None.
         periods: Only these months'; all if None.
     """
-    wanted = imprint_row.c.vault_id == vault
+    values: dict[str, object] = {"vault": vault}
     if category is not None:
-        wanted &= imprint_row.c.category == category
+        values["category"] = category
     if periods is not None:
-        wanted &= imprint_row.c.period.in_(sorted(set(periods)))
+        values["periods"] = sorted(set(periods))
+    query = _in_force(by_category=category is not None, by_period=periods is not None)
+    return [_stored(row) for row in session.connection().execute(query, values)]
+
+
+@lru_cache
+def _in_force(*, by_category: bool, by_period: bool) -> Select[Any]:
+    """Return the query of `rows_for`, built once for each shape: every question runs it."""
+    wanted = imprint_row.c.vault_id == bindparam("vault")
+    if by_category:
+        wanted &= imprint_row.c.category == bindparam("category")
+    if by_period:
+        wanted &= imprint_row.c.period.in_(bindparam("periods", expanding=True))
     newest = select(func.max(imprint_row.c.id)).where(wanted).group_by(imprint_row.c.category, imprint_row.c.period)
     of_release = imprint_row.alias("of_release")
     in_force = select(of_release.c.release_id).where(of_release.c.id.in_(newest))
-    query = (
+    return (
         select(imprint_row)
         .where(wanted, imprint_row.c.release_id.in_(in_force))
         .order_by(imprint_row.c.period, imprint_row.c.category, imprint_row.c.row_index)
     )
-    return [_stored(row) for row in session.connection().execute(query)]
 
 
 def forget(session: Session, vault: VaultId, compartments: Iterable[CompartmentId] | None = None) -> int:
