@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import structlog
@@ -14,6 +15,7 @@ from starlette.exceptions import HTTPException
 from vault.errors import VaultError
 
 _log = structlog.get_logger()
+_FIELD = re.compile(r"[a-z_]{1,24}")  # what this server's own fields and parameters are called
 
 PROBLEM_SCHEMA = {
     "type": "object",
@@ -34,6 +36,30 @@ class InvalidRequest(VaultError):
     slug = "invalid-request"
     title = "Invalid request"
     status = 422
+
+
+class NoSuchPage(VaultError):
+    """A path that this server does not offer; /openapi.json lists those that it does."""
+
+    slug = "no-such-page"
+    title = "No such page"
+    status = 404
+
+
+class MethodNotAllowed(VaultError):
+    """A method that a path does not take; /openapi.json lists those that it does."""
+
+    slug = "method-not-allowed"
+    title = "Method not allowed"
+    status = 405
+
+
+class UnreadableBody(VaultError):
+    """A JSON body that is not JSON in UTF-8, or is nested too deeply to be read."""
+
+    slug = "unreadable-body"
+    title = "Unreadable body"
+    status = 400
 
 
 def problem_response(error: VaultError, *, instance: str | None = None) -> Response:
@@ -75,26 +101,32 @@ async def _vault_error(request: Request, error: Exception) -> Response:
 
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    # The offending value may be a person's data or a credential, so only its place is named.
-    places = "; ".join(".".join(str(part) for part in item["loc"]) + ": " + item["msg"] for item in error.errors()[:5])
+    places = "; ".join(f"{_place(item)}: {item['msg']}" for item in error.errors()[:5])
     return problem_response(
         InvalidRequest(f"The request does not fit its schema: {places}."), instance=_instance(request)
     )
+
+
+def _place(item: dict[str, Any]) -> str:
+    """Return where a value does not fit: the value itself, or a key that only the sender knows, may be a secret."""
+    parts = item["loc"][:-1] if item["type"] == "extra_forbidden" else item["loc"]
+    return ".".join(str(part) if isinstance(part, int) or _FIELD.fullmatch(part) else "?" for part in parts)
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, VaultError):  # FastAPI wraps what is raised while it reads a JSON body
         return await _vault_error(request, error.__cause__)
-    slug = {404: "no-such-page", 405: "method-not-allowed"}.get(error.status_code, "http-error")
-    body = {
-        "type": f"/problems/{slug}",
-        "title": slug.replace("-", " ").capitalize(),
-        "status": error.status_code,
-        "detail": "See the OpenAPI document at /openapi.json for the paths and methods this server offers.",
-        "instance": _instance(request),
-    }
-    return Response(json.dumps(body), error.status_code, error.headers, media_type="application/problem+json")
+    refusal: VaultError
+    match error.status_code:
+        case 404:
+            refusal = NoSuchPage("This server offers no such path; see the OpenAPI document at /openapi.json.")
+        case 405:
+            refusal = MethodNotAllowed("The path does not take this method; see the OpenAPI document at /openapi.json.")
+            refusal.headers = error.headers or {}
+        case _:  # FastAPI's only other one
+            refusal = UnreadableBody("The body could not be read; send JSON in UTF-8 as the OpenAPI document says.")
+    return problem_response(refusal, instance=_instance(request))
 
 
 def _instance(request: Request) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import delete, func, insert, select, update
+import sqlalchemy.dialects.postgresql
+import sqlalchemy.dialects.sqlite
+from sqlalchemy import delete, func, select
 from sqlmodel import Session
 
 from vault.errors import VaultError
 from vault.seal.ids import VaultId
 from vault.seal.slot import Slot
+from vault.store import rings
 from vault.store.errors import AlreadyStored
 from vault.store.models import slot
 
@@ -31,16 +34,22 @@ def put(session: Session, vault: VaultId, new: Slot) -> None:
         AlreadyStored: Another vault has a slot there.
         TooManySlots: The vault has 16 already.
     """
+    rings.lock(session, vault)  # two slots at once must not both be the sixteenth
     connection = session.connection()
-    holder = connection.execute(select(slot.c.vault_id).where(slot.c.locator_hash == new.slot_id)).scalar_one_or_none()
-    if holder is None:
-        count = select(func.count()).select_from(slot).where(slot.c.vault_id == vault)
-        if connection.execute(count).scalar_one() >= MAX_SLOTS:
-            raise TooManySlots(f"A vault has at most {MAX_SLOTS} slots; delete one first.")
-        connection.execute(insert(slot), {"locator_hash": new.slot_id, "vault_id": vault, "slot": new.encoded})
-    elif holder == vault:
-        connection.execute(update(slot).where(slot.c.locator_hash == new.slot_id).values(slot=new.encoded))
-    else:
+    others = select(func.count()).select_from(slot).where(slot.c.vault_id == vault, slot.c.locator_hash != new.slot_id)
+    if connection.execute(others).scalar_one() >= MAX_SLOTS:
+        raise TooManySlots(f"A vault has at most {MAX_SLOTS} slots; delete one first.")
+    sqlite = session.get_bind().dialect.name == "sqlite"
+    dialect = sqlalchemy.dialects.sqlite if sqlite else sqlalchemy.dialects.postgresql
+    statement = (
+        dialect.insert(slot)
+        .values(locator_hash=new.slot_id, vault_id=vault, slot=new.encoded)
+        .on_conflict_do_update(
+            index_elements=["locator_hash"], set_={"slot": new.encoded}, where=slot.c.vault_id == vault
+        )
+        .returning(slot.c.vault_id)
+    )
+    if connection.execute(statement).one_or_none() is None:
         raise AlreadyStored("A slot lies there already; choose another passphrase or device secret.")
 
 
