@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from importlib.resources import files
 from types import MappingProxyType
@@ -145,6 +145,8 @@ def load_policy_set(policies: Mapping[str, str], schema: str) -> PolicySet:
     )
 
 
+# Keyed by the bytes that the set is addressed by, so an entry can never be stale.
+@lru_cache(maxsize=8)
 def parse_policy_set(source: bytes) -> PolicySet:
     """Make a set ready from the bytes that it is addressed by, such as an auditor's bundle holds.
 
