@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from tests.attacks.canary import find_in, find_in_files, forms
+from twinvault.demo.scan import find_in, find_in_files, forms
 
 CANARY = "canary Kanarienvogel 7f3a"
 

@@ -9,7 +9,7 @@ import sqlalchemy
 import structlog
 from sqlalchemy import text
 
-from tests.attacks.canary import find_in, find_in_files
+from twinvault.demo.scan import find_in, find_in_files
 from tests.vault_kit import NOW, begin
 from vault.db import Database
 from vault.errors import VaultError

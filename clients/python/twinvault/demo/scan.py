@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import zstandard
@@ -18,8 +19,10 @@ _GZIP = b"\x1f\x8b\x08"
 _ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 _MOST_BYTES = 64 << 20
 _DEPTH = 3
+_PIECE_BYTES = 4096
 
 
+@lru_cache
 def forms(canary: str) -> dict[str, bytes]:
     """Return what to search for, by name.
 
@@ -61,20 +64,30 @@ def find_in_files(paths: Iterable[Path], canary: str) -> dict[Path, list[str]]:
 
 
 def _streams(data: bytes) -> Iterator[tuple[str, bytes]]:
+    view = memoryview(data)  # magic numbers occur by chance: copying the rest for each would take hours
     for at in _positions(data, _ZSTD):
         try:
-            with zstandard.ZstdDecompressor().stream_reader(data[at:], read_across_frames=False) as reader:
+            with zstandard.ZstdDecompressor().stream_reader(view[at:], read_across_frames=False) as reader:
                 yield "zstd", reader.read(_MOST_BYTES)
         except zstandard.ZstdError:
             continue
     for magic in (_GZIP, *_ZLIB):
         for at in _positions(data, magic):
-            try:
-                inner = zlib.decompressobj(wbits=47).decompress(data[at:], _MOST_BYTES)
-            except zlib.error:
-                continue
-            if inner:
+            if inner := _inflate(view[at:]):
                 yield "deflate", inner
+
+
+def _inflate(data: memoryview) -> bytes:
+    """Return what a stream holds, up to where it breaks; fed in pieces, because zlib copies what it leaves over."""
+    stream, inner = zlib.decompressobj(wbits=47), bytearray()
+    for start in range(0, len(data), _PIECE_BYTES):
+        try:
+            inner += stream.decompress(data[start : start + _PIECE_BYTES], _MOST_BYTES)
+        except zlib.error:
+            break
+        if stream.eof or len(inner) >= _MOST_BYTES:
+            break
+    return bytes(inner)
 
 
 def _positions(data: bytes, magic: bytes) -> Iterator[int]:

@@ -1,0 +1,97 @@
+"""The cohort: hundreds of owners, each with keys of their own, acted by a few client processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from twinvault.api import Api
+from twinvault.demo.histories import MONTHS, PURCHASE, TIME_ZONE, days_by_code, read_traces
+from twinvault.device import Device
+from twinvault.owner import Owner
+from twinvault.profile import read_trust
+from twinvault.terms import YEAR_S, own_terms
+from twinvault.vaults import create_vault
+from vault.clock import SystemClock, unix_s
+from vault.proof.trust import TrustedRoot
+from vault.schema.terms import ConsentKind
+from vault.seal.person import Profile as Person
+
+_PROCESSES: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """One household whose vault is filled and whose consents are given.
+
+    Args:
+        traces: How many traces it sealed.
+        share: On which share of its shop days each code was bought: counted on the client's side.
+    """
+
+    traces: int
+    share: dict[str, float]
+
+
+def join_all(files: dict[int, Path], homes: Path, trust_file: Path, joined: Callable[[Joined], None]) -> None:
+    """Let every household begin a vault, upload its history once, and give self and cohort consent.
+
+    Args:
+        files: One file a household.
+        homes: Folder for their local profiles.
+        trust_file: What each of them pins.
+        joined: Called for every household that is done.
+
+    Raises:
+        VaultError: The service refused one of them; the others are not begun any more.
+    """
+    context = multiprocessing.get_context("spawn")  # nothing of this process's keys or connections goes along
+    with ProcessPoolExecutor(_PROCESSES, context, _begin, (homes, trust_file)) as pool:
+        waiting = [pool.submit(_join, number, file) for number, file in files.items()]
+        try:
+            for done in as_completed(waiting):
+                joined(done.result())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class _Town:
+    """What one client process shares between its households: connections, not keys."""
+
+    homes: Path
+    trust: TrustedRoot
+    api: Api
+
+
+def _begin(homes: Path, trust_file: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it cancels what waits
+    _Town.homes, _Town.trust = homes, read_trust(trust_file)
+    _Town.api = Api(_Town.trust.issuer)
+
+
+def _join(number: int, file: Path) -> Joined:
+    traces = read_traces(file)
+    api, clock = _Town.api, SystemClock()
+    # No passphrase: a slot under the recovery code opens each of these vaults.
+    profile, keys, _ = create_vault(
+        api, _Town.homes / f"household-{number}", _Town.trust, passphrase=None, time_zone=TIME_ZONE,
+        categories=[PURCHASE], periods=MONTHS, person=Person(), clock=clock,
+    )  # fmt: skip
+    device = Device(profile, api, clock)
+    device.add(traces)
+    device.flush()
+    owner = Owner(api, profile, keys, clock)
+    now_s = unix_s(clock.now())
+    for kind in (ConsentKind.SELF, ConsentKind.COHORT):
+        terms = own_terms(
+            kind, _Town.trust.issuer, [PURCHASE], data_from=MONTHS[0], data_to=MONTHS[-1], not_before=now_s,
+            not_after=now_s + YEAR_S,
+        )  # fmt: skip
+        owner.give(terms)
+    owner.refresh()
+    return Joined(len(traces), days_by_code(traces))

@@ -1,0 +1,91 @@
+"""`twinvault demo`: plays the story in a folder of its own and ends every process that it started."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+
+from twinvault.demo.histories import write_histories
+from twinvault.demo.service import DemoFailed, Service
+from twinvault.demo.story import Story
+from twinvault.demo.teller import Teller
+from vault.errors import VaultError
+
+COHORT: Final = 400
+_INTERRUPTED: Final = 130
+
+main = typer.Typer(add_completion=False)
+
+
+@main.command()
+def demo(
+    *,
+    leave: Annotated[bool, typer.Option("--exit", help="Stop the service at the end and remove the folder.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Figures as one JSON object; the story to stderr.")] = False,
+    households: Annotated[
+        int, typer.Option(help="Households that the backbone learns from.", min=150, max=2_000)
+    ] = COHORT,
+) -> None:
+    """Play the whole story on real shopping histories: owner, company and auditor against a real service."""
+    console = Console(stderr=as_json)
+    teller, started_s = Teller(console), time.monotonic()
+    folder = Path(tempfile.mkdtemp(prefix="twinvault-demo-"))
+    try:
+        with _ended_by_signals():
+            histories = write_histories(folder / "histories", households)
+            teller.step("A fresh installation: keys, databases, a web-facing process and a worker")
+            with Service(folder) as service:
+                teller.say(f"It answers at {service.url}, in {folder}; nothing else on this machine is touched.")
+                teller.say("App and worker are two processes of one user here; production separates the users as well.")
+                story = Story(service, histories, folder, teller)
+                story.play()
+                story.figures.seconds = round(time.monotonic() - started_s, 1)
+                if as_json:
+                    typer.echo(json.dumps(asdict(story.figures)))
+                teller.say(f"The story took {story.figures.seconds} seconds.")
+                if not leave:
+                    teller.lines(story.farewell())
+                    teller.lines("Ctrl-C stops the service and removes the folder.")
+                    if service.wait():
+                        raise DemoFailed("The service ended by itself.")
+    except KeyboardInterrupt as interrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise typer.Exit(_INTERRUPTED) from interrupt
+    except (VaultError, OSError) as error:
+        detail = error.detail if isinstance(error, VaultError) else str(error)
+        teller.lines(f"\ntwinvault: {detail} {_logs_of(folder)}")
+        raise typer.Exit(1) from error
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _logs_of(folder: Path) -> str:
+    if not (folder / "logs").is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
+        return "Nothing was started."
+    return f"The logs are in {folder / 'logs'}."
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM end the demo as Ctrl-C does: in order, with everything stopped that was started."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
