@@ -90,14 +90,14 @@ def _check(value: object, depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise MalformedInput(f"A record is nested deeper than {_MAX_DEPTH} levels.")
     match value:
+        case str():  # first: most of a record is text
+            if not value.isascii() and _HALF_PAIR.search(value):
+                raise MalformedInput("A record holds half of a surrogate pair.")
         case bool() | None | float():
             raise MalformedInput("A record holds a boolean, null or float; use strings and integers.")
         case int():
             if abs(value) > _MAX_INTEGER:
                 raise MalformedInput("A record holds an integer beyond 2**53 - 1.")
-        case str():
-            if not value.isascii() and _HALF_PAIR.search(value):
-                raise MalformedInput("A record holds half of a surrogate pair.")
         case list():
             for item in value:
                 _check(item, depth + 1)

@@ -46,13 +46,13 @@ class VersionBody(BaseModel):
         )
 
 
-def _custody(request: Request) -> Custody:
+async def _custody(request: Request) -> Custody:
     custody = request.app.state.custody
     assert isinstance(custody, Custody)
     return custody
 
 
-def _own_vault(vault: str, caller: OwnerDep) -> OwnerCaller:
+async def _own_vault(vault: str, caller: OwnerDep) -> OwnerCaller:
     if parse_id(vault) != caller.vault_id:
         raise UnknownVault("You are signed in to another vault than the one in the address.")
     return caller

@@ -105,7 +105,7 @@ class VaultAnswer(BaseModel):
     vault: str
 
 
-def _shortkeys(request: Request) -> Database:
+async def _shortkeys(request: Request) -> Database:
     shortkeys = request.app.state.shortkeys
     assert isinstance(shortkeys, Database)
     return shortkeys

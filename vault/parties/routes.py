@@ -54,7 +54,7 @@ class SessionAnswer(BaseModel):
     expires_in: int
 
 
-def _desk(request: Request) -> SignInDesk:
+async def _desk(request: Request) -> SignInDesk:
     desk = request.app.state.sign_in_desk
     assert isinstance(desk, SignInDesk)
     return desk
@@ -91,13 +91,17 @@ def require_owner(caller: CallerDep) -> OwnerCaller:
     return caller
 
 
-def _device(caller: CallerDep) -> DeviceCaller:
+async def _owner(caller: CallerDep) -> OwnerCaller:
+    return require_owner(caller)
+
+
+async def _device(caller: CallerDep) -> DeviceCaller:
     if not isinstance(caller, DeviceCaller):
         raise WrongRole("Only a device may do this; sign in as one of the vault's devices.")
     return caller
 
 
-OwnerDep = Annotated[OwnerCaller, Depends(require_owner)]
+OwnerDep = Annotated[OwnerCaller, Depends(_owner)]
 DeviceDep = Annotated[DeviceCaller, Depends(_device)]
 
 
