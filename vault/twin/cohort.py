@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import structlog
 from sqlmodel import Session
 
 from vault.budget import ledger
@@ -49,6 +50,8 @@ from vault.twin.train import CohortTooSmall, PersonMonths
 
 _ROUNDS: Final = 5
 _PAGE: Final = 100
+
+_log = structlog.get_logger()
 
 
 class CohortUnsettled(VaultError):
@@ -118,6 +121,7 @@ def _settle(session: Session, worker: Worker, reservation: Reservation, made: tu
         verify_certificate(manifest, now)
     except InvalidProof as error:
         reason = error.slug
+        _log.warning("model refused", reason=error.detail)
         ledger.abort(session, reservation, at=now)
     else:
         ledger.commit(session, reservation, at=now)
