@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from twinvault.demo.evidence import flip_bit, read_shown
+from twinvault.demo.histories import HELD_OUT, MONTHS, days_by_code, next_shops, read_traces, write_histories
+from twinvault.demo.service import DemoFailed, Service
+from twinvault.receipts import NoReceipt
+from vault.proof.bundle import Bundle, dump_bundle
+from vault.schema.trace import period_of
+
+KEYS = {
+    "seconds", "households", "stored_plaintext_hits", "canary_found_when_planted", "leaves", "epsilon_owner_day",
+    "epsilon_person", "answer", "receipt_verified", "tamper_detected", "refused_after_withdrawal", "auditor_failures",
+}  # fmt: skip
+HOUSEHOLDS = 250
+DEMO = [sys.executable, "-m", "twinvault", "demo"]
+
+
+@pytest.fixture
+def own_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that every process of one demo names in its command line or environment."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield tmp_path
+    left = _processes(tmp_path)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
+
+
+def _processes(folder: Path) -> list[int]:
+    """Return the processes, other than this one, that were started with a folder in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            mine = f"TMPDIR={folder}".encode() in (path / "environ").read_bytes()
+            ended = (path / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except OSError:
+            continue
+        if mine and not ended and int(path.name) != os.getpid():
+            found.append(int(path.name))
+    return found
+
+
+def _play() -> dict[str, Any]:
+    done = subprocess.run(
+        [*DEMO, "--exit", "--json", "--households", str(HOUSEHOLDS)], capture_output=True, timeout=900, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
+
+
+@pytest.mark.slow
+def test_the_story_holds_twice_in_a_row_and_leaves_nothing_behind(own_temporary: Path) -> None:
+    for _ in range(2):
+        figures = _play()
+        assert figures.keys() == KEYS
+        assert figures["households"] == HOUSEHOLDS + 1
+        assert (figures["stored_plaintext_hits"], figures["canary_found_when_planted"]) == (0, True)
+        assert figures["leaves"] > 10 * HOUSEHOLDS
+        assert 0 < figures["epsilon_owner_day"] <= 3
+        assert 0 < figures["epsilon_person"] <= 3
+        assert len(figures["answer"]["predicted"]) == 5
+        assert figures["receipt_verified"] is figures["tamper_detected"] is figures["refused_after_withdrawal"] is True
+        assert figures["auditor_failures"] == 0
+        assert _processes(own_temporary) == []
+        assert list(own_temporary.glob("twinvault-demo-*")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_everything_that_was_started(own_temporary: Path, number: signal.Signals) -> None:
+    demo = subprocess.Popen([*DEMO, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    for _ in range(1200):  # until the cohort's client processes run as well
+        if len(list(own_temporary.glob("twinvault-demo-*/homes/household-*"))) > 3 or demo.poll() is not None:
+            break
+        time.sleep(0.1)
+    assert demo.poll() is None
+    assert len(_processes(own_temporary)) > 4
+    demo.send_signal(number)
+    output, _ = demo.communicate(timeout=120)
+    assert (demo.returncode, output) == (130, b"")
+    assert list(own_temporary.glob("twinvault-demo-*")) == []
+
+
+def test_a_service_that_does_not_start_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "site").write_text("a file where the installation should lie")
+    with pytest.raises(DemoFailed, match="operator init"), Service(tmp_path):
+        pass
+    assert (tmp_path / "logs" / "commands.log").read_text()
+
+
+def test_households_are_chosen_by_a_public_rule_and_december_is_held_out(tmp_path: Path) -> None:
+    chosen = write_histories(tmp_path / "first", 3)
+    again = write_histories(tmp_path / "second", 3)
+    assert (chosen.followed, chosen.shop_days) == (again.followed, again.shop_days)
+    assert sorted(chosen.cohort) == [1, 2, 3]
+    assert chosen.followed not in chosen.cohort
+    for number, file in chosen.cohort.items():
+        traces = read_traces(file)
+        assert traces == read_traces(again.cohort[number])
+        assert {period_of(trace.occurred_at.date()) for trace in traces} <= {*MONTHS, HELD_OUT}
+        assert all(0 < share <= 1 for share in days_by_code(traces).values())
+    shops = next_shops(chosen.followed_file)
+    assert shops
+    assert all(period_of(day) == HELD_OUT for day in shops)
+
+
+@pytest.mark.parametrize("function", [read_shown, flip_bit])
+def test_a_bundle_without_an_answer_shows_nothing(function: Any) -> None:
+    with pytest.raises(NoReceipt):
+        function(dump_bundle(Bundle("", (), {})))
