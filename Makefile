@@ -20,7 +20,7 @@ check: $(STAMP)        ## format, lint, types, import contracts, guards
 	$(V)/bin/lint-imports --no-cache
 	$(MAKE) unguard
 
-bench: $(STAMP)        ## run every benchmark and write docs/benchmarks.md from its JSON
+bench: $(STAMP)         ## run every benchmark and write docs/benchmarks.md from its JSON
 	$(V)/bin/python -m benchmarks
 
 unguard: $(STAMP)      ## remove each guard in a copy of the tree; its test must then fail

@@ -38,7 +38,13 @@ def upgrade() -> None:
         sa.Column("digest", sa.LargeBinary, nullable=False),
         sa.Column("sealed", sa.LargeBinary, nullable=False),
         sa.Column("leaf_id", sa.BigInteger, nullable=False),
-        sa.UniqueConstraint("vault_id", "compartment_id", "release_id", "row_index", name="uq_imprint_row_vault_id"),
+        sa.UniqueConstraint(
+            "vault_id",
+            "compartment_id",
+            "release_id",
+            "row_index",
+            name="uq_imprint_row_vault_id_compartment_id_release_id_row_index",
+        ),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_imprint_row_place", "imprint_row", ["vault_id", "category", "period"])

@@ -26,6 +26,7 @@ ANSWER = Answer(
     releases=frozenset({b"r" * 32, b"a" * 32}),
     policy_set_sha256=b"p" * 32,
     asked_at=1_700_000_000,
+    salt=b"z" * 16,
 )
 BYTES = answer_bytes(ANSWER)
 

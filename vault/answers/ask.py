@@ -8,6 +8,7 @@ Source: DESIGN section 8.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,7 +43,7 @@ from vault.policy.permits import Forbidden, Permit, decide_ask, verify_grantee
 from vault.policy.records import Ask
 from vault.proof.decision import PolicySet
 from vault.proof.leaf import LeafKind
-from vault.schema.answer import Answer, answer_bytes, release_name
+from vault.schema.answer import SALT_BYTES, Answer, answer_bytes, release_name
 from vault.schema.terms import SELF_GRANTEE
 from vault.schema.trace import Period, periods_from
 from vault.seal.ids import ConsentId, sha256
@@ -208,6 +209,7 @@ def _decide(session: Session, desk: AnswerDesk, asked: Asked, caller: Caller) ->
         releases=frozenset(release_name(permit.subject, row.release_id) for row in rows),
         policy_set_sha256=permit.policy_set_sha256,
         asked_at=unix_s(asked.at),
+        salt=secrets.token_bytes(SALT_BYTES),
     )
     company = companies.get(session, caller.company_id).record if isinstance(caller, CompanyCaller) else ""
     found = Records(answer_bytes(answer), permit.decision, asked.record, company.encode())

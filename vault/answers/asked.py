@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
 
@@ -13,6 +14,7 @@ from vault.encoding import dump_json, parse_json
 from vault.oauth.resource import CompanyGate, VerifiedRequest
 from vault.parties.caller import CompanyCaller, OwnerCaller
 from vault.proof.question import dump_signed_question, verify_signature
+from vault.schema.answer import SALT_BYTES
 from vault.schema.question import BadQuestion, Question, dump_question, parse_question
 from vault.seal.ids import ConsentId
 
@@ -91,6 +93,7 @@ class Asked:
         body: Its bytes in their one spelling.
         sender: Who sent it.
         at: When.
+        salt: 16 random bytes, so that nobody who sees the record's hash can confirm a guessed question.
     """
 
     consent_id: ConsentId
@@ -99,11 +102,12 @@ class Asked:
     body: bytes
     sender: Sender
     at: datetime
+    salt: bytes = field(default_factory=lambda: secrets.token_bytes(SALT_BYTES))
 
     @property
     def record(self) -> bytes:
         """The record of the question as it was signed, which its leaf names."""
-        return dump_signed_question(self.sender.unverified_jws, self.body)
+        return dump_signed_question(self.sender.unverified_jws, self.body, self.salt)
 
 
 def parse_body(unverified_body: bytes) -> Question:

@@ -8,6 +8,7 @@ from typing import Final
 from vault.encoding import b64u, dump_json, parse_b64u, parse_json
 from vault.errors import VaultError
 from vault.proof.jose import COMPANY_TYPE, QUESTION_TYPE, BadJws, JwsKey, parse_jws, read_jwk
+from vault.schema.answer import SALT_BYTES
 
 MAX_AGE_S: Final = 60
 MAX_SKEW_S: Final = 10
@@ -71,14 +72,15 @@ def verify_signature(
         raise BadQuestionSignature(f"The question must be signed within {MAX_AGE_S} seconds of being sent.")
 
 
-def dump_signed_question(jws: str, body: bytes) -> bytes:
+def dump_signed_question(jws: str, body: bytes, salt: bytes) -> bytes:
     """Return the record that an answer's leaf names by hash.
 
     Args:
         jws: The company's signature; empty for the owner, whose session signs no question.
         body: The question, exactly as sent.
+        salt: 16 random bytes: auditors see the record's hash, and a question can be guessed.
     """
-    return dump_json({"jws": jws, "body": b64u(body)})
+    return dump_json({"jws": jws, "body": b64u(body), "salt": b64u(salt)})
 
 
 def parse_signed_question(unverified_data: bytes) -> tuple[str, bytes]:
@@ -90,8 +92,9 @@ def parse_signed_question(unverified_data: bytes) -> tuple[str, bytes]:
     """
     record = parse_json(unverified_data)
     jws = record.get("jws")
-    if record.keys() != {"jws", "body"} or not isinstance(jws, str):
-        raise BadQuestionSignature("The record of a question holds its signature and its body.")
+    if record.keys() != {"jws", "body", "salt"} or not isinstance(jws, str):
+        raise BadQuestionSignature("The record of a question holds its signature, its body and a salt.")
+    parse_b64u(record["salt"], size=SALT_BYTES)
     return jws, parse_b64u(record["body"])
 
 

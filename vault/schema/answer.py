@@ -14,6 +14,7 @@ from vault.schema.reader import Reader
 
 SCHEMA_VERSION: Final = "twinvault-answer/1"
 MAX_RELEASES: Final = 4096
+SALT_BYTES: Final = 16
 
 
 class BadAnswer(VaultError):
@@ -63,6 +64,7 @@ class Answer:
         releases: Pairwise names of the imprint releases that were read, 32 bytes each; see `release_name`.
         policy_set_sha256: Digest of the policy set that allowed it, 32 bytes.
         asked_at: When the question arrived, unix seconds.
+        salt: 16 random bytes: auditors see the record's hash, and an answer could be guessed.
 
     Raises:
         BadAnswer: The fields contradict each other.
@@ -80,6 +82,7 @@ class Answer:
     releases: frozenset[bytes]
     policy_set_sha256: bytes
     asked_at: int
+    salt: bytes
 
     def __post_init__(self) -> None:
         if (self.confidence is Confidence.NONE) is not self.abstained:
@@ -124,6 +127,7 @@ def answer_bytes(answer: Answer) -> bytes:
             "releases": cast("list[JsonValue]", sorted(map(b64u, answer.releases))),
             "policy_set_sha256": b64u(answer.policy_set_sha256),
             "asked_at": answer.asked_at,
+            "salt": b64u(answer.salt),
         }
     )
 
@@ -164,6 +168,7 @@ def _parse_record(record: JsonObject) -> Answer:
         releases=frozenset(r.binaries("releases", 32, at_most=MAX_RELEASES)),
         policy_set_sha256=r.binary("policy_set_sha256", 32),
         asked_at=r.time("asked_at"),
+        salt=r.binary("salt", SALT_BYTES),
     )
     if r.flag("abstained") is not answer.abstained:
         raise BadAnswer("An answer abstains exactly when it predicts nothing.")
