@@ -101,8 +101,8 @@ class House:
 
     def send(self, request: httpx.Request, **changed: Any) -> httpx.Response:
         """Send a copy of a request; `changed` replaces its `url`, `method` or `content`, or adds `headers`."""
-        headers = {k: v for k, v in request.headers.items() if k not in {"host", "content-length"}}
-        headers |= changed.pop("headers", {})
+        headers = httpx.Headers({k: v for k, v in request.headers.items() if k not in {"host", "content-length"}})
+        headers.update(changed.pop("headers", {}))
         url = str(changed.pop("url", request.url)).removeprefix(self.url)
         return self.http.request(
             changed.pop("method", request.method), url, content=changed.pop("content", request.content), headers=headers
@@ -232,9 +232,10 @@ class Caller:
     house: House
     company: Company
 
-    @cached_property
+    @property
     def nonce(self) -> str:
-        return str(self.house.http.post("/v1/token", data={}, headers={"DPoP": self.proof("POST", "/v1/token", nonce="")}).headers["DPoP-Nonce"])  # fmt: skip
+        nonces = self.house.service.app.state.company_gate.proofs.nonces
+        return str(nonces.now(self.house.clock.now()))
 
     def key(self, name: str) -> Any:
         auth = self.company._auth
@@ -319,8 +320,8 @@ class Caller:
         """Ask; `forged` replaces headers."""
         question_id = question_id or secrets.token_bytes(ID_BYTES)
         body = question if isinstance(question, bytes) else dump_json(dump_question(question))
-        headers = self.headers(consent, question_id, body, token=token)
-        headers |= {name.replace("_", "-"): value for name, value in forged.items()}
+        headers = httpx.Headers(self.headers(consent, question_id, body, token=token))
+        headers.update({name.replace("_", "-"): value for name, value in forged.items()})
         return self.house.http.put(path or answer_path(consent, question_id), content=body, headers=headers)
 
 

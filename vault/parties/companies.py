@@ -265,6 +265,8 @@ def is_active(company_id: sqlalchemy.ColumnElement[str] | str) -> sqlalchemy.Col
 
 def find(session: Session, company_id: str) -> Company | None:
     """Return a company, if it is registered."""
+    if _ID.fullmatch(company_id) is None:  # PostgreSQL refuses some texts, such as a NUL, even to look them up
+        return None
     row = session.connection().execute(_FIND, {"company_id": company_id}).one_or_none()
     return None if row is None else _company(row)
 

@@ -1,0 +1,213 @@
+"""The real app process, killed with SIGKILL in the middle of uploads, consents and answers, and started again."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select, text
+
+from tests.client_kit import Service, purchases
+from tests.http_kit import CODES, QUESTION, House, settings_of
+from twinvault.auditor import Auditor
+from twinvault.company import Company
+from twinvault.device import Device
+from twinvault.owner import Owner
+from twinvault.profile import read_trust
+from vault.clock import SystemClock
+from vault.consent.models import handover
+from vault.db import Database
+from vault.encoding import b64u
+from vault.errors import VaultError
+from vault.ops.site import Site, set_up
+from vault.seal.ids import ConsentId
+from vault.settings import WorkerSettings
+from vault.store import shortkeys
+from vault.tlog import log
+from vault.twin.children import Children
+from vault.worker import open_worker, run_once
+
+_KILLS = int(os.environ.get("TWINVAULT_KILLS", "3"))
+_START_S = 60
+
+
+@dataclass
+class Process:
+    """The app as the operator runs it: its own process, its own environment."""
+
+    site: Site
+    port: int
+    log: Path
+    child: subprocess.Popen[bytes] | None = field(default=None)
+
+    def start(self) -> None:
+        environment = {**os.environ, **self.site.environment("app"), "VAULT_PORT": str(self.port)}
+        with self.log.open("ab") as file:
+            self.child = subprocess.Popen([sys.executable, "-m", "vault.app"], env=environment, stderr=file)
+        for _ in range(20 * _START_S):
+            try:
+                if httpx.get(f"http://127.0.0.1:{self.port}/readyz").status_code == 200:
+                    return
+            except httpx.HTTPError:
+                assert self.child.poll() is None, self.log.read_text()[-2000:]
+            time.sleep(0.05)
+        raise AssertionError("the app did not start")
+
+    def kill(self) -> None:
+        assert self.child is not None
+        self.child.send_signal(signal.SIGKILL)
+        self.child.wait(30)
+
+
+@dataclass
+class App:
+    """Enough of an app's state for the house's helpers."""
+
+    state: Any
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[tuple[Process, House]]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    site = Site(tmp_path / "site")
+    set_up(site, issuer=url, log_origin="test.example/log", database_url=None, shortkeys_url=None, now=SystemClock().now())  # fmt: skip
+    running = Process(site, port, tmp_path / "app.log")
+    running.start()
+    database, shortkeys = site.databases()
+    state = type("State", (), {"database": database, "shortkeys": shortkeys})
+    service = Service(site, App(state), read_trust(site.trust_file), url)  # type: ignore[arg-type]  # no app in this process
+    settings = WorkerSettings.model_validate(settings_of(site, "worker"))
+    try:
+        with Children() as children, open_worker(settings, children, SystemClock()) as worker:
+
+            def work() -> None:
+                while run_once(worker):
+                    pass
+
+            yield running, House(service, tmp_path, work)
+    finally:
+        if running.child is not None and running.child.poll() is None:
+            running.kill()
+        database.close()
+        shortkeys.close()
+
+
+@dataclass
+class Clients:
+    """An owner and a company that go on until the app dies, and what they were told had happened."""
+
+    house: House
+    owner: Owner
+    company: Company
+    consent: ConsentId
+    uploaded: int = 0
+    given: set[ConsentId] = field(default_factory=set)
+    withdrawn: set[ConsentId] = field(default_factory=set)
+    bundles: list[bytes] = field(default_factory=list)
+
+    def upload(self) -> None:
+        trace, device = purchases(1, month=3)[0], Device(self.owner.profile, self.house.api())
+        with closing(device):
+            while True:
+                device.add([replace(trace, id=secrets.token_hex(8))])
+                self.uploaded += device.flush().sent
+
+    def give_and_withdraw(self) -> None:
+        while True:
+            made = self.house.consent(self.owner, self.company)
+            self.given.add(made)
+            self.owner.withdraw(made)
+            self.withdrawn.add(made)
+
+    def ask(self) -> None:
+        while True:
+            self.bundles.append(self.company.ask(self.consent, QUESTION).bundle)
+
+    def until_the_app_dies(self, act: Callable[[], None]) -> None:
+        with suppress(VaultError, httpx.HTTPError):
+            act()
+
+
+def test_kill_minus_nine_loses_nothing_promised_and_releases_nothing_unlogged(
+    process: tuple[Process, House], tmp_path: Path
+) -> None:
+    running, house = process
+    owner, company, rng = house.owner_with_twin((1, 3)), house.company(), random.Random(9)
+    stored = len(_rows(house.database, "batch"))
+    clients = Clients(house, owner, company, house.consent(owner, company, quota_per_month=100_000))
+    for _ in range(_KILLS):
+        acts = (clients.upload, clients.give_and_withdraw, clients.ask)
+        threads = [threading.Thread(target=clients.until_the_app_dies, args=(act,)) for act in acts]
+        for thread in threads:
+            thread.start()
+        time.sleep(rng.uniform(1.0, 2.5))
+        running.kill()
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive()
+        running.start()
+    assert clients.bundles
+    assert clients.withdrawn
+    known = {item.id: item for item in owner.consents()}
+    assert clients.given <= known.keys()
+    assert not any(known[ended].live for ended in clients.withdrawn)
+    assert len(_rows(house.database, "batch")) - stored >= clients.uploaded > 0  # one trace, one batch
+    _every_answer_is_in_the_later_log(house, clients.bundles, tmp_path)
+    _every_deletion_is_done(house)
+    _the_log_names_nobody(running.log.read_bytes(), clients)
+
+
+def _every_answer_is_in_the_later_log(house: House, bundles: list[bytes], folder: Path) -> None:
+    Auditor.register(folder / "auditor", house.service.trust, name="Audit")
+    auditor = Auditor.load(folder / "auditor", house.api())
+    for bundle in bundles:
+        # Also asks the running log for the proof that each checkpoint seen before is a prefix of it.
+        assert auditor.verify_bytes(bundle).failures == ()
+    with house.database.snapshot() as session:
+        assert log.head(session)[0] >= len(bundles)
+
+
+def _every_deletion_is_done(house: House) -> None:
+    """What a crash left scheduled was deleted at the next start, before anything was served."""
+    assert _rows(house.database, "short_key_deletion") == []
+    with house.database.snapshot() as session:
+        live = session.connection().execute(select(handover.c.digest).where(handover.c.live)).scalars().all()
+        ended = session.connection().execute(select(handover.c.digest).where(~handover.c.live)).scalars().all()
+    short = house.service.app.state.shortkeys
+    assert ended
+    assert not shortkeys.read(short, [shortkeys.handover_key(digest) for digest in ended])
+    assert len(shortkeys.read(short, [shortkeys.handover_key(digest) for digest in live])) == len(live)
+
+
+def _the_log_names_nobody(written: bytes, clients: Clients) -> None:
+    owner = clients.owner
+    tokens = [owner._auth._token, clients.company._auth._token]
+    keys = [owner.profile.text(name) for name in ("device_seed", "vault")]
+    ids = [b64u(name) for name in (clients.consent, *clients.given)]
+    hidden = [*tokens, *keys, *ids, owner.vault.hex(), *CODES, "bacon", "pd:Purchase"]
+    assert b"request.done" in written
+    for value in hidden:
+        assert len(value) > 4
+        assert value.encode() not in written
+        assert value[: max(10, len(value) // 2)].encode() not in written or len(value) < 10
+
+
+def _rows(database: Database, table: str) -> list[Any]:
+    with database.snapshot() as session:
+        return list(session.connection().execute(text(f"SELECT * FROM {table}")))
