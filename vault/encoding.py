@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from vault.errors import MalformedInput
@@ -99,11 +100,18 @@ def _check(value: object, depth: int) -> None:
             if abs(value) > _MAX_INTEGER:
                 raise MalformedInput("A record holds an integer beyond 2**53 - 1.")
         case list():
-            for item in value:
-                _check(item, depth + 1)
+            _check_all(value, depth + 1)
         case dict():
-            for key, item in value.items():
-                _check(key, depth + 1)
-                _check(item, depth + 1)
+            if not all(isinstance(key, str) for key in value):
+                raise MalformedInput("A record names a key that is not a text.")
+            _check_all(value.keys(), depth + 1)
+            _check_all(value.values(), depth + 1)
         case _:
             raise MalformedInput(f"A record cannot hold a {type(value).__name__}.")
+
+
+def _check_all(values: Iterable[object], depth: int) -> None:
+    for value in values:
+        if type(value) is str and value.isascii():  # most of a record; a call each would cost more than the test
+            continue
+        _check(value, depth)
