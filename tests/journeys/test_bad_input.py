@@ -99,6 +99,16 @@ def test_malformed_json(town: Town, body: bytes) -> None:
 
 
 @pytest.mark.usefixtures("unchanged")
+def test_no_detail_repeats_a_key_that_only_the_sender_knows(town: Town) -> None:
+    secret = "correct horse battery staple"
+    page = {"page": "AAAA", "locked": {secret: 1}}
+    for body in ({secret: "x"}, {"ring": {"head": "AAAA", "pages": [page]}}, {"ring": {secret: {}}}):
+        response = town.house.http.post("/v1/vaults", json=body)
+        refused(town, response, 422, "invalid-request")
+        assert "horse" not in response.text
+
+
+@pytest.mark.usefixtures("unchanged")
 def test_an_oversized_body(town: Town) -> None:
     limit = town.house.service.app.state.settings.max_body_bytes
     batches = f"/v1/vaults/{b64u(town.ann.vault)}/batches"
