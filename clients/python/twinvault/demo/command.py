@@ -35,7 +35,7 @@ def demo(
     leave: Annotated[bool, typer.Option("--exit", help="Stop the service at the end and remove the folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Figures as one JSON object; the story to stderr.")] = False,
     households: Annotated[
-        int, typer.Option(help="Households that the backbone learns from.", min=150, max=2_000)
+        int, typer.Option(help="Households that the backbone learns from.", min=300, max=2_000)
     ] = COHORT,
 ) -> None:
     """Play the whole story on real shopping histories: owner, company and auditor against a real service."""

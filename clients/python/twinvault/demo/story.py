@@ -245,7 +245,7 @@ class Story:
             raise DemoFailed("A question for a purpose that was not granted was answered.")
         denial = _denial(owner)
         self._tell.say(f"The company is told: {refusal.detail}")
-        self._tell.say(f"The household reads in its history: {' '.join(denial['sentences'])}")
+        self._tell.say(f"The household reads in its history: {' '.join(rule['sentence'] for rule in denial['rules'])}")
 
     def _audit(self, answered: VerifiedAnswer) -> None:
         self._tell.step("An auditor verifies the answer offline, with keys it pinned itself")
