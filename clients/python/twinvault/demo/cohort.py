@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from twinvault.api import Api
 from twinvault.demo.histories import MONTHS, PURCHASE, TIME_ZONE, days_by_code, read_traces
@@ -38,26 +38,40 @@ class Joined:
     share: dict[str, float]
 
 
-def join_all(files: dict[int, Path], homes: Path, trust_file: Path, joined: Callable[[Joined], None]) -> None:
-    """Let every household begin a vault, upload its history once, and give self and cohort consent.
+class Clients:
+    """A few processes that act as the households' own machines; use it as a context.
 
     Args:
-        files: One file a household.
-        homes: Folder for their local profiles.
+        homes: Folder for the households' local profiles.
         trust_file: What each of them pins.
-        joined: Called for every household that is done.
-
-    Raises:
-        VaultError: The service refused one of them; the others are not begun any more.
     """
-    context = multiprocessing.get_context("spawn")  # nothing of this process's keys or connections goes along
-    with ProcessPoolExecutor(_PROCESSES, context, _begin, (homes, trust_file)) as pool:
-        waiting = [pool.submit(_join, number, file) for number, file in files.items()]
-        try:
-            for done in as_completed(waiting):
-                joined(done.result())
-        finally:
-            pool.shutdown(cancel_futures=True)
+
+    def __init__(self, homes: Path, trust_file: Path) -> None:
+        context = multiprocessing.get_context("spawn")  # nothing of this process's keys or connections goes along
+        self._pool = ProcessPoolExecutor(_PROCESSES, context, _begin, (homes, trust_file))
+
+    def __enter__(self) -> Self:
+        """Start them in the background."""
+        for _ in range(_PROCESSES):
+            self._pool.submit(_ready)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Begin nothing more and wait for what is under way."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def join(self, files: dict[int, Path], joined: Callable[[Joined], None]) -> None:
+        """Let every household begin a vault, upload its history once, and give self and cohort consent.
+
+        Args:
+            files: One file a household.
+            joined: Called for every household that is done.
+
+        Raises:
+            VaultError: The service refused one of them.
+        """
+        for done in as_completed([self._pool.submit(_join, number, file) for number, file in files.items()]):
+            joined(done.result())
 
 
 class _Town:
@@ -72,6 +86,10 @@ def _begin(homes: Path, trust_file: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it cancels what waits
     _Town.homes, _Town.trust = homes, read_trust(trust_file)
     _Town.api = Api(_Town.trust.issuer)
+
+
+def _ready() -> None:
+    """Do nothing: whoever can be asked to has started."""
 
 
 def _join(number: int, file: Path) -> Joined:

@@ -8,6 +8,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -43,13 +44,13 @@ def demo(
     teller, started_s = Teller(console), time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="twinvault-demo-"))
     try:
-        with _ended_by_signals():
-            histories = write_histories(folder / "histories", households)
+        with _ended_by_signals(), ThreadPoolExecutor(1) as background:
+            chosen = background.submit(write_histories, folder / "histories", households)
             teller.step("A fresh installation: keys, databases, a web-facing process and a worker")
             with Service(folder) as service:
                 teller.say(f"It answers at {service.url}, in {folder}; nothing else on this machine is touched.")
                 teller.say("App and worker are two processes of one user here; production separates the users as well.")
-                story = Story(service, histories, folder, teller)
+                story = Story(service, chosen.result(), folder, teller)
                 story.play()
                 story.figures.seconds = round(time.monotonic() - started_s, 1)
                 if as_json:

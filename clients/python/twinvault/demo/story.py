@@ -15,7 +15,7 @@ import zstandard
 
 from twinvault.api import Api, ApiError
 from twinvault.company import Company
-from twinvault.demo.cohort import Joined, join_all
+from twinvault.demo.cohort import Clients, Joined
 from twinvault.demo.evidence import flip_bit, read_shown
 from twinvault.demo.histories import MONTHS, PURCHASE, TIME_ZONE, Histories, in_words, next_shops, read_traces
 from twinvault.demo.scan import find_in_files
@@ -103,8 +103,9 @@ class Story:
         Raises:
             VaultError: A step did not do what it must.
         """
-        owner = self._begin_vault()
-        self._fill_cohort()
+        with Clients(self.homes, self._service.trust_file) as clients:
+            owner = self._begin_vault()
+            self._fill_cohort(clients)
         with ThreadPoolExecutor(1) as background:
             training = background.submit(self._service.operator, "train", "--wait")
             self._scan()
@@ -135,7 +136,7 @@ class Story:
         self._tell.say("Its self consent lets the worker make noisy monthly summaries; it joins no training.")
         return owner
 
-    def _fill_cohort(self) -> None:
+    def _fill_cohort(self, clients: Clients) -> None:
         cohort = self._histories.cohort
         self._tell.step(f"{len(cohort)} more households, each with keys of its own, join through the same public API")
         with self._tell.progress("vaults", len(cohort)) as advance:
@@ -144,7 +145,7 @@ class Story:
                 self._everyone.append(one)
                 advance()
 
-            join_all(cohort, self.homes, self._service.trust_file, joined)
+            clients.join(cohort, joined)
         traces = sum(one.traces for one in self._everyone)
         self._tell.say(f"{traces} purchases sealed; each household gave its self and its cohort consent.")
 

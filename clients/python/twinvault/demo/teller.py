@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,11 +20,13 @@ class Teller:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._steps = 0
+        self._started_s = time.monotonic()
 
     def step(self, title: str) -> None:
         """Begin the next step."""
         self._steps += 1
-        self._console.print(f"\n[bold]{self._steps}  {title}[/bold]", highlight=False)
+        elapsed_s = time.monotonic() - self._started_s
+        self._console.print(f"\n[bold]{self._steps}  {title}[/bold] [dim]{elapsed_s:.0f} s[/dim]", highlight=False)
 
     def say(self, sentence: str) -> None:
         """Print one thing that the step shows."""
