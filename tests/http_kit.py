@@ -343,7 +343,8 @@ def device_session_of(owner: Owner) -> dict[str, str]:
 
 
 def dump(database: Database, but: frozenset[str] = REFUSED_CHANGES) -> Mapping[str, list[tuple[Any, ...]]]:
-    """Return every row of every table."""
+    """Return every row of every table, once the log has numbered what was committed before."""
+    _await_sequencer(database)
     found: dict[str, list[tuple[Any, ...]]] = {}
     with database.snapshot() as session:
         connection = session.connection()
@@ -351,6 +352,17 @@ def dump(database: Database, but: frozenset[str] = REFUSED_CHANGES) -> Mapping[s
             rows = connection.exec_driver_sql(f'SELECT * FROM "{table}"').all()
             found[table] = sorted((tuple(row) for row in rows), key=repr)
     return found
+
+
+def _await_sequencer(database: Database) -> None:
+    deadline = time.monotonic() + 20
+    pending = sqlalchemy.text("SELECT count(*) FROM log_entry WHERE leaf_index IS NULL")
+    while time.monotonic() < deadline:
+        with database.snapshot() as session:
+            if session.connection().execute(pending).scalar_one() == 0:
+                return
+        time.sleep(0.02)
+    raise AssertionError("the sequencer does not catch up")
 
 
 def changed(before: Mapping[str, list[tuple[Any, ...]]], after: Mapping[str, list[tuple[Any, ...]]]) -> set[str]:
