@@ -110,8 +110,8 @@ def test_households_are_chosen_by_a_public_rule_and_december_is_held_out(tmp_pat
     assert sorted(chosen.cohort) == [1, 2, 3]
     assert chosen.followed not in chosen.cohort
     for number, file in chosen.cohort.items():
-        traces = read_traces(file)
-        assert traces == read_traces(again.cohort[number])
+        traces = read_traces(file, MONTHS)
+        assert traces == read_traces(again.cohort[number], MONTHS)
         assert {period_of(trace.occurred_at.date()) for trace in traces} <= {*MONTHS, HELD_OUT}
         assert all(0 < share <= 1 for share in days_by_code(traces).values())
     shops = next_shops(chosen.followed_file)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from twinvault.api import Api
-from twinvault.demo.histories import MONTHS, PURCHASE, TIME_ZONE, days_by_code, read_traces
+from twinvault.demo.histories import COHORT_MONTHS, PURCHASE, TIME_ZONE, days_by_code, read_traces
 from twinvault.device import Device
 from twinvault.owner import Owner
 from twinvault.profile import read_trust
@@ -93,12 +93,12 @@ def _ready() -> None:
 
 
 def _join(number: int, file: Path) -> Joined:
-    traces = read_traces(file)
+    traces = read_traces(file, COHORT_MONTHS)
     api, clock = _Town.api, SystemClock()
     # No passphrase: a slot under the recovery code opens each of these vaults.
     profile, keys, _ = create_vault(
         api, _Town.homes / f"household-{number}", _Town.trust, passphrase=None, time_zone=TIME_ZONE,
-        categories=[PURCHASE], periods=MONTHS, person=Person(), clock=clock,
+        categories=[PURCHASE], periods=COHORT_MONTHS, person=Person(), clock=clock,
     )  # fmt: skip
     device = Device(profile, api, clock)
     device.add(traces)
@@ -107,7 +107,7 @@ def _join(number: int, file: Path) -> Joined:
     now_s = unix_s(clock.now())
     for kind in (ConsentKind.SELF, ConsentKind.COHORT):
         terms = own_terms(
-            kind, _Town.trust.issuer, [PURCHASE], data_from=MONTHS[0], data_to=MONTHS[-1], not_before=now_s,
+            kind, _Town.trust.issuer, [PURCHASE], data_from=COHORT_MONTHS[0], data_to=COHORT_MONTHS[-1], not_before=now_s,
             not_after=now_s + YEAR_S,
         )  # fmt: skip
         owner.give(terms)

