@@ -9,8 +9,8 @@ import sqlalchemy
 import structlog
 from sqlalchemy import text
 
-from twinvault.demo.scan import find_in, find_in_files
 from tests.vault_kit import NOW, begin
+from twinvault.demo.scan import find_in, find_in_files
 from vault.db import Database
 from vault.errors import VaultError
 from vault.ingest.accept import accept
