@@ -119,3 +119,15 @@ def test_the_newest_job_of_a_key_tells_what_became_of_it(database: Database) -> 
         assert queue.latest(session, "b") is None
     assert found is not None
     assert (found.state, found.reason, found.run_at) == (queue.JobState.DONE, "budget-exhausted", NOW)
+
+
+def test_a_job_that_kills_every_worker_is_given_up(database: Database) -> None:
+    job_id, now = _enqueue(database, "a"), NOW
+    for _ in range(5):
+        assert _claim(database, now) is not None
+        now += timedelta(seconds=61)
+    assert _claim(database, now) is None
+    with database.snapshot() as session:
+        found = queue.find(session, job_id)
+    assert found is not None
+    assert (found.state, found.reason) == (queue.JobState.FAILED, "worker-died")

@@ -136,7 +136,7 @@ def create(body: VaultBody, database: DatabaseDep, shortkeys: ShortKeysDep, cloc
     with database.transaction() as session:
         people.create(session, genesis, now=now)
         accounts.publish(session, person.vault_id, person.owner_key, account, now=now)
-        for slot in found:
+        for slot in sorted(found, key=lambda slot: slot.slot_id):  # one order, so that no two wait for each other
             slots.put(session, person.vault_id, slot)
         rings.publish(session, person.vault_id, ring, now=now)
     return VaultAnswer(vault=b64u(person.vault_id))

@@ -96,6 +96,7 @@ def claim(session: Session, *, now: datetime, lease_s: int, at_most: int = 1) ->
         sqlalchemy.and_(col(JobRow.state) == JobState.QUEUED, col(JobRow.run_at) <= now),
         sqlalchemy.and_(col(JobRow.state) == JobState.RUNNING, col(JobRow.lease_until) < now),
     )
+    _give_up_deadly(session, now)
     free = select(JobRow).where(may_start).order_by(col(JobRow.id)).with_for_update(skip_locked=True)
     first = session.exec(free.limit(1)).first()
     if first is None:
@@ -108,6 +109,19 @@ def claim(session: Session, *, now: datetime, lease_s: int, at_most: int = 1) ->
         session.add(row)
     session.flush()  # the caller reads the rows it now owns
     return [_job(row) for row in rows]
+
+
+def _give_up_deadly(session: Session, now: datetime) -> None:
+    """Give up jobs whose worker died each time: they would take every worker down for ever."""
+    session.execute(
+        sqlalchemy.update(JobRow)
+        .where(
+            col(JobRow.state) == JobState.RUNNING,
+            col(JobRow.lease_until) < now,
+            col(JobRow.attempts) >= _MAX_ATTEMPTS,
+        )
+        .values(state=JobState.FAILED, reason="worker-died", lease_until=None)
+    )
 
 
 def renew(session: Session, jobs: Iterable[Job], *, now: datetime, lease_s: int) -> None:
