@@ -48,7 +48,7 @@ def main() -> None:
     lines = [
         "# Benchmarks",
         "",
-        f"Written by `make bench` on {at} ({machine}, 2 shared cores: trust ratios and medians, not absolutes).",
+        f"Written by `python -m benchmarks{' --quick' if quick else ''}` on {at} ({machine}, 2 shared cores: trust ratios and medians, not absolutes).",
         "Each table is what its command printed; nothing here was typed by hand.",
     ]
     for name in names:
