@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -96,6 +96,11 @@ class House:
         """A client that adds nothing of its own."""
         return httpx.Client(base_url=self.url, timeout=60, limits=httpx.Limits(max_connections=200))
 
+    def close(self) -> None:
+        """Close every connection that the parties' clients and `http` hold."""
+        self.http.close()
+        self.sent.close()
+
     def api(self) -> Api:
         return Api(self.url, transport=self.sent, sleep=lambda _: None)
 
@@ -169,12 +174,8 @@ def serving(folder: Path, database_url: str | None = None, shortkeys_url: str | 
                     while run_once(worker):
                         pass
 
-                house = House(service, folder, work)
-                try:
+                with closing(House(service, folder, work)) as house:
                     yield house
-                finally:
-                    house.http.close()
-                    house.sent.close()
         finally:
             server.should_exit = True
             thread.join(30)
