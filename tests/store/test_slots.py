@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+from sqlalchemy import text
 
 from tests.vault_kit import NOW, Owner, begin
 from vault.db import Database
@@ -53,6 +57,34 @@ def test_a_vault_has_at_most_16_slots(database: Database) -> None:
         slots.put(session, OTHER, made[16])
         slots.forget(session, VAULT)
         assert [slots.find(session, slot.slot_id) is None for slot in made] == [True] * 16 + [False]
+
+
+def test_two_slots_at_once_are_not_both_the_sixteenth(postgresql_database: Database, shortkeys: Database) -> None:
+    database = postgresql_database
+    owner, _ = begin(database, shortkeys)
+    made = [seal_slot(new_seed(), recovery_key(new_seed())) for _ in range(slots.MAX_SLOTS + 1)]
+    with database.transaction() as session:
+        for slot in made[:-2]:
+            slots.put(session, owner.vault, slot)
+
+    def put_last() -> None:
+        with database.transaction() as session:
+            slots.put(session, owner.vault, made[-1])
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction() as session:
+            slots.put(session, owner.vault, made[-2])
+            late = pool.submit(put_last)
+            while not late.done() and not _someone_waits(database):
+                time.sleep(0.01)
+        with pytest.raises(slots.TooManySlots):
+            late.result()
+
+
+def _someone_waits(database: Database) -> bool:
+    with database.snapshot() as session:
+        query = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(session.connection().execute(query).scalar_one())
 
 
 def test_account_records_are_compared_and_swapped(database: Database, shortkeys: Database) -> None:
