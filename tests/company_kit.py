@@ -13,6 +13,7 @@ from typing import Any
 from joserfc import jws
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
+REDIRECT = "https://acme.example/cb"
 ALGORITHMS = ["ES256", "Ed25519", "PS256", "HS256"]
 
 
@@ -66,7 +67,7 @@ class CompanyKit:
             "name": self.name,
             "contact": "privacy@acme.example",
             "agent": 0,
-            "redirect_uris": [],
+            "redirect_uris": [REDIRECT],
             "client_auth_key": public(self.auth),
             "question_key": public(self.question),
             "issued_at": int(now.timestamp()),

@@ -17,7 +17,6 @@ from fastapi import FastAPI
 from vault.answers.ask import AnswerDesk
 from vault.answers.routes import answers_router
 from vault.clock import Clock, SystemClock
-from vault.consent import consents
 from vault.consent.handovers import Custody
 from vault.consent.routes import consent_router
 from vault.db import Database
@@ -36,16 +35,17 @@ from vault.keys.routes import keys_router
 from vault.keys.serving import Serving
 from vault.logging import configure_logging
 from vault.notices.routes import notices_router
+from vault.oauth.approval import approval_router
 from vault.oauth.dpop import NonceClock, ProofReader
+from vault.oauth.grant_management import grants_router
 from vault.oauth.resource import CompanyGate
 from vault.oauth.routes import oauth_router
-from vault.oauth.server import TokenDesk
-from vault.oauth.tokens import TokenMint
+from vault.oauth.server import OAuthDesk
+from vault.oauth.tokens import TOKEN_S, TokenMint
 from vault.parties.routes import parties_router
 from vault.parties.sessions import SignInDesk
 from vault.policy import sets
 from vault.policy.routes import policy_router
-from vault.proof.decision import load_shipped_policy_set
 from vault.proof.note import VerifierKey
 from vault.seal.statement import KeyName
 from vault.settings import AppSettings
@@ -82,7 +82,7 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     _make_desks(app, issuer, kms, operator_key)
     for router in (
         health_router, parties_router, keys_router, policy_router, vaults_router, ingest_router, consent_router,
-        notices_router, twin_router, oauth_router, answers_router, evidence_router, log_router(state.database),
+        notices_router, twin_router, oauth_router, approval_router, grants_router, answers_router, evidence_router, log_router(state.database),
     ):  # fmt: skip
         app.include_router(router)
     install_problems(app)
@@ -97,18 +97,23 @@ def _make_desks(app: FastAPI, issuer: str, kms: LocalKeyring, operator_key: byte
     with state.database.snapshot() as session:
         keys = statements.in_force(session, operator_key, state.clock.now())
         worker_statements = statements.stated(session, operator_key, KeyName.PROCESSOR_SIGN)
+        rules = sets.choose(session)
+        service_keys = statements.stated(session, operator_key, KeyName.SERVICE)
     serving = Serving(
         open_identity(state.settings.app_keyring, kms, APP[KeyName.SERVING]), kms, APP[KeyName.SERVING], state.shortkeys
     )
     state.sign_in_desk = SignInDesk(issuer, secret, rings.live_device_key)
-    proofs, tokens = ProofReader(issuer, NonceClock(secret)), TokenMint(issuer, state.service)
-    state.token_desk = TokenDesk(issuer, proofs, tokens, consents.is_live_grant)
+    # Tokens of the keys before outlive the change of key by their own lifetime, and by no more.
+    until_s = keys[KeyName.SERVICE].not_before + TOKEN_S
+    former_keys = {key: until_s for key in service_keys if key != state.service.public_key}
+    proofs, tokens = ProofReader(issuer, NonceClock(secret)), TokenMint(issuer, state.service, former_keys)
+    state.oauth_desk = OAuthDesk(issuer, proofs, tokens)
     state.company_gate = CompanyGate(proofs, tokens)
     state.answer_desk = AnswerDesk(
         gate=state.company_gate,
         serving=serving,
         sequencer=state.sequencer,
-        policy_set=load_shipped_policy_set(),
+        policy_set=rules,
         worker_statements=worker_statements,
         issuer=issuer,
         checkpoint_wait_s=state.settings.checkpoint_wait_s,

@@ -22,7 +22,8 @@ _METHODS: Final = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "
 _MARK: Final = "zq7CANARY"
 _LATER: Final = {"no-compartment", "log-busy"}
 """What a server may answer with 503: it says when to come back."""
-_OWN_FORM: Final = "/v1/token"  # RFC 6749 section 5.2 prescribes another document there
+_OWN_FORM: Final = ("/v1/token", "/v1/par", "/v1/introspect", "/v1/revoke")
+"""Where RFC 6749 section 5.2 prescribes another document."""
 _MAX_BODY: Final = 70_000
 
 
@@ -231,7 +232,7 @@ def judge(target: Target, sent: Sent) -> None:
     if headers["content-type"] == "text/plain; charset=utf-8" and body == b"Invalid HTTP request received.":
         return  # not HTTP, so it never was a request
     document = json.loads(body)
-    if sent.path.partition(b"?")[0] == _OWN_FORM.encode() and "error" in document:
+    if sent.path.partition(b"?")[0] in map(str.encode, _OWN_FORM) and "error" in document:
         assert status in {400, 401}, place
         return
     assert headers["content-type"] == "application/problem+json", place

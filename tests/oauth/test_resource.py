@@ -22,7 +22,7 @@ def test_a_bound_token_with_its_proof_names_the_company(server: Any) -> None:
     assert response.status_code == 200, response.text
     assert response.json() == {"company": server.acme.company_id, "status": "active", "grant": False, "bound": True}
     assert response.headers["dpop-nonce"] == server.nonce
-    assert server.ask(server.token(grant_id=b64(CONSENT))).json()["grant"] is True
+    assert server.ask(server.token(grant_id=b64(server.world.give().consent_id))).json()["grant"] is True
 
 
 def test_a_nonce_of_another_process_is_accepted(server: Any, other_process: Any) -> None:
@@ -137,7 +137,7 @@ def test_a_stolen_token_is_worth_nothing(quick: Any) -> None:
 
 
 def test_a_proof_for_one_token_does_not_carry_another(quick: Any) -> None:
-    plain, bound = quick.token(), quick.token(grant_id=b64(CONSENT))
+    plain, bound = quick.token(), quick.token(grant_id=b64(quick.world.give().consent_id))
     _refused(quick.ask(bound, proof=quick.proof("GET", "/who", token=plain)), "invalid_dpop_proof")
 
 

@@ -110,12 +110,6 @@ def get_own(session: Session, consent_id: ConsentId, vault_id: VaultId) -> Conse
     return found
 
 
-def is_live_grant(session: Session, consent_id: ConsentId, grantee: str) -> bool:
-    """Say whether a token may carry this consent as its grant_id: live, and given to this company."""
-    found = find(session, consent_id)
-    return found is not None and found.live and found.current.terms.grantee == grantee
-
-
 def list_for(session: Session, vault_id: VaultId) -> list[Consent]:
     """Return all consents of a vault, ended ones included."""
     return [_consent(row) for row in session.connection().execute(_OF_VAULT, {"vault_id": vault_id})]

@@ -11,7 +11,7 @@ from sqlmodel import Session
 
 from vault.http.edge import ClockDep, DatabaseDep
 from vault.oauth.dpop import Proof, ProofReader, Unauthenticated
-from vault.oauth.tokens import AccessToken, TokenMint
+from vault.oauth.tokens import AccessToken, TokenMint, is_revoked
 from vault.parties import companies
 from vault.parties.caller import CompanyCaller
 from vault.proof.jose import BadJws
@@ -101,8 +101,10 @@ class CompanyGate:
         """Return the company as its row says now, without using the proof up: for reading only.
 
         Raises:
-            Unauthenticated: The company is gone.
+            Unauthenticated: The company is gone, or revoked the token.
         """
+        if is_revoked(session, request.token):
+            raise self.proofs.refusal("The access token was revoked; ask for a new one.", now, "invalid_token")
         company = companies.find(session, request.token.company_id)
         if company is None:
             raise self.proofs.refusal("The access token names no company of this server.", now, "invalid_token")

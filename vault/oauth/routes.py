@@ -1,41 +1,130 @@
-"""Routes of the authorization server."""
+"""Routes of the authorization server: what companies send, what browsers open, what anyone may read."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+import secrets
+from datetime import datetime
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from vault.clock import unix_s
+from vault.db import Database
 from vault.http.edge import ClockDep, DatabaseDep, RawBody
+from vault.oauth import authorizations, page
+from vault.oauth.authorizations import State
+from vault.oauth.client import Reply
 from vault.oauth.dpop import Unauthenticated
 from vault.oauth.metadata import JWKS_PATH, jwks, resource_metadata, server_metadata
-from vault.oauth.server import TOKEN_PATH, TokenDesk
+from vault.oauth.server import AUTHORIZE_PATH, Endpoint, OAuthDesk
+from vault.parties import companies
 
 oauth_router = APIRouter(tags=["oauth"])
 
+_BROWSER: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
-def _desk(request: Request) -> TokenDesk:
-    desk = request.app.state.token_desk
-    assert isinstance(desk, TokenDesk)
+
+async def _desk(request: Request) -> OAuthDesk:
+    desk = request.app.state.oauth_desk
+    assert isinstance(desk, OAuthDesk)
     return desk
 
 
-DeskDep = Annotated[TokenDesk, Depends(_desk)]
+DeskDep = Annotated[OAuthDesk, Depends(_desk)]
 
 
-@oauth_router.post(TOKEN_PATH)
+@oauth_router.post(Endpoint.PUSH, status_code=201)
+def push(request: Request, desk: DeskDep, database: DatabaseDep, clock: ClockDep, body: RawBody) -> JSONResponse:
+    """Keep a company's authorization request and return its request_uri (RFC 9126)."""
+    return _answer_form(request, desk, database, clock.now(), body=body, endpoint=Endpoint.PUSH)
+
+
+@oauth_router.post(Endpoint.TOKEN)
 def token(request: Request, desk: DeskDep, database: DatabaseDep, clock: ClockDep, body: RawBody) -> JSONResponse:
-    """Issue a DPoP-bound access token to a company (form of RFC 6749 section 4.4)."""
-    now = clock.now()
+    """Issue DPoP-bound tokens for a code, a refresh token or the company itself (RFC 6749 section 3.2)."""
+    return _answer_form(request, desk, database, clock.now(), body=body, endpoint=Endpoint.TOKEN)
+
+
+@oauth_router.post(Endpoint.INTROSPECT)
+def introspect(request: Request, desk: DeskDep, database: DatabaseDep, clock: ClockDep, body: RawBody) -> JSONResponse:
+    """Say what a token of the company's own is worth now (RFC 7662)."""
+    return _answer_form(request, desk, database, clock.now(), body=body, endpoint=Endpoint.INTROSPECT)
+
+
+@oauth_router.post(Endpoint.REVOKE)
+def revoke(request: Request, desk: DeskDep, database: DatabaseDep, clock: ClockDep, body: RawBody) -> JSONResponse:
+    """End a token of the company's own (RFC 7009); the consent stays as it is."""
+    return _answer_form(request, desk, database, clock.now(), body=body, endpoint=Endpoint.REVOKE)
+
+
+def _answer_form(
+    request: Request, desk: OAuthDesk, database: Database, now: datetime, *, body: bytes, endpoint: Endpoint
+) -> JSONResponse:
+    proof, unverified_proofs = None, request.headers.getlist("dpop")
     try:
-        proof = desk.verify_proof(request.headers.getlist("dpop"), now=now)
+        if endpoint is Endpoint.TOKEN or (endpoint is Endpoint.PUSH and unverified_proofs):
+            proof = desk.verify_proof(unverified_proofs, endpoint, now=now)
     except Unauthenticated as refusal:
-        status, content, headers = desk.refuse(refusal)
-        return JSONResponse(content, status, headers)
+        return _json(desk.refuse(refusal))
+    content_type = request.headers.get("content-type", "")
     with database.transaction() as session:
-        status, content, headers = desk.respond(session, proof, request.headers.get("content-type", ""), body, now=now)
-    return JSONResponse(content, status, headers)
+        reply = desk.respond(session, endpoint, proof, content_type, body, now=now)
+    return _json(reply)
+
+
+def _json(reply: Reply) -> JSONResponse:
+    return JSONResponse(reply.body, reply.status, reply.headers)
+
+
+@oauth_router.get(AUTHORIZE_PATH, include_in_schema=False)
+def authorize(request: Request, desk: DeskDep, database: DatabaseDep, clock: ClockDep) -> Response:
+    """Show who asks and a short code, wait for the owner's own client, then send the browser back.
+
+    Takes `client_id` and `request_uri` and nothing else. The first browser that opens a request_uri is
+    the only one: its cookie is bound to the request, so that a link passed on leads nowhere.
+    """
+    now, given = clock.now(), request.query_params.multi_items()
+    if sorted(name for name, _ in given) != ["client_id", "request_uri"]:
+        return _closed()
+    client_id, uri = request.query_params["client_id"], request.query_params["request_uri"]
+    cookie = _cookie(desk)
+    sent = request.cookies.get(cookie, "")
+    browser = sent if _BROWSER.fullmatch(sent) else secrets.token_urlsafe(32)
+    with database.snapshot() as session:
+        company = companies.find(session, client_id)
+        if company is None:
+            return _closed()
+        found = authorizations.find_shown(session, uri, company.company_id, browser)
+    if found is None:
+        with database.transaction() as session:
+            found = authorizations.show(session, uri, company.company_id, browser, now=now)
+    if found is None or found.state in {State.ISSUED, State.REDEEMED}:
+        return _closed()
+    if found.state is State.SHOWN and found.expires_at_s > unix_s(now):
+        shown = HTMLResponse(page.waiting(company.name, found.user_code), headers=page.HEADERS)
+        secure = desk.issuer.startswith("https:")
+        shown.set_cookie(
+            cookie, browser, max_age=authorizations.SHOWN_S, path="/", secure=secure, httponly=True, samesite="lax"
+        )
+        return shown
+    with database.transaction() as session:
+        reply = desk.answer(session, found, now=now)
+    if not reply.location:
+        return _closed()
+    return RedirectResponse(
+        reply.location, 303, {name: page.HEADERS[name] for name in ("Cache-Control", "Referrer-Policy")}
+    )
+
+
+def _closed() -> HTMLResponse:
+    return HTMLResponse(page.closed(), 400, page.HEADERS)
+
+
+def _cookie(desk: OAuthDesk) -> str:
+    """Return a name that browsers accept from this very host alone; they do so over https only."""
+    return "__Host-authorize" if desk.issuer.startswith("https:") else "authorize"
 
 
 @oauth_router.get("/.well-known/oauth-authorization-server")

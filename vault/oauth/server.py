@@ -1,223 +1,378 @@
-"""The token endpoint, on Authlib's core: client credentials, `private_key_jwt`, DPoP-bound tokens.
+"""The authorization server, on Authlib's core: pushed requests, codes, DPoP-bound tokens.
 
-Source: RFC 6749, RFC 7523, RFC 9449; FAPI 2.0 Security Profile section 5.3.2.1.
+Source: RFC 6749, 7636, 8707, 9126, 9207, 9396, 9449; FAPI 2.0 Security Profile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import secrets
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
-from urllib.parse import parse_qsl
+from enum import StrEnum
+from typing import Any, Final, assert_never
 
-from authlib.oauth2.rfc6749 import AuthorizationServer, ClientMixin, InvalidClientError, InvalidRequestError
+from authlib.oauth2.rfc6749 import AuthorizationServer, InvalidRequestError
 from authlib.oauth2.rfc6749.errors import InvalidGrantError, OAuth2Error, UnauthorizedClientError
-from authlib.oauth2.rfc6749.grants import ClientCredentialsGrant
-from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload, OAuth2Request
 from sqlmodel import Session
 
 from vault.clock import unix_s
-from vault.oauth.dpop import MAX_AGE_S, MAX_SKEW_S, Proof, ProofReader, Unauthenticated
-from vault.oauth.tokens import SCOPE, TOKEN_S, TokenMint, parse_grant_id
+from vault.consent.consents import Consent
+from vault.oauth import authorizations, families
+from vault.oauth.authorizations import PUSHED_S, Asked, Authorization, State
+from vault.oauth.client import AUTH_METHOD, Client, Form, Reply, authenticate, parse_form
+from vault.oauth.details import verify_details
+from vault.oauth.dpop import Proof, ProofReader, Unauthenticated
+from vault.oauth.families import FAMILY_BYTES, Family
+from vault.oauth.grants import (
+    S256,
+    ClientCredentials,
+    Code,
+    CodeGrant,
+    Introspection,
+    Issuer,
+    Refresh,
+    Refreshed,
+    Revocation,
+)
+from vault.oauth.held import Held, describe, end_held, find_grant, find_held, granted
+from vault.oauth.tokens import AGENT_TOKEN_S, SCOPE, TOKEN_S, TokenMint, parse_grant_id
 from vault.parties import companies
-from vault.parties.companies import Company, CompanyId, CompanyStatus
-from vault.parties.once import spend
-from vault.proof.jose import MAX_JWS_CHARS, BadJws, JwsKey, UnverifiedJws, parse_jws
+from vault.parties.companies import Company, CompanyStatus
+from vault.proof.jose import BadJws, Thumbprint
 from vault.seal.ids import ConsentId
 
-TOKEN_PATH: Final = "/v1/token"  # noqa: S105  (a path)
-ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-_MAX_BODY_BYTES: Final = 2 * MAX_JWS_CHARS
-_MAX_FIELDS: Final = 12
-_MAX_JTI_CHARS: Final = 128
+AUTHORIZE_PATH: Final = "/authorize"
+_KEPT: Final = (
+    "response_type",
+    "client_id",
+    "redirect_uri",
+    "scope",
+    "state",
+    "code_challenge",
+    "code_challenge_method",
+)
+_MAX_STATE_CHARS: Final = 512
+_JKT = re.compile(r"[A-Za-z0-9_-]{43}")
+GRANT_ACTIONS: Final = ("create", "replace")
 
-LiveGrant = Callable[[Session, ConsentId, CompanyId], bool]
-"""Says whether a consent lives and was given to this company."""
 
-TokenResponse = tuple[int, dict[str, Any], dict[str, str]]
-"""Status, JSON body, headers."""
+class Endpoint(StrEnum):
+    """Where companies send forms."""
+
+    PUSH = "/v1/par"
+    TOKEN = "/v1/token"  # noqa: S105  (a path)
+    INTROSPECT = "/v1/introspect"
+    REVOKE = "/v1/revoke"
+
+
+class BadTarget(OAuth2Error):  # type: ignore[misc]  # Authlib has no types
+    """A resource that is not this server's."""
+
+    error = "invalid_target"
 
 
 @dataclass(frozen=True)
-class TokenDesk:
-    """What every process of one server shares to issue tokens.
+class OAuthDesk:
+    """What every process of one server shares to authorize companies.
 
     Args:
-        issuer: Base URL without a trailing slash; the only audience of a client assertion.
+        issuer: Base URL without a trailing slash.
         proofs: Checks DPoP proofs.
         tokens: Issues access tokens.
-        live_grant: Asks the consents about a `grant_id`.
     """
 
     issuer: str
     proofs: ProofReader
     tokens: TokenMint
-    live_grant: LiveGrant
 
-    def verify_proof(self, unverified_proofs: list[str], *, now: datetime) -> Proof:
-        """Return the DPoP proof of a token request.
+    def verify_proof(self, unverified_proofs: list[str], endpoint: Endpoint, *, now: datetime) -> Proof:
+        """Return the DPoP proof of a request to one of this server's own endpoints.
 
-        It comes before everything else, so that repeating the request with a nonce finds the
-        client assertion unused.
+        It comes before everything else, so that repeating the request with a nonce finds client
+        assertion and code unused.
 
         Raises:
             Unauthenticated: The proof does not hold.
         """
-        return self.proofs.verify(unverified_proofs, method="POST", path=TOKEN_PATH, access_token=None, now=now)
+        return self.proofs.verify(unverified_proofs, method="POST", path=endpoint, access_token=None, now=now)
+
+    def refuse(self, refusal: Unauthenticated) -> Reply:
+        """Return the refusal of a proof in the form that RFC 9449 sections 5 and 8 give it here."""
+        body = {"error": refusal.error, "error_description": refusal.detail}
+        return Reply(400, body, {"DPoP-Nonce": refusal.headers["DPoP-Nonce"], "Cache-Control": "no-store"})
 
     def respond(
-        self, session: Session, proof: Proof, content_type: str, body: bytes, *, now: datetime
-    ) -> TokenResponse:
-        """Answer a token request.
+        self,
+        session: Session,
+        endpoint: Endpoint,
+        proof: Proof | None,
+        content_type: str,
+        body: bytes,
+        *,
+        now: datetime,
+    ) -> Reply:
+        """Answer a form that a company sent.
+
+        Args:
+            session: An open writing transaction, to be committed whatever the answer is.
+            endpoint: Where it sent it.
+            proof: As `verify_proof` returned it; None where the endpoint needs none.
+            content_type: Of the request.
+            body: The form.
+            now: The current time.
+        """
+        server = _Server(self, session, now, proof)
+        try:
+            form = parse_form(self.issuer + endpoint, content_type, body)
+        except OAuth2Error as error:
+            return server.refuse(error)
+        reply: Reply
+        match endpoint:
+            case Endpoint.PUSH:
+                reply = server.push(form)
+            case Endpoint.TOKEN:
+                reply = server.create_token_response(form)
+            case Endpoint.INTROSPECT:
+                reply = server.create_endpoint_response(Introspection.ENDPOINT_NAME, form)
+            case Endpoint.REVOKE:
+                reply = server.create_endpoint_response(Revocation.ENDPOINT_NAME, form)
+            case _:
+                assert_never(endpoint)
+        return reply
+
+    def answer(self, session: Session, authorization: Authorization, *, now: datetime) -> Reply:
+        """Send the browser back with a code, or with the reason why there is none.
 
         Args:
             session: An open writing transaction.
-            proof: As `verify_proof` returned it.
-            content_type: Of the request.
-            body: Its form.
+            authorization: Approved, denied or over.
             now: The current time.
         """
-        try:
-            form = _parse_form(content_type, body)
-        except OAuth2Error as error:
-            return _response(*error())
-        request = OAuth2Request("POST", self.issuer + TOKEN_PATH)
-        request.payload = BasicOAuth2Payload(form)
-        response: TokenResponse = _TokenRequest(self, session, proof, now).create_token_response(request)
-        return response
-
-    def refuse(self, refusal: Unauthenticated) -> TokenResponse:
-        """Return the refusal of a proof in the form that RFC 9449 sections 5 and 8 give it here."""
-        nonce = {"DPoP-Nonce": refusal.headers["DPoP-Nonce"]}
-        return _response(400, {"error": refusal.error, "error_description": refusal.detail}, nonce)
+        return _Server(self, session, now, None, authorization).redirect()
 
 
-class _Client(ClientMixin):  # type: ignore[misc]  # Authlib has no types
-    """A company, as Authlib asks about it."""
-
-    def __init__(self, company: Company) -> None:
-        self.company = company
-
-    def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
-        return bool(method == "private_key_jwt")
-
-    def check_grant_type(self, grant_type: str) -> bool:
-        return bool(grant_type == _ClientCredentials.GRANT_TYPE)
-
-
-class _ClientCredentials(ClientCredentialsGrant):  # type: ignore[misc]  # Authlib has no types
-    TOKEN_ENDPOINT_AUTH_METHODS = ("private_key_jwt",)
-
-    def create_token_response(self) -> tuple[int, dict[str, Any], list[tuple[str, str]]]:
-        body = self.server.issue(self.client.company, self.request.payload.data.get("grant_id"))
-        return 200, body, self.TOKEN_RESPONSE_HEADER
-
-
-class _TokenRequest(AuthorizationServer):  # type: ignore[misc]  # Authlib has no types
+class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no types
     """One request's server: Authlib's hooks see this request's transaction, proof and time and no other's."""
 
-    def __init__(self, desk: TokenDesk, session: Session, proof: Proof, now: datetime) -> None:
+    def __init__(
+        self,
+        desk: OAuthDesk,
+        session: Session,
+        now: datetime,
+        proof: Proof | None,
+        authorization: Authorization | None = None,
+    ) -> None:
         super().__init__(scopes_supported=[SCOPE])
-        self._desk, self._session, self._proof, self._now = desk, session, proof, now
-        self.register_client_auth_method("private_key_jwt", self._authenticate)
-        self.register_grant(_ClientCredentials)
+        self._desk, self._session, self._now = desk, session, now
+        self._proof, self._authorization = proof, authorization
+        self._company: Company | None = None
+        self.register_client_auth_method(AUTH_METHOD, self._authenticate)
+        self.register_grant(CodeGrant, [S256()])
+        self.register_grant(Refresh)
+        self.register_grant(ClientCredentials)
+        self.register_endpoint(Introspection)
+        self.register_endpoint(Revocation)
+        self.register_extension(Issuer(desk.issuer))
 
-    def query_client(self, client_id: str) -> _Client | None:
+    # --- what Authlib asks of a framework -------------------------------------------------------------------------
+
+    def query_client(self, client_id: str) -> Client | None:
         company = companies.find(self._session, client_id)
-        return None if company is None else _Client(company)
+        return None if company is None else Client(company)
 
-    def create_oauth2_request(self, request: OAuth2Request) -> OAuth2Request:
+    def create_oauth2_request(self, request: Form) -> Form:
         return request
 
     def send_signal(self, name: str, *args: object, **kwargs: object) -> None:
         """Nobody listens."""
 
-    def handle_response(self, status: int, body: dict[str, Any], headers: list[tuple[str, str]]) -> TokenResponse:
-        return _response(status, body, {**dict(headers), "DPoP-Nonce": self._desk.proofs.nonces.now(self._now)})
+    def handle_response(self, status: int, body: Any, headers: list[tuple[str, str]]) -> Reply:
+        nonce = self._desk.proofs.nonces.now(self._now)
+        return Reply(status, body, {**dict(headers), "DPoP-Nonce": nonce, "Cache-Control": "no-store"})
 
-    def issue(self, company: Company, grant_id: str | None) -> dict[str, Any]:
-        """Return the token response of an authenticated company."""
-        if company.status is not CompanyStatus.ACTIVE:
-            raise UnauthorizedClientError("This company is suspended; ask the operator.")
-        consent_id = None
-        if grant_id is not None:
-            try:
-                consent_id = parse_grant_id(grant_id)
-            except BadJws as error:
-                raise InvalidRequestError(error.detail) from error
-            if not self._desk.live_grant(self._session, consent_id, company.company_id):
-                raise InvalidGrantError("No live consent of this grant_id was given to this company.")
-        self._spend_proof()
-        token = self._desk.tokens.issue(company.company_id, self._proof.jkt, consent_id, now=self._now)
-        body = {"access_token": token, "token_type": "DPoP", "expires_in": TOKEN_S, "scope": SCOPE}
-        return body if grant_id is None else {**body, "grant_id": grant_id}
+    def refuse(self, error: OAuth2Error) -> Reply:
+        """Return a refusal to the company itself; a pushed request never redirects."""
+        error.redirect_uri = None
+        reply: Reply = self.handle_response(*error())
+        return reply
 
-    def _authenticate(self, query_client: Callable[[str], _Client | None], request: OAuth2Request) -> _Client:
-        """Authenticate by `private_key_jwt`; an unknown company and a wrong key get the same answer.
-
-        Source: RFC 7523 section 3; RFC 7521 section 4.2; FAPI 2.0 5.3.2.1 (aud is the issuer, as one string).
-        """
-        form = request.payload.data
-        if form.get("client_assertion_type") != ASSERTION_TYPE:
-            raise InvalidClientError(f"Authenticate with private_key_jwt: client_assertion_type {ASSERTION_TYPE}.")
-        try:
-            jws = parse_jws(form.get("client_assertion", ""), "JWT", None, "client-authentication+jwt")
-        except BadJws as error:
-            raise InvalidClientError(error.detail) from error
-        claims = jws.unverified_claims
-        client = query_client(str(claims.get("sub")))
-        if client is None or not _signed_by(jws, client.company.client_auth_key):
-            raise InvalidClientError("The client assertion is not signed by a registered company's key.")
-        company_id = client.company.company_id
-        if claims.get("iss") != company_id or form.get("client_id", company_id) != company_id:
-            raise InvalidClientError("iss, sub and client_id must all be the company id.")
-        if claims.get("aud") != self._desk.issuer:
-            raise InvalidClientError("aud must be the issuer and nothing else.")
-        self._spend_assertion(company_id, claims.get("jti"), claims.get("exp"), claims.get("nbf", 0))
+    def _authenticate(self, query_client: object, form: Form) -> Client:
+        client = authenticate(self._session, form, self._desk.issuer, now=self._now)
+        self._company = client.company
         return client
 
-    def _spend_assertion(self, company_id: CompanyId, jti: object, expires_at: object, not_before: object) -> None:
-        now_s = unix_s(self._now)
-        if not isinstance(jti, str) or not 0 < len(jti) <= _MAX_JTI_CHARS:
-            raise InvalidClientError(f"The client assertion needs a jti of 1 to {_MAX_JTI_CHARS} characters.")
-        if not isinstance(expires_at, int) or not now_s < expires_at <= now_s + MAX_AGE_S + MAX_SKEW_S:
-            raise InvalidClientError(f"The client assertion must expire within {MAX_AGE_S} seconds.")
-        if not isinstance(not_before, int) or not_before > now_s + MAX_SKEW_S:
-            raise InvalidClientError("The client assertion is not valid yet; check the clock.")
-        value = (company_id.encode(), jti.encode())
-        if not spend(self._session, b"assertion", *value, expires_at_s=expires_at, now=self._now):
-            raise InvalidClientError("The client assertion was used before; sign a new one for each request.")
+    # --- the authorization request and its answer -----------------------------------------------------------------
 
-    def _spend_proof(self) -> None:
+    def push(self, form: Form) -> Reply:
+        """Keep a company's authorization request (RFC 9126)."""
+        try:
+            self.authenticate_client(form, [AUTH_METHOD], "pushed_authorization_request")
+            uri = authorizations.push(self._session, self._asked(form), now=self._now)
+        except OAuth2Error as error:
+            return self.refuse(error)
+        return self.handle_response(201, {"request_uri": uri, "expires_in": PUSHED_S}, [])
+
+    def _asked(self, form: Form) -> Asked:
+        company, fields = self._active(), form.form
+        fields["client_id"] = company.company_id
+        _refuse_parameters(fields, "request", "request_uri")
+        self._verify_target(fields)
+        # Both before Authlib, whose refusals repeat the value and then break on characters that RFC 6749 forbids there.
+        if fields.get("response_type") != "code" or fields.get("response_mode", "query") != "query":
+            raise InvalidRequestError("Only the response_type code and the response_mode query exist here.")
+        if fields.get("redirect_uri") not in company.redirect_uris:
+            raise InvalidRequestError("The redirect_uri must be exactly one of those that the company registered.")
+        if len(fields.get("state", "")) > _MAX_STATE_CHARS:
+            raise InvalidRequestError(f"A state has at most {_MAX_STATE_CHARS} characters.")
+        self.get_consent_grant(form)
+        request, _ = verify_details(fields.get("authorization_details", ""), company, now=self._now)
+        return Asked(
+            company_id=company.company_id,
+            parameters={name: fields[name] for name in _KEPT if name in fields},
+            jkt=self._bound_key(fields),
+            request=request,
+            grant_id=self._renewed(fields, company),
+        )
+
+    def _bound_key(self, fields: dict[str, str]) -> Thumbprint:
+        """Return the key that the code will be bound to (RFC 9449 section 10)."""
+        named = fields.get("dpop_jkt")
+        if self._proof is None:
+            if named is None or _JKT.fullmatch(named) is None:
+                raise InvalidRequestError("Send a DPoP proof or a dpop_jkt: each code is bound to a key.")
+            return Thumbprint(named)
+        if named not in {None, self._proof.jkt}:
+            raise InvalidRequestError("The DPoP proof is made with another key than dpop_jkt names.")
+        self._spend_proof()
+        return self._proof.jkt
+
+    def _renewed(self, fields: dict[str, str], company: Company) -> ConsentId | None:
+        """Return the consent that the company wants renewed (Grant Management: `replace`)."""
+        action = fields.get("grant_management_action", "create")
+        if action not in GRANT_ACTIONS or (action == "replace") is not ("grant_id" in fields):
+            raise InvalidRequestError("grant_management_action is create without a grant_id, or replace with one.")
+        return self._grant(fields["grant_id"], company).consent_id if action == "replace" else None
+
+    def redirect(self) -> Reply:
+        """Answer the browser through Authlib: a code if the request was approved, else `access_denied`."""
+        assert self._authorization is not None
+        form = Form(self._desk.issuer + AUTHORIZE_PATH, dict(self._authorization.asked.parameters))
+        over = self._authorization.expires_at_s <= unix_s(self._now)
+        approved = self._authorization.state is State.APPROVED and not over
+        reply: Reply = self.create_authorization_response(form, approved, self.get_authorization_grant(form))
+        return reply
+
+    def save_code(self, code: str) -> None:
+        """Put a code on the authorization, unless another tab of the browser was quicker."""
+        assert self._authorization is not None
+        if authorizations.issue(self._session, self._authorization.request_hash, code, now=self._now) is None:
+            raise InvalidRequestError("This request was answered already.")
+
+    # --- tokens ---------------------------------------------------------------------------------------------------
+
+    def redeem(self, code: str, client: Client) -> Code | None:
+        """Consume a code; one that was consumed before is held by two, so what came from it ends."""
+        company_id, family_id = client.company.company_id, secrets.token_bytes(FAMILY_BYTES)
+        found = authorizations.redeem(self._session, code, company_id, family_id, now=self._now)
+        if found is not None:
+            return Code(found, family_id)
+        copied = authorizations.find_redeemed(self._session, code, company_id)
+        if copied is not None:
+            families.end(self._session, copied, now=self._now)
+        return None
+
+    def rotate(self, refresh_token: str) -> Refreshed | None:
+        """Take a refresh token for the next one."""
+        found = families.rotate(self._session, refresh_token, self._active().company_id, now=self._now)
+        return None if found is None else Refreshed(*found)
+
+    def issue_plain(self, form: Form) -> dict[str, Any]:
+        """Return the token response of a company that asks in its own name."""
+        self._verify_token_request(form)
+        grant_id = form.form.get("grant_id")
+        return self._issue(None if grant_id is None else self._grant(grant_id, self._active()), b"")
+
+    def issue_first(self, code: Code, form: Form) -> dict[str, Any]:
+        """Return the token response of a code."""
+        self._verify_token_request(form)
+        if self._proof is None or self._proof.jkt != code.authorization.asked.jkt:
+            raise InvalidGrantError("The code is bound to another key than the proof's.")
+        consent = self._live(code.authorization.consent_id, self._active())
+        body = self._issue(consent, code.family_id)
+        end_s = consent.current.terms.not_after
+        family = Family(code.family_id, self._active().company_id, consent.consent_id, end_s)
+        return {**body, "refresh_token": families.begin(self._session, family, now=self._now)}
+
+    def issue_next(self, refreshed: Refreshed, form: Form) -> dict[str, Any]:
+        """Return the token response of a refresh token."""
+        self._verify_token_request(form)
+        consent = self._live(refreshed.family.grant_id, self._active())
+        return {**self._issue(consent, refreshed.family.family_id), "refresh_token": refreshed.token}
+
+    def _issue(self, consent: Consent | None, family_id: bytes) -> dict[str, Any]:
+        company, proof = self._active(), self._spend_proof()
+        lifetime_s = AGENT_TOKEN_S if company.agent else TOKEN_S
+        grant_id = None if consent is None else consent.consent_id
+        token = self._desk.tokens.issue(
+            company.company_id, proof.jkt, grant_id, now=self._now, lifetime_s=lifetime_s, family_id=family_id
+        )
+        body = {"access_token": token, "token_type": "DPoP", "expires_in": lifetime_s, "scope": SCOPE}
+        return body if consent is None else {**body, **granted(consent)}
+
+    def find_held(self, unverified_token: str) -> Held | None:
+        """Return a token of the authenticated company if it works now."""
+        assert self._company is not None
+        return find_held(self._session, self._desk.tokens, self._company, unverified_token, now=self._now)
+
+    def describe(self, token: Held) -> dict[str, Any]:
+        """Return what the authenticated company may know about its own token."""
+        assert self._company is not None
+        return describe(token, self._company.company_id, self._desk.issuer)
+
+    def end_held(self, token: Held) -> None:
+        """Revoke a token."""
+        end_held(self._session, token, now=self._now)
+
+    # --- what all of them need ------------------------------------------------------------------------------------
+
+    def _active(self) -> Company:
+        assert self._company is not None
+        if self._company.status is not CompanyStatus.ACTIVE:
+            raise UnauthorizedClientError("This company may not ask now; speak to the operator.")
+        return self._company
+
+    def _grant(self, unverified_grant_id: str, company: Company) -> Consent:
+        try:
+            consent_id = parse_grant_id(unverified_grant_id)
+        except BadJws as error:
+            raise InvalidRequestError(error.detail) from error
+        return self._live(consent_id, company)
+
+    def _live(self, consent_id: ConsentId | None, company: Company) -> Consent:
+        found = None if consent_id is None else find_grant(self._session, consent_id, company, now=self._now)
+        if found is None:
+            raise InvalidGrantError("No live consent of this grant_id was given to this company.")
+        return found
+
+    def _verify_target(self, fields: dict[str, str]) -> None:
+        if fields.get("resource", self._desk.issuer) != self._desk.issuer:
+            raise BadTarget("The only resource here is the issuer itself.")
+
+    def _verify_token_request(self, form: Form) -> None:
+        _refuse_parameters(form.form, "authorization_details")  # ignored, a narrower token would turn out a full one
+        self._verify_target(form.form)
+
+    def _spend_proof(self) -> Proof:
+        assert self._proof is not None
         try:
             self._desk.proofs.spend(self._session, self._proof, now=self._now)
         except Unauthenticated as error:
             raise OAuth2Error(error.detail, error="invalid_dpop_proof") from error
+        return self._proof
 
 
-def _signed_by(jws: UnverifiedJws, key: JwsKey) -> bool:
-    try:
-        jws.verify(key)
-    except BadJws:
-        return False
-    return True
-
-
-def _parse_form(content_type: str, body: bytes) -> dict[str, str]:
-    if content_type.partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
-        raise InvalidRequestError("Send the parameters as application/x-www-form-urlencoded.")
-    if len(body) > _MAX_BODY_BYTES:
-        raise InvalidRequestError(f"A token request has at most {_MAX_BODY_BYTES} bytes.")
-    try:
-        pairs = parse_qsl(body.decode("ascii"), strict_parsing=True, max_num_fields=_MAX_FIELDS, errors="strict")
-    except ValueError as error:
-        raise InvalidRequestError("The form is malformed.") from error
-    form = dict(pairs)
-    if len(form) != len(pairs):  # RFC 6749 section 3.2: two readers could each take another one
-        raise InvalidRequestError("A parameter is given twice.")
-    return form
-
-
-def _response(status: int, body: Any, headers: Any) -> TokenResponse:
-    return status, dict(body), {**dict(headers), "Cache-Control": "no-store"}
+def _refuse_parameters(fields: dict[str, str], *names: str) -> None:
+    for name in names:
+        if name in fields:
+            raise InvalidRequestError(f"The parameter {name} does not exist at this endpoint.")

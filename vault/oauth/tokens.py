@@ -7,23 +7,30 @@ Management: it is the id of the one consent that the token is for.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
+
+from sqlmodel import Session
 
 from vault.clock import unix_s
 from vault.encoding import JsonObject, b64u, dump_json, parse_b64u
 from vault.errors import MalformedInput
 from vault.parties.companies import CompanyId
+from vault.parties.once import is_any_spent, spend
 from vault.proof.jose import BadJws, JwsKey, Thumbprint, parse_jws, read_jwk
 from vault.seal.ids import ID_BYTES, ConsentId
 from vault.seal.signing import Signer
 
 SCOPE: Final = "twin:ask"
 TOKEN_S: Final = 600
+AGENT_TOKEN_S: Final = 300
 _TYPE: Final = "at+jwt"
+_REVOKED: Final = b"revoked-token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +41,19 @@ class AccessToken:
         company_id: Whom it authenticates.
         jkt: Thumbprint of the key it is bound to.
         grant_id: The one consent it is for; None if it only names the company.
+        issued_at: Unix seconds.
         expires_at: Unix seconds.
+        jti: Its own id.
+        family_id: The refresh tokens that it was made with; empty if there are none.
     """
 
     company_id: CompanyId
     jkt: Thumbprint
     grant_id: ConsentId | None
+    issued_at: int
     expires_at: int
+    jti: str
+    family_id: bytes
 
 
 class TokenMint:
@@ -49,24 +62,34 @@ class TokenMint:
     Args:
         issuer: Base URL without a trailing slash; issuer and audience are the same server.
         signer: The service key now in force.
-        former_keys: Public keys, 32 bytes each, whose tokens may still live.
+        former_keys: Public keys before it, 32 bytes each, and the unix second from which on their
+            tokens are refused, whatever these say themselves.
     """
 
-    def __init__(self, issuer: str, signer: Signer, former_keys: Sequence[bytes] = ()) -> None:
+    def __init__(self, issuer: str, signer: Signer, former_keys: Mapping[bytes, int] = MappingProxyType({})) -> None:
         self._issuer = issuer
         self._signer = signer
-        keys = [_ed25519(public_key) for public_key in (signer.public_key, *former_keys)]
-        self._kid = keys[0].kid
-        self._keys = {key.kid: key for key in keys}
+        self._kid = _ed25519(signer.public_key).kid
+        accepted_until = {signer.public_key: sys.maxsize, **former_keys}
+        self._keys = {key.kid: (key, until_s) for data, until_s in accepted_until.items() for key in [_ed25519(data)]}
         # A signature does not expire, so what is cached is only that it holds; time is checked on each use.
         self._read = lru_cache(maxsize=4096)(self._verify)
 
     @property
     def public_keys(self) -> tuple[JwsKey, ...]:
         """The keys that verify this server's tokens, the one in force first."""
-        return tuple(self._keys.values())
+        return tuple(key for key, _ in self._keys.values())
 
-    def issue(self, company_id: CompanyId, jkt: Thumbprint, grant_id: ConsentId | None, *, now: datetime) -> str:
+    def issue(
+        self,
+        company_id: CompanyId,
+        jkt: Thumbprint,
+        grant_id: ConsentId | None,
+        *,
+        now: datetime,
+        lifetime_s: int = TOKEN_S,
+        family_id: bytes = b"",
+    ) -> str:
         """Return a token.
 
         Args:
@@ -74,6 +97,8 @@ class TokenMint:
             jkt: The key it is bound to.
             grant_id: The consent it is for, if for one only.
             now: The current time.
+            lifetime_s: How long it works, at most `TOKEN_S`.
+            family_id: The refresh tokens that it is made with, if any.
         """
         claims: JsonObject = {
             "iss": self._issuer,
@@ -82,12 +107,14 @@ class TokenMint:
             "client_id": company_id,
             "scope": SCOPE,
             "iat": unix_s(now),
-            "exp": unix_s(now) + TOKEN_S,
+            "exp": unix_s(now) + lifetime_s,
             "jti": secrets.token_urlsafe(16),
             "cnf": {"jkt": jkt},
         }
         if grant_id is not None:
             claims["grant_id"] = b64u(grant_id)
+        if family_id:
+            claims["family"] = b64u(family_id)
         header: JsonObject = {"alg": "Ed25519", "typ": _TYPE, "kid": self._kid}
         signing_input = f"{b64u(dump_json(header))}.{b64u(dump_json(claims))}"
         return f"{signing_input}.{b64u(self._signer.sign(signing_input.encode()))}"
@@ -105,18 +132,34 @@ class TokenMint:
 
     def _verify(self, unverified_token: str) -> AccessToken:
         jws = parse_jws(unverified_token, _TYPE)
-        key = self._keys.get(Thumbprint(str(jws.header.get("kid"))))
-        if key is None:
+        found = self._keys.get(Thumbprint(str(jws.header.get("kid"))))
+        if found is None:
             raise BadJws("The access token is not signed by a key of this server.")
+        key, accepted_until_s = found
         claims = jws.verify(key)
         if claims.get("iss") != self._issuer or claims.get("aud") != self._issuer or claims.get("scope") != SCOPE:
             raise BadJws("The access token is for another server or scope.")
-        company_id, bound, expires_at = claims.get("client_id"), claims.get("cnf"), claims.get("exp")
+        company_id, bound, jti = claims.get("client_id"), claims.get("cnf"), claims.get("jti")
+        issued_at, expires_at = claims.get("iat"), claims.get("exp")
         jkt = bound.get("jkt") if isinstance(bound, dict) else None
-        if not isinstance(company_id, str) or not isinstance(jkt, str) or not isinstance(expires_at, int):
+        if not isinstance(company_id, str) or not isinstance(jkt, str) or not isinstance(jti, str):
             raise BadJws("The access token is not bound to a key.")
+        if not isinstance(issued_at, int) or not isinstance(expires_at, int):
+            raise BadJws("The access token does not say when it ends.")
         grant_id = parse_grant_id(claims["grant_id"]) if "grant_id" in claims else None
-        return AccessToken(CompanyId(company_id), Thumbprint(jkt), grant_id, expires_at)
+        family_id = parse_b64u(claims.get("family", ""))
+        expires_at = min(expires_at, accepted_until_s)
+        return AccessToken(CompanyId(company_id), Thumbprint(jkt), grant_id, issued_at, expires_at, jti, family_id)
+
+
+def revoke(session: Session, name: bytes, *, expires_at_s: int, now: datetime) -> None:
+    """Refuse an access token, named by its `jti`, or all those of a family, until they have expired anyway."""
+    spend(session, _REVOKED, name, expires_at_s=expires_at_s, now=now)
+
+
+def is_revoked(session: Session, token: AccessToken) -> bool:
+    """Say whether an access token, or the family it was made with, was revoked."""
+    return is_any_spent(session, _REVOKED, token.jti.encode(), token.family_id)
 
 
 def parse_grant_id(unverified: object) -> ConsentId:

@@ -19,6 +19,7 @@ _SWEEP: Final = 32
 _INSERT: Final = sqlalchemy.text(
     "INSERT INTO spent (digest, expires_at_s) VALUES (:digest, :expires_at_s) ON CONFLICT DO NOTHING"
 )
+_IS_SPENT: Final = sqlalchemy.text("SELECT count(*) FROM spent WHERE digest IN (:first, :second)")
 _EXPIRED: Final = (
     select(SpentRow.digest)
     .where(col(SpentRow.expires_at_s) <= sqlalchemy.bindparam("now_s"))
@@ -50,3 +51,11 @@ def spend(session: Session, kind: bytes, *value: bytes, expires_at_s: int, now: 
         session.execute(_DELETE, {"now_s": unix_s(now)}, execution_options={"synchronize_session": False})
     assert isinstance(inserted, CursorResult)
     return inserted.rowcount == 1
+
+
+def is_any_spent(session: Session, kind: bytes, first: bytes, second: bytes) -> bool:
+    """Say whether either of two values is used up; one look-up by primary key."""
+    digests = {
+        name: hashlib.sha256(frames(kind, value)).digest() for name, value in (("first", first), ("second", second))
+    }
+    return bool(session.connection().execute(_IS_SPENT, digests).scalar_one())

@@ -10,7 +10,7 @@ file.write_bytes(answered.bundle)   # proves it to anyone, offline
 from __future__ import annotations
 
 import secrets
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from pathlib import Path
 from typing import Final
 
@@ -151,7 +151,7 @@ class Company:
     @classmethod
     def register(
         cls, folder: Path, trust: TrustedRoot, *, name: str, contact: str, agent: bool = False,
-        api: Api | None = None, clock: Clock | None = None,
+        redirect_uris: Collection[str] = (), api: Api | None = None, clock: Clock | None = None,
     ) -> tuple[Company, str]:  # fmt: skip
         """Make a company's keys and its signed record.
 
@@ -161,6 +161,7 @@ class Company:
             name: What owners are shown.
             contact: Where owners reach it.
             agent: Whether software decides by itself what to ask.
+            redirect_uris: https addresses to which an owner's browser may be sent back.
             api: The service.
             clock: The machine's own if not given.
 
@@ -180,7 +181,7 @@ class Company:
             "name": name,
             "contact": contact,
             "agent": int(agent),
-            "redirect_uris": [],
+            "redirect_uris": [*sorted(redirect_uris)],
             "client_auth_key": jwk_of(SigningKey(seeds["auth_seed"])),
             "question_key": jwk_of(question_key),
             "issued_at": unix_s(clock.now()),

@@ -1,0 +1,356 @@
+"""Codes, refresh tokens, introspection, revocation: what a company does with a grant."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+from tests.company_kit import CompanyKit, b64, new_key
+from tests.consent_kit import S
+from vault.oauth import authorizations, families
+from vault.parties import companies
+from vault.parties.companies import CompanyId, CompanyStatus
+from vault.schema.consent import ConsentEvent
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    return dict(json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "==")))
+
+
+def refused(response: Any) -> str:
+    assert response.status_code == 400, response.text
+    assert response.headers["cache-control"] == "no-store"
+    return str(response.json()["error"])
+
+
+def test_a_code_gives_tokens_for_the_one_consent(server: Any) -> None:
+    body, given = server.tokens()
+    assert body["grant_id"] == b64(given.consent_id)
+    assert (body["token_type"], body["expires_in"], body["scope"]) == ("DPoP", 600, "twin:ask")
+    assert body["authorization_details"][0]["type"] == "twin_query"
+    assert "request" not in body["authorization_details"][0]
+    claims = claims_of(body["access_token"])
+    assert claims["grant_id"] == b64(given.consent_id)
+    assert claims["cnf"] == {"jkt": server.acme.dpop.thumbprint()}
+    assert server.ask(body["access_token"]).json()["grant"] is True
+    with server.database.snapshot() as session:
+        assert body["refresh_token"] not in repr(session.execute(sqlalchemy.text("SELECT * FROM oauth_family")).all())
+
+
+def test_a_code_is_consumed_before_tokens_exist_and_its_reuse_ends_them(server: Any, other_process: Any) -> None:
+    """Trap 3: Authlib deletes the code only after it has saved the tokens."""
+    landed, _ = server.authorize()
+    body = server.post(server.code_form(landed["code"])).json()
+    assert server.ask(body["access_token"]).status_code == 200
+    assert refused(other_process.post(server.code_form(landed["code"]))) == "invalid_grant"
+    assert server.ask(body["access_token"]).status_code == 401
+    assert refused(server.post(server.refresh_form(body["refresh_token"]))) == "invalid_grant"
+
+
+def test_of_many_requests_with_one_code_at_most_one_wins_and_none_keeps_tokens(server: Any, other_process: Any) -> None:
+    landed, _ = server.authorize()
+    responses: list[Any] = []
+    sent = [(p, p.code_form(landed["code"]), p.proof("POST", "/v1/token")) for p in (server, other_process) * 3]
+    threads = [
+        threading.Thread(target=lambda p=p, form=form, proof=proof: responses.append(p.post(form, proof=proof)))
+        for p, form, proof in sent
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(response.status_code for response in responses) == [200] + [400] * 5
+    token = next(response.json()["access_token"] for response in responses if response.status_code == 200)
+    assert server.ask(token).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"code_verifier": None}, "invalid_request"),
+        ({"code_verifier": "w" * 43}, "invalid_grant"),
+        ({"code_verifier": "short"}, "invalid_request"),
+        ({"redirect_uri": "https://acme.example/other"}, "invalid_grant"),
+        ({"redirect_uri": None}, "invalid_grant"),
+        ({"resource": "https://other.example"}, "invalid_target"),
+        ({"authorization_details": "[]"}, "invalid_request"),
+        ({"code": None}, "invalid_request"),
+        ({"code": "x" * 43}, "invalid_grant"),
+        ({"code": ""}, "invalid_request"),
+    ],
+)
+def test_a_code_needs_all_that_it_was_bound_to(quick: Any, changes: dict[str, Any], error: str) -> None:
+    landed, _ = quick.authorize()
+    assert refused(quick.post(quick.code_form(landed["code"], **changes))) == error
+    if "code" not in changes:
+        assert refused(quick.post(quick.code_form(landed["code"]))) == "invalid_grant", "one try"
+
+
+def test_a_code_is_bound_to_the_key_of_its_request(quick: Any) -> None:
+    landed, _ = quick.authorize()
+    quick.acme.dpop = new_key()
+    assert refused(quick.post(quick.code_form(landed["code"]))) == "invalid_grant"
+
+
+def test_a_code_bound_by_dpop_jkt_works_with_that_key(quick: Any) -> None:
+    landed, _ = quick.authorize(dpop="", dpop_jkt=quick.acme.dpop.thumbprint())
+    assert quick.post(quick.code_form(landed["code"])).status_code == 200
+
+
+def test_without_the_nonce_the_same_code_works_on_the_second_try(server: Any) -> None:
+    """Trap 5: the proof is verified before client authentication and before the code is consumed."""
+    landed, _ = server.authorize()
+    form = server.code_form(landed["code"])
+    assert refused(server.post(form, proof=server.proof("POST", "/v1/token", nonce=None))) == "use_dpop_nonce"
+    assert server.post(form).status_code == 200
+
+
+def test_a_code_lives_a_minute(quick: Any) -> None:
+    landed, _ = quick.authorize()
+    quick.clock.at += timedelta(seconds=authorizations.CODE_S)
+    assert refused(quick.post(quick.code_form(landed["code"]))) == "invalid_grant"
+
+
+def test_another_company_gets_nothing_for_a_code_and_ends_nothing(quick: Any) -> None:
+    landed, _ = quick.authorize()
+    acme = quick.acme
+    quick.acme = _rival(quick)
+    assert refused(quick.post(quick.code_form(landed["code"]))) == "invalid_grant"
+    quick.acme = acme
+    assert quick.post(quick.code_form(landed["code"])).status_code == 200
+
+
+def test_a_consent_withdrawn_before_the_code_is_used_gives_no_token(server: Any) -> None:
+    landed, given = server.authorize()
+    server.world.withdraw(given)
+    assert refused(server.post(server.code_form(landed["code"]))) == "invalid_grant"
+
+
+def test_a_suspended_company_gets_no_token_for_a_code(quick: Any) -> None:
+    landed, _ = quick.authorize()
+    with quick.database.transaction() as session:
+        companies.set_status(session, CompanyId(quick.acme.company_id), CompanyStatus.SUSPENDED, now=quick.now)
+    assert refused(quick.post(quick.code_form(landed["code"]))) == "unauthorized_client"
+
+
+def test_software_agents_get_short_tokens(quick: Any) -> None:
+    agent = quick.acme = quick.world.company = CompanyKit(name="Agent")
+    with quick.database.transaction() as session:
+        companies.register(session, agent.record(quick.now, agent=1), now=quick.now)
+    body, _ = quick.tokens()
+    assert body["expires_in"] == 300
+    assert claims_of(body["access_token"])["exp"] == S + 300
+
+
+# --- refresh -------------------------------------------------------------------------------------------------------
+
+
+def test_a_refresh_token_is_taken_for_the_next_one(server: Any) -> None:
+    first, given = server.tokens()
+    second = server.post(server.refresh_form(first["refresh_token"]))
+    assert second.status_code == 200, second.text
+    body = second.json()
+    assert body["refresh_token"] != first["refresh_token"]
+    assert body["grant_id"] == b64(given.consent_id)
+    assert server.ask(body["access_token"]).status_code == 200
+    assert server.post(server.refresh_form(body["refresh_token"])).status_code == 200
+
+
+def test_a_used_refresh_token_ends_its_family(server: Any, other_process: Any) -> None:
+    first, _ = server.tokens()
+    second = server.post(server.refresh_form(first["refresh_token"])).json()
+    third = server.post(server.refresh_form(second["refresh_token"])).json()
+    assert refused(other_process.post(server.refresh_form(first["refresh_token"]))) == "invalid_grant"
+    assert refused(server.post(server.refresh_form(third["refresh_token"]))) == "invalid_grant"
+    for body in (first, second, third):
+        assert server.ask(body["access_token"]).status_code == 401
+
+
+def test_a_lost_answer_may_be_asked_for_again_within_a_minute_and_kills_the_lost_token(server: Any) -> None:
+    first, _ = server.tokens()
+    lost = server.post(server.refresh_form(first["refresh_token"])).json()
+    again = server.post(server.refresh_form(first["refresh_token"]))
+    assert again.status_code == 200
+    assert refused(server.post(server.refresh_form(lost["refresh_token"]))) == "invalid_grant"
+    assert refused(server.post(server.refresh_form(again.json()["refresh_token"]))) == "invalid_grant"
+
+
+def test_the_minute_is_not_extended_by_retrying(server: Any) -> None:
+    first, _ = server.tokens()
+    for _ in range(3):
+        assert server.post(server.refresh_form(first["refresh_token"])).status_code == 200
+        server.clock.at += timedelta(seconds=families.RETRY_S // 3)
+    assert refused(server.post(server.refresh_form(first["refresh_token"]))) == "invalid_grant"
+
+
+def test_of_concurrent_refreshes_one_token_is_in_force(server: Any, other_process: Any) -> None:
+    first, _ = server.tokens()
+    responses: list[Any] = []
+    sent = [
+        (p, p.refresh_form(first["refresh_token"]), p.proof("POST", "/v1/token")) for p in (server, other_process) * 2
+    ]
+    threads = [
+        threading.Thread(target=lambda p=p, form=form, proof=proof: responses.append(p.post(form, proof=proof)))
+        for p, form, proof in sent
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert [response.status_code for response in responses] == [200] * 4
+    made = {response.json()["refresh_token"] for response in responses}
+    assert len(made) == 4
+    assert len([token for token in made if server.introspect(token)["active"]]) == 1
+
+
+def test_a_refresh_token_dies_with_its_consent(server: Any) -> None:
+    body, given = server.tokens()
+    server.world.withdraw(given)
+    assert refused(server.post(server.refresh_form(body["refresh_token"]))) == "invalid_grant"
+
+
+def test_a_refresh_token_ends_with_the_consents_window(quick: Any) -> None:
+    body, given = quick.tokens()
+    quick.clock.at += timedelta(seconds=given.terms.not_after - S)
+    assert refused(quick.post(quick.refresh_form(body["refresh_token"]))) == "invalid_grant"
+
+
+def test_another_company_neither_uses_nor_ends_a_refresh_token(quick: Any) -> None:
+    body, _ = quick.tokens()
+    acme = quick.acme
+    quick.acme = _rival(quick)
+    for _ in range(2):
+        assert refused(quick.post(quick.refresh_form(body["refresh_token"]))) == "invalid_grant"
+    quick.acme = acme
+    assert quick.post(quick.refresh_form(body["refresh_token"])).status_code == 200
+
+
+@pytest.mark.parametrize("token", ["x", "A" * 64, "A" * 63 + "=", "é", "\x00"])
+def test_no_refresh_token_at_all(quick: Any, token: str) -> None:
+    assert refused(quick.post(quick.refresh_form(token))) == "invalid_grant"
+
+
+def test_narrowing_the_consent_narrows_the_next_token(quick: Any) -> None:
+    body, given = quick.tokens()
+    from dataclasses import replace
+
+    narrowed = quick.world.next(given, ConsentEvent.NARROWED, terms=replace(given.terms, quota_per_month=1))
+    quick.world.amend(narrowed)
+    after = quick.post(quick.refresh_form(body["refresh_token"])).json()
+    assert after["authorization_details"][0]["quota"]["n"] == 1
+
+
+# --- introspection and revocation ----------------------------------------------------------------------------------
+
+
+def test_introspection_says_what_a_token_is_worth(server: Any) -> None:
+    body, given = server.tokens()
+    access = server.introspect(body["access_token"])
+    assert access["active"] is True
+    assert access["client_id"] == server.acme.company_id
+    assert access["grant_id"] == b64(given.consent_id)
+    assert access["cnf"] == {"jkt": server.acme.dpop.thumbprint()}
+    assert access["exp"] == S + 600
+    assert access["authorization_details"] == body["authorization_details"]
+    refresh = server.introspect(body["refresh_token"], token_type_hint="refresh_token")
+    assert (refresh["active"], refresh["exp"]) == (True, given.terms.not_after)
+    server.world.withdraw(given)
+    assert server.introspect(body["access_token"]) == server.introspect(body["refresh_token"]) == {"active": False}
+
+
+def test_introspection_tells_nothing_about_anothers_token(quick: Any) -> None:
+    body, _ = quick.tokens()
+    quick.acme = _rival(quick)
+    for token in (body["access_token"], body["refresh_token"], "x", "a.b.c"):
+        assert quick.introspect(token) == {"active": False}
+
+
+def test_an_expired_token_is_not_active(quick: Any) -> None:
+    body, _ = quick.tokens()
+    quick.clock.at += timedelta(seconds=600)
+    assert quick.introspect(body["access_token"]) == {"active": False}
+
+
+@pytest.mark.parametrize("path", ["/v1/introspect", "/v1/revoke"])
+def test_both_endpoints_ask_who_is_there(quick: Any, path: str) -> None:
+    body, _ = quick.tokens()
+    form = quick.form(grant_type=None, scope=None, token=body["access_token"], client_assertion=None)
+    assert refused(quick.post(form, path=path)) == "invalid_client"
+    assert refused(quick.post(quick.form(grant_type=None, scope=None), path=path)) == "invalid_request"
+    assert quick.ask(body["access_token"]).status_code == 200
+
+
+def test_a_revoked_access_token_is_refused_at_once_and_the_consent_stays(server: Any, other_process: Any) -> None:
+    body, _ = server.tokens()
+    plain = server.token()
+    response = server.post(server.form(grant_type=None, scope=None, token=body["access_token"]), path="/v1/revoke")
+    assert (response.status_code, response.json()) == (200, {})
+    refusal = other_process.ask(body["access_token"])
+    assert refusal.status_code == 401
+    assert 'error="invalid_token"' in refusal.headers["www-authenticate"]
+    assert server.introspect(body["access_token"]) == {"active": False}
+    assert server.ask(plain).status_code == 200
+    assert server.post(server.refresh_form(body["refresh_token"])).status_code == 200
+
+
+def test_a_revoked_refresh_token_takes_its_access_tokens_along(server: Any) -> None:
+    body, _ = server.tokens()
+    form = server.form(grant_type=None, scope=None, token=body["refresh_token"])
+    assert server.post(form, path="/v1/revoke").status_code == 200
+    assert server.ask(body["access_token"]).status_code == 401
+    assert refused(server.post(server.refresh_form(body["refresh_token"]))) == "invalid_grant"
+
+
+def test_a_company_cannot_revoke_anothers_tokens(quick: Any) -> None:
+    body, _ = quick.tokens()
+    acme = quick.acme
+    quick.acme = _rival(quick)
+    for token in (body["access_token"], body["refresh_token"], "x"):
+        form = quick.form(grant_type=None, scope=None, token=token)
+        assert quick.post(form, path="/v1/revoke").status_code == 200
+    quick.acme = acme
+    assert quick.ask(body["access_token"]).status_code == 200
+    assert quick.post(quick.refresh_form(body["refresh_token"])).status_code == 200
+
+
+# --- grant management ----------------------------------------------------------------------------------------------
+
+
+def grant(server: Any, method: str, consent: bytes, token: str) -> Any:
+    path = f"/v1/grants/{b64(consent)}"
+    headers = {"authorization": f"DPoP {token}", "dpop": server.proof(method, path, token=token)}
+    return server.client.request(method, path, headers=headers)
+
+
+def test_a_company_queries_its_own_grants_only(server: Any) -> None:
+    body, given = server.tokens()
+    found = grant(server, "GET", given.consent_id, body["access_token"])
+    assert found.json() == {"grant_id": body["grant_id"], "authorization_details": body["authorization_details"]}
+    assert grant(server, "GET", given.consent_id, server.token()).status_code == 200
+    other = server.world.give()
+    assert grant(server, "GET", other.consent_id, body["access_token"]).status_code == 404, "a token for one grant"
+    acme, server.acme = server.acme, _rival(server)
+    stranger = server.token()
+    answers = [
+        grant(server, method, consent, stranger)
+        for method in ("GET", "DELETE")
+        for consent in (given.consent_id, b"x" * 16)
+    ]
+    assert {answer.status_code for answer in answers} == {404}
+    assert len({str({**answer.json(), "instance": ""}) for answer in answers}) == 1
+    server.acme = acme
+    server.world.withdraw(given)
+    assert grant(server, "GET", given.consent_id, server.token()).status_code == 404
+
+
+def _rival(server: Any) -> CompanyKit:
+    rival = CompanyKit(name="Rival")
+    with server.database.transaction() as session:
+        companies.register(session, rival.record(server.now), now=server.now)
+    return rival

@@ -1,0 +1,312 @@
+"""Pushed authorization requests: pushed -> shown -> approved or denied -> issued -> redeemed.
+
+Each step is one conditional UPDATE, so of several callers exactly one takes it, on both databases.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Row, delete, insert, or_, select, update
+from sqlmodel import Session
+
+from vault.clock import unix_s
+from vault.consent import consents
+from vault.errors import VaultError
+from vault.oauth.models import authorization
+from vault.parties.companies import CompanyId
+from vault.parties.once import spend
+from vault.proof.jose import Thumbprint
+from vault.seal.ids import ConsentId, VaultId
+
+REQUEST_URI_PREFIX: Final = "urn:ietf:params:oauth:request_uri:"
+PUSHED_S: Final = 90
+SHOWN_S: Final = 600
+DECIDED_S: Final = 120
+CODE_S: Final = 60
+LOOKUPS_PER_MINUTE: Final = 6
+_KEPT_S: Final = 86_400
+_SWEEP: Final = 32
+# No vowels, nothing that looks like another: 20 letters, 8 of them are 35 bits for ten minutes at 6 guesses a minute.
+_LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
+_USER_CODE = re.compile(rf"[{_LETTERS}]{{8}}")
+
+
+class UnknownAuthorization(VaultError):
+    """No authorization waits under this code, or none that the caller may decide."""
+
+    slug = "unknown-authorization"
+    title = "Unknown authorization"
+    status = 404
+
+
+class TooManyLookups(VaultError):
+    """An owner's client tried too many codes."""
+
+    slug = "too-many-lookups"
+    title = "Too many codes tried"
+    status = 429
+
+
+class NotWhatWasAsked(VaultError):
+    """A consent that does not answer the authorization it was offered for."""
+
+    slug = "not-what-was-asked"
+    title = "Consent does not answer the request"
+    status = 422
+
+
+class State(StrEnum):
+    """How far an authorization has come; a redirect with an error leaves it denied."""
+
+    PUSHED = "pushed"
+    SHOWN = "shown"
+    APPROVED = "approved"
+    DENIED = "denied"
+    ISSUED = "issued"
+    REDEEMED = "redeemed"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a company pushed, checked.
+
+    Args:
+        company_id: Who asks.
+        parameters: Of the authorization request, as Authlib reads them again when it is answered.
+        jkt: The key that the code, and so the first token, is bound to.
+        request: The signed consent request.
+        grant_id: The consent that it wants renewed; None for a new one.
+    """
+
+    company_id: CompanyId
+    parameters: Mapping[str, str]
+    jkt: Thumbprint
+    request: str
+    grant_id: ConsentId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """One authorization as it stands.
+
+    Args:
+        request_hash: Names it.
+        asked: What was pushed.
+        state: How far it has come.
+        expires_at_s: Unix second from which on the next step is refused.
+        user_code: What the page shows and the owner's client looks up; empty before it is shown.
+        consent_id: The consent that answered it; None before.
+    """
+
+    request_hash: bytes
+    asked: Asked
+    state: State
+    expires_at_s: int
+    user_code: str
+    consent_id: ConsentId | None
+
+
+def push(session: Session, asked: Asked, *, now: datetime) -> str:
+    """Keep a request and return its request_uri, good once, for 90 seconds.
+
+    Source: RFC 9126 section 2.2.
+    """
+    connection = session.connection()
+    old = select(authorization.c.request_hash).where(authorization.c.expires_at_s <= unix_s(now) - _KEPT_S)
+    old = old.order_by(authorization.c.expires_at_s).limit(_SWEEP).with_for_update(skip_locked=True)
+    connection.execute(delete(authorization).where(authorization.c.request_hash.in_(old)))
+    secret = secrets.token_urlsafe(32)
+    row = {
+        "request_hash": _hash(secret),
+        "company_id": asked.company_id,
+        "parameters": json.dumps(dict(asked.parameters)),
+        "jkt": asked.jkt,
+        "request": asked.request,
+        "grant_id": asked.grant_id,
+        "state": State.PUSHED.value,
+        "expires_at_s": unix_s(now) + PUSHED_S,
+    }
+    connection.execute(insert(authorization), row)
+    return REQUEST_URI_PREFIX + secret
+
+
+def find_shown(session: Session, unverified_uri: str, client_id: str, browser: str) -> Authorization | None:
+    """Return the authorization that this browser opened, in whatever state it is.
+
+    Args:
+        session: Any transaction.
+        unverified_uri: The request_uri that the browser brought.
+        client_id: The client_id beside it.
+        browser: The browser's cookie.
+    """
+    mine = _named(unverified_uri, client_id) & (authorization.c.browser_hash == _hash(browser))
+    row = session.connection().execute(select(authorization).where(mine)).one_or_none()
+    return None if row is None else _authorization(row)
+
+
+def show(session: Session, unverified_uri: str, client_id: str, browser: str, *, now: datetime) -> Authorization | None:
+    """Open a pushed request for one browser; no other browser, and no second time, opens it again."""
+    values = {
+        "browser_hash": _hash(browser),
+        "user_code": "".join(secrets.choice(_LETTERS) for _ in range(8)),
+        "expires_at_s": unix_s(now) + SHOWN_S,
+    }
+    return _step(session, _named(unverified_uri, client_id), State.PUSHED, State.SHOWN, now, **values)
+
+
+def claim(session: Session, unverified_code: str, vault_id: VaultId, *, now: datetime) -> Authorization | None:
+    """Look a short code up for an owner; from then on the request is this vault's to decide and no other's.
+
+    Args:
+        session: An open writing transaction, to be committed whatever comes back: it counts the attempt.
+        unverified_code: As the owner typed it.
+        vault_id: The signed-in owner's vault.
+        now: The current time.
+
+    Returns:
+        None if no such request waits, it is another vault's, or it wants another vault's consent renewed.
+
+    Raises:
+        TooManyLookups: More than six in this minute.
+    """
+    minute = unix_s(now) // 60
+    turns = (b"%d" % turn for turn in range(LOOKUPS_PER_MINUTE))
+    if not any(
+        spend(session, b"lookup", vault_id, b"%d" % minute, turn, expires_at_s=60 * minute + 60, now=now)
+        for turn in turns
+    ):
+        raise TooManyLookups("Too many codes were tried; wait a minute.", retry_after_s=60)
+    claimable = _claimable(unverified_code, vault_id)
+    wanted = session.connection().execute(select(authorization.c.grant_id).where(claimable)).scalar_one_or_none()
+    if wanted is not None:
+        renewed = consents.find(session, ConsentId(wanted))
+        if renewed is None or renewed.vault_id != vault_id:
+            return None
+    return _step(session, claimable, State.SHOWN, State.SHOWN, now, vault_id=vault_id)
+
+
+def approve(session: Session, unverified_code: str, vault_id: VaultId, consent_id: ConsentId, *, now: datetime) -> None:
+    """Answer a claimed request with a consent that the owner has just given.
+
+    Raises:
+        UnknownAuthorization: Nothing that this vault claimed waits under the code.
+        UnknownConsent: The vault has no such consent.
+        NotWhatWasAsked: The consent is over, answers another request, or is not the one to renew.
+
+    Guarantees: the code that follows leads to no more than the company signed and the owner gave.
+    """
+    mine = _claimed(unverified_code, vault_id)
+    found = _step(
+        session, mine, State.SHOWN, State.APPROVED, now, consent_id=consent_id, expires_at_s=unix_s(now) + DECIDED_S
+    )
+    if found is None:
+        raise UnknownAuthorization("No authorization waits under this code.")
+    _refuse_other(found.asked, consents.get_own(session, consent_id, vault_id), now)
+
+
+def deny(session: Session, unverified_code: str, vault_id: VaultId, *, now: datetime) -> None:
+    """Refuse a claimed request.
+
+    Raises:
+        UnknownAuthorization: Nothing that this vault claimed waits under the code.
+    """
+    if _step(session, _claimed(unverified_code, vault_id), State.SHOWN, State.DENIED, now) is None:
+        raise UnknownAuthorization("No authorization waits under this code.")
+
+
+def issue(session: Session, request_hash: bytes, code: str, *, now: datetime) -> Authorization | None:
+    """Put a code on an approved request, once."""
+    this = authorization.c.request_hash == request_hash
+    values = {"code_hash": _hash(code), "expires_at_s": unix_s(now) + CODE_S}
+    return _step(session, this, State.APPROVED, State.ISSUED, now, **values)
+
+
+def redeem(
+    session: Session, code: str, company_id: CompanyId, family_id: bytes, *, now: datetime
+) -> Authorization | None:
+    """Consume a code before anything is made from it; `family_id` names the tokens that will be."""
+    this = _coded(code, company_id)
+    return _step(session, this, State.ISSUED, State.REDEEMED, now, family_id=family_id)
+
+
+def find_redeemed(session: Session, code: str, company_id: CompanyId) -> bytes | None:
+    """Return the family of a code that was used already: somebody holds a copy of it."""
+    used = select(authorization.c.family_id).where(
+        _coded(code, company_id), authorization.c.state == State.REDEEMED.value
+    )
+    found: bytes | None = session.connection().execute(used).scalar_one_or_none()
+    return found
+
+
+def _refuse_other(asked: Asked, given: consents.Consent, now: datetime) -> None:
+    current = given.current
+    if not given.live or current.terms.not_after <= unix_s(now):
+        raise NotWhatWasAsked("The consent is over.")
+    # The consents hold every version against the request whose digest it names: the same digest is the same
+    # company, and nothing wider.
+    if current.request_sha256 != hashlib.sha256(asked.request.encode()).digest():
+        raise NotWhatWasAsked("The consent answers another request than the one under this code.")
+    if asked.grant_id is not None and asked.grant_id != current.consent_id:
+        raise NotWhatWasAsked("The company asked to renew a consent; renew that one instead of giving another.")
+
+
+def _step(
+    session: Session, which: ColumnElement[bool], before: State, after: State, now: datetime, **values: Any
+) -> Authorization | None:
+    taken = (
+        update(authorization)
+        .where(which, authorization.c.state == before.value, authorization.c.expires_at_s > unix_s(now))
+        .values(state=after.value, **values)
+        .returning(authorization)
+    )
+    row = session.connection().execute(taken).one_or_none()
+    return None if row is None else _authorization(row)
+
+
+def _named(unverified_uri: str, client_id: str) -> ColumnElement[bool]:
+    secret = unverified_uri.removeprefix(REQUEST_URI_PREFIX)
+    return (authorization.c.request_hash == _hash(secret)) & (authorization.c.company_id == client_id)
+
+
+def _coded(code: str, company_id: CompanyId) -> ColumnElement[bool]:
+    return (authorization.c.code_hash == _hash(code)) & (authorization.c.company_id == company_id)
+
+
+def _claimed(unverified_code: str, vault_id: VaultId) -> ColumnElement[bool]:
+    return (authorization.c.user_code == _user_code(unverified_code)) & (authorization.c.vault_id == vault_id)
+
+
+def _claimable(unverified_code: str, vault_id: VaultId) -> ColumnElement[bool]:
+    free = or_(authorization.c.vault_id.is_(None), authorization.c.vault_id == vault_id)
+    return (authorization.c.user_code == _user_code(unverified_code)) & free
+
+
+def _user_code(unverified_code: str) -> str:
+    typed = unverified_code.upper().replace("-", "").replace(" ", "")
+    return typed if _USER_CODE.fullmatch(typed) else ""
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def _authorization(row: Row[Any]) -> Authorization:
+    return Authorization(
+        request_hash=row.request_hash,
+        asked=Asked(
+            CompanyId(row.company_id), json.loads(row.parameters), Thumbprint(row.jkt), row.request, row.grant_id
+        ),
+        state=State(row.state),
+        expires_at_s=row.expires_at_s,
+        user_code=row.user_code or "",
+        consent_id=row.consent_id,
+    )

@@ -1,0 +1,46 @@
+"""Tables of authorization requests and refresh tokens; private to this package.
+
+Core tables: every step is one conditional statement whose outcome counts. No secret of a company is stored, only
+its SHA-256.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, LargeBinary, String, Table
+from sqlmodel import SQLModel
+
+import vault.db  # noqa: F401  (sets the metadata's naming convention)
+
+# One pushed request, from `pushed` to `redeemed`. `user_code` is stored as it is: 35 bits would not survive
+# hashing, and it is worth nothing without an owner's session.
+authorization = Table(
+    "oauth_authorization",
+    SQLModel.metadata,
+    Column("request_hash", LargeBinary, primary_key=True),
+    Column("company_id", String, nullable=False),
+    Column("parameters", String, nullable=False),
+    Column("jkt", String, nullable=False),
+    Column("request", String, nullable=False),
+    Column("grant_id", LargeBinary),
+    Column("state", String, nullable=False),
+    Column("expires_at_s", BigInteger, nullable=False, index=True),
+    Column("browser_hash", LargeBinary),
+    Column("user_code", String, unique=True, index=True),
+    Column("vault_id", LargeBinary),
+    Column("consent_id", LargeBinary),
+    Column("code_hash", LargeBinary, unique=True, index=True),
+    Column("family_id", LargeBinary),
+)
+
+# All refresh tokens that descend from one code: one row, whichever is in force. A revoked family has none.
+family = Table(
+    "oauth_family",
+    SQLModel.metadata,
+    Column("family_id", LargeBinary, primary_key=True),
+    Column("company_id", String, nullable=False),
+    Column("consent_id", LargeBinary, nullable=False),
+    Column("secret_hash", LargeBinary, nullable=False),
+    Column("former_hash", LargeBinary, nullable=False),
+    Column("retry_until_s", BigInteger, nullable=False),
+    Column("expires_at_s", BigInteger, nullable=False, index=True),
+)
