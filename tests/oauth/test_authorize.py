@@ -69,6 +69,15 @@ def test_the_page_shows_the_logged_name_and_a_code_without_script(quick: Any) ->
     assert all(part in cookie for part in ("Secure", "HttpOnly", "SameSite=lax", "Path=/"))
 
 
+def test_another_sites_script_reads_nothing(quick: Any) -> None:
+    uri, browser = pushed(quick), quick.browser()
+    for method in ("GET", "OPTIONS"):
+        sent = {"origin": "https://evil.example", "access-control-request-method": "GET"}
+        params = {"client_id": quick.acme.company_id, "request_uri": uri}
+        response = browser.request(method, "/authorize", params=params, headers=sent)
+        assert not [name for name in response.headers if name.startswith("access-control")]
+
+
 def test_the_page_waits_until_the_owner_decides(quick: Any) -> None:
     browser, uri, code = shown(quick)
     assert quick.code_on(quick.open(browser, uri)) == code

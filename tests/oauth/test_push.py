@@ -94,7 +94,7 @@ def test_a_redirect_uri_must_be_registered_to_the_letter(quick: Any, uri: str | 
         ({"request_uri": "urn:ietf:params:oauth:request_uri:x"}, "invalid_request"),
         ({"scope": "admin"}, "invalid_scope"),
         ({"resource": "https://other.example"}, "invalid_target"),
-        ({"state": "s" * 513}, "invalid_request"),
+        ({"state": "s" * 2049}, "invalid_request"),
         ({"dpop_jkt": "A" * 43}, "invalid_request"),
         ({"client_id": "A" * 22}, "invalid_client"),
         ({"client_assertion": None}, "invalid_client"),

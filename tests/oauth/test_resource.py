@@ -153,6 +153,12 @@ def test_headers_given_twice_or_missing_refuse(quick: Any) -> None:
         _refused(quick.client.get("/who", headers=headers), error)
 
 
+def test_a_token_in_the_query_is_none(quick: Any) -> None:
+    token = quick.token()
+    proof = quick.proof("GET", "/who", token=token)
+    assert quick.client.get("/who", params={"access_token": token}, headers={"dpop": proof}).status_code == 401
+
+
 def test_a_token_expires(quick: Any) -> None:
     token = quick.token()
     quick.clock.at += timedelta(seconds=599)

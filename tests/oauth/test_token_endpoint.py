@@ -75,6 +75,8 @@ def test_a_token_for_one_consent_says_so(server: Any) -> None:
         {"jti": 5},
         {"jti": "j" * 129},
         {"nbf": 2**40},
+        {"iat": 2**40},
+        {"iat": "now"},
         {"sub": None},
         {"sub": 5},
         {"sub": "A" * 22},
@@ -85,6 +87,13 @@ def test_a_wrong_assertion_refuses(quick: Any, changes: dict[str, Any]) -> None:
     form = quick.form(client_assertion=quick.acme.assertion(ISSUER, quick.now, **changes))
     response = quick.post(form)
     assert (response.status_code, response.json()["error"]) == (400, "invalid_client")
+
+
+def test_a_clock_ten_seconds_ahead_is_forgiven(quick: Any) -> None:
+    ahead_s = int(quick.now.timestamp()) + 10
+    assertion = quick.acme.assertion(ISSUER, quick.now, iat=ahead_s, nbf=ahead_s)
+    proof = quick.proof("POST", "/v1/token", iat=ahead_s)
+    assert quick.post(quick.form(client_assertion=assertion), proof=proof).status_code == 200
 
 
 @pytest.mark.parametrize("typ", ["dpop+jwt", "at+jwt", "question+jwt", "twinvault-company+jwt"])

@@ -155,20 +155,22 @@ def authenticate(session: Session, form: Form, issuer: str, *, now: datetime) ->
         raise InvalidClientError("iss, sub and client_id must all be the company id.")
     if claims.get("aud") != issuer:
         raise InvalidClientError("aud must be the issuer and nothing else.")
-    _spend(session, company_id, claims.get("jti"), claims.get("exp"), claims.get("nbf", 0), now=now)
+    _refuse_future(claims.get("iat", 0), claims.get("nbf", 0), now=now)
+    _spend(session, company_id, claims.get("jti"), claims.get("exp"), now=now)
     return Client(company)
 
 
-def _spend(
-    session: Session, company_id: CompanyId, jti: object, expires_at: object, not_before: object, *, now: datetime
-) -> None:
+def _refuse_future(*times: object, now: datetime) -> None:
+    if not all(isinstance(at_s, int) and at_s <= unix_s(now) + MAX_SKEW_S for at_s in times):
+        raise InvalidClientError("The client assertion is not valid yet; check the clock.")
+
+
+def _spend(session: Session, company_id: CompanyId, jti: object, expires_at: object, *, now: datetime) -> None:
     now_s = unix_s(now)
     if not isinstance(jti, str) or not 0 < len(jti) <= _MAX_JTI_CHARS:
         raise InvalidClientError(f"The client assertion needs a jti of 1 to {_MAX_JTI_CHARS} characters.")
     if not isinstance(expires_at, int) or not now_s < expires_at <= now_s + MAX_AGE_S + MAX_SKEW_S:
         raise InvalidClientError(f"The client assertion must expire within {MAX_AGE_S} seconds.")
-    if not isinstance(not_before, int) or not_before > now_s + MAX_SKEW_S:
-        raise InvalidClientError("The client assertion is not valid yet; check the clock.")
     value = (company_id.encode(), jti.encode())
     if not spend(session, b"assertion", *value, expires_at_s=expires_at, now=now):
         raise InvalidClientError("The client assertion was used before; sign a new one for each request.")

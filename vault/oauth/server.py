@@ -52,7 +52,7 @@ _KEPT: Final = (
     "code_challenge",
     "code_challenge_method",
 )
-_MAX_STATE_CHARS: Final = 512
+_MAX_STATE_CHARS: Final = 2048
 _JKT = re.compile(r"[A-Za-z0-9_-]{43}")
 GRANT_ACTIONS: Final = ("create", "replace")
 
