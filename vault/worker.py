@@ -36,7 +36,6 @@ from vault.keys.processor import Processor
 from vault.logging import configure_logging
 from vault.parties import people
 from vault.policy import sets
-from vault.proof.decision import load_shipped_policy_set
 from vault.schema.terms import SELF_GRANTEE
 from vault.seal.fields import parse_id
 from vault.seal.ids import ConsentId, VaultId
@@ -89,8 +88,9 @@ def open_worker(settings: WorkerSettings, children: Children, clock: Clock) -> I
     with closing(Database(settings.database_url)) as database, closing(Database(settings.shortkeys_url)) as short_keys:
         with database.snapshot() as session:
             stated = statements.in_force(session, parse_b64u(settings.operator_public_key, size=32), clock.now())
+            rules = sets.choose(session)
         identity, signer = _own_keys(settings.worker_keyring, stated)
-        worker = Worker(database, Processor(identity, short_keys), signer, load_shipped_policy_set(), children, clock)
+        worker = Worker(database, Processor(identity, short_keys), signer, rules, children, clock)
         with database.transaction() as session:
             sets.publish(session, worker.policy_set)
             for category in sorted(MAPPED):

@@ -33,7 +33,8 @@ _SQLITE = (
     """CREATE TRIGGER policy_set_no_delete BEFORE DELETE ON policy_set
         BEGIN SELECT RAISE(ABORT, 'policy sets are immutable'); END""",
     """CREATE TRIGGER policy_set_no_replace BEFORE INSERT ON policy_set
-        WHEN EXISTS (SELECT 1 FROM policy_set WHERE sha256 = NEW.sha256 AND source <> NEW.source)
+        WHEN EXISTS (SELECT 1 FROM policy_set WHERE (sha256 = NEW.sha256 OR version = NEW.version)
+                     AND (sha256, version, source) IS NOT (NEW.sha256, NEW.version, NEW.source))
         BEGIN SELECT RAISE(ABORT, 'policy sets are immutable'); END""",
 )
 _POSTGRESQL = (
@@ -140,8 +141,10 @@ def upgrade() -> None:
     op.create_table(
         "policy_set",
         sa.Column("sha256", sa.LargeBinary(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("source", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("sha256", name=op.f("pk_policy_set")),
+        sa.UniqueConstraint("version", name=op.f("uq_policy_set_version")),
     )
     op.create_table(
         "key_statement",

@@ -10,6 +10,7 @@ from vault.schema.category import CATEGORIES
 
 LIVE = {"dpv:ConsentGiven", "dpv:RenewedConsentGiven"}
 INFLUENCE = {"dpv:PoliticalCampaign", "x:BehaviouralSteering", "x:InfluenceBehaviour", "x:Persuasion"}
+SALE = {"dpv:SellDataToThirdParties", "dpv:SellInsightsFromData"}
 SPECIAL = {name for name, term in CATEGORIES.items() if term.special}
 
 
@@ -28,7 +29,9 @@ def decide(record: DecisionRecord) -> tuple[bool, tuple[str, ...]]:
         "asker": entities[record.principal],
         "model": follow(context["model"]) if "model" in context else None,
     }
-    forbids = tuple(sorted({*_general(context, **facts), *_asking(record, context, **facts)}))
+    forbids = tuple(
+        sorted({*_general(context, **facts), *_forbidden_aims(context, **facts), *_asking(record, context, **facts)})
+    )
     if forbids:
         return False, forbids
     permit = _permit(record, context, facts["consent"], facts["twin"])
@@ -49,16 +52,21 @@ def _general(context: Any, consent: Any, twin: Any, person: Any, **_: Any) -> It
     for category in SPECIAL.intersection({*context["categories"], *context["reveals"]}):
         if category not in consent["explicit_special"]:
             yield "special" + "".join(f"-{c.lower()}" if c.isupper() else c for c in category.removeprefix("pd:"))
-    if context["purpose"] in INFLUENCE and consent["influence_opt_in"] != 1:
-        yield "influence-not-allowed"
-    if context["purpose"] in INFLUENCE and person["minor"] != 0:
-        yield "influence-of-minor"
     if person["minor"] != 0 and person["guardian_ok"] != 1:
         yield "minor-without-guardian"
     if person["deceased"] != 0 and context["purpose"] not in consent["post_mortem"]:
         yield "deceased"
     if twin["frozen"] != 0:
         yield "vault-frozen"
+
+
+def _forbidden_aims(context: Any, consent: Any, person: Any, **_: Any) -> Iterator[str]:
+    if context["purpose"] in INFLUENCE and consent["influence_opt_in"] != 1:
+        yield "influence-not-allowed"
+    if context["purpose"] in INFLUENCE and person["minor"] != 0:
+        yield "influence-of-minor"
+    if context["purpose"] in SALE:
+        yield "sale-of-data"
 
 
 def _asking(record: DecisionRecord, context: Any, consent: Any, asker: Any, model: Any, **_: Any) -> Iterator[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vault.proof.decision
-from tests.policies.cases import base_of, record_of
+from tests.policies.cases import FOLDER, base_of
 from vault.encoding import JsonValue, dump_json, parse_json
+from vault.policy.review import record_of
 from vault.proof.decision import (
     NOT_PERMITTED,
     BadPolicySet,
     Decision,
     Fault,
     evaluate,
+    load_policy_folder,
     load_policy_set,
     load_shipped_policy_set,
     parse_policy_set,
@@ -270,11 +274,42 @@ def test_a_record_is_evaluated_only_under_the_set_it_names() -> None:
 
 def test_any_change_of_text_is_another_address() -> None:
     texts, schema = SOURCE["policies"], SOURCE["schema"]
-    assert load_policy_set(texts, schema).sha256 == SHIPPED.sha256
-    assert load_policy_set(dict(reversed(texts.items())), schema).sha256 == SHIPPED.sha256
     changed = texts | {"asker.cedar": texts["asker.cedar"] + "// \n"}
-    assert load_policy_set(changed, schema).sha256 != SHIPPED.sha256
-    assert load_policy_set(texts, schema + "// \n").sha256 != SHIPPED.sha256
+    chain = {"version": SHIPPED.version, "predecessor": SHIPPED.predecessor}
+    assert load_policy_set(dict(reversed(texts.items())), schema, **chain).sha256 == SHIPPED.sha256
+    others = [
+        load_policy_set(changed, schema, **chain),
+        load_policy_set(texts, schema + "// \n", **chain),
+        load_policy_set(texts, schema),
+        load_policy_set(texts, schema, **chain | {"version": SHIPPED.version + 1}),
+        load_policy_set(texts, schema, **chain | {"predecessor": SHIPPED.sha256}),
+    ]
+    assert len({SHIPPED.sha256, *(other.sha256 for other in others)}) == 6
+
+
+def test_a_set_published_before_versions_were_part_of_the_address_keeps_its_address() -> None:
+    source = dump_json({"schema": SCHEMA, "policies": {"a.cedar": PERMIT}})
+    first = parse_policy_set(source)
+    assert (first.version, first.predecessor, first.sha256) == (1, b"", hashlib.sha256(source).digest())
+    assert first.rules["permit-ask"].sentence_fr == ""
+    assert evaluate(small_record(first.sha256), first).reasons == ("permit-ask",)
+
+
+@pytest.mark.parametrize("broken", ["asker.cedar", "schema.cedarschema", "manifest.json"])
+def test_a_folder_whose_texts_are_not_those_of_its_manifest_is_refused(tmp_path: Path, broken: str) -> None:
+    folder = tmp_path / "policies"
+    shutil.copytree(FOLDER, folder)
+    assert load_policy_folder(folder).sha256 == SHIPPED.sha256
+    text = (folder / broken).read_text("utf-8")
+    changed = (
+        text.replace(f'"version": {SHIPPED.version}', '"version": 9') if broken == "manifest.json" else f"{text}// \n"
+    )
+    (folder / broken).write_text(changed, "utf-8")
+    with pytest.raises(BadPolicySet, match="does not state"):
+        load_policy_folder(folder)
+    (folder / broken).unlink()
+    with pytest.raises(BadPolicySet):
+        load_policy_folder(folder)
 
 
 @pytest.mark.parametrize(
@@ -289,6 +324,11 @@ def test_any_change_of_text_is_another_address() -> None:
         dump_json({"schema": SCHEMA, "policies": {"a": 1}}),
         dump_json({"schema": SCHEMA, "policies": {"a": PERMIT}, "more": 1}),
         dump_json({"schema": SCHEMA, "policies": {}}),
+        dump_json({"schema": SCHEMA, "policies": {"a": PERMIT}, "version": 1, "predecessor": ""}),
+        dump_json({"schema": SCHEMA, "policies": {"a": PERMIT}, "version": 2}),
+        dump_json({"schema": SCHEMA, "policies": {"a": PERMIT}, "version": "2", "predecessor": "A" * 43}),
+        dump_json({"schema": SCHEMA, "policies": {"a": PERMIT}, "version": 1, "predecessor": "A" * 43}),
+        dump_json({"schema": SCHEMA, "policies": {"a": PERMIT}, "version": 2, "predecessor": "AAAA"}),
     ],
     ids=lambda source: str(source[:40]),
 )

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from sqlmodel import Session
 
 from vault.clock import SystemClock
 from vault.encoding import b64u
-from vault.errors import VaultError
 from vault.evidence import auditors
 from vault.jobs import queue
 from vault.jobs.queue import JobId, JobState
 from vault.ops import archive, doctor
+from vault.ops.policies import policies_app
 from vault.ops.site import Site, set_up
+from vault.ops.terminal import HERE, AsJson, SiteFolder, plain_errors, say, transaction
 from vault.parties import companies
 from vault.parties.companies import CompanyStatus
 from vault.seal.audit import parse_registration
@@ -31,40 +28,14 @@ companies_app = typer.Typer(no_args_is_help=True, help="Admit, list, suspend and
 operator.add_typer(companies_app, name="companies")
 auditors_app = typer.Typer(no_args_is_help=True, help="Register and list auditors; every access of theirs is logged.")
 operator.add_typer(auditors_app, name="auditors")
+operator.add_typer(policies_app, name="policies")
 
-SiteFolder = Annotated[Path, typer.Option("--site", help="Folder of the installation.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-_HERE = Path("twinvault-site")
 _POLL_S = 0.5
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Turn a refusal into its sentence and exit status 1."""
-    try:
-        yield
-    except VaultError as refusal:
-        typer.echo(f"error: {refusal.detail}", err=True)
-        raise typer.Exit(1) from refusal
-
-
-@contextmanager
-def _transaction(site: Path) -> Iterator[Session]:
-    database, _ = Site(site).databases()
-    try:
-        with database.transaction() as session:
-            yield session
-    finally:
-        database.close()
-
-
-def _say(as_json: bool, record: dict[str, Any], sentence: str) -> None:
-    typer.echo(json.dumps(record) if as_json else sentence)
 
 
 @operator.command()
 def init(
-    site: Annotated[Path, typer.Argument(help="Folder to make.")] = _HERE,
+    site: Annotated[Path, typer.Argument(help="Folder to make.")] = HERE,
     *,
     issuer: Annotated[str, typer.Option(help="Public base URL.")] = "http://127.0.0.1:8400",
     log_origin: Annotated[str, typer.Option(help="Name of the log, on every checkpoint.")] = "twinvault.example/log",
@@ -74,13 +45,13 @@ def init(
 ) -> None:
     """Make keys, settings, databases and the trust file; safe to run again."""
     folder = site.resolve()
-    with _plain_errors():
+    with plain_errors():
         keyrings = set_up(
             Site(folder), issuer=issuer.rstrip("/"), log_origin=log_origin, database_url=database_url,
             shortkeys_url=shortkeys_url, now=SystemClock().now(),
         )  # fmt: skip
     trust = Site(folder).trust_file
-    _say(
+    say(
         as_json,
         {"site": str(folder), "trust": str(trust), "operator": b64u(keyrings.operator_key)},
         f"Installation made in {folder}.\nGive {trust} to owners, companies and auditors.\n"
@@ -92,15 +63,15 @@ def init(
 def add_company(
     file: Annotated[Path, typer.Argument(help="Registration file that the company made.")],
     *,
-    site: SiteFolder = _HERE,
+    site: SiteFolder = HERE,
     as_json: AsJson = False,
 ) -> None:
     """Approve a company: from here on owners may give it consents."""
-    with _plain_errors():
+    with plain_errors():
         record = _read_text(file)
-        with _transaction(site) as session:
+        with transaction(site) as session:
             company = companies.register(session, record, now=SystemClock().now())
-    _say(
+    say(
         as_json,
         {"company": company.company_id, "name": company.name},
         f"{company.name} is registered as {company.company_id}.",
@@ -108,33 +79,33 @@ def add_company(
 
 
 @companies_app.command("list")
-def list_all(*, site: SiteFolder = _HERE, as_json: AsJson = False) -> None:
+def list_all(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """List companies with their status."""
-    with _plain_errors(), _transaction(site) as session:
+    with plain_errors(), transaction(site) as session:
         found = [
             {"company": item.company_id, "name": item.name, "status": item.status.value}
             for item in companies.list_companies(session, at_most=10_000)
         ]
     lines = "\n".join(f"{item['company']}  {item['status']:9}  {item['name']}" for item in found)
-    _say(as_json, {"companies": found}, lines or "No company is registered.")
+    say(as_json, {"companies": found}, lines or "No company is registered.")
 
 
 @companies_app.command()
-def suspend(company: str, *, site: SiteFolder = _HERE, as_json: AsJson = False) -> None:
+def suspend(company: str, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """Refuse a company's questions from now on; consents stay as they are."""
     _set_status(company, CompanyStatus.SUSPENDED, site, as_json=as_json)
 
 
 @companies_app.command()
-def reinstate(company: str, *, site: SiteFolder = _HERE, as_json: AsJson = False) -> None:
+def reinstate(company: str, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """Let a suspended company ask again."""
     _set_status(company, CompanyStatus.ACTIVE, site, as_json=as_json)
 
 
 def _set_status(company: str, status: CompanyStatus, site: Path, *, as_json: bool) -> None:
-    with _plain_errors(), _transaction(site) as session:
+    with plain_errors(), transaction(site) as session:
         companies.set_status(session, companies.parse_company_id(company), status, now=SystemClock().now())
-    _say(as_json, {"company": company, "status": status.value}, f"{company} is {status.value}.")
+    say(as_json, {"company": company, "status": status.value}, f"{company} is {status.value}.")
 
 
 @auditors_app.command("add")
@@ -142,16 +113,16 @@ def add_auditor(
     file: Annotated[Path, typer.Argument(help="Registration file that the auditor made.")],
     *,
     days: Annotated[int, typer.Option(help="For how many days from now; 0 ends its access.", min=0, max=3650)] = 90,
-    site: SiteFolder = _HERE,
+    site: SiteFolder = HERE,
     as_json: AsJson = False,
 ) -> None:
     """Let an auditor fetch bundles: public parts, decisions under pseudonyms, no question and no answer."""
     not_after = SystemClock().now() + timedelta(days=days)
-    with _plain_errors():
+    with plain_errors():
         registration = parse_registration(_read_text(file).encode())
-        with _transaction(site) as session:
+        with transaction(site) as session:
             auditors.register_auditor(session, registration.name, registration.public_key, not_after)
-    _say(
+    say(
         as_json,
         {"auditor": registration.name, "until": f"{not_after:%Y-%m-%d}"},
         f"{registration.name} may audit until {not_after:%Y-%m-%d}.",
@@ -159,35 +130,35 @@ def add_auditor(
 
 
 @auditors_app.command("list")
-def list_auditors(*, site: SiteFolder = _HERE, as_json: AsJson = False) -> None:
+def list_auditors(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """List auditors with the day on which their access ends."""
-    with _plain_errors(), _transaction(site) as session:
+    with plain_errors(), transaction(site) as session:
         found = [
             {"auditor": item.name, "until": f"{datetime.fromtimestamp(item.not_after_s, UTC):%Y-%m-%d}"}
             for item in auditors.list_auditors(session)
         ]
     lines = "\n".join(f"{item['until']}  {item['auditor']}" for item in found)
-    _say(as_json, {"auditors": found}, lines or "No auditor is registered.")
+    say(as_json, {"auditors": found}, lines or "No auditor is registered.")
 
 
 @operator.command()
 def train(
     *,
-    site: SiteFolder = _HERE,
+    site: SiteFolder = HERE,
     wait: Annotated[
         bool, typer.Option("--wait", help="Return when it is over; exit status 1 if no model came.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask the worker to train a backbone on everyone with a live cohort consent."""
-    with _plain_errors():
-        with _transaction(site) as session:
+    with plain_errors():
+        with transaction(site) as session:
             job = request_training(session, now=SystemClock().now())
         if not wait:
-            _say(as_json, {"job": job}, f"Training is queued as job {job}; the worker's log tells how it goes.")
+            say(as_json, {"job": job}, f"Training is queued as job {job}; the worker's log tells how it goes.")
             return
         outcome = _outcome(site, job)
-    _say(as_json, {"job": job, "outcome": outcome}, f"Training is over: {outcome}.")
+    say(as_json, {"job": job, "outcome": outcome}, f"Training is over: {outcome}.")
     if outcome != "released":
         raise typer.Exit(1)
 
@@ -195,7 +166,7 @@ def train(
 def _outcome(site: Path, job: JobId) -> str:
     """Wait until a job is over; return `released`, or the slug of what was refused."""
     while True:
-        with _transaction(site) as session:
+        with transaction(site) as session:
             found = queue.find(session, job)
         if found is None or found.state in {JobState.DONE, JobState.FAILED}:
             return (found.reason if found else "forgotten") or "released"
@@ -203,37 +174,37 @@ def _outcome(site: Path, job: JobId) -> str:
 
 
 @operator.command("doctor")
-def examine(*, site: SiteFolder = _HERE, as_json: AsJson = False) -> None:
+def examine(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """Check database, log, keys, trust file and jobs; exit status 1 if anything is wrong."""
-    with _plain_errors():
+    with plain_errors():
         findings = list(doctor.examine(Site(site.resolve()), SystemClock().now()))
     lines = "\n".join(f"{'ok  ' if item.ok else 'FAIL'}  {item.name}: {item.detail}" for item in findings)
     record = {"findings": [{"name": item.name, "ok": item.ok, "detail": item.detail} for item in findings]}
-    _say(as_json, record, lines)
+    say(as_json, record, lines)
     if not all(item.ok for item in findings):
         raise typer.Exit(1)
 
 
 @operator.command()
-def backup(folder: Path, *, site: SiteFolder = _HERE, as_json: AsJson = False) -> None:
+def backup(folder: Path, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """Copy the main database into a new folder; the service may run. Short keys stay out on purpose."""
-    with _plain_errors():
+    with plain_errors():
         size = archive.back_up(Site(site.resolve()), folder)
-    _say(as_json, {"folder": str(folder), "leaves": size}, f"Backed up into {folder}; its log has {size} leaves.")
+    say(as_json, {"folder": str(folder), "leaves": size}, f"Backed up into {folder}; its log has {size} leaves.")
 
 
 @operator.command()
 def restore(
     folder: Path,
     *,
-    site: SiteFolder = _HERE,
+    site: SiteFolder = HERE,
     replace: Annotated[bool, typer.Option("--replace", help="Accept that the log forks.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Put a backup in place of the main database; stop the service first."""
-    with _plain_errors():
+    with plain_errors():
         size = archive.restore(folder, Site(site.resolve()), replace=replace)
-    _say(as_json, {"leaves": size}, f"Restored; the log has {size} leaves. Run `twinvault operator doctor` next.")
+    say(as_json, {"leaves": size}, f"Restored; the log has {size} leaves. Run `twinvault operator doctor` next.")
 
 
 def _read_text(file: Path) -> str:

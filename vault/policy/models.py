@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, LargeBinary, Table
+from sqlalchemy import Column, Integer, LargeBinary, Table
 from sqlmodel import SQLModel
 
 import vault.db  # noqa: F401  (sets the metadata's naming convention, which the constraints below take)
@@ -11,5 +11,6 @@ policy_set = Table(
     "policy_set",
     SQLModel.metadata,
     Column("sha256", LargeBinary, primary_key=True),
+    Column("version", Integer, nullable=False, unique=True),
     Column("source", LargeBinary, nullable=False),
 )

@@ -1,16 +1,21 @@
-"""Policy sets as the service keeps them: immutable, addressed by hash, logged when published."""
+"""Policy sets as the service keeps them: immutable, addressed by hash, one after the other, logged when published.
+
+A process decides under one set from its start to its end: the newest that was published when it started.
+"""
 
 from __future__ import annotations
 
+from typing import Final
+
 import sqlalchemy.dialects.postgresql
 import sqlalchemy.dialects.sqlite
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlmodel import Session
 
-from vault.encoding import b64u
+from vault.encoding import JsonObject, b64u
 from vault.errors import VaultError
 from vault.policy.models import policy_set as sets
-from vault.proof.decision import ENGINE, PolicySet
+from vault.proof.decision import ENGINE, PolicySet, load_shipped_policy_set, parse_policy_set
 from vault.proof.leaf import LeafKind
 from vault.tlog.log import Pending, append
 
@@ -23,6 +28,17 @@ class UnknownPolicySet(VaultError):
     status = 404
 
 
+class NotSuccessor(VaultError):
+    """A policy set that does not follow the newest one here: its version is used, or another came in between."""
+
+    slug = "not-successor"
+    title = "Policy set does not follow the newest"
+    status = 409
+
+
+_NEWEST: Final[Select[tuple[bytes]]] = select(sets.c.source).order_by(sets.c.version.desc()).limit(1)
+
+
 def publish(session: Session, policy_set: PolicySet) -> Pending | None:
     """Keep a policy set for ever and log it; every process does so before its first decision.
 
@@ -32,19 +48,52 @@ def publish(session: Session, policy_set: PolicySet) -> Pending | None:
 
     Returns:
         Its leaf, or None if it was published before.
+
+    Raises:
+        NotSuccessor: Another set than the newest one here is its predecessor. The first set of an
+            installation may be of any version.
     """
+    if _is_kept(session, policy_set):
+        return None
+    newest = find_newest(session)
+    if newest is not None and not _follows(policy_set, newest):
+        raise _not_successor(newest)
     dialect = (
         sqlalchemy.dialects.sqlite if session.get_bind().dialect.name == "sqlite" else sqlalchemy.dialects.postgresql
     )
     statement = (
         dialect.insert(sets)
-        .values(sha256=policy_set.sha256, source=policy_set.source)
+        .values(sha256=policy_set.sha256, version=policy_set.version, source=policy_set.source)
         .on_conflict_do_nothing()
         .returning(sets.c.sha256)
     )
-    if session.connection().execute(statement).one_or_none() is None:
+    if session.connection().execute(statement).one_or_none() is None:  # another process was faster
+        if not _is_kept(session, policy_set):
+            raise _not_successor(find_newest(session) or policy_set)
         return None
-    return append(session, LeafKind.POLICY_SET, {"policy_set": b64u(policy_set.sha256), "engine": ENGINE}, {})
+    public: JsonObject = {
+        "policy_set": b64u(policy_set.sha256),
+        "engine": ENGINE,
+        "version": policy_set.version,
+        "predecessor": b64u(policy_set.predecessor),
+    }
+    return append(session, LeafKind.POLICY_SET, public, {})
+
+
+def find_newest(session: Session) -> PolicySet | None:
+    """Return the newest published set, if one was ever published."""
+    source = session.connection().execute(_NEWEST).scalar()
+    return None if source is None else parse_policy_set(source)
+
+
+def choose(session: Session) -> PolicySet:
+    """Return the set that a process starting now decides under; it publishes it before its first decision.
+
+    That is the newest published one, or the one that this release ships where that follows it directly.
+    Rules that an operator published are never replaced by a release.
+    """
+    newest, shipped = find_newest(session), load_shipped_policy_set()
+    return shipped if newest is None or _follows(shipped, newest) else newest
 
 
 def get(session: Session, sha256: bytes) -> bytes:
@@ -57,3 +106,19 @@ def get(session: Session, sha256: bytes) -> bytes:
     if source is None:
         raise UnknownPolicySet("No policy set of this hash was in force here.")
     return source
+
+
+def _is_kept(session: Session, policy_set: PolicySet) -> bool:
+    kept = select(sets.c.version).where(sets.c.sha256 == policy_set.sha256)
+    return session.connection().execute(kept).scalar() is not None
+
+
+def _follows(policy_set: PolicySet, newest: PolicySet) -> bool:
+    return (policy_set.version, policy_set.predecessor) == (newest.version + 1, newest.sha256)
+
+
+def _not_successor(newest: PolicySet) -> NotSuccessor:
+    return NotSuccessor(
+        f"The newest set here has version {newest.version} and address {b64u(newest.sha256)}; "
+        f"a new one needs version {newest.version + 1} and that address as its predecessor."
+    )

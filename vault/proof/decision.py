@@ -16,12 +16,13 @@ from enum import StrEnum
 from functools import cache, lru_cache
 from importlib.metadata import version
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from types import MappingProxyType
 from typing import Any, Final
 
 import cedarpy
 
-from vault.encoding import dump_json, parse_json
+from vault.encoding import JsonObject, b64u, dump_json, parse_b64u, parse_json
 from vault.errors import MalformedInput, VaultError
 from vault.proof.decision_record import BadDecision, DecisionRecord, dump_entity, named_entities
 
@@ -60,13 +61,17 @@ class Rule:
         id: Its `@id`.
         permits: Whether it permits; otherwise it forbids, and one forbid outweighs every permit.
         sentence: Its `@sentence`, shown to the owner.
+        sentence_fr: Its `@sentence_fr`, the same in French; empty in sets older than version 2.
         visibility: Its `@visibility`.
+        definition: The whole rule in the engine's JSON, to compare two sets; layout and comments are gone from it.
     """
 
     id: str
     permits: bool
     sentence: str
+    sentence_fr: str
     visibility: Visibility
+    definition: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,14 +79,20 @@ class PolicySet:
     """Rules that were checked against their schema and are ready to evaluate.
 
     Args:
-        source: The bytes that the set is addressed by: fixed JSON of schema and policy texts. Text, not the
-            engine's parse tree, so that no engine release changes the address.
+        source: The bytes that the set is addressed by: fixed JSON of schema, policy texts, version and
+            predecessor. Text, not the engine's parse tree, so that no engine release changes the address.
         sha256: The set's address, 32 bytes.
+        version: 1, 2, 3...; each version of one installation has one text.
+        predecessor: Address of the version before, 32 bytes; empty for version 1.
+        schema: Cedar schema text.
         rules: Every rule by id.
     """
 
     source: bytes
     sha256: bytes
+    version: int
+    predecessor: bytes
+    schema: str
     rules: Mapping[str, Rule]
     _policies: cedarpy.PolicySet = field(repr=False)
     _schema: cedarpy.Schema = field(repr=False)
@@ -108,20 +119,29 @@ class Decision:
     fault: Fault | None = None
 
 
-def load_policy_set(policies: Mapping[str, str], schema: str) -> PolicySet:
+def load_policy_set(
+    policies: Mapping[str, str], schema: str, *, version: int = 1, predecessor: bytes = b""
+) -> PolicySet:
     """Check policy texts against their schema and make them ready.
 
     Args:
         policies: Cedar text by file name.
         schema: Cedar schema text.
+        version: 1 or higher.
+        predecessor: Address of the version before, 32 bytes; empty for version 1 only.
 
     Raises:
         BadPolicySet: A text does not parse or validate; a rule lacks a unique `@id`, a `@sentence` or a
             `@visibility`; or a rule depends on a hierarchy, which Cedar skips silently when it is incomplete.
     """
+    if (version, len(predecessor)) != (1, 0) and (version < 2 or len(predecessor) != 32):
+        raise BadPolicySet("Version 1 has no predecessor; every later version names its predecessor's address.")
     text = "\n".join(policies[name] for name in sorted(policies))
+    record: JsonObject = {"schema": schema, "policies": dict(policies)}
+    if predecessor:  # version 1 keeps the spelling that was published before versions were part of it
+        record |= {"version": version, "predecessor": b64u(predecessor)}
     try:
-        source = dump_json({"schema": schema, "policies": dict(policies)})
+        source = dump_json(record)
         schema_handle = cedarpy.Schema.from_str(schema)
         handle = cedarpy.PolicySet.from_str(text)
         parsed = json.loads(cedarpy.policies_to_json_str(text))
@@ -141,7 +161,14 @@ def load_policy_set(policies: Mapping[str, str], schema: str) -> PolicySet:
     if not any(rule.permits for rule in rules.values()):
         raise BadPolicySet("A policy set needs at least one permit.")
     return PolicySet(
-        source, hashlib.sha256(source).digest(), MappingProxyType(dict(sorted(rules.items()))), handle, schema_handle
+        source=source,
+        sha256=hashlib.sha256(source).digest(),
+        version=version,
+        predecessor=predecessor,
+        schema=schema,
+        rules=MappingProxyType(dict(sorted(rules.items()))),
+        _policies=handle,
+        _schema=schema_handle,
     )
 
 
@@ -155,14 +182,42 @@ def parse_policy_set(source: bytes) -> PolicySet:
     """
     try:
         record = parse_json(source)
+        predecessor = parse_b64u(record.get("predecessor", ""))
     except MalformedInput as error:
         raise BadPolicySet("A policy set is not one JSON object of texts.") from error
-    schema, policies = record.get("schema"), record.get("policies")
-    if not isinstance(schema, str) or not isinstance(policies, dict):
-        raise BadPolicySet("A policy set is a schema and policies.")
-    policy_set = load_policy_set({name: str(text) for name, text in policies.items()}, schema)
+    schema, policies, version = record.get("schema"), record.get("policies"), record.get("version", 1)
+    if not isinstance(schema, str) or not isinstance(policies, dict) or not isinstance(version, int):
+        raise BadPolicySet("A policy set is a schema, policies, a version and a predecessor.")
+    texts = {name: str(text) for name, text in policies.items()}
+    policy_set = load_policy_set(texts, schema, version=version, predecessor=predecessor)
     if policy_set.source != source:
         raise BadPolicySet("A policy set is not in the one spelling that its address is made from.")
+    return policy_set
+
+
+def load_policy_folder(folder: Traversable) -> PolicySet:
+    """Read a policy set from the folder that people edit: `*.cedar`, `schema.cedarschema`, `manifest.json`.
+
+    Raises:
+        BadPolicySet: A file is missing or unacceptable, or the texts are not those whose address the
+            manifest states: a changed text needs a new version.
+    """
+    try:
+        texts = {item.name: item.read_text("utf-8") for item in folder.iterdir() if item.name.endswith(".cedar")}
+        schema = (folder / "schema.cedarschema").read_text("utf-8")
+        manifest = parse_json((folder / "manifest.json").read_bytes())
+        predecessor, stated = parse_b64u(manifest.get("predecessor")), parse_b64u(manifest.get("sha256"))
+    except (OSError, UnicodeDecodeError, MalformedInput) as error:
+        raise BadPolicySet("The folder holds no readable *.cedar, schema.cedarschema and manifest.json.") from error
+    version = manifest.get("version")
+    if not isinstance(version, int):
+        raise BadPolicySet("manifest.json states no version.")
+    policy_set = load_policy_set(texts, schema, version=version, predecessor=predecessor)
+    if policy_set.sha256 != stated:
+        raise BadPolicySet(
+            f"The texts have the address {b64u(policy_set.sha256)}, which manifest.json does not state. If you changed "
+            "a rule, first raise `version` and put the former `sha256` into `predecessor`; both are part of the address."
+        )
     return policy_set
 
 
@@ -173,9 +228,7 @@ def load_shipped_policy_set() -> PolicySet:
     Raises:
         BadPolicySet: The installed files were changed into something unacceptable.
     """
-    folder = files("vault") / "_policies"
-    policies = {item.name: item.read_text("utf-8") for item in folder.iterdir() if item.name.endswith(".cedar")}
-    return load_policy_set(policies, (folder / "schema.cedarschema").read_text("utf-8"))
+    return load_policy_folder(files("vault") / "_policies")
 
 
 def evaluate(record: DecisionRecord, policy_set: PolicySet) -> Decision:
@@ -224,7 +277,14 @@ def _rule(policy: Mapping[str, Any]) -> Rule:
     scopes = (policy["principal"], policy["resource"])
     if any("in" in (scope["op"], *scope) for scope in scopes) or _uses_in(policy["conditions"]):
         raise BadPolicySet(f"Rule {name!r} depends on a hierarchy; rules read attributes only.")
-    return Rule(name, policy["effect"] == "permit", sentence, Visibility(notes["visibility"]))
+    return Rule(
+        id=name,
+        permits=policy["effect"] == "permit",
+        sentence=sentence,
+        sentence_fr=notes.get("sentence_fr") or "",
+        visibility=Visibility(notes["visibility"]),
+        definition=json.dumps(policy, sort_keys=True),
+    )
 
 
 def _uses_in(tree: object) -> bool:

@@ -1,0 +1,45 @@
+"""What every operator command shares: where the installation lies, how it answers, what a refusal looks like."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from sqlmodel import Session
+
+from vault.errors import VaultError
+from vault.ops.site import Site
+
+SiteFolder = Annotated[Path, typer.Option("--site", help="Folder of the installation.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+HERE: Final = Path("twinvault-site")
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn a refusal into its sentence and exit status 1."""
+    try:
+        yield
+    except VaultError as refusal:
+        typer.echo(f"error: {refusal.detail}", err=True)
+        raise typer.Exit(1) from refusal
+
+
+@contextmanager
+def transaction(site: Path) -> Iterator[Session]:
+    """Open a writing transaction on an installation's main database."""
+    database, _ = Site(site).databases()
+    try:
+        with database.transaction() as session:
+            yield session
+    finally:
+        database.close()
+
+
+def say(as_json: bool, record: dict[str, Any], sentence: str) -> None:
+    """Print the record for machines or the sentence for people."""
+    typer.echo(json.dumps(record) if as_json else sentence)
