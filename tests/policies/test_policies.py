@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 import cedarpy
 import pytest
 
-from tests.policies.cases import CASES, FOLDER, base_of
+from tests.policies.cases import CASES, FOLDER
+from tests.policies.draw import random_record
 from tests.policies.oracle import INFLUENCE, LIVE, SALE, SPECIAL, decide
-from vault.policy.review import Case, find_faults, record_of
+from vault.policy.review import Case, find_faults
 from vault.proof.decision import PolicySet, evaluate, load_policy_set, load_shipped_policy_set
-from vault.proof.decision_record import DecisionRecord
 from vault.schema.category import CATEGORIES, MINTED_PURPOSES, parse_purpose
 from vault.schema.consent import ConsentEvent
 
@@ -116,55 +115,12 @@ def test_every_other_forbid_alone_keeps_something_from_happening() -> None:
             assert any(evaluate(case.record(mutant), mutant).allowed for case in only), rule_id
 
 
-def random_record(rng: random.Random) -> DecisionRecord:
-    """Draw a record that is one to four changes away from a base record, around every boundary."""
-    base: Any = base_of(rng.choice(["ask_company", "ask_owner", "refresh", "train", "population_map"]))
-    now = base["context"]["now"]
-    purposes = [base["context"]["purpose"], "dpv:Marketing", *sorted(INFLUENCE | SALE)]
-    categories = ["pd:Purchase", "pd:Location", *sorted(SPECIAL)]
-    questions = ["next_choice", "recommend", "forecast", "population_map"]
-    window, flag = [now - 1, now, now + 1, now + 9], [0, 0, 1, 2]
-    some: dict[str, Callable[[], Any]] = {
-        "context.purpose": lambda: rng.choice(purposes),
-        "context.categories": lambda: rng.sample(categories, rng.randrange(3)),
-        "context.reveals": lambda: rng.sample(categories, rng.randrange(3)),
-        "context.data_from": lambda: rng.choice([202512, 202601, 202612]),
-        "context.data_to": lambda: rng.choice([202601, 202612, 202701]),
-        "context.question": lambda: rng.choice(questions),
-        "context.quota_left": lambda: rng.choice([-1, 0, 1]),
-        "context.stimuli": lambda: rng.choice([0, 1, 2]),
-        "context.stimuli_left": lambda: rng.choice([-1, 0, 1]),
-        "context.agent": lambda: rng.choice(flag),
-        "context.sender_constrained": lambda: rng.choice(flag),
-        "Consent.kind": lambda: rng.choice(["self", "cohort", "company"]),
-        "Consent.state": lambda: rng.choice([*sorted(LIVE), "dpv:ConsentWithdrawn", ""]),
-        "Consent.purposes": lambda: rng.sample(purposes, rng.randrange(len(purposes) + 1)),
-        "Consent.questions": lambda: rng.sample(questions, rng.randrange(len(questions) + 1)),
-        "Consent.categories": lambda: rng.sample(categories, rng.randrange(len(categories) + 1)),
-        "Consent.explicit_special": lambda: rng.sample(sorted(SPECIAL), rng.randrange(len(SPECIAL) + 1)),
-        "Consent.not_before": lambda: rng.choice(window),
-        "Consent.not_after": lambda: rng.choice(window),
-        "Consent.influence_opt_in": lambda: rng.choice(flag),
-        "Consent.agent_allowed": lambda: rng.choice(flag),
-        "Consent.post_mortem": lambda: rng.sample(purposes, rng.randrange(len(purposes) + 1)),
-        "Person.minor": lambda: rng.choice(flag),
-        "Person.guardian_ok": lambda: rng.choice(flag),
-        "Person.deceased": lambda: rng.choice(flag),
-        "Twin.frozen": lambda: rng.choice(flag),
-        "Company.status": lambda: rng.choice(["active", "suspended"]),
-        "Model.certificate": lambda: rng.choice(["valid", "revoked"]),
-    }
-    types = {item["uid"]["type"].removeprefix("Vault::") for item in base["entities"]}
-    fields = [f for f in some if f.split(".")[1] in base["context"] or f.split(".")[0] in types]
-    return record_of(base, {field: some[field]() for field in rng.sample(fields, rng.randint(0, 4))}, SHIPPED)
-
-
 @pytest.mark.parametrize("count", [2000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_cedar_and_the_oracle_agree_on_random_records(count: int) -> None:
     rng = random.Random(20260105 + count)
     allowed, seen = 0, set()
     for _ in range(count):
-        record = random_record(rng)
+        record = random_record(rng, SHIPPED)
         decision = evaluate(record, SHIPPED)
         assert decision.fault is None
         assert (decision.allowed, decision.reasons) == decide(record)
@@ -211,7 +167,7 @@ def test_what_a_company_is_told_never_names_a_rule_about_the_person() -> None:
     assert about_person <= {rule.id for rule in SHIPPED.rules.values() if rule.visibility == "owner"}
     rng = random.Random(7)
     for _ in range(300):
-        record = random_record(rng)
+        record = random_record(rng, SHIPPED)
         decision = evaluate(record, SHIPPED)
         company_rules = [r for r in decision.reasons if SHIPPED.rules[r].visibility == "company"]
         expected = "permitted" if decision.allowed else company_rules[0] if company_rules else "not-permitted"

@@ -1,0 +1,68 @@
+"""Stored decisions are decided again by another build of Cedar, in another language, from the bytes alone."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.policies.draw import random_record
+from vault.encoding import dump_json, parse_json
+from vault.proof.decision import evaluate, load_shipped_policy_set, parse_policy_set
+from vault.proof.decision_record import dump_decision, parse_decision
+
+pytestmark = pytest.mark.needs_npm
+
+HERE = Path(__file__).parent
+SHIPPED = load_shipped_policy_set()
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the script and the package that it needs."""
+    folder = tmp_path_factory.mktemp("replay")
+    for name in ("replay.mjs", "package.json"):
+        shutil.copy(HERE / name, folder)
+    npm = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
+    subprocess.run(npm, cwd=folder, check=True, timeout=300)
+    return folder
+
+
+def replay(node: Path, source: bytes, stored: list[bytes]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    lines = b"\n".join([source, *stored]) + b"\n"
+    run = subprocess.run(["node", "replay.mjs"], cwd=node, input=lines, capture_output=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stderr.decode()
+    prepared, *decided = map(json.loads, run.stdout.splitlines())
+    return prepared, decided
+
+
+def test_1000_stored_decisions_replay_alike(node: Path) -> None:
+    rng = random.Random(20261123)
+    stored = [dump_json(dump_decision(random_record(rng, SHIPPED))) for _ in range(1000)]
+    prepared, decided = replay(node, SHIPPED.source, stored)
+    assert prepared["rules"] == list(SHIPPED.rules)
+    ours = [evaluate(parse_decision(parse_json(record)), parse_policy_set(SHIPPED.source)) for record in stored]
+    assert decided == [
+        {"decision": "allow" if one.allowed else "deny", "reasons": list(one.reasons), "errors": 0} for one in ours
+    ]
+    assert 100 < sum(one.allowed for one in ours) < 900
+    assert {reason for one in ours for reason in one.reasons} == set(SHIPPED.rules)
+
+
+def test_what_cannot_be_evaluated_here_fails_there_too(node: Path) -> None:
+    record: Any = dump_decision(random_record(random.Random(1), SHIPPED))
+    broken = [
+        {**record, "context": {**record["context"], "now": "1"}},
+        {**record, "context": {**record["context"], "more": 1}},
+        {**record, "context": {name: value for name, value in record["context"].items() if name != "purpose"}},
+        {**record, "entities": [{**record["entities"][0], "attrs": {}}, *record["entities"][1:]]},
+    ]
+    for one in broken:
+        assert evaluate(parse_decision(one), SHIPPED).fault is not None
+    _, decided = replay(node, SHIPPED.source, [dump_json(one) for one in broken])
+    assert decided == [{"decision": "failure"}] * len(broken)
