@@ -44,7 +44,7 @@ def read(code: str, owner: OwnerDep, response: Response, database: DatabaseDep, 
     """Return what waits under a short code, and reserve it for this owner's vault.
 
     Capitals, hyphens and spaces do not matter. Every code that nothing waits under, another vault's
-    included, is the same 404; more than six look-ups a minute are refused with 429.
+    included, is the same 404; after six wrong codes in a minute all are refused with 429.
     """
     with database.transaction() as session:
         found = authorizations.claim(session, code, owner.vault_id, now=clock.now())

@@ -23,7 +23,7 @@ from vault.consent import consents
 from vault.errors import VaultError
 from vault.oauth.models import authorization
 from vault.parties.companies import CompanyId
-from vault.parties.once import spend
+from vault.parties.once import is_any_spent, spend
 from vault.proof.jose import Thumbprint
 from vault.seal.ids import ConsentId, VaultId
 
@@ -32,7 +32,7 @@ PUSHED_S: Final = 90
 SHOWN_S: Final = 600
 DECIDED_S: Final = 120
 CODE_S: Final = 60
-LOOKUPS_PER_MINUTE: Final = 6
+MISSES_PER_MINUTE: Final = 6
 _KEPT_S: Final = 86_400
 _SWEEP: Final = 32
 # No vowels, nothing that looks like another: 20 letters, 8 of them are 35 bits for ten minutes at 6 guesses a minute.
@@ -167,7 +167,7 @@ def claim(session: Session, unverified_code: str, vault_id: VaultId, *, now: dat
     """Look a short code up for an owner; from then on the request is this vault's to decide and no other's.
 
     Args:
-        session: An open writing transaction, to be committed whatever comes back: it counts the attempt.
+        session: An open writing transaction, to be committed whatever comes back: it counts wrong codes.
         unverified_code: As the owner typed it.
         vault_id: The signed-in owner's vault.
         now: The current time.
@@ -176,22 +176,17 @@ def claim(session: Session, unverified_code: str, vault_id: VaultId, *, now: dat
         None if no such request waits, it is another vault's, or it wants another vault's consent renewed.
 
     Raises:
-        TooManyLookups: More than six in this minute.
+        TooManyLookups: Six codes of this minute were wrong.
     """
     minute = unix_s(now) // 60
-    turns = (b"%d" % turn for turn in range(LOOKUPS_PER_MINUTE))
-    if not any(
-        spend(session, b"lookup", vault_id, b"%d" % minute, turn, expires_at_s=60 * minute + 60, now=now)
-        for turn in turns
-    ):
+    misses = [vault_id + minute.to_bytes(8, "big") + bytes([miss]) for miss in range(MISSES_PER_MINUTE)]
+    if is_any_spent(session, b"lookup", misses[-1], misses[-1]):
         raise TooManyLookups("Too many codes were tried; wait a minute.", retry_after_s=60)
-    claimable = _claimable(unverified_code, vault_id)
-    wanted = session.connection().execute(select(authorization.c.grant_id).where(claimable)).scalar_one_or_none()
-    if wanted is not None:
-        renewed = consents.find(session, ConsentId(wanted))
-        if renewed is None or renewed.vault_id != vault_id:
-            return None
-    return _step(session, claimable, State.SHOWN, State.SHOWN, now, vault_id=vault_id)
+    found = _claim(session, unverified_code, vault_id, now)
+    if found is None:
+        end_s = 60 * minute + 60
+        any(spend(session, b"lookup", miss, expires_at_s=end_s, now=now) for miss in misses)
+    return found
 
 
 def approve(session: Session, unverified_code: str, vault_id: VaultId, consent_id: ConsentId, *, now: datetime) -> None:
@@ -247,6 +242,17 @@ def find_redeemed(session: Session, code: str, company_id: CompanyId) -> bytes |
     return found
 
 
+def _claim(session: Session, unverified_code: str, vault_id: VaultId, now: datetime) -> Authorization | None:
+    free = or_(authorization.c.vault_id.is_(None), authorization.c.vault_id == vault_id)
+    claimable = (authorization.c.user_code == _user_code(unverified_code)) & free
+    wanted = session.connection().execute(select(authorization.c.grant_id).where(claimable)).scalar_one_or_none()
+    if wanted is not None:
+        renewed = consents.find(session, ConsentId(wanted))
+        if renewed is None or renewed.vault_id != vault_id:
+            return None
+    return _step(session, claimable, State.SHOWN, State.SHOWN, now, vault_id=vault_id)
+
+
 def _refuse_other(asked: Asked, given: consents.Consent, now: datetime) -> None:
     current = given.current
     if not given.live or current.terms.not_after <= unix_s(now):
@@ -283,11 +289,6 @@ def _coded(code: str, company_id: CompanyId) -> ColumnElement[bool]:
 
 def _claimed(unverified_code: str, vault_id: VaultId) -> ColumnElement[bool]:
     return (authorization.c.user_code == _user_code(unverified_code)) & (authorization.c.vault_id == vault_id)
-
-
-def _claimable(unverified_code: str, vault_id: VaultId) -> ColumnElement[bool]:
-    free = or_(authorization.c.vault_id.is_(None), authorization.c.vault_id == vault_id)
-    return (authorization.c.user_code == _user_code(unverified_code)) & free
 
 
 def _user_code(unverified_code: str) -> str:

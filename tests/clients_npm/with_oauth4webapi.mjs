@@ -1,0 +1,86 @@
+// oauth4webapi, the layer below: every request and response by hand, and parameters that no honest client sends.
+import * as oauth from 'oauth4webapi'
+import { browse, hear, makeCompany, say, signedQuestion, twinQuery } from './kit.mjs'
+
+const { issuer, authAlg, redirectUri, question } = await hear()
+const company = await makeCompany(authAlg, redirectUri)
+say({ record: company.record, id: company.id })
+const { terms } = await hear()
+
+const insecure = { [oauth.allowInsecureRequests]: true }
+const discovered = await oauth.discoveryRequest(new URL(issuer), { algorithm: 'oauth2', ...insecure })
+const as = await oauth.processDiscoveryResponse(new URL(issuer), discovered)
+const client = { client_id: company.id }
+const clientAuth = oauth.PrivateKeyJwt(company.auth.privateKey)
+const DPoP = oauth.DPoP(client, company.dpop)
+const options = { DPoP, ...insecure }
+
+// The first try has no nonce; the library learns it from the refusal.
+async function twice(send, process) {
+  try {
+    return await process(await send())
+  } catch (error) {
+    if (!oauth.isDPoPNonceError(error)) throw error
+    return { ...(await process(await send())), asked_for_nonce: true }
+  }
+}
+
+const verifier = oauth.generateRandomCodeVerifier()
+const state = oauth.generateRandomState()
+const parameters = {
+  response_type: 'code', redirect_uri: redirectUri, state, code_challenge_method: 'S256',
+  code_challenge: await oauth.calculatePKCECodeChallenge(verifier),
+  authorization_details: JSON.stringify([await twinQuery(company, terms)]),
+}
+const pushed = await twice(
+  () => oauth.pushedAuthorizationRequest(as, client, clientAuth, parameters, options),
+  (response) => oauth.processPushedAuthorizationResponse(as, client, response),
+)
+const page = new URL(as.authorization_endpoint)
+page.searchParams.set('client_id', company.id)
+page.searchParams.set('request_uri', pushed.request_uri)
+const landed = await browse(page)
+
+const tampered = new URL(landed)
+tampered.searchParams.set('iss', 'https://mallory.example')
+const refusals = {}
+try {
+  oauth.validateAuthResponse(as, client, tampered, state)
+} catch (error) {
+  refusals.otherIssuer = error.name
+}
+const callback = oauth.validateAuthResponse(as, client, landed, state)
+const tokens = await twice(
+  () => oauth.authorizationCodeGrantRequest(as, client, clientAuth, callback, redirectUri, verifier, options),
+  (response) => oauth.processAuthorizationCodeResponse(as, client, response),
+)
+const asked = await signedQuestion(company, issuer, tokens.grant_id, question)
+const answer = await oauth.protectedResourceRequest(tokens.access_token, 'PUT', asked.url, asked.headers, question, options)
+const refreshed = await oauth.processRefreshTokenResponse(as, client, await oauth.refreshTokenGrantRequest(as, client, clientAuth, tokens.refresh_token, options))
+const introspected = await oauth.processIntrospectionResponse(as, client, await oauth.introspectionRequest(as, client, clientAuth, refreshed.access_token, insecure))
+const revoked = (await oauth.revocationRequest(as, client, clientAuth, refreshed.refresh_token, insecure)).status
+
+const status = async (send, process) => {
+  try {
+    await process(await send())
+    return 'accepted'
+  } catch (error) {
+    return error.error ?? error.name
+  }
+}
+const push = (changed) => oauth.pushedAuthorizationRequest(as, client, clientAuth, changed, options)
+const read = (response) => oauth.processPushedAuthorizationResponse(as, client, response)
+refusals.twice = await status(() => push([...Object.entries(parameters), ['state', 'another']]), read)
+refusals.noChallenge = await status(() => push(Object.entries(parameters).filter(([name]) => !name.startsWith('code_'))), read)
+refusals.otherClient = await status(() => oauth.pushedAuthorizationRequest(as, client, oauth.PrivateKeyJwt(company.question.privateKey), parameters, options), read)
+refusals.noAuthentication = await status(() => oauth.pushedAuthorizationRequest(as, client, oauth.None(), parameters, options), read)
+refusals.revokedRefresh = await status(
+  () => oauth.refreshTokenGrantRequest(as, client, clientAuth, refreshed.refresh_token, options),
+  (response) => oauth.processRefreshTokenResponse(as, client, response),
+)
+const dead = await oauth.introspectionRequest(as, client, clientAuth, tokens.access_token, insecure)
+say({
+  noncesLearned: pushed.asked_for_nonce === true, answerStatus: answer.status, bundle: await answer.text(), tokens, introspected,
+  revoked, afterRevocation: await oauth.processIntrospectionResponse(as, client, dead), refusals,
+})
+process.exit(0)
