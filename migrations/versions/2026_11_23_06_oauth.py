@@ -1,4 +1,4 @@
-"""oauth tables: pushed authorization requests, families of refresh tokens."""
+"""oauth tables: pushed authorization requests, families of refresh tokens, registrations that wait."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -41,8 +41,15 @@ def upgrade() -> None:
         sa.Column("expires_at_s", sa.BigInteger(), nullable=False),
     )
     op.create_index("ix_oauth_family_expires_at_s", "oauth_family", ["expires_at_s"])
+    op.create_table(
+        "oauth_registration",
+        sa.Column("company_id", sa.String(), primary_key=True),
+        sa.Column("record", sa.String(), nullable=False),
+        sa.Column("received_at_s", sa.BigInteger(), nullable=False),
+    )
+    op.create_index("ix_oauth_registration_received_at_s", "oauth_registration", ["received_at_s"])
 
 
 def downgrade() -> None:
-    for table in ("oauth_family", "oauth_authorization"):
+    for table in ("oauth_registration", "oauth_family", "oauth_authorization"):
         op.drop_table(table)

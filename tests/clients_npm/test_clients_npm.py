@@ -18,7 +18,9 @@ from tests.company_kit import REDIRECT
 from tests.http_kit import PURPOSE, QUESTION, House, serving, session_of
 from twinvault.owner import Owner
 from vault.encoding import b64u, dump_json
+from vault.oauth import registration
 from vault.parties import companies
+from vault.parties.companies import CompanyId
 from vault.proof.jose import parse_jws
 from vault.schema.question import dump_question
 from vault.schema.terms import ConsentKind, Terms, dump_terms
@@ -103,7 +105,11 @@ def play(script: Script, house: House, owner: Owner, algorithm: str, *decisions:
         script.say(issuer=house.url, authAlg=algorithm, redirectUri=REDIRECT, question=question)
         made = script.hear()
         with house.database.transaction() as session:
-            companies.register(session, made["record"], now=house.clock.now())
+            if "record" in made:
+                companies.register(session, made["record"], now=house.clock.now())
+            else:
+                assert made["early"] == "invalid_client", "before the operator approves it is nobody"
+                registration.approve(session, CompanyId(made["registered"]["client_id"]), now=house.clock.now())
         script.say(terms=dump_terms(wanted(owner)))
         for allow in decisions:
             decide(house, owner, script.hear()["code"], allow=allow)

@@ -4,13 +4,19 @@ import { browse, hear, makeCompany, newKey, now, randomId, say, sha256, sign, pu
 
 const { issuer, authAlg, redirectUri, question } = await hear()
 const company = await makeCompany(authAlg, redirectUri)
-say({ record: company.record, id: company.id })
-const { terms } = await hear()
-
-const config = await oidc.discovery(
-  new URL(issuer), company.id, { redirect_uris: [redirectUri] }, oidc.PrivateKeyJwt(company.auth.privateKey),
+const metadata = {
+  client_name: `Npm Shop ${authAlg}`, redirect_uris: [redirectUri], jwks: { keys: [await publicJwk(company.auth)] },
+  token_endpoint_auth_method: 'private_key_jwt', grant_types: ['authorization_code', 'refresh_token'],
+  response_types: ['code'], dpop_bound_access_tokens: true, company_record: company.record,
+}
+const config = await oidc.dynamicClientRegistration(
+  new URL(issuer), metadata, oidc.PrivateKeyJwt(company.auth.privateKey),
   { algorithm: 'oauth2', execute: [oidc.allowInsecureRequests] },
 )
+const early = await oidc.clientCredentialsGrant(config, undefined, { DPoP: oidc.getDPoPHandle(config, company.dpop) })
+  .then(() => 'accepted', (error) => error.error)
+say({ registered: config.clientMetadata(), early })
+const { terms } = await hear()
 const DPoP = oidc.getDPoPHandle(config, company.dpop)
 const details = await twinQuery(company, terms)
 

@@ -121,9 +121,10 @@ def test_what_the_server_says_about_itself_is_there(house: House) -> None:
     assert metadata["token_endpoint_auth_methods_supported"] == ["private_key_jwt"]
     assert "RS256" not in metadata["token_endpoint_auth_signing_alg_values_supported"]
     endpoints = {name: url for name, url in metadata.items() if name.endswith("_endpoint")}
-    assert len(endpoints) == 6
+    assert len(endpoints) == 7
     assert house.http.get(endpoints.pop("authorization_endpoint")).status_code == 400
     assert house.http.get(endpoints.pop("grant_management_endpoint") + "/" + "A" * 22).status_code == 401
+    assert house.http.post(endpoints.pop("registration_endpoint"), json={}).json()["error"] == "invalid_client_metadata"
     for url in endpoints.values():
         assert "error" in house.http.post(url, data={"a": "b"}).json(), url
     resource = house.http.get("/.well-known/oauth-protected-resource").json()

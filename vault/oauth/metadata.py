@@ -17,6 +17,7 @@ from vault.proof.jose import SIGNATURE_ALGORITHMS
 
 JWKS_PATH: Final = "/v1/jwks"
 GRANTS_PATH: Final = "/v1/grants"
+REGISTER_PATH: Final = "/v1/register"
 
 
 def server_metadata(issuer: str) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def server_metadata(issuer: str) -> dict[str, Any]:
         "token_endpoint": issuer + Endpoint.TOKEN,
         "introspection_endpoint": issuer + Endpoint.INTROSPECT,
         "revocation_endpoint": issuer + Endpoint.REVOKE,
+        "registration_endpoint": issuer + REGISTER_PATH,
         "grant_management_endpoint": issuer + GRANTS_PATH,
         "grant_management_actions_supported": ["query", "revoke", *GRANT_ACTIONS],
         "grant_management_action_required": False,

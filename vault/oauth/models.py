@@ -44,3 +44,12 @@ family = Table(
     Column("retry_until_s", BigInteger, nullable=False),
     Column("expires_at_s", BigInteger, nullable=False, index=True),
 )
+
+# Companies that wait for the operator; nothing of them is logged, and they can do nothing.
+registration = Table(
+    "oauth_registration",
+    SQLModel.metadata,
+    Column("company_id", String, primary_key=True),
+    Column("record", String, nullable=False),
+    Column("received_at_s", BigInteger, nullable=False, index=True),
+)

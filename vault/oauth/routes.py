@@ -13,11 +13,12 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 from vault.clock import unix_s
 from vault.db import Database
 from vault.http.edge import ClockDep, DatabaseDep, RawBody
-from vault.oauth import authorizations, page
+from vault.oauth import authorizations, page, registration
 from vault.oauth.authorizations import State
 from vault.oauth.client import Reply
 from vault.oauth.dpop import Unauthenticated
-from vault.oauth.metadata import JWKS_PATH, jwks, resource_metadata, server_metadata
+from vault.oauth.metadata import JWKS_PATH, REGISTER_PATH, jwks, resource_metadata, server_metadata
+from vault.oauth.registration import BadMetadata
 from vault.oauth.server import AUTHORIZE_PATH, Endpoint, OAuthDesk
 from vault.parties import companies
 
@@ -57,6 +58,17 @@ def introspect(request: Request, desk: DeskDep, database: DatabaseDep, clock: Cl
 def revoke(request: Request, desk: DeskDep, database: DatabaseDep, clock: ClockDep, body: RawBody) -> JSONResponse:
     """End a token of the company's own (RFC 7009); the consent stays as it is."""
     return _answer_form(request, desk, database, clock.now(), body=body, endpoint=Endpoint.REVOKE)
+
+
+@oauth_router.post(REGISTER_PATH, status_code=201)
+def register(metadata: dict[str, Any], database: DatabaseDep, clock: ClockDep) -> JSONResponse:
+    """File a company for the operator's approval (RFC 7591); `company_record` is the record that it signed."""
+    try:
+        with database.transaction() as session:
+            content, status = registration.file(session, metadata, now=clock.now()), 201
+    except BadMetadata as refusal:
+        content, status = {"error": refusal.error, "error_description": refusal.detail}, 400
+    return JSONResponse(content, status, {"Cache-Control": "no-store"})
 
 
 def _answer_form(

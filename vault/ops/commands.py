@@ -14,6 +14,7 @@ from vault.encoding import b64u
 from vault.evidence import auditors
 from vault.jobs import queue
 from vault.jobs.queue import JobId, JobState
+from vault.oauth import registration
 from vault.ops import archive, doctor
 from vault.ops.policies import policies_app
 from vault.ops.site import Site, set_up
@@ -88,6 +89,39 @@ def list_all(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
         ]
     lines = "\n".join(f"{item['company']}  {item['status']:9}  {item['name']}" for item in found)
     say(as_json, {"companies": found}, lines or "No company is registered.")
+
+
+@companies_app.command("waiting")
+def list_waiting(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
+    """List companies that registered themselves over HTTP and wait for `approve`."""
+    with plain_errors(), transaction(site) as session:
+        found = [
+            {
+                "company": item.company_id,
+                "name": item.name,
+                "contact": item.contact,
+                "since": f"{item.received_at:%Y-%m-%d}",
+            }
+            for item in registration.list_waiting(session)
+        ]
+    lines = "\n".join(f"{item['company']}  {item['since']}  {item['name']}  {item['contact']}" for item in found)
+    say(as_json, {"waiting": found}, lines or "No company waits.")
+
+
+@companies_app.command()
+def approve(company: str, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
+    """Approve a company that waits: from here on owners may give it consents."""
+    with plain_errors(), transaction(site) as session:
+        made = registration.approve(session, companies.parse_company_id(company), now=SystemClock().now())
+    say(as_json, {"company": made.company_id, "name": made.name}, f"{made.name} is registered as {made.company_id}.")
+
+
+@companies_app.command()
+def reject(company: str, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
+    """Forget a company that waits."""
+    with plain_errors(), transaction(site) as session:
+        registration.reject(session, companies.parse_company_id(company))
+    say(as_json, {"company": company}, f"{company} waits no more.")
 
 
 @companies_app.command()

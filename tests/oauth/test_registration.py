@@ -1,0 +1,148 @@
+"""A company registers itself and is nobody until the operator approves."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+from tests.company_kit import REDIRECT, CompanyKit, new_key, public
+from tests.leaves import leaves
+from vault.oauth import registration
+from vault.parties import companies
+from vault.parties.companies import CompanyId, CompanyRefused, UnknownCompany
+
+
+def metadata(server: Any, kit: CompanyKit, **changes: Any) -> dict[str, Any]:
+    given = {
+        "client_name": kit.name,
+        "redirect_uris": [REDIRECT],
+        "jwks": {"keys": [public(kit.auth)]},
+        "token_endpoint_auth_method": "private_key_jwt",
+        "company_record": kit.record(server.now),
+    }
+    return {name: value for name, value in (given | changes).items() if value is not None}
+
+
+def register(server: Any, kit: CompanyKit, **changes: Any) -> Any:
+    return server.client.post("/v1/register", json=metadata(server, kit, **changes))
+
+
+def approve(server: Any, company_id: str) -> None:
+    with server.database.transaction() as session:
+        registration.approve(session, CompanyId(company_id), now=server.now)
+
+
+def test_a_company_is_nobody_until_the_operator_approves(server: Any) -> None:
+    kit = CompanyKit(name="New Shop")
+    response = register(server, kit)
+    assert response.status_code == 201, response.text
+    body = response.json()
+    assert body["client_id"] == kit.company_id
+    assert body["company_status"] == "pending"
+    assert "client_secret" not in body
+    server.acme = kit
+    assert server.post(server.form()).json()["error"] == "invalid_client"
+    with server.database.snapshot() as session:
+        waiting = registration.list_waiting(session)
+        assert [(item.company_id, item.name) for item in waiting] == [(kit.company_id, "New Shop")]
+        assert companies.find(session, kit.company_id) is None
+        assert len([kind for kind, _, _ in leaves(session) if kind == "company"]) == 1, "only the one approved before"
+    approve(server, kit.company_id)
+    assert server.post(server.form()).status_code == 200
+    with server.database.snapshot() as session:
+        assert registration.list_waiting(session) == []
+        assert len([kind for kind, _, _ in leaves(session) if kind == "company"]) == 2
+
+
+def test_nothing_is_approved_twice_or_unseen(quick: Any) -> None:
+    kit = CompanyKit()
+    register(quick, kit)
+    approve(quick, kit.company_id)
+    for company_id in (kit.company_id, "A" * 22):
+        with pytest.raises(UnknownCompany):
+            approve(quick, company_id)
+    again = register(quick, kit)
+    assert (again.status_code, again.json()["error"]) == (400, "invalid_client_metadata")
+
+
+def test_a_rejected_company_stays_nobody(quick: Any) -> None:
+    kit = CompanyKit()
+    register(quick, kit)
+    with quick.database.transaction() as session:
+        registration.reject(session, CompanyId(kit.company_id))
+    with pytest.raises(UnknownCompany):
+        approve(quick, kit.company_id)
+    with pytest.raises(UnknownCompany), quick.database.transaction() as session:
+        registration.reject(session, CompanyId(kit.company_id))
+
+
+def test_filing_again_replaces_what_waits(server: Any) -> None:
+    kit = CompanyKit()
+    register(server, kit)
+    kit.name = "Better Name"
+    assert register(server, kit).status_code == 201
+    with server.database.snapshot() as session:
+        assert [item.name for item in registration.list_waiting(session)] == ["Better Name"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"company_record": None}, "invalid_client_metadata"),
+        ({"company_record": 5}, "invalid_client_metadata"),
+        ({"company_record": "a.b.c"}, "invalid_client_metadata"),
+        ({"client_name": "Another"}, "invalid_client_metadata"),
+        ({"redirect_uris": None}, "invalid_redirect_uri"),
+        ({"redirect_uris": ["https://evil.example/cb"]}, "invalid_redirect_uri"),
+        ({"redirect_uris": [REDIRECT, 5]}, "invalid_redirect_uri"),
+        ({"redirect_uris": REDIRECT}, "invalid_redirect_uri"),
+        ({"jwks": None}, "invalid_client_metadata"),
+        ({"jwks": {"keys": []}}, "invalid_client_metadata"),
+        ({"jwks": {"keys": ["x"]}}, "invalid_client_metadata"),
+        ({"jwks": {"keys": [public(new_key())]}}, "invalid_client_metadata"),
+        ({"jwks_uri": "https://acme.example/jwks"}, "invalid_client_metadata"),
+        ({"token_endpoint_auth_method": "none"}, "invalid_client_metadata"),
+        ({"token_endpoint_auth_method": "client_secret_basic"}, "invalid_client_metadata"),
+        ({"grant_types": ["implicit"]}, "invalid_client_metadata"),
+        ({"grant_types": [["code"]]}, "invalid_client_metadata"),
+        ({"response_types": ["token"]}, "invalid_client_metadata"),
+        ({"software_statement": "a.b.c"}, "invalid_software_statement"),
+    ],
+)
+def test_metadata_that_contradict_the_record_refuse(quick: Any, changes: dict[str, Any], error: str) -> None:
+    response = register(quick, CompanyKit(), **changes)
+    assert (response.status_code, response.json()["error"]) == (400, error), response.text
+    with quick.database.snapshot() as session:
+        assert registration.list_waiting(session) == []
+
+
+def test_nobody_registers_in_anothers_name(quick: Any) -> None:
+    mine, theirs = CompanyKit(), CompanyKit()
+    forged = mine.record(quick.now, company_id=theirs.company_id)
+    refused = register(quick, mine, company_record=forged)
+    assert refused.json()["error"] == "invalid_client_metadata"
+
+
+def test_waiting_registrations_are_bounded_and_end(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registration, "MAX_WAITING", 2)
+    first = CompanyKit()
+    assert [register(server, kit).status_code for kit in (first, CompanyKit())] == [201, 201]
+    full = register(server, CompanyKit())
+    assert (full.status_code, full.headers["retry-after"]) == (503, "86400")
+    assert register(server, first).status_code == 201, "what waits may be replaced"
+    server.clock.at += timedelta(seconds=registration.KEPT_S)
+    assert register(server, CompanyKit()).status_code == 201
+    with server.database.snapshot() as session:
+        assert session.execute(sqlalchemy.text("SELECT count(*) FROM oauth_registration")).scalar_one() == 1
+
+
+def test_a_record_that_was_registered_otherwise_meanwhile_is_not_approved(quick: Any) -> None:
+    kit = CompanyKit()
+    register(quick, kit)
+    with quick.database.transaction() as session:
+        companies.register(session, kit.record(quick.now), now=quick.now)
+    with pytest.raises(CompanyRefused):
+        approve(quick, kit.company_id)

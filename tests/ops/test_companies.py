@@ -1,0 +1,48 @@
+"""An operator decides on companies that registered themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from tests.company_kit import REDIRECT, CompanyKit, public
+from tests.site_kit import ISSUER, ORIGIN
+from vault.clock import SystemClock
+from vault.db import Database
+from vault.oauth import registration
+from vault.ops import operator
+from vault.ops.site import Site, set_up
+
+
+def test_an_operator_approves_one_and_rejects_another(database: Database, tmp_path: Path) -> None:
+    site, now = Site(tmp_path / "site"), SystemClock().now()
+    url = database.url.render_as_string(hide_password=False)
+    set_up(site, issuer=ISSUER, log_origin=ORIGIN, database_url=url, shortkeys_url=None, now=now)
+    good, bad = CompanyKit(name="Good Shop"), CompanyKit(name="Bad Shop")
+    with database.transaction() as session:
+        for kit in (good, bad):
+            sent = {
+                "redirect_uris": [REDIRECT],
+                "jwks": {"keys": [public(kit.auth)]},
+                "company_record": kit.record(now),
+            }
+            registration.file(session, sent, now=now)
+
+    def run(*args: str, status: int = 0) -> dict[str, Any]:
+        result = CliRunner().invoke(operator, ["companies", *args, "--site", str(site.folder), "--json"])
+        assert result.exit_code == status, result.output
+        return dict(json.loads(result.stdout)) if status == 0 else {}
+
+    waiting = run("waiting")["waiting"]
+    assert {item["name"]: item["contact"] for item in waiting} == {
+        "Good Shop": "privacy@acme.example",
+        "Bad Shop": "privacy@acme.example",
+    }
+    run("approve", good.company_id)
+    run("reject", bad.company_id)
+    assert run("waiting")["waiting"] == []
+    assert [item["name"] for item in run("list")["companies"]] == ["Good Shop"]
+    run("approve", bad.company_id, status=1)

@@ -1,0 +1,195 @@
+"""Dynamic registration: a company files its signed record, the operator approves it, then it exists.
+
+The metadata of RFC 7591 repeat what the record says, for clients that expect them; the record, in the extension
+member `company_record`, is what the company signed and what the log will commit to. Keys come by value.
+Source: RFC 7591 sections 2 and 3.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session
+
+from vault.clock import unix_s
+from vault.errors import VaultError
+from vault.oauth.client import AUTH_METHOD, GRANT_TYPES
+from vault.oauth.models import registration
+from vault.parties import companies
+from vault.parties.companies import Company, CompanyId, CompanyRecord, CompanyRefused, UnknownCompany
+from vault.proof.jose import BadJws, JwsKey, read_jwk
+
+KEPT_S: Final = 30 * 86_400
+MAX_WAITING: Final = 1_000
+_FIXED: Final[Mapping[str, tuple[str, ...]]] = {"grant_types": GRANT_TYPES, "response_types": ("code",)}
+
+
+class RegistrationsFull(VaultError):
+    """Too many registrations wait for the operator."""
+
+    slug = "registrations-full"
+    title = "Registrations are full"
+    status = 503
+
+
+class BadMetadata(VaultError):
+    """Client metadata that this server does not accept.
+
+    Args:
+        detail: What was wrong.
+        error: The error code of RFC 7591 section 3.2.2.
+    """
+
+    slug = "bad-client-metadata"
+    title = "Client metadata are not acceptable"
+    status = 400
+
+    def __init__(self, detail: str, error: str = "invalid_client_metadata") -> None:
+        super().__init__(detail)
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A registration that the operator has not decided on.
+
+    Args:
+        company_id: The id it will have.
+        name: What owners would be shown.
+        contact: Where the operator reaches it.
+        received_at: When it came.
+    """
+
+    company_id: CompanyId
+    name: str
+    contact: str
+    received_at: datetime
+
+
+def file(session: Session, metadata: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:
+    """Keep a company's registration for the operator; filing again replaces what waits.
+
+    Args:
+        session: An open writing transaction.
+        metadata: The JSON object that the client sent.
+        now: The current time.
+
+    Returns:
+        The client information response; its `client_id` works once the operator has approved.
+
+    Raises:
+        BadMetadata: No acceptable record, or metadata that contradict it.
+        RegistrationsFull: A thousand others wait.
+    """
+    jws = metadata.get("company_record")
+    if not isinstance(jws, str):
+        raise BadMetadata("Send the signed company record as company_record.")
+    try:
+        record = companies.verify_company_record(jws, signer=None, now=now)
+    except CompanyRefused as error:
+        raise BadMetadata(error.detail) from error
+    _refuse_contradiction(metadata, record)
+    if companies.find(session, record.company_id) is not None:
+        raise BadMetadata("A company with this question key is already registered.")
+    connection = session.connection()
+    old = registration.c.received_at_s <= unix_s(now) - KEPT_S
+    connection.execute(delete(registration).where(old | (registration.c.company_id == record.company_id)))
+    if connection.execute(select(func.count()).select_from(registration)).scalar_one() >= MAX_WAITING:
+        raise RegistrationsFull(
+            "Too many registrations wait for the operator; try again tomorrow.", retry_after_s=86_400
+        )
+    row = {"company_id": record.company_id, "record": jws, "received_at_s": unix_s(now)}
+    try:
+        connection.execute(insert(registration), row)
+    except IntegrityError as error:
+        raise BadMetadata("This company is being registered by another request; try again.") from error
+    return _information(record, jws, now)
+
+
+def list_waiting(session: Session) -> list[Waiting]:
+    """Return what waits for the operator, the oldest first."""
+    rows = session.connection().execute(select(registration).order_by(registration.c.received_at_s))
+    found = []
+    for row in rows:
+        received_at = datetime.fromtimestamp(row.received_at_s, UTC)
+        record = companies.verify_company_record(row.record, signer=None, now=received_at)
+        found.append(Waiting(record.company_id, record.name, record.contact, received_at))
+    return found
+
+
+def approve(session: Session, company_id: CompanyId, *, now: datetime) -> Company:
+    """Register a company that waits; from here on owners may give it consents.
+
+    Raises:
+        UnknownCompany: Nothing waits under this id.
+        CompanyRefused: Its record is not acceptable any more.
+    """
+    taken = delete(registration).where(registration.c.company_id == company_id).returning(registration.c.record)
+    record = session.connection().execute(taken).scalar_one_or_none()
+    if record is None:
+        raise UnknownCompany("No registration of this id waits here.")
+    return companies.register(session, record, now=now)
+
+
+def reject(session: Session, company_id: CompanyId) -> None:
+    """Forget a registration that waits.
+
+    Raises:
+        UnknownCompany: Nothing waits under this id.
+    """
+    gone = delete(registration).where(registration.c.company_id == company_id).returning(registration.c.company_id)
+    if session.connection().execute(gone).scalar_one_or_none() is None:
+        raise UnknownCompany("No registration of this id waits here.")
+
+
+def _refuse_contradiction(metadata: Mapping[str, Any], record: CompanyRecord) -> None:
+    uris = metadata.get("redirect_uris")
+    if not isinstance(uris, list) or sorted(map(str, uris)) != list(record.redirect_uris):
+        raise BadMetadata("redirect_uris must be those of the company record.", "invalid_redirect_uri")
+    if metadata.get("client_name", record.name) != record.name:
+        raise BadMetadata("client_name must be the name in the company record.")
+    if "jwks_uri" in metadata:
+        raise BadMetadata("Send keys by value, as jwks: this server fetches nothing.")
+    if _only_key(metadata.get("jwks")) != record.client_auth_key:
+        raise BadMetadata("jwks must hold one key, the client_auth_key of the company record.")
+    if metadata.get("token_endpoint_auth_method", AUTH_METHOD) != AUTH_METHOD:
+        raise BadMetadata(f"token_endpoint_auth_method must be {AUTH_METHOD}.")
+    for name, known in _FIXED.items():
+        asked = metadata.get(name, list(known))
+        if not isinstance(asked, list) or not all(item in known for item in asked):
+            raise BadMetadata(f"{name} may hold {', '.join(known)}.")
+    if "software_statement" in metadata:
+        raise BadMetadata("Software statements are not used here.", "invalid_software_statement")
+
+
+def _only_key(unverified_jwks: object) -> JwsKey:
+    keys = unverified_jwks.get("keys") if isinstance(unverified_jwks, dict) else None
+    if not isinstance(keys, list) or len(keys) != 1:
+        raise BadMetadata("jwks must hold one key, the client_auth_key of the company record.")
+    try:
+        return read_jwk(keys[0])
+    except BadJws as error:
+        raise BadMetadata(error.detail) from error
+
+
+def _information(record: CompanyRecord, jws: str, now: datetime) -> dict[str, Any]:
+    return {
+        "client_id": record.company_id,
+        "client_id_issued_at": unix_s(now),
+        "client_name": record.name,
+        "redirect_uris": list(record.redirect_uris),
+        "jwks": {"keys": [json.loads(record.client_auth_key.jwk)]},
+        "token_endpoint_auth_method": AUTH_METHOD,
+        "grant_types": list(GRANT_TYPES),
+        "response_types": ["code"],
+        "dpop_bound_access_tokens": True,
+        "require_pushed_authorization_requests": True,
+        "company_record": jws,
+        "company_status": "pending",
+    }
