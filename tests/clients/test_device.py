@@ -20,6 +20,7 @@ from vault.seal.errors import SealError
 from vault.seal.identity import Identity
 from vault.seal.ring import open_seed
 from vault.seal.signing import SigningKey, new_seed
+from vault.seal.statement import KeyName, verify_key_statement
 
 MONTH = Period("2026-01")
 
@@ -142,6 +143,21 @@ def test_a_forged_acknowledgement_is_refused_and_the_traces_stay(
     assert ready.device.waiting == 3
     tamper.rules.clear()
     assert ready.device.flush() == devices.Flushed(3, 0)
+
+
+def test_a_service_key_stated_since_the_keys_were_fetched_is_found(
+    ready: Owner, tamper: Tamper, service: Service
+) -> None:
+    def without_service(response: httpx.Response) -> httpx.Response:
+        tamper.rules.clear()
+        shown = response.json()["statements"]
+        verified = [verify_key_statement(parse_envelope(parse_b64u(item)), service.trust.operator) for item in shown]
+        known = zip(shown, verified, strict=True)
+        return httpx.Response(200, json={"statements": [i for i, key in known if key.name is not KeyName.SERVICE]})
+
+    tamper.on("GET", "/v1/keys", without_service)
+    assert ready.import_traces(purchases()).sent == 3
+    assert not tamper.rules
 
 
 def test_a_device_that_the_ring_does_not_list_seals_nothing(ready: Owner, tamper: Tamper) -> None:

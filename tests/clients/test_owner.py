@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from twinvault.api import Api, ApiError
 from twinvault.company import Company
 from twinvault.consents import NothingToGive, UnknownConsent
 from twinvault.jws import sign_jws
+from twinvault.keys import KEPT_S
 from twinvault.owner import Owner
 from twinvault.profile import Profile, RolledBack
 from twinvault.receipts import NoReceipt
@@ -194,12 +196,30 @@ def test_a_key_that_the_operator_did_not_sign_gets_nothing(
     owner: Owner, service: Service, tamper: Tamper, name: KeyName
 ) -> None:
     thief = Identity(new_seed())
-    owner.import_traces(purchases())
     before = len(tamper.sent)
     tamper.on("GET", "/v1/keys", swap_key(service, name, SigningKey(new_seed()), thief.recipient, epoch=9))
     with pytest.raises(SealError, match="not signed by the expected keys"):
         owner.give(owner.terms_for(ConsentKind.SELF, [PURCHASE]))
     assert not [r for r in tamper.sent[before:] if r.method == "POST" and r.url.path.endswith("/consents")]
+
+
+def test_keys_are_fetched_once_and_a_new_epoch_after_a_moment(
+    owner: Owner, service: Service, tamper: Tamper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetched() -> int:
+        return sum(request.url.path == "/v1/keys" for request in tamper.sent)
+
+    owner.import_traces(purchases())
+    owner.give(owner.terms_for(ConsentKind.SELF, [PURCHASE]))
+    owner.give(owner.terms_for(ConsentKind.COHORT, [PURCHASE]))
+    assert fetched() == 1
+    now_s = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now_s + KEPT_S)
+    thief = Identity(new_seed())
+    tamper.on("GET", "/v1/keys", swap_key(service, KeyName.SERVING, SigningKey(new_seed()), thief.recipient, epoch=9))
+    with pytest.raises(SealError, match="not signed by the expected keys"):
+        owner.give(owner.terms_for(ConsentKind.SELF, [PURCHASE]))
+    assert fetched() == 2
 
 
 def test_an_epoch_is_never_rolled_back(owner: Owner, service: Service) -> None:

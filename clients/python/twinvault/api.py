@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -102,6 +103,7 @@ class Api:
         self.base_url = base_url.rstrip("/")
         self._client = httpx.Client(base_url=self.base_url, transport=transport, timeout=TIMEOUT_S)
         self._sleep = sleep
+        self._kept: dict[str, tuple[float, Any]] = {}
 
     def request(
         self,
@@ -161,6 +163,23 @@ class Api:
             Unreachable: No answer came.
         """
         return json_of(self.request("GET", path, auth=auth, params=params))
+
+    def get_kept(self, path: str, *, at_most_s: float) -> Any:
+        """Return the JSON that lies at a public path, from a moment ago if it was fetched so lately.
+
+        Args:
+            path: What everybody may read and what rarely changes.
+            at_most_s: How old the answer may be; 0 fetches it in any case.
+
+        Raises:
+            As `get`.
+        """
+        now_s = time.monotonic()
+        fetched_s, document = self._kept.get(path, (-math.inf, None))
+        if now_s - fetched_s >= at_most_s:
+            document = self.get(path)
+            self._kept[path] = now_s, document
+        return document
 
     def close(self) -> None:
         """Give the connections back."""

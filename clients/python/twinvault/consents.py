@@ -10,7 +10,7 @@ from typing import Any, Final
 import httpx
 
 from twinvault.api import Api, ClientError, field, json_of
-from twinvault.keys import sealing_key, signing_keys
+from twinvault.keys import sealing_key, signing_key
 from twinvault.notice import notice_of
 from twinvault.profile import Profile
 from twinvault.receipts import remember_checkpoint, verify_changed
@@ -215,10 +215,10 @@ class ConsentKeeper:
         answer = json_of(self._api.request("POST", path, auth=self._auth, json=body))
         checkpoint = verify_changed(field(answer, "receipt", dict), self._profile.trust, version, envelope)
         remember_checkpoint(self._api, self._profile, checkpoint)
-        self._profile.remember(f"consent/{b64u(version.consent_id)}", Remembered(version.version, envelope.digest))
+        seen = {f"consent/{b64u(version.consent_id)}": Remembered(version.version, envelope.digest)}
         if own is not None:
-            ring = Remembered(own.ring.head.version, own.head.digest)
-            self._profile.remember(_handed(ConsentId(version.consent_id)), ring)
+            seen[_handed(ConsentId(version.consent_id))] = Remembered(own.ring.head.version, own.head.digest)
+        self._profile.remember_all(seen)
         return Changed(version, tuple(parse_category(str(c)) for c in field(answer, "new_epoch_needed", list)))
 
     def _handovers(self, version: ConsentVersion, own: OwnRing) -> list[Handover]:
@@ -270,8 +270,8 @@ class ConsentKeeper:
         if version.event.by_person:
             verify_envelope(envelope, PayloadType.CONSENT, ours)
             return
-        service = signing_keys(self._api, self._profile, KeyName.SERVICE, self._clock)
-        signer = next((key for key in service if sha256(key)[:ID_BYTES] == envelope.signatures[0][0]), None)
+        named = envelope.signatures[0][0]
+        signer = signing_key(self._api, self._profile, KeyName.SERVICE, named, self._clock)
         if signer is None:
             raise ForgedConsents("A consent was ended by a key that the operator does not vouch for.")
         verify_envelope(envelope, PayloadType.CONSENT, signer)

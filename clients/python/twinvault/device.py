@@ -9,7 +9,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from twinvault.api import Api, ApiError, ClientError, field
-from twinvault.keys import signing_keys
+from twinvault.keys import signing_key
 from twinvault.profile import SPOOL, Profile
 from twinvault.signin import SignedIn
 from twinvault.spool import Spool, Waiting
@@ -165,9 +165,9 @@ class Device:
     def _verify_acknowledged(self, acknowledgement: bytes, body: bytes) -> None:
         """Refuse an answer that does not prove that the service keeps exactly these batches."""
         upload = parse_upload(body)
-        keys = signing_keys(self._api, self._profile, KeyName.SERVICE, self._clock)
         envelope = parse_envelope(acknowledgement)
-        signer = next((key for key in keys if key_id(key) == envelope.signatures[0][0]), None)
+        named = envelope.signatures[0][0]
+        signer = signing_key(self._api, self._profile, KeyName.SERVICE, named, self._clock)
         if signer is None:
             raise ForgedAcknowledgement("No service key that the operator vouched for signed the acknowledgement.")
         said = verify_acknowledgement(envelope, signer)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Final
+
 from twinvault.api import Api, ClientError, field
 from twinvault.profile import Profile
 from vault.clock import Clock, unix_s
 from vault.encoding import parse_b64u
 from vault.seal.dsse import parse_envelope
-from vault.seal.ids import sha256
+from vault.seal.ids import key_id, sha256
 from vault.seal.recipient import Recipient
 from vault.seal.statement import KeyName, KeyStatement, verify_key_statement
 from vault.seal.version import Remembered
+
+KEPT_S: Final = 30.0
+"""How long the statements seen last are used: a new epoch may be missed for as long, never a `not_before`."""
+
+_MOST_STATEMENTS: Final = 256
 
 
 class NoKey(ClientError):
@@ -20,16 +28,21 @@ class NoKey(ClientError):
     title = "No key of the service"
 
 
-def key_statements(api: Api, profile: Profile) -> list[KeyStatement]:
+def key_statements(api: Api, profile: Profile, *, at_most_s: float = KEPT_S) -> list[KeyStatement]:
     """Return every key that the service shows, each checked against the pinned operator key.
+
+    Args:
+        api: The service.
+        profile: Pins the operator key.
+        at_most_s: How old what it showed may be.
 
     Raises:
         SealError: One of them is not signed by the pinned operator: the service or someone between
             tried to put a key of their own in.
         ApiError: The service refuses.
     """
-    shown = field(api.get("/v1/keys"), "statements", list)
-    return [verify_key_statement(parse_envelope(parse_b64u(item)), profile.trust.operator) for item in shown]
+    shown = field(api.get_kept("/v1/keys", at_most_s=at_most_s), "statements", list)
+    return [_verified(str(item), profile.trust.operator) for item in shown]
 
 
 def sealing_key(api: Api, profile: Profile, name: KeyName, clock: Clock) -> Recipient:
@@ -54,13 +67,30 @@ def sealing_key(api: Api, profile: Profile, name: KeyName, clock: Clock) -> Reci
     return Recipient(newest.public_key)
 
 
-def signing_keys(api: Api, profile: Profile, name: KeyName, clock: Clock) -> list[bytes]:
-    """Return the keys of a name that may have signed by now, older epochs included.
+def signing_key(api: Api, profile: Profile, name: KeyName, key: bytes, clock: Clock) -> bytes | None:
+    """Return the key that a signature names, if the operator vouches that it may have signed by now.
+
+    Args:
+        api: The service.
+        profile: Pins the operator key.
+        name: What the key is for.
+        key: Id of the key, as the signature names it; of any epoch.
+        clock: Tells which epochs have begun.
 
     Raises:
         SealError: A statement that the operator did not sign.
     """
-    return [statement.public_key for statement in _in_force(key_statements(api, profile), name, clock)]
+    for at_most_s in (KEPT_S, 0):  # a key that is not among those seen lately may be a new one
+        for statement in _in_force(key_statements(api, profile, at_most_s=at_most_s), name, clock):
+            if key_id(statement.public_key) == key:
+                return statement.public_key
+    return None
+
+
+@lru_cache(maxsize=_MOST_STATEMENTS)
+def _verified(statement: str, operator: bytes) -> KeyStatement:
+    """Verify a signature once: whether the same key signed the same bytes never changes."""
+    return verify_key_statement(parse_envelope(parse_b64u(statement)), operator)
 
 
 def _in_force(statements: list[KeyStatement], name: KeyName, clock: Clock) -> list[KeyStatement]:

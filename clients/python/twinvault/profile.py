@@ -10,7 +10,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -137,25 +137,30 @@ class Profile:
         return self._memory().get(name)
 
     def remember(self, name: str, seen: Remembered) -> None:
-        """Keep the highest version seen.
+        """Keep the highest version seen of one thing; see `remember_all`.
+
+        Raises:
+            RolledBack: A higher version was seen, or another one with the same number.
+        """
+        self.remember_all({name: seen})
+
+    def remember_all(self, seen: Mapping[str, Remembered]) -> None:
+        """Keep the highest versions seen, all or none of them.
 
         Args:
-            name: Of what: `ring`, `account`, `key/processor`, `consent/<id>`, `checkpoint`.
-            seen: Its version, epoch or size, and its digest.
+            seen: By what it is of: `ring`, `account`, `key/processor`, `consent/<id>`, `checkpoint`. Its version,
+                epoch or size, and its digest.
 
         Raises:
             RolledBack: A higher version was seen, or another one with the same number.
         """
         with self._locked():
             memory = self._memory()
-            highest = memory.get(name)
-            if highest is not None and seen.version < highest.version:
-                raise RolledBack(f"The service showed an older {name} than this client has seen; do not trust it.")
-            if highest is not None and seen.version == highest.version and seen.digest != highest.digest:
-                raise RolledBack(f"The service showed two different {name} of one version; do not trust it.")
-            if highest == seen:
+            for name, item in seen.items():
+                _refuse_older(name, item, memory.get(name))
+            if all(memory.get(name) == item for name, item in seen.items()):
                 return
-            memory[name] = seen
+            memory |= seen
             record: JsonObject = {
                 key: {"version": item.version, "digest": b64u(item.digest)} for key, item in memory.items()
             }
@@ -183,6 +188,13 @@ class Profile:
             yield
         finally:
             os.close(descriptor)
+
+
+def _refuse_older(name: str, seen: Remembered, highest: Remembered | None) -> None:
+    if highest is not None and seen.version < highest.version:
+        raise RolledBack(f"The service showed an older {name} than this client has seen; do not trust it.")
+    if highest is not None and seen.version == highest.version and seen.digest != highest.digest:
+        raise RolledBack(f"The service showed two different {name} of one version; do not trust it.")
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -113,8 +113,7 @@ def create_vault(
     api.request("POST", "/v1/vaults", json=body)
     record = _record(vault, signer.public_key, time_zone, kit.device_secret, device_seed)
     profile = Profile.create(folder, trust, record)
-    profile.remember("ring", Remembered(1, head.digest))
-    profile.remember("account", Remembered(1, account.digest))
+    profile.remember_all({"ring": Remembered(1, head.digest), "account": Remembered(1, account.digest)})
     return profile, Keys(vault, root, signer, seeds.pairwise), kit
 
 

