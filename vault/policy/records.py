@@ -101,8 +101,7 @@ def ask_record(facts: Ask, policy_set_sha256: bytes) -> DecisionRecord:
     """
     twin, snapshot = _twin(facts)
     terms, question, caller = facts.consent.current.terms, facts.question, facts.caller
-    certificate = _certificate(facts.manifest, facts.now.replace(second=0, microsecond=0), facts.required)
-    model = Entity(Uid("Vault::Model", b64u(facts.manifest.digest)), {"certificate": certificate})
+    model = _model(facts.manifest, facts.now.replace(second=0, microsecond=0), facts.required)
     context: JsonObject = {
         **_use(
             facts,
@@ -191,9 +190,10 @@ def _use(
 
 # Recomputing epsilon takes milliseconds and depends on the time only through the model's age.
 @lru_cache(maxsize=64)
-def _certificate(manifest: Manifest, minute: datetime, required: Required) -> str:
+def _model(manifest: Manifest, minute: datetime, required: Required) -> Entity:
     try:
         verify_certificate(manifest, minute, required)
+        certificate = "valid"
     except InvalidProof:
-        return "invalid"
-    return "valid"
+        certificate = "invalid"
+    return Entity(Uid("Vault::Model", b64u(manifest.digest)), {"certificate": certificate})

