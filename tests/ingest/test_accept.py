@@ -21,7 +21,7 @@ from vault.seal.device import ChainHead, Device
 from vault.seal.dsse import PayloadType
 from vault.seal.errors import SealError
 from vault.seal.framing import frames
-from vault.seal.ids import sha256
+from vault.seal.ids import CompartmentId, sha256
 from vault.seal.signing import SigningKey, new_seed
 from vault.seal.upload import MAX_BATCHES, MAX_UPLOAD_BYTES, Acknowledgement, encode_upload, parse_upload
 from vault.store import batches, rings
@@ -61,9 +61,11 @@ def test_an_upload_is_stored_logged_and_acknowledged(database: Database, shortke
         heads = batches.device_heads(session, owner.vault, source.device.id)
         assert (heads.version, heads.heads) == (1, source.heads)
         assert batches.head_lists(session, owner.vault) == {source.device.id: parse_upload(body).head_list.encoded}
-        assert batches.digests(session, owner.vault, [owner.compartment().id]) == sorted(
-            sha256(data) for data in stored(database, owner)
-        )
+        name, none = owner.compartment().id, CompartmentId(bytes(16))
+        assert batches.digests(session, owner.vault, [name, none]) == {
+            name: [sha256(data) for data in stored(database, owner)],
+            none: [],
+        }
 
 
 def test_two_devices_and_two_compartments_have_chains_of_their_own(database: Database, shortkeys: Database) -> None:

@@ -31,6 +31,22 @@ _HEADS = select(head_list.c.version, head_list.c.envelope).where(
     head_list.c.vault_id == bindparam("vault_id"), head_list.c.device_id == bindparam("device_id")
 )
 
+_IN_COMPARTMENT = (
+    batch.c.vault_id == bindparam("vault_id"),
+    batch.c.compartment_id == bindparam("compartment_id"),
+    batch.c.id > bindparam("after"),
+)
+_SIZES = (
+    select(batch.c.id, func.length(batch.c.batch).label("size_bytes"))
+    .where(*_IN_COMPARTMENT)
+    .order_by(batch.c.id)
+    .limit(_PAGE_BATCHES)
+)
+_PAGE = select(batch.c.id, batch.c.batch).where(*_IN_COMPARTMENT, batch.c.id <= bindparam("last")).order_by(batch.c.id)
+_DIGESTS = select(batch.c.compartment_id, batch.c.digest).where(
+    batch.c.vault_id == bindparam("vault_id"), batch.c.compartment_id.in_(bindparam("wanted", expanding=True))
+)
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceHeads:
@@ -133,30 +149,31 @@ def read(session: Session, vault: VaultId, compartment: CompartmentId, *, after:
         compartment: Which.
         after: The last id already read.
     """
-    place = (batch.c.vault_id == vault, batch.c.compartment_id == compartment)
-    sizes = session.connection().execute(
-        select(batch.c.id, func.length(batch.c.batch).label("size_bytes"))
-        .where(*place, batch.c.id > after)
-        .order_by(batch.c.id)
-        .limit(_PAGE_BATCHES)
-    )
-    wanted: list[int] = []
-    left_bytes = _PAGE_BYTES
-    for row in sizes:
+    place = {"vault_id": vault, "compartment_id": compartment, "after": after}
+    last, left_bytes = after, _PAGE_BYTES
+    for row in session.connection().execute(_SIZES, place):
         left_bytes -= row.size_bytes
-        if left_bytes < 0 and wanted:
+        if left_bytes < 0 and last != after:
             break
-        wanted.append(row.id)
-    query = select(batch.c.id, batch.c.batch).where(*place, batch.c.id.in_(wanted)).order_by(batch.c.id)
-    return [StoredBatch(row.id, row.batch) for row in session.connection().execute(query)]
+        last = row.id
+    rows = session.connection().execute(_PAGE, {**place, "last": last})
+    return [StoredBatch(row.id, row.batch) for row in rows]
 
 
-def digests(session: Session, vault: VaultId, compartments: Iterable[CompartmentId]) -> list[bytes]:
-    """Return SHA-256 of every batch of these compartments, sorted: what a release id binds."""
-    query = select(batch.c.digest).where(
-        batch.c.vault_id == vault, batch.c.compartment_id.in_(sorted(set(compartments)))
-    )
-    return sorted(session.connection().execute(query).scalars())
+def digests(
+    session: Session, vault: VaultId, compartments: Iterable[CompartmentId]
+) -> dict[CompartmentId, list[bytes]]:
+    """Return SHA-256 of every batch of these compartments: what a release id binds.
+
+    Args:
+        session: Any transaction.
+        vault: Whose.
+        compartments: Which; each has its list, empty or not.
+    """
+    found: dict[CompartmentId, list[bytes]] = {name: [] for name in sorted(compartments)}
+    for row in session.connection().execute(_DIGESTS, {"vault_id": vault, "wanted": list(found)}):
+        found[CompartmentId(row.compartment_id)].append(row.digest)
+    return found
 
 
 def head_lists(session: Session, vault: VaultId) -> dict[DeviceId, bytes]:

@@ -230,9 +230,10 @@ def _months(session: Session, vault: VaultId, listed: Mapping[CompartmentId, Com
     places: defaultdict[tuple[Period, Category], list[Compartment]] = defaultdict(list)
     for compartment in listed.values():
         places[compartment.period, compartment.category].append(compartment)
+    digests = batches.digests(session, vault, listed)
     for (period, category), found in sorted(places.items()):
         ids = tuple(one.id for one in sorted(found, key=lambda one: one.epoch))
-        yield Month(category, period, ids, tuple(batches.digests(session, vault, ids)))
+        yield Month(category, period, ids, tuple(sorted(digest for name in ids for digest in digests[name])))
 
 
 def _keys(session: Session, vault: VaultId, seeds: Mapping[CompartmentId, bytes], periods: set[Period]) -> VaultKeys:
