@@ -41,6 +41,9 @@ class AppSettings(Settings):
     log_anchor: Path | None = Field(
         default=None, description="File for the newest checkpoint, outside the database: it shows one set back."
     )
+    sandbox: bool = Field(
+        default=False, description="Let test companies register unapproved; only sandbox vaults may consent to them."
+    )
     host: str = "127.0.0.1"
     port: int = Field(default=8400, ge=0, le=65535)
     max_body_bytes: int = Field(default=32 * 2**20, ge=2**16)

@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("guardian_ok", sa.Boolean(), nullable=False),
         sa.Column("deceased", sa.Boolean(), nullable=False),
         sa.Column("sequence", sa.Integer(), nullable=False),
+        sa.Column("sandbox", sa.Boolean(), nullable=False),
     )
     op.create_table(
         "person_record",
@@ -43,6 +44,7 @@ def upgrade() -> None:
         sa.Column("client_auth_key", sa.String(), nullable=False),
         sa.Column("question_key", sa.String(), nullable=False),
         sa.Column("status", sa.String(), nullable=False),
+        sa.Column("sandbox", sa.Boolean(), nullable=False),
     )
     op.create_table(
         "party_session",

@@ -5,6 +5,7 @@ import json
 import secrets
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -206,7 +207,7 @@ def make_server(world: World, clock: HandClock) -> Server:
     install_problems(app)
     app.state.database, app.state.clock = world.database, clock
     app.state.oauth_desk = OAuthDesk(ISSUER, proofs, tokens)
-    app.state.custody = world.custody
+    app.state.custody, app.state.settings = world.custody, SimpleNamespace(sandbox=True)
     app.state.company_gate = gate = CompanyGate(proofs, tokens)
     for router in (oauth_router, approval_router, grants_router):
         app.include_router(router)

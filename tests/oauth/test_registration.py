@@ -11,8 +11,13 @@ import sqlalchemy
 from tests.company_kit import REDIRECT, CompanyKit, new_key, public
 from tests.leaves import leaves
 from vault.oauth import registration
-from vault.parties import companies
+from vault.parties import companies, people
 from vault.parties.companies import CompanyId, CompanyRefused, UnknownCompany
+from vault.parties.people import UnknownVault
+from vault.schema.consent import ConsentEvent
+from vault.schema.terms import BadConsent
+from vault.seal.ids import VaultId
+from vault.settings import AppSettings
 
 
 def metadata(server: Any, kit: CompanyKit, **changes: Any) -> dict[str, Any]:
@@ -146,3 +151,56 @@ def test_a_record_that_was_registered_otherwise_meanwhile_is_not_approved(quick:
         companies.register(session, kit.record(quick.now), now=quick.now)
     with pytest.raises(CompanyRefused):
         approve(quick, kit.company_id)
+
+
+# --- sandbox -------------------------------------------------------------------------------------------------------
+
+
+def play_company(server: Any, kit: CompanyKit) -> None:
+    server.acme = server.world.company = kit
+
+
+def test_a_test_company_asks_a_sandbox_vault_and_no_other(server: Any) -> None:
+    kit = CompanyKit(name="Test Shop")
+    assert register(server, kit, sandbox=True).json()["company_status"] == "sandbox"
+    play_company(server, kit)
+    assert server.post(server.form()).status_code == 200
+    with pytest.raises(BadConsent):
+        server.world.give()
+    with server.database.transaction() as session:
+        people.make_sandbox(session, server.world.owner.vault)
+    body, given = server.tokens()
+    assert body["grant_id"]
+    assert server.world.amend(server.world.next(given, ConsentEvent.NARROWED)).version.version == 2
+
+
+def test_a_test_company_stays_one_through_new_keys(quick: Any) -> None:
+    kit = CompanyKit(name="Test Shop")
+    register(quick, kit, sandbox=True)
+    new = new_key()
+    with quick.database.transaction() as session:
+        assert companies.rotate(
+            session, kit.record(quick.now, version=2, client_auth_key=public(new)), now=quick.now
+        ).sandbox
+    play_company(quick, kit)
+    with pytest.raises(BadConsent):
+        quick.world.give()
+
+
+def test_a_sandbox_vault_changes_nothing_for_approved_companies(quick: Any) -> None:
+    with quick.database.transaction() as session:
+        people.make_sandbox(session, quick.world.owner.vault)
+        assert companies.get(session, CompanyId(quick.acme.company_id)).sandbox is False
+    assert quick.world.give()
+
+
+def test_without_the_setting_there_is_no_sandbox(quick: Any) -> None:
+    quick.client.app.state.settings.sandbox = False
+    refused = register(quick, CompanyKit(), sandbox=True)
+    assert (refused.status_code, refused.json()["error"]) == (400, "invalid_client_metadata")
+    assert AppSettings.model_fields["sandbox"].default is False
+
+
+def test_only_a_vault_that_lives_here_becomes_a_sandbox(quick: Any) -> None:
+    with pytest.raises(UnknownVault), quick.database.transaction() as session:
+        people.make_sandbox(session, VaultId(b"x" * 16))

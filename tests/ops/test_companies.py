@@ -29,7 +29,7 @@ def test_an_operator_approves_one_and_rejects_another(database: Database, tmp_pa
                 "jwks": {"keys": [public(kit.auth)]},
                 "company_record": kit.record(now),
             }
-            registration.file(session, sent, now=now)
+            registration.file(session, sent, sandbox=False, now=now)
 
     def run(*args: str, status: int = 0) -> dict[str, Any]:
         result = CliRunner().invoke(operator, ["companies", *args, "--site", str(site.folder), "--json"])

@@ -112,7 +112,7 @@ def give(session: Session, submission: Submission, *, vault_id: VaultId, custody
     age_s = unix_s(now) - given.event_time
     if not -_CLOCK_SKEW_S <= age_s <= _FRESH_S:
         raise BadConsent("A consent is sent within a day of being signed; check the clock and sign again.")
-    verify_asked(session, given, submission.request, now=now)
+    verify_asked(session, given, submission.request, vault_id=vault_id, now=now)
     owner_key = people.get(session, vault_id).owner_key
     if submission.certificate is None:
         raise BadConsent("A new consent comes with the owner's certificate of its pairwise key.")
@@ -148,7 +148,7 @@ def amend(session: Session, submission: Submission, *, vault_id: VaultId, custod
     verify_successor(amended, before.current, before.sha256)
     _refuse_future(amended, now)
     request = _request(session, before, amended, submission)
-    verify_asked(session, amended, request, now=now)
+    verify_asked(session, amended, request, vault_id=vault_id, now=now)
     keys = handovers.verify_handovers(
         session,
         submission.handovers,

@@ -12,12 +12,12 @@ from typing import Final
 from sqlmodel import Session
 
 from vault.clock import unix_s
-from vault.parties import companies
+from vault.parties import companies, people
 from vault.parties.companies import CompanyStatus
 from vault.proof.jose import REQUEST_TYPE, BadJws, JwsKey, parse_jws
 from vault.schema.consent import ConsentEvent, ConsentRequest, ConsentVersion, parse_consent_request, verify_grant
 from vault.schema.terms import BadConsent, ConsentKind
-from vault.seal.ids import sha256
+from vault.seal.ids import VaultId, sha256
 
 _CLOCK_SKEW_S: Final = 300
 
@@ -43,17 +43,21 @@ def verify_request(unverified_jws: str, question_key: JwsKey, *, now: datetime) 
     return request
 
 
-def verify_asked(session: Session, granted: ConsentVersion, unverified_jws: str, *, now: datetime) -> None:
+def verify_asked(
+    session: Session, granted: ConsentVersion, unverified_jws: str, *, vault_id: VaultId, now: datetime
+) -> None:
     """Check that a version grants to a known company no more than it asked for.
 
     Args:
         session: Any transaction.
         granted: A live version: given, narrowed or renewed.
         unverified_jws: The request; empty for a self or cohort consent, which nobody asks for.
+        vault_id: Whose consent.
         now: The current time.
 
     Raises:
-        BadConsent: Wider than asked, another request or none, or a company that is not active.
+        BadConsent: Wider than asked, another request or none, a company that is not active, or a test
+            company where the vault is not a sandbox.
     """
     if granted.terms.kind is not ConsentKind.COMPANY:
         if unverified_jws or granted.request_sha256:
@@ -65,5 +69,7 @@ def verify_asked(session: Session, granted: ConsentVersion, unverified_jws: str,
     company = companies.find(session, granted.terms.grantee)
     if company is None or company.status is not CompanyStatus.ACTIVE:
         raise BadConsent("The grantee is not a company that may ask here.")
+    if company.sandbox and not people.is_sandbox(session, vault_id):
+        raise BadConsent("The grantee is a test company that nobody approved; only a sandbox vault may consent to it.")
     request = verify_request(unverified_jws, company.question_key, now=now)
     verify_grant(granted, request, sha256(unverified_jws.encode()))

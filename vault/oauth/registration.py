@@ -72,12 +72,16 @@ class Waiting:
     received_at: datetime
 
 
-def file(session: Session, metadata: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:
+def file(session: Session, metadata: Mapping[str, Any], *, sandbox: bool, now: datetime) -> dict[str, Any]:
     """Keep a company's registration for the operator; filing again replaces what waits.
+
+    With `"sandbox": true` it is a test company for good: where the server has a sandbox it exists at
+    once, and only sandbox vaults may consent to it.
 
     Args:
         session: An open writing transaction.
         metadata: The JSON object that the client sent.
+        sandbox: Whether this server has a sandbox.
         now: The current time.
 
     Returns:
@@ -97,6 +101,11 @@ def file(session: Session, metadata: Mapping[str, Any], *, now: datetime) -> dic
     _refuse_contradiction(metadata, record)
     if companies.find(session, record.company_id) is not None:
         raise BadMetadata("A company with this question key is already registered.")
+    if metadata.get("sandbox", False) is not False:
+        if not sandbox:
+            raise BadMetadata("This server has no sandbox; leave sandbox out and wait for the operator.")
+        companies.register(session, jws, now=now, sandbox=True)
+        return _information(record, jws, "sandbox", now)
     connection = session.connection()
     old = registration.c.received_at_s <= unix_s(now) - KEPT_S
     connection.execute(delete(registration).where(old | (registration.c.company_id == record.company_id)))
@@ -109,7 +118,7 @@ def file(session: Session, metadata: Mapping[str, Any], *, now: datetime) -> dic
         connection.execute(insert(registration), row)
     except IntegrityError as error:
         raise BadMetadata("This company is being registered by another request; try again.") from error
-    return _information(record, jws, now)
+    return _information(record, jws, "pending", now)
 
 
 def list_waiting(session: Session) -> list[Waiting]:
@@ -178,7 +187,7 @@ def _only_key(unverified_jwks: object) -> JwsKey:
         raise BadMetadata(error.detail) from error
 
 
-def _information(record: CompanyRecord, jws: str, now: datetime) -> dict[str, Any]:
+def _information(record: CompanyRecord, jws: str, status: str, now: datetime) -> dict[str, Any]:
     return {
         "client_id": record.company_id,
         "client_id_issued_at": unix_s(now),
@@ -191,5 +200,5 @@ def _information(record: CompanyRecord, jws: str, now: datetime) -> dict[str, An
         "dpop_bound_access_tokens": True,
         "require_pushed_authorization_requests": True,
         "company_record": jws,
-        "company_status": "pending",
+        "company_status": status,
     }

@@ -61,11 +61,12 @@ def revoke(request: Request, desk: DeskDep, database: DatabaseDep, clock: ClockD
 
 
 @oauth_router.post(REGISTER_PATH, status_code=201)
-def register(metadata: dict[str, Any], database: DatabaseDep, clock: ClockDep) -> JSONResponse:
+def register(request: Request, metadata: dict[str, Any], database: DatabaseDep, clock: ClockDep) -> JSONResponse:
     """File a company for the operator's approval (RFC 7591); `company_record` is the record that it signed."""
+    sandbox = request.app.state.settings.sandbox
     try:
         with database.transaction() as session:
-            content, status = registration.file(session, metadata, now=clock.now()), 201
+            content, status = registration.file(session, metadata, sandbox=sandbox, now=clock.now()), 201
     except BadMetadata as refusal:
         content, status = {"error": refusal.error, "error_description": refusal.detail}, 400
     return JSONResponse(content, status, {"Cache-Control": "no-store"})

@@ -19,9 +19,11 @@ from vault.ops import archive, doctor
 from vault.ops.policies import policies_app
 from vault.ops.site import Site, set_up
 from vault.ops.terminal import HERE, AsJson, SiteFolder, plain_errors, say, transaction
-from vault.parties import companies
+from vault.parties import companies, people
 from vault.parties.companies import CompanyStatus
 from vault.seal.audit import parse_registration
+from vault.seal.fields import parse_id
+from vault.seal.ids import VaultId
 from vault.twin.requests import request_training
 
 operator = typer.Typer(add_completion=False, no_args_is_help=True, help="Run and look after an installation.")
@@ -58,6 +60,14 @@ def init(
         f"Installation made in {folder}.\nGive {trust} to owners, companies and auditors.\n"
         f"Move {keyrings.operator} to a machine that is not online.\nStart it: twinvault serve {folder}",
     )
+
+
+@operator.command("sandbox")
+def make_sandbox(vault: str, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
+    """Let test companies ask this vault: one of your own, with invented traces; see VAULT_SANDBOX."""
+    with plain_errors(), transaction(site) as session:
+        people.make_sandbox(session, VaultId(parse_id(vault)))
+    say(as_json, {"vault": vault, "sandbox": True}, f"{vault} is a sandbox: anyone may register a company to ask it.")
 
 
 @companies_app.command("add")

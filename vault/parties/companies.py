@@ -113,6 +113,7 @@ class Company:
         client_auth_key: Authenticates it at the token endpoint.
         question_key: Signs its questions.
         status: Whether it may ask.
+        sandbox: Whether nobody approved it, so that only sandbox vaults may give it anything.
     """
 
     company_id: CompanyId
@@ -125,6 +126,7 @@ class Company:
     client_auth_key: JwsKey
     question_key: JwsKey
     status: CompanyStatus
+    sandbox: bool
 
 
 def parse_company_id(text: str) -> CompanyId:
@@ -185,19 +187,20 @@ def verify_company_record(unverified_jws: str, *, signer: JwsKey | None, now: da
     return record
 
 
-def register(session: Session, unverified_jws: str, *, now: datetime) -> Company:
+def register(session: Session, unverified_jws: str, *, now: datetime, sandbox: bool = False) -> Company:
     """Register a company that the operator approved; writes the row and its leaf.
 
     Args:
         session: An open writing transaction.
         unverified_jws: The company's first record.
         now: The current time.
+        sandbox: Nobody approved it: no vault but a sandbox vault may give it a consent, ever.
 
     Raises:
         CompanyRefused: The record is not acceptable, or its company is registered already.
     """
     record = verify_company_record(unverified_jws, signer=None, now=now)
-    row = _row(record, unverified_jws, CompanyStatus.ACTIVE)
+    row = _row(record, unverified_jws, CompanyStatus.ACTIVE, sandbox=sandbox)
     session.add(row)
     try:
         session.flush()
@@ -227,7 +230,7 @@ def rotate(session: Session, unverified_jws: str, *, now: datetime) -> Company:
     record = verify_company_record(unverified_jws, signer=parse_jwk(row.question_key), now=now)
     if record.company_id != row.company_id or record.version != row.version + 1:
         raise CompanyRefused(f"The next record of this company must have version {row.version + 1}.")
-    session.merge(_row(record, unverified_jws, CompanyStatus(row.status)))
+    session.merge(_row(record, unverified_jws, CompanyStatus(row.status), sandbox=row.sandbox))
     session.flush()
     _log_record(session, row)
     return _company(row)
@@ -312,7 +315,7 @@ def _log_record(session: Session, row: CompanyRow) -> None:
     append(session, LeafKind.COMPANY, {"company": row.company_id, "version": row.version, "record_sha256": digest}, {})
 
 
-def _row(record: CompanyRecord, jws: str, status: CompanyStatus) -> CompanyRow:
+def _row(record: CompanyRecord, jws: str, status: CompanyStatus, *, sandbox: bool) -> CompanyRow:
     return CompanyRow(
         company_id=record.company_id,
         version=record.version,
@@ -324,6 +327,7 @@ def _row(record: CompanyRecord, jws: str, status: CompanyStatus) -> CompanyRow:
         client_auth_key=record.client_auth_key.jwk,
         question_key=record.question_key.jwk,
         status=status,
+        sandbox=sandbox,
     )
 
 
@@ -339,6 +343,7 @@ def _company(row: CompanyRow | sqlalchemy.Row[Any]) -> Company:
         client_auth_key=parse_jwk(row.client_auth_key),
         question_key=parse_jwk(row.question_key),
         status=CompanyStatus(row.status),
+        sandbox=row.sandbox,
     )
 
 

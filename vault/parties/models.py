@@ -26,6 +26,7 @@ class PersonRow(SQLModel, table=True):
     guardian_ok: bool
     deceased: bool
     sequence: int
+    sandbox: bool = False
 
 
 class PersonRecordRow(SQLModel, table=True):
@@ -53,6 +54,7 @@ class CompanyRow(SQLModel, table=True):
     client_auth_key: str
     question_key: str
     status: str
+    sandbox: bool
 
 
 class SessionRow(SQLModel, table=True):

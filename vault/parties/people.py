@@ -194,6 +194,24 @@ def freeze(session: Session, vault_id: VaultId, state: VaultState, cause: Envelo
     return _person(row)
 
 
+def make_sandbox(session: Session, vault_id: VaultId) -> None:
+    """Let test companies, which nobody approved, ask this vault; the operator's own, with invented traces.
+
+    Raises:
+        UnknownVault: No such vault.
+    """
+    row = _locked(session, vault_id)
+    row.sandbox = True
+    session.add(row)
+    session.flush()
+
+
+def is_sandbox(session: Session, vault_id: VaultId) -> bool:
+    """Say whether test companies may ask this vault."""
+    marked = select(PersonRow.sandbox).where(col(PersonRow.vault_id) == vault_id)
+    return session.exec(marked).one_or_none() is True
+
+
 def not_frozen(vault_id: sqlalchemy.ColumnElement[bytes] | bytes) -> sqlalchemy.ColumnElement[bool]:
     """Return the condition that a vault lives here and is not frozen, for a WHERE.
 

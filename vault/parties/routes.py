@@ -141,6 +141,7 @@ def company_json(company: Company) -> dict[str, Any]:
         "contact": company.contact,
         "agent": company.agent,
         "status": company.status,
+        "sandbox": company.sandbox,
         "client_auth_key": _key_json(company.client_auth_key),
         "question_key": _key_json(company.question_key),
         "record": company.record,
