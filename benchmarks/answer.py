@@ -40,7 +40,7 @@ from vault.imprint.rows import Row, dump_row, noisy, parse_row
 from vault.keys.identities import open_identity
 from vault.keys.kms import KmsSigner, LocalKeyring
 from vault.keys.operator import APP, WORKER
-from vault.oauth.server import ASSERTION_TYPE
+from vault.oauth.client import ASSERTION_TYPE
 from vault.ops.site import Site, set_up
 from vault.proof.bundle import parse_bundle
 from vault.proof.leaf import LeafKind

@@ -16,6 +16,7 @@ JsonObject: TypeAlias = dict[str, JsonValue]
 _B64U = re.compile(r"[A-Za-z0-9_-]*")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _MAX_DEPTH = 16
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 _MAX_INTEGER = 2**53 - 1  # beyond it a JavaScript verifier would read another number
 
 
@@ -51,7 +52,7 @@ def dump_json(value: JsonObject) -> bytes:
         MalformedInput: The value holds anything but strings, integers, lists and objects.
     """
     _check(value, 0)
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def parse_json(data: bytes) -> JsonObject:

@@ -19,14 +19,14 @@ from sqlmodel import Session
 
 from vault.answers import bundles, records
 from vault.answers.asked import Asked
-from vault.answers.bundles import Shared
+from vault.answers.bundles import Given, Shared
 from vault.answers.errors import QuestionIdUsed, TwinNotReady
 from vault.answers.opened import OpenedRows
 from vault.answers.records import AnsweredMeanwhile, Kept, Records
 from vault.answers.reveals import VERSION, narrow
 from vault.clock import unix_s
 from vault.consent import consents, events
-from vault.consent.consents import Consent
+from vault.consent.consents import Consent, StoredVersion
 from vault.consent.errors import NotSpent
 from vault.consent.events import month_of
 from vault.db import Database
@@ -35,7 +35,7 @@ from vault.errors import VaultError
 from vault.imprint.features import feature_map
 from vault.keys.serving import Serving
 from vault.oauth.resource import CompanyGate
-from vault.parties import companies, people
+from vault.parties import people
 from vault.parties.caller import CompanyCaller, OwnerCaller
 from vault.parties.companies import CompanyStatus
 from vault.parties.people import Person, VaultState
@@ -108,6 +108,7 @@ class _Draft:
     records: Records
     sealed: bytes
     manifest: bytes
+    version: StoredVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,19 +156,22 @@ def ask(desk: AnswerDesk, database: Database, asked: Asked) -> bytes:
         caller = asked.sender.identify(session, asked)
         outcome = _decide(session, desk, asked, caller)
     try:
-        if isinstance(outcome, _Draft):
-            outcome = _commit(database, asked, caller, outcome)
-        elif isinstance(outcome, Kept):
-            with database.transaction() as session:
-                asked.sender.use_up(session, asked.at)
+        allowed = _commit(database, asked, caller, outcome) if isinstance(outcome, _Draft) else outcome
     except AnsweredMeanwhile:  # by a request with the same question id: its answer is this one's too
         return ask(desk, database, asked)
-    if isinstance(outcome, _Denied):
-        _log_denial(desk, database, asked, caller, outcome)
-        raise outcome.refusal
-    desk.sequencer.wait(outcome.leaf_id, desk.checkpoint_wait_s)
+    match allowed:
+        case _Denied():
+            _log_denial(desk, database, asked, caller, allowed)
+            raise allowed.refusal
+        case Kept():
+            with database.transaction() as session:
+                asked.sender.use_up(session, asked.at)
+        case Given():
+            pass
+    desk.sequencer.wait(allowed.leaf_id, desk.checkpoint_wait_s)
     with database.snapshot() as session:
-        return bundles.build(session, outcome, outcome.open(desk.serving), desk.shared)
+        given = bundles.reopen(session, allowed, desk.serving) if isinstance(allowed, Kept) else allowed
+        return bundles.build(session, given, desk.shared)
 
 
 def _decide(session: Session, desk: AnswerDesk, asked: Asked, caller: Caller) -> _Draft | Kept | _Denied:
@@ -211,12 +215,13 @@ def _decide(session: Session, desk: AnswerDesk, asked: Asked, caller: Caller) ->
         asked_at=unix_s(asked.at),
         salt=secrets.token_bytes(SALT_BYTES),
     )
-    company = companies.get(session, caller.company_id).record if isinstance(caller, CompanyCaller) else ""
+    company = caller.record if isinstance(caller, CompanyCaller) else ""
     found = Records(answer_bytes(answer), permit.decision, asked.record, company.encode())
-    return _Draft(permit, answer, found, found.seal(desk.serving, asked.consent_id, asked.question_id), model.envelope)
+    sealed = found.seal(desk.serving, asked.consent_id, asked.question_id)
+    return _Draft(permit, answer, found, sealed, model.envelope, consent.stored)
 
 
-def _commit(database: Database, asked: Asked, caller: Caller, draft: _Draft) -> Kept | _Denied:
+def _commit(database: Database, asked: Asked, caller: Caller, draft: _Draft) -> Given | _Denied:
     """Spend the quota, write the leaf and keep the answer, in one short transaction."""
     answer = draft.answer
     public: JsonObject = {
@@ -251,7 +256,7 @@ def _commit(database: Database, asked: Asked, caller: Caller, draft: _Draft) -> 
             records.add(session, kept)
     except NotSpent as refusal:
         return _Denied(refusal, ("not-spent",), draft.permit.decision, chained=True)
-    return kept
+    return Given(leaf.id, draft.records, answer, draft.version)
 
 
 def _log_denial(desk: AnswerDesk, database: Database, asked: Asked, caller: Caller, denied: _Denied) -> None:

@@ -14,15 +14,17 @@ from vault.consent import consents
 from vault.consent.consents import StoredVersion
 from vault.consent.errors import UnknownConsent
 from vault.encoding import b64u, parse_json
+from vault.keys.serving import Serving
 from vault.policy import sets
 from vault.proof.bundle import Bundle, LoggedLeaf, dump_bundle, records_by_hash
 from vault.proof.leaf import LeafKind
 from vault.proof.merkle import HashAt, inclusion_proof
-from vault.schema.answer import parse_answer
-from vault.seal.ids import ConsentId, sha256
+from vault.schema.answer import Answer, parse_answer
+from vault.seal.ids import sha256
 from vault.tlog import log
 from vault.tlog.errors import NotInLog
-from vault.tlog.log import Leaf
+from vault.tlog.hashes import HashCache
+from vault.tlog.log import Leaf, PendingId
 from vault.twin import release
 
 _PAGE: Final = 256
@@ -41,9 +43,11 @@ class Shared:
 
     Args:
         statements: The operator's statements about the keys that sign manifests.
+        tree: Subtrees of the log, from which each answer is proven.
     """
 
     statements: tuple[bytes, ...]
+    tree: HashCache = field(default_factory=HashCache)
     _leaves: defaultdict[LeafKind, dict[str, Leaf]] = field(default_factory=lambda: defaultdict(dict))
     _seen: dict[LeafKind, int] = field(default_factory=dict)
     _records: dict[bytes, bytes] = field(default_factory=dict)
@@ -86,46 +90,69 @@ class Shared:
             more = len(page) == _PAGE
 
 
-def build(session: Session, kept: Kept, records: Records, shared: Shared) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An answer that is logged, with what its proof names.
+
+    Args:
+        leaf_id: The pending id of its leaf.
+        records: Its records.
+        answer: The answer in them.
+        version: The consent version that allowed it.
+    """
+
+    leaf_id: PendingId
+    records: Records
+    answer: Answer
+    version: StoredVersion
+
+
+def reopen(session: Session, kept: Kept, serving: Serving) -> Given:
+    """Return an answer that was given before.
+
+    Raises:
+        UnknownConsent: Its consent was forgotten meanwhile.
+        NoSuchKey: The serving key's epoch is over.
+        SealError: What is stored is not what was stored.
+    """
+    records = kept.open(serving)
+    answer = parse_answer(records.answer)
+    for version in consents.history(session, kept.consent_id):
+        if version.version == answer.consent_version:
+            return Given(kept.leaf_id, records, answer, version)
+    raise UnknownConsent("The consent of this answer was forgotten.")
+
+
+def build(session: Session, given: Given, shared: Shared) -> bytes:
     """Return the file that proves one answer under the newest checkpoint.
 
     Args:
         session: A snapshot taken after the answer's leaf was sequenced.
-        kept: The answer.
-        records: Its opened records.
+        given: The answer.
         shared: Models, rules and companies.
 
     Raises:
         NotInLog: No signed checkpoint covers it yet.
-        UnknownConsent: Its consent was forgotten meanwhile.
     """
     size, note = log.head(session)
-    answer = parse_answer(records.answer)
-    version = _version(session, kept.consent_id, answer.consent_version)
+    records, answer, version = given.records, given.answer, given.version
     manifest = shared.manifest(session, answer.model_sha256)
     policy_set = shared.policy_set(session, answer.policy_set_sha256)
     found = [records.answer, records.decision, records.question, version.envelope, manifest, policy_set]
     leaves = [
-        *log.read(session, [kept.leaf_id, version.leaf_id]),
+        *log.read(session, [given.leaf_id, version.leaf_id]),
         shared.leaf(session, LeafKind.MANIFEST, sha256(manifest)),
         shared.leaf(session, LeafKind.POLICY_SET, answer.policy_set_sha256),
     ]
     if records.company:
         leaves.append(shared.leaf(session, LeafKind.COMPANY, sha256(records.company)))
         found += [records.company, version.request.encode()]
-    if kept.leaf_id not in {leaf.pending_id for leaf in leaves}:
+    if given.leaf_id not in {leaf.pending_id for leaf in leaves}:
         raise NotInLog("No signed checkpoint covers this answer yet.")
     leaves.sort(key=lambda leaf: leaf.index)
-    hash_at = log.hashes_at(session, size)
+    hash_at = shared.tree.hashes_at(session, size)
     proven = tuple(_proven(leaf, size, hash_at) for leaf in leaves)
     return dump_bundle(Bundle(note, proven, records_by_hash([*found, *shared.statements])))
-
-
-def _version(session: Session, consent_id: ConsentId, number: int) -> StoredVersion:
-    for version in consents.history(session, consent_id):
-        if version.version == number:
-            return version
-    raise UnknownConsent("The consent of this answer was forgotten.")
 
 
 def _proven(leaf: Leaf, size: int, hash_at: HashAt) -> LoggedLeaf:

@@ -26,6 +26,11 @@ _FIND: Final = select(answer).where(
 class AnsweredMeanwhile(Exception):  # never leaves the package: the question is read again
     """Another request with the same question id committed first."""
 
+_ADD: Final = {
+    dialect: module.insert(answer).on_conflict_do_nothing().returning(answer.c.leaf_id)
+    for dialect, module in (("sqlite", sqlalchemy.dialects.sqlite), ("postgresql", sqlalchemy.dialects.postgresql))
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Records:
@@ -87,8 +92,6 @@ def add(session: Session, kept: Kept) -> None:
     Raises:
         AnsweredMeanwhile: The question id has an answer; this transaction must not commit.
     """
-    sqlite = session.get_bind().dialect.name == "sqlite"
-    dialect = sqlalchemy.dialects.sqlite if sqlite else sqlalchemy.dialects.postgresql
     values = {
         "consent_id": kept.consent_id,
         "question_id": kept.question_id,
@@ -98,8 +101,8 @@ def add(session: Session, kept: Kept) -> None:
         "leaf_id": kept.leaf_id,
         "sealed": kept.sealed,
     }
-    statement = dialect.insert(answer).values(values).on_conflict_do_nothing().returning(answer.c.leaf_id)
-    if session.connection().execute(statement).one_or_none() is None:
+    connection = session.connection()
+    if connection.execute(_ADD[connection.dialect.name], values).one_or_none() is None:
         raise AnsweredMeanwhile
 
 

@@ -20,7 +20,7 @@ from vault.seal.ids import ConsentId, SubjectId, VaultId
 from vault.tlog.log import PendingId
 
 _IN_FORCE: Final = (
-    select(consent, version.c.envelope, version.c.sha256)
+    select(consent, version.c.envelope, version.c.sha256, version.c.request, version.c.leaf_id)
     .join(version, (version.c.consent_id == consent.c.consent_id) & (version.c.version == consent.c.version))
     .where(version.c.envelope.is_not(None))
 )
@@ -38,13 +38,30 @@ _HISTORY: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """One version of a consent's history.
+
+    Args:
+        version: 1 for the first.
+        envelope: Its signed bytes.
+        request: What the grantee asked for, the compact JWS; empty where nobody asked.
+        leaf_id: The pending id of its leaf.
+    """
+
+    version: int
+    envelope: bytes
+    request: str
+    leaf_id: PendingId
+
+
+@dataclass(frozen=True, slots=True)
 class Consent:
     """A consent with the version in force.
 
     Args:
         vault_id: Whose vault; a company never learns it.
         current: The version in force, as it was signed.
-        envelope: That version's envelope bytes.
+        stored: That version as it is kept.
         sha256: Digest of the envelope.
         live: Whether the version allows anything at all, inside its window.
         quota_month: Month of the last answer, `YYYY-MM` in UTC; empty before the first.
@@ -53,7 +70,7 @@ class Consent:
 
     vault_id: VaultId
     current: ConsentVersion
-    envelope: bytes
+    stored: StoredVersion
     sha256: bytes
     live: bool
     quota_month: str
@@ -73,23 +90,6 @@ class Consent:
         """Return how many answers are left in the calendar month (UTC); `spend` decides, this informs."""
         used = self.quota_used if self.quota_month >= month_of(now) else 0
         return self.current.terms.quota_per_month - used
-
-
-@dataclass(frozen=True, slots=True)
-class StoredVersion:
-    """One version of a consent's history.
-
-    Args:
-        version: 1 for the first.
-        envelope: Its signed bytes.
-        request: What the grantee asked for, the compact JWS; empty where nobody asked.
-        leaf_id: The pending id of its leaf.
-    """
-
-    version: int
-    envelope: bytes
-    request: str
-    leaf_id: PendingId
 
 
 def find(session: Session, consent_id: ConsentId) -> Consent | None:
@@ -163,7 +163,7 @@ def _consent(row: Row[Any]) -> Consent:
     return Consent(
         vault_id=VaultId(row.vault_id),
         current=_parsed(row.envelope),
-        envelope=row.envelope,
+        stored=_stored(row),
         sha256=row.sha256,
         live=row.live,
         quota_month=row.quota_month,

@@ -128,6 +128,17 @@ _LINK: Final = (
     .values(last_event=bindparam("body_sha256"))
 )
 
+_USED_AFTER: Final = stimulus.c.used + bindparam("met")
+_MEET: Final = {
+    dialect: module.insert(stimulus)
+    .values(vault_id=bindparam("vault_id"), month=bindparam("month"), used=bindparam("met"))
+    .on_conflict_do_update(
+        index_elements=["vault_id", "month"], set_={"used": _USED_AFTER}, where=_USED_AFTER <= STIMULI_PER_MONTH
+    )
+    .returning(stimulus.c.used)
+    for dialect, module in (("sqlite", sqlalchemy.dialects.sqlite), ("postgresql", sqlalchemy.dialects.postgresql))
+}
+
 _MET: Final = select(stimulus.c.used).where(
     stimulus.c.vault_id == bindparam("vault_id"), stimulus.c.month == bindparam("month")
 )
@@ -233,15 +244,6 @@ def _meet(session: Session, permit: Spendable, now: datetime) -> bool:
         return True
     if permit.stimuli > STIMULI_PER_MONTH:
         return False
-    sqlite = session.get_bind().dialect.name == "sqlite"
-    dialect = sqlalchemy.dialects.sqlite if sqlite else sqlalchemy.dialects.postgresql
-    after = stimulus.c.used + permit.stimuli
-    statement = (
-        dialect.insert(stimulus)
-        .values(vault_id=permit.vault_id, month=month_of(now), used=permit.stimuli)
-        .on_conflict_do_update(
-            index_elements=["vault_id", "month"], set_={"used": after}, where=after <= STIMULI_PER_MONTH
-        )
-        .returning(stimulus.c.used)
-    )
-    return session.connection().execute(statement).one_or_none() is not None
+    connection = session.connection()
+    values = {"vault_id": permit.vault_id, "month": month_of(now), "met": permit.stimuli}
+    return connection.execute(_MEET[connection.dialect.name], values).one_or_none() is not None

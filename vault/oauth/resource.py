@@ -112,6 +112,7 @@ class CompanyGate:
             company_id=company.company_id,
             status=company.status,
             agent=company.agent,
+            record=company.record,
             question_key=company.question_key,
             jkt=request.proof.jkt,
             grant_id=request.token.grant_id,

@@ -41,6 +41,7 @@ class CompanyCaller:
         company_id: Which company.
         status: As its row says now; policy refuses one that is suspended.
         agent: Whether it declared itself a software agent.
+        record: Its record in force, a compact JWS, which names its keys.
         question_key: The key that must have signed its question.
         jkt: Thumbprint of the key that the request proved possession of.
         grant_id: The one consent that the token is for; None if it only names the company.
@@ -50,6 +51,7 @@ class CompanyCaller:
     company_id: CompanyId
     status: CompanyStatus
     agent: bool
+    record: str
     question_key: JwsKey
     jkt: Thumbprint
     grant_id: ConsentId | None

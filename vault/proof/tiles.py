@@ -105,6 +105,32 @@ def parse_bundle(bundle: bytes) -> list[bytes]:
     return entries
 
 
+class Subtrees:
+    """The complete subtrees within one tile, by height; they grow to the right as the tree does."""
+
+    def __init__(self) -> None:
+        self._by_height: list[list[bytes]] = [[]]
+
+    @property
+    def width(self) -> int:
+        """How many hashes of the tile are known, 0 to 256."""
+        return len(self._by_height[0])
+
+    def extend(self, hashes: Sequence[bytes]) -> None:
+        """Add the tile's next hashes and every subtree that they complete."""
+        self._by_height[0].extend(hashes)
+        for height in range(TILE_HEIGHT):
+            below = self._by_height[height]
+            if height + 1 == len(self._by_height):
+                self._by_height.append([])
+            above = self._by_height[height + 1]
+            above.extend(node_hash(below[2 * at], below[2 * at + 1]) for at in range(len(above), len(below) // 2))
+
+    def at(self, height: int, place: int) -> bytes:
+        """Return the root of one subtree of 2**height hashes."""
+        return self._by_height[height][place]
+
+
 def hashes_from_tiles(size: int, read_tile: Callable[[int, int, int], bytes]) -> HashAt:
     """Return a reader of the complete subtrees of a tree of `size` leaves, over its tiles.
 
@@ -118,31 +144,33 @@ def hashes_from_tiles(size: int, read_tile: Callable[[int, int, int], bytes]) ->
     Raises:
         InvalidProof: A tile has another width than the size demands, or a subtree is not in the tree.
     """
-    tiles: dict[tuple[int, int], list[list[bytes]]] = {}
+    tiles: dict[tuple[int, int], Subtrees] = {}
 
-    def tile(level: int, index: int) -> list[list[bytes]]:
+    def tile(level: int, index: int, width: int) -> Subtrees:
         if (level, index) not in tiles:
-            width = tile_width(level, index, size)
             hashes = split_hashes(read_tile(level, index, width)) if width else []
             if len(hashes) != width:
                 raise InvalidProof("A tile does not have the width that the checkpoint's size demands.")
-            tiles[level, index] = _heights(hashes)
+            tiles[level, index] = Subtrees()
+            tiles[level, index].extend(hashes)
         return tiles[level, index]
+
+    return hashes_from_subtrees(size, tile)
+
+
+def hashes_from_subtrees(size: int, tile: Callable[[int, int, int], Subtrees]) -> HashAt:
+    """Return a reader of the complete subtrees of a tree of `size` leaves.
+
+    Args:
+        size: Leaves in the tree.
+        tile: `tile(level, index, width)` returns a tile with at least its first `width` hashes.
+    """
 
     def hash_at(level: int, index: int) -> bytes:
         if (index + 1) << level > size:
             raise InvalidProof("A proof asks for a subtree that the tree does not hold yet.")
         tile_level, height = divmod(level, TILE_HEIGHT)
         tile_index, offset = divmod(index << height, TILE_WIDTH)
-        return tile(tile_level, tile_index)[height][offset >> height]
+        return tile(tile_level, tile_index, tile_width(tile_level, tile_index, size)).at(height, offset >> height)
 
     return hash_at
-
-
-def _heights(hashes: list[bytes]) -> list[list[bytes]]:
-    """Return the complete subtrees within a tile, by height; a proof needs most of them anyway."""
-    rows = [hashes]
-    while len(rows[-1]) > 1:
-        below = rows[-1]
-        rows.append([node_hash(below[at], below[at + 1]) for at in range(0, len(below) - 1, 2)])
-    return rows

@@ -241,20 +241,25 @@ def delete_personal_openings(session: Session, pending_ids: Iterable[PendingId])
         session.connection().execute(unlink.values(about=None), rows)
 
 
-def make_tile(session: Session, level: int, index: int, width: int) -> bytes:
-    """Return a tile made from what lies below it: numbered entries, or the roots of full tiles.
+def hashes_below(session: Session, level: int, start: int, count: int) -> list[bytes]:
+    """Return hashes of one level of tiles, made from what lies below: numbered entries, or the roots of full tiles.
+
+    Args:
+        session: Any transaction.
+        level: Level of the tiles.
+        start: Place of the first hash within the level.
+        count: How many.
 
     Raises:
         LogDamaged: Some of that is missing.
     """
-    start = index * TILE_WIDTH
     if level == 0:
-        return b"".join(map(leaf_hash, _entries(session, start, width)))
-    below = {"level": level - 1, "start": start, "end": start + width}
+        return [leaf_hash(entry) for entry in _entries(session, start, count)]
+    below = {"level": level - 1, "start": start, "end": start + count}
     roots = session.connection().execute(_TILE_ROOTS, below).scalars().all()
-    if len(roots) != width:
+    if len(roots) != count:
         raise LogDamaged("A full tile of the log is missing.")
-    return b"".join(roots)
+    return list(roots)
 
 
 def head(session: Session) -> tuple[int, str]:
@@ -281,7 +286,7 @@ def _require_tile(session: Session, level: int, index: int, width: int) -> None:
 
 def _read_tile(session: Session, level: int, index: int, width: int) -> bytes:
     if width < TILE_WIDTH:
-        return make_tile(session, level, index, width)
+        return b"".join(hashes_below(session, level, index * TILE_WIDTH, width))
     stored: bytes | None = (
         session.connection().execute(_FULL_TILE, {"level": level, "tile_index": index}).scalar_one_or_none()
     )

@@ -16,7 +16,7 @@ from vault.proof.merkle import Edge, leaf_hash, range_root
 from vault.proof.note import VerifierKey, sign_note
 from vault.proof.tiles import TILE_HEIGHT, TILE_WIDTH, split_hashes
 from vault.tlog.errors import LogDamaged
-from vault.tlog.log import PendingId, hashes_at, make_tile
+from vault.tlog.log import PendingId, hashes_at, hashes_below
 from vault.tlog.models import log_entry, log_head, log_tile
 
 MAX_BATCH = 4096
@@ -199,9 +199,9 @@ def _add_full_tiles(session: Session, old_size: int, new_size: int) -> None:
     while new_size >> (TILE_HEIGHT * (level + 1)):
         shift = TILE_HEIGHT * (level + 1)
         for index in range(old_size >> shift, new_size >> shift):
-            hashes = make_tile(session, level, index, TILE_WIDTH)
-            root = Edge().extend(split_hashes(hashes)).root
-            tile = {"level": level, "tile_index": index, "hashes": hashes, "root": root}
+            hashes = hashes_below(session, level, index * TILE_WIDTH, TILE_WIDTH)
+            root = Edge().extend(hashes).root
+            tile = {"level": level, "tile_index": index, "hashes": b"".join(hashes), "root": root}
             session.connection().execute(_ADD_TILES, tile)
         level += 1
 

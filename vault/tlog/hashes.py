@@ -1,0 +1,42 @@
+"""Subtrees of the signed tree, kept in memory between proofs: the tree only grows, so none is ever stale."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Final
+
+from sqlmodel import Session
+
+from vault.proof.merkle import HashAt
+from vault.proof.tiles import TILE_WIDTH, Subtrees, hashes_from_subtrees
+from vault.tlog.log import hashes_below
+
+_MAX_TILES: Final = 256  # about 40 KB each
+
+
+class HashCache:
+    """Reads of the tree what earlier proofs have not read.
+
+    It proves nothing: a wrong hash gives a proof that leads to no signed root.
+    """
+
+    def __init__(self) -> None:
+        self._tiles: OrderedDict[tuple[int, int], Subtrees] = OrderedDict()
+        self._mutex = threading.Lock()
+
+    def hashes_at(self, session: Session, size: int) -> HashAt:
+        """Return a reader of the complete subtrees of the signed tree of `size` leaves."""
+
+        def tile(level: int, index: int, width: int) -> Subtrees:
+            with self._mutex:
+                found = self._tiles.setdefault((level, index), Subtrees())
+                self._tiles.move_to_end((level, index))
+                if found.width < width:
+                    start = index * TILE_WIDTH + found.width
+                    found.extend(hashes_below(session, level, start, width - found.width))
+                while len(self._tiles) > _MAX_TILES:
+                    self._tiles.popitem(last=False)
+            return found
+
+        return hashes_from_subtrees(size, tile)
