@@ -44,7 +44,7 @@ from vault.seal.dsse import PayloadType, sign_record
 from vault.seal.ids import new_id, sha256
 from vault.seal.signing import SigningKey, new_seed
 from vault.twin import rows
-from vault.twin.infer import infer
+from vault.twin.infer import infer, read
 from vault.twin.reader import closed_form
 
 REFRESH_WINDOW = {"data_from": SEPTEMBER, "data_to": MONTH}
@@ -75,7 +75,7 @@ def test_a_company_gets_an_answer_that_verifies(service: Service) -> None:
     assert verify_bundle(bundle, service.trust).failures == ()
     stored = service.stored()
     assert answer.releases == {release_name(consent.subject, row.release_id) for row in stored}
-    expected = infer(closed_form(RETAIL), RETAIL, [service.read(row) for row in stored], MONTH, NEXT)
+    expected = infer(read(closed_form(RETAIL), RETAIL, [service.read(row) for row in stored], MONTH), NEXT)
     kept = [item for item in expected.predictions if "bread" in item.code or "cheese" in item.code]
     assert all(item in answer.predictions for item in kept)
     (logged,) = events(service, "answer")

@@ -427,7 +427,7 @@ def test_others_end_a_consent_under_their_own_name(world: World, event: ConsentE
         changes.end(session, ConsentId(first.consent_id), event, service=world.service, now=now)
     found = find(world, first.consent_id)
     assert (found.live, found.current.event) == (False, event)
-    signed = verify_envelope(parse_envelope(found.envelope), PayloadType.CONSENT, world.service.public_key)
+    signed = verify_envelope(parse_envelope(found.stored.envelope), PayloadType.CONSENT, world.service.public_key)
     assert parse_consent(signed).event is event
     with world.database.snapshot() as session, pytest.raises(KeysGone):
         handovers.read(session, world.shortkeys, ConsentId(first.consent_id), 1, KeyKind.IMPRINT)

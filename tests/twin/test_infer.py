@@ -16,7 +16,7 @@ from vault.schema.answer import Confidence
 from vault.schema.category import Purpose, parse_category, parse_purpose
 from vault.schema.question import Candidate, NextChoice, Recommend
 from vault.schema.trace import parse_period
-from vault.twin.infer import ABSTAIN_BELOW_PPM, GRID_PPM, MOST_PPM, Prognosis, infer
+from vault.twin.infer import ABSTAIN_BELOW_PPM, GRID_PPM, MOST_PPM, Prognosis, infer, read
 from vault.twin.reader import Backbone, BadBackbone, closed_form, dump_backbone, parse_backbone
 
 MakeRows = Callable[..., list[Row]]
@@ -35,7 +35,7 @@ def _habit(retail: FeatureMap, code: int, days: int, months: int = 8) -> np.ndar
 
 
 def _ask(retail: FeatureMap, rows: list[Row], question: NextChoice | Recommend) -> Prognosis:
-    return infer(closed_form(retail), retail, rows, ASKED, question)
+    return infer(read(closed_form(retail), retail, rows, ASKED), question)
 
 
 def test_equal_rows_give_equal_answers(retail: FeatureMap, make_rows: MakeRows, purpose: Purpose) -> None:
@@ -109,7 +109,7 @@ def test_rows_of_another_map_or_twice_the_month_are_refused(
         _ask(retail, [other], question)
     foreign = Backbone(bytes(32), closed_form(retail).scalars, closed_form(retail).popularity)
     with pytest.raises(BadBackbone, match="feature map"):
-        infer(foreign, retail, [row], ASKED, question)
+        read(foreign, retail, [row], ASKED)
 
 
 def test_a_backbone_has_one_spelling(retail: FeatureMap) -> None:

@@ -196,10 +196,10 @@ def _decide(session: Session, desk: AnswerDesk, asked: Asked, caller: Caller) ->
     if kept is not None:
         raise QuestionIdUsed("This question id is used; choose a new random one.")
     month = _read_as_of(permit, asked.at)
-    rows = desk.rows.read(session, permit, mapped, month, asked.at)
+    rows, reading = desk.rows.read(session, permit, model, mapped, before=month, now=asked.at)
     if not rows and isinstance(caller, OwnerCaller):
         raise TwinNotReady("Your twin has no imprint row yet; refresh it, then ask again.", retry_after_s=_NOT_READY_S)
-    prognosis = infer(model.backbone, mapped, rows, month, question)
+    prognosis = infer(reading, question)
     answer = Answer(
         question_id=asked.question_id,
         kind=asked.question.kind,

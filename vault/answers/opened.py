@@ -21,8 +21,9 @@ from vault.seal.ids import ConsentId
 from vault.seal.row import Row as SealedRow
 from vault.seal.row import VerifiedRow, open_row, verify_row
 from vault.seal.row import parse_row as parse_sealed
-from vault.twin.infer import month_number
+from vault.twin.infer import Reading, month_number, read
 from vault.twin.reader import MAX_MONTHS
+from vault.twin.release import Model
 from vault.twin.rows import StoredRow, rows_for
 
 _MAX_CONSENTS: Final = 2048
@@ -30,10 +31,11 @@ _MAX_CONSENTS: Final = 2048
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """What one version of a consent has opened, by the digest of the sealed row."""
+    """What one version of a consent has opened, by the digest of the sealed row, and what was last read in it."""
 
     version: int
     rows: dict[bytes, Row] = field(default_factory=dict)
+    readings: dict[tuple[bytes, Period, tuple[bytes, ...]], Reading] = field(default_factory=dict)
 
 
 class OpenedRows:
@@ -51,13 +53,14 @@ class OpenedRows:
         self._mutex = threading.Lock()
 
     def read(
-        self, session: Session, permit: Permit, feature_map: FeatureMap, before: Period, now: datetime
-    ) -> list[Row]:
-        """Return the rows in force that the consent opens and the map describes.
+        self, session: Session, permit: Permit, model: Model, feature_map: FeatureMap, *, before: Period, now: datetime
+    ) -> tuple[list[Row], Reading]:
+        """Return the rows in force that the consent opens and the map describes, and what the model reads in them.
 
         Args:
             session: The transaction in which the consent was just read.
             permit: To answer one question; one category.
+            model: The model that answers.
             feature_map: The map of that category.
             before: The month for which the twin speaks; only the `MAX_MONTHS` before it matter.
             now: The current time.
@@ -69,23 +72,26 @@ class OpenedRows:
         """
         keys = self._serving.imprint_keys(session, permit, now)
         stored = rows_for(session, permit.vault_id, feature_map.category, _months(permit, before))
-        known = self._known(permit)
-        found = []
-        for item in stored:
-            key = keys.get(item.compartment_id)
-            if key is None or item.map_digest != feature_map.digest:
-                continue
-            row = known.get(item.digest) or self._open(item, key, permit)
-            known[item.digest] = row
-            found.append(row)
-        return found
+        mine = [row for row in stored if row.compartment_id in keys and row.map_digest == feature_map.digest]
+        opened = self._of(permit)
+        for item in mine:
+            if item.digest not in opened.rows:
+                opened.rows[item.digest] = self._open(item, keys[item.compartment_id], permit)
+        rows = [opened.rows[item.digest] for item in mine]
+        name = model.manifest.model_sha256, before, tuple(item.digest for item in mine)
+        reading = opened.readings.get(name)
+        if reading is None:
+            reading = read(model.backbone, feature_map, rows, before)
+            opened.readings.clear()
+            opened.readings[name] = reading
+        return rows, reading
 
     def forget(self, consent_id: ConsentId) -> None:
         """Drop what a consent has opened from memory."""
         with self._mutex:
             self._consents.pop(consent_id, None)
 
-    def _known(self, permit: Permit) -> dict[bytes, Row]:
+    def _of(self, permit: Permit) -> _Opened:
         with self._mutex:
             opened = self._consents.get(permit.consent_id)
             if opened is None or opened.version != permit.version:
@@ -94,7 +100,7 @@ class OpenedRows:
             self._consents.move_to_end(permit.consent_id)
             while len(self._consents) > _MAX_CONSENTS:
                 self._consents.popitem(last=False)
-        return opened.rows
+        return opened
 
     def _open(self, stored: StoredRow, key: bytes, permit: Permit) -> Row:
         sealed = parse_sealed(stored.sealed)

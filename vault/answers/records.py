@@ -26,6 +26,7 @@ _FIND: Final = select(answer).where(
 class AnsweredMeanwhile(Exception):  # never leaves the package: the question is read again
     """Another request with the same question id committed first."""
 
+
 _ADD: Final = {
     dialect: module.insert(answer).on_conflict_do_nothing().returning(answer.c.leaf_id)
     for dialect, module in (("sqlite", sqlalchemy.dialects.sqlite), ("postgresql", sqlalchemy.dialects.postgresql))

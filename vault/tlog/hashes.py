@@ -9,8 +9,8 @@ from typing import Final
 from sqlmodel import Session
 
 from vault.proof.merkle import HashAt
-from vault.proof.tiles import TILE_WIDTH, Subtrees, hashes_from_subtrees
-from vault.tlog.log import hashes_below
+from vault.proof.tiles import TILE_WIDTH, Subtrees, hashes_from_subtrees, split_hashes
+from vault.tlog.log import hashes_below, read_tile
 
 _MAX_TILES: Final = 256  # about 40 KB each
 
@@ -32,7 +32,9 @@ class HashCache:
             with self._mutex:
                 found = self._tiles.setdefault((level, index), Subtrees())
                 self._tiles.move_to_end((level, index))
-                if found.width < width:
+                if found.width == 0 < width:
+                    found.extend(split_hashes(read_tile(session, level, index, width)))
+                elif found.width < width:
                     start = index * TILE_WIDTH + found.width
                     found.extend(hashes_below(session, level, start, width - found.width))
                 while len(self._tiles) > _MAX_TILES:

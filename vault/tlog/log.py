@@ -170,7 +170,7 @@ def tile(session: Session, level: int, index: int, width: int) -> bytes:
         NotInLog: The signed tree does not fill the tile to that width.
     """
     _require_tile(session, level, index, width)
-    return _read_tile(session, level, index, width)
+    return read_tile(session, level, index, width)
 
 
 def entries(session: Session, index: int, width: int) -> bytes:
@@ -241,6 +241,22 @@ def delete_personal_openings(session: Session, pending_ids: Iterable[PendingId])
         session.connection().execute(unlink.values(about=None), rows)
 
 
+def read_tile(session: Session, level: int, index: int, width: int) -> bytes:
+    """Return a tile's content, full or partial, without asking whether a checkpoint covers it.
+
+    Raises:
+        LogDamaged: Some of it is missing.
+    """
+    if width < TILE_WIDTH:
+        return b"".join(hashes_below(session, level, index * TILE_WIDTH, width))
+    stored: bytes | None = (
+        session.connection().execute(_FULL_TILE, {"level": level, "tile_index": index}).scalar_one_or_none()
+    )
+    if stored is None:
+        raise LogDamaged("A full tile of the log is missing.")
+    return stored
+
+
 def hashes_below(session: Session, level: int, start: int, count: int) -> list[bytes]:
     """Return hashes of one level of tiles, made from what lies below: numbered entries, or the roots of full tiles.
 
@@ -276,23 +292,12 @@ def head(session: Session) -> tuple[int, str]:
 
 def hashes_at(session: Session, size: int) -> HashAt:
     """Return a reader of the complete subtrees of the tree of `size` leaves."""
-    return hashes_from_tiles(size, lambda level, index, width: _read_tile(session, level, index, width))
+    return hashes_from_tiles(size, lambda level, index, width: read_tile(session, level, index, width))
 
 
 def _require_tile(session: Session, level: int, index: int, width: int) -> None:
     if not 1 <= width <= tile_width(level, index, head(session)[0]):
         raise NotInLog("The signed log does not fill that tile.")
-
-
-def _read_tile(session: Session, level: int, index: int, width: int) -> bytes:
-    if width < TILE_WIDTH:
-        return b"".join(hashes_below(session, level, index * TILE_WIDTH, width))
-    stored: bytes | None = (
-        session.connection().execute(_FULL_TILE, {"level": level, "tile_index": index}).scalar_one_or_none()
-    )
-    if stored is None:
-        raise LogDamaged("A full tile of the log is missing.")
-    return stored
 
 
 def _entries(session: Session, start: int, count: int) -> list[bytes]:

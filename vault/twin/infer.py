@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, assert_never
 
@@ -37,16 +38,24 @@ class Prognosis:
     confidence: Confidence
 
 
-@torch.inference_mode()
-def infer(
-    backbone: Backbone, feature_map: FeatureMap, rows: Sequence[Row], asked: Period, question: Question
-) -> Prognosis:
-    """Answer a question about one person.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a backbone reads in one person's rows, whatever the question.
 
-    Scores are probabilities that a code occurs on the next day with a trace, rounded to steps of
-    `GRID_PPM` and bounded; the order, too, is that of the rounded scores. A candidate whose code the
-    map does not know gets the lowest score that any code has. The twin abstains if no score reaches
-    `ABSTAIN_BELOW_PPM`.
+    Args:
+        score_ppm: By code, in steps of `GRID_PPM` and bounded.
+        confidence: How far the rows decided the scores.
+    """
+
+    score_ppm: Mapping[str, int]
+    confidence: Confidence
+
+
+@torch.inference_mode()
+def read(backbone: Backbone, feature_map: FeatureMap, rows: Sequence[Row], asked: Period) -> Reading:
+    """Read one person's rows.
+
+    Scores are probabilities that a code occurs on the next day with a trace, rounded and bounded.
 
     Args:
         backbone: A model with a verified certificate, or the closed-form reader.
@@ -54,7 +63,6 @@ def infer(
         rows: The imprint rows that the consent opens, in any order, at most one a month; those of the
             `MAX_MONTHS` months before `asked` are read. None at all is answered from the prior.
         asked: The month in which the question is asked.
-        question: What is asked.
 
     Raises:
         BadBackbone: Backbone or rows belong to another feature map, or two rows to one month.
@@ -69,7 +77,16 @@ def infer(
         raise BadBackbone("The backbone and the imprint rows were not made under the same feature map.")
     scores, reliance = _score(backbone, feature_map, rows, month_number(asked))
     ppm = np.clip(np.rint(scores * 1e6 / GRID_PPM).astype(np.int64) * GRID_PPM, 0, MOST_PPM)
-    known = dict(zip(feature_map.codes[:-2], ppm[:-1].tolist(), strict=True))
+    return Reading(dict(zip(feature_map.codes[:-2], ppm[:-1].tolist(), strict=True)), _confidence(reliance))
+
+
+def infer(reading: Reading, question: Question) -> Prognosis:
+    """Answer a question from what was read.
+
+    The order, too, is that of the rounded scores. A candidate whose code the map does not know gets the
+    lowest score that any code has. The twin abstains if no score reaches `ABSTAIN_BELOW_PPM`.
+    """
+    known = reading.score_ppm
     match question:
         case NextChoice():
             offered = known
@@ -78,10 +95,10 @@ def infer(
             offered = {item.code: known.get(item.code, floor) for item in question.candidates}
         case _:
             assert_never(question)
-    best = sorted(offered.items(), key=lambda item: (-item[1], item[0]))[: question.top_n]
+    best = heapq.nsmallest(question.top_n, offered.items(), key=lambda item: (-item[1], item[0]))
     if best[0][1] < ABSTAIN_BELOW_PPM:
         return Prognosis((), Confidence.NONE)
-    return Prognosis(tuple(Prediction(code, score) for code, score in best), _confidence(reliance))
+    return Prognosis(tuple(Prediction(code, score) for code, score in best), reading.confidence)
 
 
 def month_number(period: Period) -> int:
