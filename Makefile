@@ -1,13 +1,17 @@
 PY    ?= python3
 V     := .venv
 STAMP := $(V)/.installed
+DEMO  := $(V)/.installed-demo
+# Python keeps compiled what it imports; pip would compile every module of every package, which takes it as long again.
+PIP   := $(V)/bin/python -m pip install -q --no-compile -c constraints.txt
+unexport PYTHONDONTWRITEBYTECODE
 # One BLAS or torch thread per process: two cores are shared by app, worker and tests.
 export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 
 .PHONY: run test check bench unguard lock clean
 
-run: $(STAMP)          ## the whole story on real histories, then a running server
+run: $(DEMO)           ## the whole story on real histories, then a running server
 	$(V)/bin/twinvault demo
 
 test: $(STAMP)         ## every test that needs only Python
@@ -36,7 +40,13 @@ lock: $(STAMP)         ## write constraints.txt anew
 clean:
 	rm -rf $(V) dist
 
-$(STAMP): pyproject.toml constraints.txt
-	$(PY) -m venv $(V)
-	$(V)/bin/python -m pip install -q -c constraints.txt -e ".[test]"
+$(DEMO): pyproject.toml constraints.txt | $(V)/bin/python
+	$(PIP) -e ".[demo]"
 	touch $@
+
+$(STAMP): pyproject.toml constraints.txt | $(V)/bin/python
+	$(PIP) -e ".[test]"
+	touch $(DEMO) $@
+
+$(V)/bin/python:
+	$(PY) -m venv $(V)
