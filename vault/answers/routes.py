@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from vault.answers.ask import AnswerDesk, ask
 from vault.answers.asked import Asked, CompanySender, OwnerSender, Sender, parse_body
+from vault.answers.evenly import even_refusals
 from vault.http.edge import ClockDep, DatabaseDep, RawBody
 from vault.parties.routes import caller_of, require_owner
 from vault.seal.fields import parse_id
@@ -38,4 +39,5 @@ def put_answer(
         sender = CompanySender(gate, desk.issuer, verified, request.headers.get("question-signature", ""))
         headers["DPoP-Nonce"] = gate.proofs.nonces.now(now)
     asked = Asked(ConsentId(parse_id(consent)), parse_id(question_id), parse_body(body), body, sender, now)
-    return Response(ask(desk, database, asked), headers=headers, media_type=MEDIA_TYPE)
+    with even_refusals():
+        return Response(ask(desk, database, asked), headers=headers, media_type=MEDIA_TYPE)
