@@ -32,6 +32,7 @@ def company_caller(world: World, **changed: Any) -> CompanyCaller:
     facts = {
         "company_id": company.company_id,
         "status": company.status,
+        "record": company.record,
         "agent": company.agent,
         "question_key": company.question_key,
         "jkt": Thumbprint("t" * 43),
