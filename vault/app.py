@@ -82,7 +82,8 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     _make_desks(app, issuer, kms, operator_key)
     for router in (
         health_router, parties_router, keys_router, policy_router, vaults_router, ingest_router, consent_router,
-        notices_router, twin_router, oauth_router, approval_router, grants_router, answers_router, evidence_router, log_router(state.database),
+        notices_router, twin_router, oauth_router, approval_router, grants_router, answers_router, evidence_router,
+        log_router(state.database),
     ):  # fmt: skip
         app.include_router(router)
     install_problems(app)

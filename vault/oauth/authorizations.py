@@ -6,6 +6,7 @@ Each step is one conditional UPDATE, so of several callers exactly one takes it,
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import re
 import secrets
@@ -30,7 +31,7 @@ from vault.seal.ids import ConsentId, VaultId
 REQUEST_URI_PREFIX: Final = "urn:ietf:params:oauth:request_uri:"
 PUSHED_S: Final = 90
 SHOWN_S: Final = 600
-DECIDED_S: Final = 120
+DECIDED_S: Final = 600  # a phone may have put the browser to sleep
 CODE_S: Final = 60
 MISSES_PER_MINUTE: Final = 6
 _KEPT_S: Final = 86_400
@@ -103,6 +104,7 @@ class Authorization:
         asked: What was pushed.
         state: How far it has come.
         expires_at_s: Unix second from which on the next step is refused.
+        browser_hash: Digest of the cookie of the browser that opened it; empty before.
         user_code: What the page shows and the owner's client looks up; empty before it is shown.
         consent_id: The consent that answered it; None before.
     """
@@ -111,8 +113,13 @@ class Authorization:
     asked: Asked
     state: State
     expires_at_s: int
+    browser_hash: bytes
     user_code: str
     consent_id: ConsentId | None
+
+    def is_open_in(self, browser: str) -> bool:
+        """Say whether the browser with this cookie opened it."""
+        return hmac.compare_digest(self.browser_hash, _hash(browser))
 
 
 def push(session: Session, asked: Asked, *, now: datetime) -> str:
@@ -139,17 +146,10 @@ def push(session: Session, asked: Asked, *, now: datetime) -> str:
     return REQUEST_URI_PREFIX + secret
 
 
-def find_shown(session: Session, unverified_uri: str, client_id: str, browser: str) -> Authorization | None:
-    """Return the authorization that this browser opened, in whatever state it is.
-
-    Args:
-        session: Any transaction.
-        unverified_uri: The request_uri that the browser brought.
-        client_id: The client_id beside it.
-        browser: The browser's cookie.
-    """
-    mine = _named(unverified_uri, client_id) & (authorization.c.browser_hash == _hash(browser))
-    row = session.connection().execute(select(authorization).where(mine)).one_or_none()
+def find(session: Session, unverified_uri: str, client_id: str) -> Authorization | None:
+    """Return what a company pushed under a request_uri, in whatever state it is; in any transaction."""
+    named = select(authorization).where(_named(unverified_uri, client_id))
+    row = session.connection().execute(named).one_or_none()
     return None if row is None else _authorization(row)
 
 
@@ -308,6 +308,7 @@ def _authorization(row: Row[Any]) -> Authorization:
         ),
         state=State(row.state),
         expires_at_s=row.expires_at_s,
+        browser_hash=row.browser_hash or b"",
         user_code=row.user_code or "",
         consent_id=row.consent_id,
     )

@@ -109,11 +109,11 @@ def authorize(request: Request, desk: DeskDep, database: DatabaseDep, clock: Clo
         company = companies.find(session, client_id)
         if company is None:
             return _closed()
-        found = authorizations.find_shown(session, uri, company.company_id, browser)
-    if found is None:
+        found = authorizations.find(session, uri, company.company_id)
+    if found is not None and found.state is State.PUSHED:
         with database.transaction() as session:
             found = authorizations.show(session, uri, company.company_id, browser, now=now)
-    if found is None or found.state in {State.ISSUED, State.REDEEMED}:
+    if found is None or not found.is_open_in(browser) or found.state in {State.ISSUED, State.REDEEMED}:
         return _closed()
     if found.state is State.SHOWN and found.expires_at_s > unix_s(now):
         shown = HTMLResponse(page.waiting(company.name, found.user_code), headers=page.HEADERS)
