@@ -13,12 +13,21 @@ from typing import Any
 
 import pytest
 
+from twinvault.demo import histories
 from twinvault.demo.evidence import flip_bit, read_shown
-from twinvault.demo.histories import HELD_OUT, MONTHS, days_by_code, next_shops, read_traces, write_histories
+from twinvault.demo.histories import (
+    COHORT_MONTHS,
+    HELD_OUT,
+    MONTHS,
+    days_by_code,
+    next_shops,
+    read_traces,
+    write_histories,
+)
 from twinvault.demo.service import DemoFailed, Service
 from twinvault.receipts import NoReceipt
 from vault.proof.bundle import Bundle, dump_bundle
-from vault.schema.trace import period_of
+from vault.schema.trace import Period, period_of
 
 KEYS = {
     "seconds", "households", "stored_plaintext_hits", "canary_found_when_planted", "leaves", "epsilon_owner_day",
@@ -117,6 +126,18 @@ def test_households_are_chosen_by_a_public_rule_and_december_is_held_out(tmp_pat
     shops = next_shops(chosen.followed_file)
     assert shops
     assert all(period_of(day) == HELD_OUT for day in shops)
+
+
+def test_a_household_gives_all_that_it_bought_in_its_months_be_it_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = write_histories(tmp_path / "cut", 11)
+    monkeypatch.setattr(histories, "COHORT_MONTHS", [Period("2016-01"), Period("2018-12")])
+    whole = write_histories(tmp_path / "whole", 11)
+    given = {number: read_traces(file, COHORT_MONTHS) for number, file in chosen.cohort.items()}
+    assert given == {number: read_traces(file, COHORT_MONTHS) for number, file in whole.cohort.items()}
+    assert [] in given.values()
+    assert sum(map(len, given.values())) > 1_000
 
 
 @pytest.mark.parametrize("function", [read_shown, flip_bit])
