@@ -22,8 +22,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def world(folder: Path) -> Iterator[World]:
     short_keys.close()
 
 
-def add_consents(world: World, facts: Ask, count: int) -> list[ConsentId]:
+def add_consents(database: Database, facts: Ask, count: int) -> list[ConsentId]:
     """Give this many people a consent like the one in the facts, each with a key, ids and an end of its own."""
     tables, first, signer = SQLModel.metadata.tables, facts.consent.current, SigningKey(new_seed())
     row = {"kind": "company", "grantee": first.terms.grantee, "version": 1, "event": "given", "live": True}
@@ -96,7 +97,7 @@ def add_consents(world: World, facts: Ask, count: int) -> list[ConsentId]:
             versions.append(
                 {"consent_id": given.consent_id, "version": 1, "sha256": sha256(envelope), "leaf_id": number, "envelope": envelope}
             )  # fmt: skip
-        with world.database.transaction() as session:
+        with database.transaction() as session:
             session.connection().execute(tables["consent"].insert(), rows)
             session.connection().execute(tables["consent_version"].insert(), versions)
         made += [ConsentId(given["consent_id"]) for given in versions]
@@ -111,17 +112,20 @@ def find_and_decide(session: Session, facts: Ask, consent_id: ConsentId) -> Perm
     return decide_ask(replace(facts, consent=found, person=replace(facts.person, vault_id=found.vault_id)), RULES)
 
 
-def by_consents(world: World, facts: Ask, samples: int) -> dict[str, float]:
-    """Measure the whole step over growing tables; no consent is decided on twice where there are enough."""
-    ids: list[ConsentId] = []
-    medians: dict[str, float] = {}
-    for size in SIZES:
-        ids += add_consents(world, facts, size - len(ids))
-        with world.database.snapshot() as session:
-            chosen = map(partial(find_and_decide, session, facts), random.choices(ids, k=_WARM_UP + samples))
-            medians[str(size)] = median_us({"": partial(next, chosen)}, samples)[""]
-        print(f"{size} consents: {medians[str(size)]} us", file=sys.stderr, flush=True)
-    return medians
+def by_consents(folder: Path, facts: Ask, samples: int) -> dict[str, float]:
+    """Measure the whole step over tables of each size, drawing consents at random, all sizes interleaved."""
+    with ExitStack() as stack:
+        steps: dict[str, Callable[[], object]] = {}
+        for size in SIZES:
+            database = Database(f"sqlite:///{folder / f'{size}.sqlite'}")
+            stack.callback(database.close)
+            migrate(database)
+            ids = add_consents(database, facts, size)
+            print(f"{size} consents made", file=sys.stderr, flush=True)
+            session = stack.enter_context(database.snapshot())
+            chosen = random.choices(ids, k=_WARM_UP + samples)
+            steps[str(size)] = partial(next, map(partial(find_and_decide, session, facts), chosen))
+        return median_us(steps, samples)
 
 
 def contenders(records: list[DecisionRecord], facts: Ask) -> dict[str, Callable[[], object]]:
@@ -170,15 +174,12 @@ def median_us(actions: Mapping[str, Callable[[], object]], samples: int) -> dict
 
 def measure(*, quick: bool) -> dict[str, Any]:
     """Run every part and return the figures."""
-    samples = 1000 if quick else 5000
+    samples = 600 if quick else 5000
     with tempfile.TemporaryDirectory() as folder, world(Path(folder)) as made:
         facts = ask(made, made.give(ConsentKind.COMPANY))
-        flat = by_consents(made, facts, samples)
-        with made.database.snapshot() as session:
-            found = consents.list_to(session, made.company.company_id, at_most=200)
+        flat = by_consents(Path(folder), facts, samples)
         records = [
-            ask_record(replace(facts, consent=one, person=replace(facts.person, vault_id=one.vault_id)), RULES.sha256)
-            for one in found
+            ask_record(replace(facts, now=facts.now + timedelta(seconds=second)), RULES.sha256) for second in range(200)
         ]
         medians = median_us(contenders(records, facts), samples)
     return {
