@@ -215,6 +215,33 @@ def test_a_refresh_token_dies_with_its_consent(server: Any) -> None:
     assert refused(server.post(server.refresh_form(body["refresh_token"]))) == "invalid_grant"
 
 
+def test_no_token_survives_a_withdrawal_that_was_acknowledged_while_it_was_made(
+    server: Any, other_process: Any
+) -> None:
+    body, given = server.tokens()
+    got = [body]
+
+    def refresh() -> None:
+        for _ in range(12):
+            response = other_process.post(other_process.refresh_form(got[-1]["refresh_token"]))
+            if response.status_code != 200:
+                return
+            got.append(response.json())
+            started.set()
+
+    started, thread = threading.Event(), threading.Thread(target=refresh)
+    thread.start()
+    assert started.wait(30)
+    server.world.withdraw(given)
+    active = [
+        server.introspect(item[name])["active"] for item in list(got) for name in ("access_token", "refresh_token")
+    ]
+    thread.join(30)
+    assert len(got) > 1
+    assert not any(active)
+    assert refused(server.post(server.refresh_form(got[-1]["refresh_token"]))) == "invalid_grant"
+
+
 def test_a_refresh_token_ends_with_the_consents_window(quick: Any) -> None:
     body, given = quick.tokens()
     quick.clock.at += timedelta(seconds=given.terms.not_after - S)
