@@ -64,7 +64,9 @@ def _negative_index(session: Session) -> None:
 
 def _change_tile(session: Session) -> None:
     tile = session.connection().execute(select(log_tile.c.hashes).where(log_tile.c.tile_index == 1)).scalar_one()
-    session.connection().execute(update(log_tile).where(log_tile.c.tile_index == 1).values(hashes=tile[:-1] + b"?"))
+    session.connection().execute(
+        update(log_tile).where(log_tile.c.tile_index == 1).values(hashes=tile[:-1] + bytes([tile[-1] ^ 1]))
+    )
 
 
 def _change_tile_root(session: Session) -> None:

@@ -337,7 +337,9 @@ def test_a_failed_month_can_be_tried_again_at_no_further_cost(lite: TwinWorld, c
         good = session.connection().execute(sqlalchemy.text("SELECT batch FROM batch")).scalar_one()
         digest = sha256(good)
     with lite.database.transaction() as session:  # bytes that do not match their digest: a failing disk
-        session.connection().execute(sqlalchemy.text("UPDATE batch SET batch = :b"), {"b": good[:-1] + b"\0"})
+        session.connection().execute(
+            sqlalchemy.text("UPDATE batch SET batch = :b"), {"b": good[:-1] + bytes([good[-1] ^ 1])}
+        )
     assert lite.refresh(children, version).failed
     cost = epsilon(lite, OCTOBER)
     assert set(states(lite, OCTOBER).values()) == {"reserved"}

@@ -45,15 +45,14 @@ _LOWEST: Final = 1e-4
 _HIGHEST: Final = 0.95
 _NO_NOISE: Final = 1e-6  # without any row there is nothing to divide by
 
-# What the ten numbers mean, and where training starts: constants set by hand, all but the last two as
-# natural logarithms. `decay` and `intensity_spread` were set after looking at people of the published
-# Complete Journey set: for a cohort of those same people no epsilon covers that look.
+# What the ten numbers mean, and where training starts: conventions set by hand, learned from nobody. What
+# a cohort's people say about them is learned by training alone, and charged.
 START: Final = {
-    "decay": math.log(0.05),  # how fast an older month counts less, per month
+    "decay": math.log(math.log(2.0) / 12.0),  # an older month counts less, half as much after a year
     "spread": math.log(0.12),  # how much people differ in one code
     "pooling": math.log(0.4),  # how much they differ in a whole department
     "intensity": math.log(1.6),  # a month's intensity before any row is seen
-    "intensity_spread": math.log(4.0),  # and how much people differ in it
+    "intensity_spread": math.log(1.6),  # how much people differ in it: as much as it is, as if exponential
     "per_day": math.log(0.45),  # intensity of one active day
     "sampling": math.log(0.3),  # sampling noise of a month's days
     "mismatch": math.log(0.1),  # doubt about the intensity that rows show, relative to its prior
