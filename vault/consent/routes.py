@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, Field
 
 from vault.consent import changes, consents
@@ -116,6 +116,21 @@ def list_consents(owner: OwnVault, database: DatabaseDep, clock: ClockDep) -> di
     }
 
 
+@consent_router.get("/{consent}/versions/{version}/receipt")
+def receipt(
+    consent: str, version: Annotated[int, Path(ge=1, le=2**31 - 1)], owner: OwnVault, database: DatabaseDep
+) -> dict[str, Any]:
+    """Return one signed version, whoever caused it, with the proof that the log has it."""
+    with database.snapshot() as session:
+        mine = consents.get_own(session, ConsentId(parse_id(consent)), owner.vault_id)
+        stored = next((kept for kept in consents.history(session, mine.consent_id) if kept.version == version), None)
+        leaf = next(iter(log.read(session, [stored.leaf_id])), None) if stored else None
+        if stored is None or leaf is None or leaf.personal is None:
+            raise UnknownConsent("The log shows no such version of this consent.")
+        proof = _receipt_json(log.receipt_for(session, leaf.index), leaf.index, leaf.entry, leaf.public, leaf.personal)
+    return {"envelope": b64u(stored.envelope), "receipt": proof}
+
+
 def _acknowledged(request: Request, database: DatabaseDep, custody: Custody, change: Change) -> dict[str, Any]:
     """Delete the keys that went, wait for the log, and return the receipt: only now is the change acknowledged."""
     custody.forget(ConsentId(change.version.consent_id))
@@ -124,17 +139,22 @@ def _acknowledged(request: Request, database: DatabaseDep, custody: Custody, cha
     index = state.sequencer.wait(change.pending.id, state.settings.checkpoint_wait_s)
     with database.snapshot() as session:
         proof = log.receipt_for(session, index)
+    openings = change.pending.openings
     return {
         "consent": b64u(change.version.consent_id),
         "version": change.version.version,
         "new_epoch_needed": list(change.new_epoch_needed),
-        "receipt": {
-            "index": index,
-            "proof": proof,
-            "entry": b64u(change.pending.entry),
-            "public": _opening_json(change.pending.openings.public),
-            "personal": _opening_json(change.pending.openings.personal),
-        },
+        "receipt": _receipt_json(proof, index, change.pending.entry, openings.public, openings.personal),
+    }
+
+
+def _receipt_json(proof: str, index: int, entry: bytes, public: Opening, personal: Opening) -> dict[str, Any]:
+    return {
+        "index": index,
+        "proof": proof,
+        "entry": b64u(entry),
+        "public": _opening_json(public),
+        "personal": _opening_json(personal),
     }
 
 

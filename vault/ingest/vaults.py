@@ -78,6 +78,12 @@ class AccountBody(_Body):
     account: str = Field(max_length=4096)
 
 
+class FreezeBody(_Body):
+    """A signed order to freeze or unfreeze."""
+
+    order: str = Field(max_length=4096)
+
+
 class SlotBody(_Body):
     """A slot."""
 
@@ -246,6 +252,27 @@ def put_ring(
         for device in ring.ring.head.devices.values():
             if device.accepted is not None:
                 sessions.end_sessions(session, vault_id, device.id)
+
+
+@vaults_router.get("/vaults/{vault}/person")
+def person(vault: str, caller: OwnerDep, database: DatabaseDep) -> dict[str, Any]:
+    """Return whether the vault is frozen, and the sequence number of its last profile or freeze record."""
+    vault_id = own(vault, caller)
+    with database.snapshot() as session:
+        return _person_json(people.get(session, vault_id))
+
+
+@vaults_router.post("/vaults/{vault}/freezes")
+def freeze(vault: str, body: FreezeBody, caller: OwnerDep, database: DatabaseDep, clock: ClockDep) -> dict[str, Any]:
+    """Follow the owner's signed order to freeze or unfreeze; nothing is answered, refreshed or trained while frozen."""
+    vault_id = own(vault, caller)
+    order = _envelope(body.order)
+    with database.transaction() as session:
+        return _person_json(people.follow_freeze(session, vault_id, order, now=clock.now()))
+
+
+def _person_json(found: people.Person) -> dict[str, Any]:
+    return {"state": found.state, "sequence": found.sequence}
 
 
 def _ring(body: RingBody, vault: VaultId, owner_key: bytes, shortkeys: Database) -> VerifiedRing:

@@ -69,12 +69,16 @@ class OwnConsent:
         sha256: Digest of its envelope.
         live: Whether anything may happen under it, as the service says.
         quota_left: Answers left this month, as the service says.
+        versions: All versions, oldest first.
+        request: The company's request that was answered last, its compact JWS; empty where nobody asked.
     """
 
     current: ConsentVersion
     sha256: bytes
     live: bool
     quota_left: int
+    versions: tuple[ConsentVersion, ...]
+    request: str
 
     @property
     def id(self) -> ConsentId:
@@ -246,8 +250,9 @@ class ConsentKeeper:
         return seal_handover(handed, self._rings.keys(own, compartments, kind), recipient, self._keys.signer)
 
     def _verify(self, shown: Any) -> OwnConsent:
+        versions: list[ConsentVersion] = []
         previous: ConsentVersion | None = None
-        digest = b""
+        digest, request = b"", ""
         for item in field(shown, "versions", list):
             envelope = parse_envelope(parse_b64u(field(item, "envelope")))
             version = parse_consent(unverified_record(envelope))
@@ -257,11 +262,13 @@ class ConsentKeeper:
             elif version.version != 1:
                 raise ForgedConsents("The service withholds the first version of a consent.")
             previous, digest = version, envelope.digest
+            request = field(item, "request") or request
+            versions.append(version)
         if previous is None or previous.consent_id != parse_id(field(shown, "consent")):
             raise ForgedConsents("The service shows a consent without its signed versions.")
         self._profile.remember(f"consent/{b64u(previous.consent_id)}", Remembered(previous.version, digest))
         live = field(shown, "live", bool) and previous.event.live
-        return OwnConsent(previous, digest, live, field(shown, "quota_left", int))
+        return OwnConsent(previous, digest, live, field(shown, "quota_left", int), tuple(versions), request)
 
     def _verify_signed(self, version: ConsentVersion, envelope: Envelope) -> None:
         ours = self._keys.towards(version.terms.grantee).public_key

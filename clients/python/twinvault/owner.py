@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from secrets import token_bytes
-from typing import Any
+from typing import Any, Final
 
 from twinvault.api import Api, ApiError, field, json_of
+from twinvault.approvals import Approvals
+from twinvault.consent_receipts import ConsentReceipt, verify_consent_receipt
 from twinvault.consents import Changed, ConsentKeeper, OwnConsent, UnknownConsent
 from twinvault.device import Device, Flushed
 from twinvault.notice import render
 from twinvault.profile import Profile
-from twinvault.receipts import VerifiedAnswer, answer_path, remember_checkpoint, verify_answered
+from twinvault.receipts import NoReceipt, VerifiedAnswer, answer_path, remember_checkpoint, verify_answered
 from twinvault.rings import RingKeeper
 from twinvault.signin import SignedIn
 from twinvault.terms import YEAR_S, AskedBy, own_terms, verify_asked, verify_company
@@ -34,13 +36,15 @@ from vault.schema.terms import SELF_GRANTEE, ConsentKind, Terms
 from vault.schema.trace import Period, Trace, period_of, periods_from
 from vault.seal.device import Device as RingDevice
 from vault.seal.device import DeviceRole
-from vault.seal.ids import ID_BYTES, ConsentId, VaultId
+from vault.seal.ids import ID_BYTES, ConsentId, DeviceId, VaultId
 from vault.seal.kit import RecoveryKit
 from vault.seal.person import Profile as Person
-from vault.seal.person import Role
+from vault.seal.person import Role, sign_freeze
 from vault.seal.ring import MONTHS_AHEAD
 from vault.seal.signing import SigningKey
 from vault.seal.slot import passphrase_key, recovery_key
+
+_FROZEN: Final = "frozen"
 
 
 class Owner:
@@ -62,6 +66,7 @@ class Owner:
         self._rings = RingKeeper(api, self._auth, profile, keys, clock)
         self._consents = ConsentKeeper(api, self._auth, profile, keys, rings=self._rings, clock=clock)
         self._device = Device(profile, api, clock)
+        self.approvals = Approvals(api, self._auth)
         self._path = f"/v1/vaults/{b64u(keys.vault)}"
 
     @classmethod
@@ -162,6 +167,36 @@ class Owner:
         """
         self._rings.enrol(RingDevice(public_key, role))
 
+    def devices(self) -> list[RingDevice]:
+        """Return every device that the signed ring head lists, revoked ones included."""
+        return list(self._rings.read().ring.head.devices.values())
+
+    def revoke_device(self, device: DeviceId) -> RingDevice:
+        """End a device for good; see `RingKeeper.revoke`."""
+        return self._rings.revoke(device)
+
+    def frozen(self) -> bool:
+        """Say whether the vault is frozen: nothing is answered, refreshed or trained then."""
+        return str(field(self._person(), "state")) == _FROZEN
+
+    def freeze(self, *, frozen: bool) -> None:
+        """Freeze or unfreeze everything at once, by a signed and logged order; consents stay as they are."""
+        sequence = field(self._person(), "sequence", int) + 1
+        order = sign_freeze(self._keys.signer, frozen=frozen, vault_id=self._keys.vault, sequence=sequence)
+        body = {"order": b64u(order.encoded)}
+        done = json_of(self._api.request("POST", f"{self._path}/freezes", auth=self._auth, json=body))
+        if (field(done, "state") == _FROZEN) is not frozen:
+            raise ApiError("unexpected-answer", 200, "The service did not follow the order.")
+
+    def receipt(self, consent_id: ConsentId, version: int) -> tuple[ConsentReceipt, Any]:
+        """Return a version's receipt, verified, and its JSON form to keep."""
+        path = f"{self._path}/consents/{b64u(consent_id)}/versions/{version}/receipt"
+        kept = self._api.get(path, auth=self._auth)
+        found = verify_consent_receipt(kept, self.profile.trust)
+        if (found.version.consent_id, found.version.version) != (consent_id, version):
+            raise NoReceipt("The service returned the receipt of another version.")
+        return found, kept
+
     def publish(self, categories: Iterable[Category], periods: Iterable[Period]) -> bool:
         """Make sure that each month has keys for each category; say whether any were missing."""
         return self._rings.publish_months(categories, periods)
@@ -226,9 +261,13 @@ class Owner:
             not_before=now, not_after=now + YEAR_S,
         )  # fmt: skip
 
-    def notice(self, terms: Terms, company: str = "") -> str:
-        """Return what the person must read before giving these terms."""
-        return render(terms, company)
+    def consent(self, consent_id: ConsentId) -> OwnConsent:
+        """Return one consent of this vault, verified, ended or not."""
+        return self._consents.get(consent_id)
+
+    def notice(self, terms: Terms, company: str | None = None) -> str:
+        """Return what the person must read before giving these terms; the grantee's name is looked up if not given."""
+        return self._text(terms) if company is None else render(terms, company)
 
     def give(self, terms: Terms) -> Changed:
         """Give a self or cohort consent.
@@ -341,6 +380,9 @@ class Owner:
         if changed.new_epoch:
             self._rings.next_epoch(changed.new_epoch, _this_month(self._clock))
         return changed
+
+    def _person(self) -> Any:
+        return self._api.get(f"{self._path}/person", auth=self._auth)
 
     def _self_consent(self) -> OwnConsent | None:
         live = (consent for consent in self._consents.read() if consent.live)

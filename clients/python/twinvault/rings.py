@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import httpx
 
-from twinvault.api import Api, ApiError, field
+from twinvault.api import Api, ApiError, ClientError, field
 from twinvault.profile import Profile
 from twinvault.vaults import Keys, ring_body
 from vault.clock import Clock, unix_s
@@ -16,13 +16,14 @@ from vault.encoding import b64u, parse_b64u
 from vault.schema.category import Category
 from vault.schema.trace import Period
 from vault.seal.derive import imprint_key
-from vault.seal.device import Device
+from vault.seal.device import ChainHead, Device
 from vault.seal.dsse import Envelope, parse_envelope
 from vault.seal.errors import SealError
 from vault.seal.fields import parse_id
 from vault.seal.handover import KeyKind
-from vault.seal.ids import CompartmentId
+from vault.seal.ids import CompartmentId, DeviceId
 from vault.seal.ring import Compartment, Head, Ring, extend_page, open_seed, sign_head, sign_page, verify_ring
+from vault.seal.upload import verify_head_list
 from vault.seal.version import NO_PREV, Remembered
 
 _TRIES: Final = 3
@@ -30,6 +31,20 @@ _CONFLICT: Final = "version-conflict"
 
 NewCompartments = Callable[[Ring], Mapping[Period, Iterable[Category]]]
 """Decides from the ring in force which months get one more epoch of which categories."""
+
+
+class UnknownDevice(ClientError):
+    """A device that the owner's ring does not list."""
+
+    slug = "unknown-device"
+    title = "No such device"
+
+
+class RevokedDevice(ClientError):
+    """A device that the owner's ring lists as revoked; that is for good."""
+
+    slug = "revoked-device"
+    title = "Device is revoked"
 
 
 @dataclass(frozen=True)
@@ -124,8 +139,42 @@ class RingKeeper:
         return self._publish(replaced)
 
     def enrol(self, device: Device) -> None:
-        """List a device that may seal batches to this vault."""
-        self._publish(lambda _ring: {}, device)
+        """List a device that may seal batches to this vault.
+
+        Raises:
+            RevokedDevice: It was revoked; its key is never listed again.
+        """
+        known = self.read().ring.head.devices.get(device.id)
+        if known is not None and known.accepted is not None:
+            raise RevokedDevice("The device was revoked; enrol one with a new key.")
+        if known is None:
+            self._publish(lambda _ring: {}, device)
+
+    def revoke(self, device_id: DeviceId) -> Device:
+        """End a device: nothing that it seals from now on counts; what it was acknowledged for stays.
+
+        Raises:
+            UnknownDevice: The ring lists no such device.
+            RevokedDevice: It is revoked already.
+            SealError: The service shows a head list that the device did not sign.
+
+        Guarantees: the ring head that revokes it names its last accepted batch of every compartment,
+            so a stolen key that signs more later signs in vain, even with the server's help.
+        """
+        known = self.read().ring.head.devices.get(device_id)
+        if known is None:
+            raise UnknownDevice("The vault lists no such device; `twinvault owner devices` does.")
+        if known.accepted is not None:
+            raise RevokedDevice("The device is revoked already.")
+        shown = field(self._api.get(f"/v1/vaults/{b64u(self._keys.vault)}/heads", auth=self._auth), "heads", dict)
+        last = shown.get(b64u(device_id))
+        accepted: Mapping[CompartmentId, ChainHead] = {}
+        if last is not None:
+            envelope = parse_envelope(parse_b64u(last))
+            accepted = verify_head_list(envelope, self._keys.vault, known.public_key).heads
+        revoked = replace(known, accepted=accepted)
+        self._publish(lambda _ring: {}, revoked)
+        return revoked
 
     def keys(
         self, own: OwnRing, compartments: Mapping[CompartmentId, Compartment], kind: KeyKind
@@ -144,7 +193,7 @@ class RingKeeper:
         for left in reversed(range(_TRIES)):
             own = self.read()
             new = changes(own.ring)
-            if not new and (device is None or device.id in own.ring.head.devices):
+            if not new and (device is None or own.ring.head.devices.get(device.id) == device):
                 return False
             head, pages = self._sign(own, new, device)
             try:

@@ -17,6 +17,7 @@ from twinvault.api import ApiError, Unreachable
 from twinvault.cli.auditor import auditor
 from twinvault.cli.common import CLOSING
 from twinvault.cli.company import company
+from twinvault.cli.consents import consent_commands
 from twinvault.cli.owner import owner
 from twinvault.cli.server import add_server_commands
 from vault.errors import VaultError
@@ -31,6 +32,7 @@ app = typer.Typer(
     help="A vault that gives your digital twin back to you.",
     epilog="Exit codes: 0 done; 1 refused or does not verify; 2 wrong usage or not installed; 3 service not reachable.",
 )
+owner.add_typer(consent_commands)
 app.add_typer(owner, name="owner")
 app.add_typer(company, name="company")
 app.add_typer(auditor, name="auditor")

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from twinvault.api import Api, ClientError
+from twinvault.owner import Owner
 from twinvault.profile import Profile, home, write_private
 from twinvault.receipts import VerifiedAnswer
 from vault.encoding import b64u
@@ -26,6 +27,7 @@ from vault.schema.trace import Period, parse_period
 from vault.seal.errors import SealError
 from vault.seal.fields import parse_id
 from vault.seal.ids import ConsentId
+from vault.seal.kit import parse_kit
 
 T = TypeVar("T")
 
@@ -92,6 +94,19 @@ def read_passphrase(file: Path | None, *, new: bool = False) -> str:
     return text
 
 
+def unlock_owner(profile: str, passphrase_file: Path | None, kit: Path | None = None) -> Owner:
+    """Open the profile's vault, by passphrase or by its recovery kit; `main` closes it when the command ends."""
+    loaded = load_profile(profile)
+    loaded.binary("device_secret", 16)  # another kind of profile is refused before anyone types a passphrase
+    api = reach(loaded.trust)
+    if kit is not None:
+        found = Owner.unlock(loaded, kit=parse_kit(kit.read_text("utf-8")), api=api)
+    else:
+        found = Owner.unlock(loaded, passphrase=read_passphrase(passphrase_file), api=api)
+    CLOSING.callback(found.close)
+    return found
+
+
 def agree(notice: str, *, yes: bool) -> None:
     """Show a notice and ask for agreement.
 
@@ -140,12 +155,17 @@ def parse_purposes(texts: list[str]) -> list[Purpose]:
     return [_term(parse_purpose, text, "--purpose") for text in texts]
 
 
+def parse_id_of(text: str, what: str, listed_by: str) -> bytes:
+    """Return an id of 16 bytes, or end with the usage status."""
+    try:
+        return parse_id(text)
+    except SealError as error:
+        raise typer.BadParameter(f"{what} has 22 letters, digits, - or _; `{listed_by}` lists them.") from error
+
+
 def parse_consent_id(text: str) -> ConsentId:
     """Return a consent id, or end with the usage status."""
-    try:
-        return ConsentId(parse_id(text))
-    except SealError as error:
-        raise typer.BadParameter("A consent id has 22 letters, digits, - or _; `consents` lists them.") from error
+    return ConsentId(parse_id_of(text, "A consent id", "consents"))
 
 
 def parse_month(text: str, option: str) -> Period:

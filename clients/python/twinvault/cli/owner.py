@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,8 +25,9 @@ from twinvault.owner import Owner
 from twinvault.profile import read_trust, write_private
 from twinvault.terms import OWN_PURPOSE
 from vault.encoding import b64u
-from vault.schema.terms import ConsentKind, Terms
+from vault.schema.terms import ConsentKind
 from vault.schema.trace import Trace, local_date
+from vault.seal.ids import DeviceId
 from vault.seal.kit import dump_kit, parse_kit
 
 owner = typer.Typer(no_args_is_help=True, help="Your vault: seal traces, decide who may ask, see who asked what.")
@@ -92,7 +92,7 @@ def unlock(
         found = Owner.recover(common.folder_of(profile), pinned, parse_kit(text), api=common.reach(pinned))
         common.CLOSING.callback(found.close)
     else:
-        found = _unlock(profile, passphrase_file, kit)
+        found = common.unlock_owner(profile, passphrase_file, kit)
     common.emit({"vault": b64u(found.vault), "profile": str(found.profile.folder)}, as_json=as_json)
 
 
@@ -109,7 +109,7 @@ def import_file(
     as_json: AsJson = False,
 ) -> None:
     """Seal a file's traces into the vault."""
-    found = None if dry_run else _unlock(profile, passphrase_file)
+    found = None if dry_run else common.unlock_owner(profile, passphrase_file)
     zone = common.parse_zone(time_zone if found is None else found.profile.text("time_zone"))
     reading = open_import(file, zone)
     counted = _Counted(reading)
@@ -129,10 +129,13 @@ def status(
     *, profile: ProfileName = DEFAULT_PROFILE, passphrase_file: PassphraseFile = None, as_json: AsJson = False
 ) -> None:
     """Say what the twin knows, what it cost, and what waits to be sent."""
-    found = _unlock(profile, passphrase_file)
+    found = common.unlock_owner(profile, passphrase_file)
     live = sum(consent.live for consent in found.consents())
     twin = found.twin()
-    common.emit({"live_consents": live, "waiting": found.device.waiting, "twin": twin}, as_json=as_json)
+    common.emit(
+        {"live_consents": live, "frozen": found.frozen(), "waiting": found.device.waiting, "twin": twin},
+        as_json=as_json,
+    )
 
 
 @owner.command()
@@ -140,81 +143,55 @@ def refresh(
     *, profile: ProfileName = DEFAULT_PROFILE, passphrase_file: PassphraseFile = None, as_json: AsJson = False
 ) -> None:
     """Ask the worker to bring the twin up to date; this spends privacy budget."""
-    common.emit({"job": _unlock(profile, passphrase_file).refresh()}, as_json=as_json)
+    common.emit({"job": common.unlock_owner(profile, passphrase_file).refresh()}, as_json=as_json)
 
 
 @owner.command()
-def consents(
+def freeze(
     *, profile: ProfileName = DEFAULT_PROFILE, passphrase_file: PassphraseFile = None, as_json: AsJson = False
 ) -> None:
-    """List every consent, ended ones included."""
-    found = [
+    """Stop everything at once: no answer, no refresh, no training, whatever was consented, until `unfreeze`."""
+    _freeze(common.unlock_owner(profile, passphrase_file), frozen=True, as_json=as_json)
+
+
+@owner.command()
+def unfreeze(
+    *, profile: ProfileName = DEFAULT_PROFILE, passphrase_file: PassphraseFile = None, as_json: AsJson = False
+) -> None:
+    """Let everything that is consented happen again."""
+    _freeze(common.unlock_owner(profile, passphrase_file), frozen=False, as_json=as_json)
+
+
+@owner.command()
+def devices(
+    *, profile: ProfileName = DEFAULT_PROFILE, passphrase_file: PassphraseFile = None, as_json: AsJson = False
+) -> None:
+    """List the devices that may seal traces to the vault, revoked ones included."""
+    found = common.unlock_owner(profile, passphrase_file)
+    listed = [
         {
-            "consent": b64u(item.id),
-            "kind": str(item.current.terms.kind),
-            "grantee": item.current.terms.grantee,
-            "event": str(item.current.event),
-            "live": item.live,
-            "categories": sorted(item.current.terms.categories),
-            "data_from": item.current.terms.data_from,
-            "data_to": item.current.terms.data_to,
-            "quota_left": item.quota_left,
+            "device": b64u(device.id),
+            "role": str(device.role),
+            "revoked": device.accepted is not None,
+            "this_machine": device.id == found.device.id,
         }
-        for item in _unlock(profile, passphrase_file).consents()
+        for device in found.devices()
     ]
-    common.emit({"consents": found}, as_json=as_json)
+    common.emit({"devices": listed}, as_json=as_json)
 
 
-@owner.command()
-def give(
-    *,
-    kind: Annotated[
-        ConsentKind | None, typer.Option("--kind", help="`self` or `cohort`, where no company asked.")
-    ] = None,
-    request: Annotated[Path | None, typer.Option("--request", help="A company's consent request.")] = None,
-    category: Annotated[list[str] | None, typer.Option("--category", help="Only these categories.")] = None,
-    first: Annotated[str | None, typer.Option("--from", help="First month of data, YYYY-MM.")] = None,
-    last: Annotated[str | None, typer.Option("--to", help="Last month of data, YYYY-MM.")] = None,
-    quota: Annotated[int | None, typer.Option("--quota", help="Answers a month.", min=1)] = None,
-    profile: ProfileName = DEFAULT_PROFILE,
-    passphrase_file: PassphraseFile = None,
-    yes: Yes = False,
-    as_json: AsJson = False,
-) -> None:
-    """Give a consent: what a company asked for or less, your own twin, or the cohort's training."""
-    if (kind is None) is (request is None) or kind is ConsentKind.COMPANY:
-        raise typer.BadParameter("Give --request FILE for a company, or --kind self or --kind cohort.")
-    found = _unlock(profile, passphrase_file)
-    if request is not None:
-        asked = found.read_request(request.read_text("utf-8").strip())
-        terms = _narrowed(asked.request.terms, category, first, last, quota)
-        common.agree(found.notice(terms, asked.company), yes=yes)
-        changed = found.give_company(asked, terms)
-    else:
-        assert kind is not None
-        terms = found.terms_for(kind, common.parse_categories(category or [PURCHASE]))
-        terms = _narrowed(terms, None, first, last, quota)
-        common.agree(found.notice(terms), yes=yes)
-        changed = found.give(terms)
-    version = changed.version
-    common.emit({"consent": b64u(version.consent_id), "version": version.version}, as_json=as_json)
-
-
-@owner.command()
-def withdraw(
-    consent: Annotated[str, typer.Argument(help="The consent's id, from `owner consents`.")],
+@owner.command("revoke-device")
+def revoke_device(
+    device: Annotated[str, typer.Argument(help="The device's id, from `owner devices`.")],
     *,
     profile: ProfileName = DEFAULT_PROFILE,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """End a consent; when this returns, its keys are gone and the log shows it."""
-    consent_id = common.parse_consent_id(consent)
-    changed = _unlock(profile, passphrase_file).withdraw(consent_id)
-    common.emit(
-        {"consent": consent, "version": changed.version.version, "new_keys_for": list(changed.new_epoch)},
-        as_json=as_json,
-    )
+    """End a lost or stolen device for good; what it was acknowledged for stays, nothing after it counts."""
+    device_id = DeviceId(common.parse_id_of(device, "A device id", "devices"))
+    revoked = common.unlock_owner(profile, passphrase_file).revoke_device(device_id)
+    common.emit({"device": device, "revoked": True, "chains_kept": len(revoked.accepted or {})}, as_json=as_json)
 
 
 @owner.command()
@@ -231,7 +208,7 @@ def ask(
 ) -> None:
     """Ask your own twin."""
     question = common.question_of(category, purpose, top_n, candidate)
-    answered = _unlock(profile, passphrase_file).ask(question)
+    answered = common.unlock_owner(profile, passphrase_file).ask(question)
     common.emit(common.answer_json(answered, bundle), as_json=as_json)
 
 
@@ -244,7 +221,7 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Show who asked what and what was decided, with the rule."""
-    common.emit({"history": _unlock(profile, passphrase_file).history(after)}, as_json=as_json)
+    common.emit({"history": common.unlock_owner(profile, passphrase_file).history(after)}, as_json=as_json)
 
 
 class _Counted:
@@ -284,28 +261,6 @@ class _Counted:
         }
 
 
-def _unlock(profile: str, passphrase_file: Path | None, kit: Path | None = None) -> Owner:
-    loaded = common.load_profile(profile)
-    loaded.binary("device_secret", 16)  # another kind of profile is refused before anyone types a passphrase
-    api = common.reach(loaded.trust)
-    if kit is not None:
-        found = Owner.unlock(loaded, kit=parse_kit(kit.read_text("utf-8")), api=api)
-    else:
-        found = Owner.unlock(loaded, passphrase=common.read_passphrase(passphrase_file), api=api)
-    common.CLOSING.callback(found.close)
-    return found
-
-
-def _narrowed(
-    terms: Terms, categories: list[str] | None, first: str | None, last: str | None, quota: int | None
-) -> Terms:
-    kept = terms.categories if categories is None else frozenset(common.parse_categories(categories))
-    return replace(
-        terms,
-        necessary=terms.necessary & kept,
-        optional=terms.optional & kept,
-        explicit_special=terms.explicit_special & kept,
-        data_from=terms.data_from if first is None else common.parse_month(first, "--from"),
-        data_to=terms.data_to if last is None else common.parse_month(last, "--to"),
-        quota_per_month=terms.quota_per_month if quota is None else quota,
-    )
+def _freeze(found: Owner, *, frozen: bool, as_json: bool) -> None:
+    found.freeze(frozen=frozen)
+    common.emit({"vault": b64u(found.vault), "frozen": frozen}, as_json=as_json)

@@ -1,0 +1,318 @@
+"""`twinvault owner`: decide who may ask, change it, end it, and keep the proof."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from twinvault.api import ApiError, ClientError
+from twinvault.cli import common
+from twinvault.cli.common import DEFAULT_PROFILE, PURCHASE, AsJson, PassphraseFile, ProfileName, TrustFile, Yes
+from twinvault.cli.limits import Limits, with_limits
+from twinvault.consent_receipts import LANGUAGES, ConsentReceipt, verify_consent_receipt
+from twinvault.consents import Changed, OwnConsent
+from twinvault.owner import Owner
+from twinvault.profile import read_trust, write_private
+from twinvault.terms import AskedBy
+from vault.clock import SystemClock, unix_s
+from vault.encoding import b64u
+from vault.proof.leaf import LeafKind
+from vault.schema.terms import ConsentKind, Terms
+from vault.seal.ids import ConsentId
+
+consent_commands = typer.Typer()
+
+_COMPANY_DAYS: Final = 30
+_OWN_DAYS: Final = 365
+_DAY_S: Final = 86_400
+_SOON_S: Final = 7 * _DAY_S
+
+ConsentArgument = Annotated[str, typer.Argument(help="The consent's id, from `owner consents`.")]
+Code = Annotated[str, typer.Argument(help="The short code that the browser shows.")]
+Language = Annotated[str, typer.Option("--lang", help="Language of the text: en or fr.")]
+
+
+@consent_commands.command()
+def consents(
+    *,
+    live: Annotated[bool, typer.Option("--live", help="Only those in force.")] = False,
+    grantee: Annotated[str | None, typer.Option("--grantee", help="Only those given to this company id.")] = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List every consent, ended ones included, with its changes and how it was used."""
+    found = common.unlock_owner(profile, passphrase_file)
+    uses: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for event in found.history():
+        personal = event["personal"]
+        uses[str(personal.get("consent")), str(event["kind"])].append(int(personal.get("at") or 0))
+    shown = [item for item in found.consents() if item.live or not live]
+    shown = [item for item in shown if grantee in (None, item.current.terms.grantee)]
+    shown.sort(key=lambda item: item.versions[0].event_time)
+    common.emit({"consents": [_consent_json(item, uses) for item in shown]}, as_json=as_json)
+
+
+@consent_commands.command()
+@with_limits
+def give(
+    *,
+    limits: Limits,
+    kind: Annotated[
+        ConsentKind | None, typer.Option("--kind", help="`self` or `cohort`, where no company asked.")
+    ] = None,
+    request: Annotated[Path | None, typer.Option("--request", help="A company's consent request.")] = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give a consent: what a company asked for or less, your own twin, or the cohort's training.
+
+    To a company: 30 days, necessary data only, nothing sensitive, unless you say more.
+    """
+    if (kind is None) is (request is None) or kind is ConsentKind.COMPANY:
+        raise typer.BadParameter("Give --request FILE for a company, or --kind self or --kind cohort.")
+    found = common.unlock_owner(profile, passphrase_file)
+    if request is not None:
+        asked = found.read_request(request.read_text("utf-8").strip())
+        changed = _answer(found, asked, limits, yes=yes)
+    else:
+        assert kind is not None
+        terms = found.terms_for(kind, common.parse_categories(limits.category or [PURCHASE]))
+        terms = limits.keep(terms, now_s=_now_s())
+        common.agree(found.notice(terms), yes=yes)
+        changed = found.give(terms)
+    _emit_changed(changed, as_json=as_json)
+
+
+@consent_commands.command()
+@with_limits
+def narrow(
+    *,
+    consent: ConsentArgument,
+    limits: Limits,
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Allow less than before; keys beyond it are taken away at once."""
+    consent_id = common.parse_consent_id(consent)
+    found = common.unlock_owner(profile, passphrase_file)
+    terms = limits.keep(found.consent(consent_id).current.terms, now_s=_now_s())
+    common.agree(found.notice(terms), yes=yes)
+    _emit_changed(found.narrow(consent_id, terms), as_json=as_json)
+
+
+@consent_commands.command()
+@with_limits
+def renew(
+    *,
+    consent: ConsentArgument,
+    limits: Limits,
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let a consent last longer with fresh keys, never beyond what was asked: 30 days more for a company."""
+    consent_id = common.parse_consent_id(consent)
+    found = common.unlock_owner(profile, passphrase_file)
+    terms = _renewed(found, found.consent(consent_id), limits)
+    common.agree(found.notice(terms), yes=yes)
+    _emit_changed(found.renew(consent_id, terms), as_json=as_json)
+
+
+@consent_commands.command()
+def withdraw(
+    consent: ConsentArgument,
+    *,
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """End a consent; when this returns, its keys are gone, its tokens are dead and the log shows it.
+
+    What the company already received stays with it; ask it to delete that by its own rights address.
+    """
+    consent_id = common.parse_consent_id(consent)
+    _emit_changed(common.unlock_owner(profile, passphrase_file).withdraw(consent_id), as_json=as_json)
+
+
+@consent_commands.command()
+def receipt(
+    consent: ConsentArgument,
+    *,
+    version: Annotated[int | None, typer.Option("--version", help="Which version; the newest if not given.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Also keep the receipt here, as JSON.")] = None,
+    lang: Language = "en",
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the receipt of one version: what was signed, and the proof that the log has it."""
+    consent_id = common.parse_consent_id(consent)
+    found = common.unlock_owner(profile, passphrase_file)
+    held, kept = found.receipt(consent_id, version or found.consent(consent_id).current.version)
+    if out is not None:
+        write_private(out, json.dumps(kept).encode() + b"\n")
+    _show_receipt(held, lang, kept if as_json else None)
+
+
+@consent_commands.command("verify-receipt")
+def verify_receipt(
+    file: Annotated[Path, typer.Argument(help="A receipt kept by `receipt --out`.")],
+    *,
+    trust: TrustFile,
+    lang: Language = "en",
+    as_json: AsJson = False,
+) -> None:
+    """Check a kept receipt without the service and without your vault; exits 1 if it does not hold."""
+    try:
+        kept = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ClientError("The file is not a receipt.") from error
+    _show_receipt(verify_consent_receipt(kept, read_trust(trust)), lang, kept if as_json else None)
+
+
+@consent_commands.command()
+def requests(
+    code: Code,
+    *,
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a company asks for in your browser, as a notice made on this machine."""
+    found = common.unlock_owner(profile, passphrase_file)
+    waiting = found.approvals.read(code)
+    asked = waiting.asked
+    result = {
+        "company": asked.company,
+        "company_id": asked.request.terms.grantee,
+        "renews": None if waiting.renew is None else b64u(waiting.renew),
+        "decide_by": _day(waiting.expires_at_s),
+        "notice": found.notice(asked.request.terms, asked.company),
+    }
+    common.emit(result, as_json=as_json)
+
+
+@consent_commands.command()
+@with_limits
+def approve(
+    *,
+    code: Code,
+    limits: Limits,
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give what a company asks for in your browser, or less: 30 days and necessary data unless you say more."""
+    found = common.unlock_owner(profile, passphrase_file)
+    waiting = found.approvals.read(code)
+    changed = _answer(found, waiting.asked, limits, yes=yes, renew=waiting.renew)
+    given = ConsentId(changed.version.consent_id)
+    try:
+        found.approvals.approve(code, given)
+    except ApiError:
+        if waiting.renew is None:  # the company never got the code: nothing may stay open for it
+            found.withdraw(given)
+        raise
+    _emit_changed(changed, as_json=as_json)
+
+
+@consent_commands.command()
+def deny(
+    code: Code,
+    *,
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Refuse what a company asks for in your browser; it learns nothing but that."""
+    approvals = common.unlock_owner(profile, passphrase_file).approvals
+    approvals.read(code)
+    approvals.deny(code)
+    common.emit({"code": code, "denied": True}, as_json=as_json)
+
+
+def _answer(found: Owner, asked: AskedBy, limits: Limits, *, yes: bool, renew: ConsentId | None = None) -> Changed:
+    terms = limits.answer(asked.request.terms, now_s=_now_s(), usual_days=_COMPANY_DAYS)
+    common.agree(found.notice(terms, asked.company), yes=yes)
+    return found.give_company(asked, terms) if renew is None else found.renew(renew, terms, asked)
+
+
+def _renewed(found: Owner, consent: OwnConsent, limits: Limits) -> Terms:
+    """Return the terms of the version in force for a fresh while, inside what was asked."""
+    terms, now_s = consent.current.terms, _now_s()
+    company = terms.kind is ConsentKind.COMPANY
+    most = found.read_request(consent.request).request.terms.not_after if company else None
+    until = now_s + (limits.days or (_COMPANY_DAYS if company else _OWN_DAYS)) * _DAY_S
+    return replace(limits.keep(terms, now_s=now_s), not_after=until if most is None else min(most, until))
+
+
+def _emit_changed(changed: Changed, *, as_json: bool) -> None:
+    version = changed.version
+    result = {
+        "consent": b64u(version.consent_id),
+        "version": version.version,
+        "event": str(version.event),
+        "until": _day(version.terms.not_after),
+        "new_keys_for": list(changed.new_epoch),
+    }
+    common.emit(result, as_json=as_json)
+
+
+def _consent_json(item: OwnConsent, uses: Mapping[tuple[str, str], list[int]]) -> dict[str, Any]:
+    terms, name = item.current.terms, b64u(item.id)
+    answers = uses.get((name, LeafKind.ANSWER.value), [])
+    now_s = _now_s()
+    return {
+        "consent": name,
+        "kind": str(terms.kind),
+        "grantee": terms.grantee,
+        "event": str(item.current.event),
+        "state": item.current.event.state,
+        "live": item.live,
+        "given": _day(item.versions[0].event_time),
+        "until": _day(terms.not_after),
+        "renew_now": item.live and terms.not_after - now_s < _SOON_S,
+        "categories": sorted(terms.categories),
+        "special": sorted(terms.explicit_special),
+        "purposes": sorted(terms.purposes),
+        "questions": sorted(terms.questions),
+        "data_from": terms.data_from,
+        "data_to": terms.data_to,
+        "quota_left": item.quota_left,
+        "answers": len(answers),
+        "last_answer": _day(max(answers)) if answers else None,
+        "denials": len(uses.get((name, LeafKind.DENIAL.value), [])),
+        "changes": [f"{version.version} {version.event} {_day(version.event_time)}" for version in item.versions],
+        "rights": terms.handling.privacy_rights,
+    }
+
+
+def _show_receipt(held: ConsentReceipt, language: str, kept: Any | None) -> None:
+    if language not in LANGUAGES:
+        raise typer.BadParameter(f"A receipt is written in {' or '.join(LANGUAGES)}.", param_hint="--lang")
+    if kept is None:
+        typer.echo(held.text(language), nl=False)
+    else:
+        typer.echo(json.dumps({**kept, "verified": True, "text": held.text(language)}, ensure_ascii=False))
+
+
+def _now_s() -> int:
+    return unix_s(SystemClock().now())
+
+
+def _day(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d")

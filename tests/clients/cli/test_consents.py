@@ -1,0 +1,165 @@
+"""Deciding from the command line: small by default, narrowed, renewed, frozen, withdrawn, with receipts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.client_kit import PASSPHRASE, Service
+from twinvault.cli import main
+from vault.clock import SystemClock
+from vault.parties import companies
+
+PURPOSE = "dpv:ProvideProductRecommendations"
+HEADER = "household_id,basket_id,product_id,transaction_timestamp,product_category,quantity,sales_value\n"
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("TWINVAULT_HOME", str(tmp_path / "home"))
+
+    def run(*argv: object, expect: int = 0, plain: bool = False) -> Any:
+        with pytest.raises(SystemExit) as end:
+            main([*map(str, argv), *([] if plain else ["--json"])])
+        said = capsys.readouterr()
+        assert (end.value.code or 0) == expect, said.err
+        assert "Traceback" not in said.err
+        if plain:
+            return said.out
+        lines = [line for line in said.out.splitlines() if line.startswith("{")]
+        return json.loads(lines[-1]) if lines else said.err
+
+    return run
+
+
+@pytest.fixture
+def owner(run: Run, service: Service, tmp_path: Path) -> Run:
+    """An owner's commands, on a vault with a few purchases."""
+    secret = tmp_path / "passphrase"
+    secret.write_text(PASSPHRASE + "\n")
+
+    def owner(command: str, *argv: object, **how: Any) -> Any:
+        return run("owner", command, *argv, "--passphrase-file", secret, **how)
+
+    owner("init", "--trust", service.trust_file, "--kit-file", tmp_path / "kit", "--yes")
+    file = tmp_path / "household.csv"
+    file.write_text(HEADER + "1,1,7,2026-01-15 10:00:00,BACON,1,2.50\n")
+    owner("import", file)
+    return owner
+
+
+@pytest.fixture
+def request_file(run: Run, service: Service, tmp_path: Path) -> Path:
+    """What a company asks for: long, with optional data and agents."""
+    record, request = tmp_path / "record.jws", tmp_path / "request.jws"
+    run("company", "register", "--trust", service.trust_file, "--name", "Acme", "--contact", "a@acme.example",
+        "--record", record, "--profile", "acme")  # fmt: skip
+    with service.app.state.database.transaction() as session:
+        companies.register(session, record.read_text().strip(), now=SystemClock().now())
+    run("company", "request", "--purpose", PURPOSE, "--purpose", "dpv:ServicePersonalisation",
+        "--controller", "Acme, a@acme.example", "--withdrawal", "https://a.example", "--rights", "https://b.example",
+        "--from", "2026-01", "--to", "2026-06", "--optional", "pd:Location", "--agent", "--out", request,
+        "--profile", "acme")  # fmt: skip
+    return request
+
+
+def in_days(days: int) -> set[str]:
+    now = datetime.now(UTC)
+    return {f"{now + timedelta(days=days, minutes=minutes):%Y-%m-%d}" for minutes in (-30, 0)}
+
+
+def shown(owner: Run, consent: str) -> dict[str, Any]:
+    (found,) = [item for item in owner("consents")["consents"] if item["consent"] == consent]
+    return dict(found)
+
+
+def test_what_is_given_is_small_unless_more_is_said(owner: Run, request_file: Path) -> None:
+    given = owner("give", "--request", request_file, "--yes")
+    assert given["until"] in in_days(30)
+    item = shown(owner, given["consent"])
+    assert item["categories"] == ["pd:Purchase"]
+    assert (item["renew_now"], item["state"], item["special"]) == (False, "dpv:ConsentGiven", [])
+    more = owner("give", "--request", request_file, "--yes", "--category", "pd:Purchase", "--category", "pd:Location",
+                 "--days", 400)  # fmt: skip
+    assert shown(owner, more["consent"])["categories"] == ["pd:Location", "pd:Purchase"]
+    assert more["until"] in in_days(365)  # never longer than asked
+
+
+def test_what_was_not_asked_cannot_be_added(owner: Run, request_file: Path) -> None:
+    given = owner("give", "--request", request_file, "--yes")
+    assert "more than was asked" in owner("give", "--request", request_file, "--influence", "--yes", expect=1)
+    assert "narrow" in owner("narrow", given["consent"], "--quota", 101, "--yes", expect=1).lower()
+    assert shown(owner, given["consent"])["changes"] == [f"1 given {datetime.now(UTC):%Y-%m-%d}"]
+
+
+def test_anything_is_narrowed_then_renewed_then_withdrawn(
+    owner: Run, run: Run, request_file: Path, tmp_path: Path, service: Service
+) -> None:
+    wide = ("--category", "pd:Purchase", "--category", "pd:Location", "--agents")
+    consent = owner("give", "--request", request_file, "--yes", *wide)["consent"]
+    owner("narrow", consent, "--quota", 5, expect=1)  # nobody agreed
+    owner("narrow", consent, "--yes", "--quota", 5, "--only-purpose", PURPOSE, "--only-question", "recommend",
+          "--category", "pd:Purchase", "--from", "2026-01", "--to", "2026-01", "--days", 3, "--no-agents")  # fmt: skip
+    item = shown(owner, consent)
+    assert item["purposes"] == [PURPOSE]
+    assert item["questions"] == ["recommend"]
+    assert item["categories"] == ["pd:Purchase"]
+    assert (item["data_from"], item["data_to"], item["quota_left"]) == ("2026-01", "2026-01", 5)
+    assert item["renew_now"]
+    assert item["until"] in in_days(3)
+    renewed = owner("renew", consent, "--yes")
+    assert renewed["until"] in in_days(30)
+    item = shown(owner, consent)
+    assert (item["state"], item["renew_now"], item["purposes"]) == ("dpv:RenewedConsentGiven", False, [PURPOSE])
+    ended = owner("withdraw", consent)
+    assert ended["event"] == "withdrawn"
+    item = shown(owner, consent)
+    assert (item["state"], item["live"]) == ("dpv:ConsentWithdrawn", False)
+    assert [change.split()[1] for change in item["changes"]] == ["given", "narrowed", "renewed", "withdrawn"]
+    assert consent not in {item["consent"] for item in owner("consents", "--live")["consents"]}
+    assert {item["consent"] for item in owner("consents", "--grantee", item["grantee"])["consents"]} == {consent}
+
+    kept = tmp_path / "receipt.json"
+    assert "withdrawn by you" in owner("receipt", consent, "--out", kept, plain=True)
+    assert "donné par vous" in owner("receipt", consent, "--version", 1, "--lang", "fr", plain=True)
+    owner("receipt", consent, "--lang", "xx", expect=2)
+    trust = ("--trust", service.trust_file)
+    assert run("owner", "verify-receipt", kept, *trust)["verified"]
+    kept.write_text(kept.read_text().replace('"index": ', '"index": 1'))
+    run("owner", "verify-receipt", kept, *trust, expect=1)
+    kept.write_text("[" * 100_000)
+    run("owner", "verify-receipt", kept, *trust, expect=1)
+
+
+def test_a_frozen_vault_answers_nobody(owner: Run, run: Run, request_file: Path, work: Callable[[], None]) -> None:
+    consent = owner("give", "--request", request_file, "--yes")["consent"]
+    owner("refresh")
+    work()
+    ask = ("company", "ask", consent, "--purpose", PURPOSE, "--profile", "acme")
+    run(*ask)
+    assert owner("freeze")["frozen"]
+    assert owner("status")["frozen"]
+    run(*ask, expect=1)
+    owner("ask", expect=1)
+    denied = [event for event in owner("history")["history"] if event["kind"] == "denial"]
+    assert "vault-frozen" in {rule["rule"] for rule in denied[0]["rules"]}
+    item = shown(owner, consent)
+    assert (item["answers"], item["denials"]) == (1, 1)
+    assert item["last_answer"] == f"{datetime.now(UTC):%Y-%m-%d}"
+    assert not owner("unfreeze")["frozen"]
+    run(*ask)
+
+
+def test_a_lost_device_is_revoked(owner: Run) -> None:
+    (device,) = owner("devices")["devices"]
+    assert (device["role"], device["revoked"], device["this_machine"]) == ("owner", False, True)
+    assert owner("revoke-device", device["device"])["chains_kept"] == 1
+    assert owner("devices")["devices"][0]["revoked"]
+    assert "revoked already" in owner("revoke-device", device["device"], expect=1)
+    assert "lists no such device" in owner("revoke-device", "A" * 22, expect=1)
