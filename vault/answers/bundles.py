@@ -18,7 +18,6 @@ from vault.keys.serving import Serving
 from vault.policy import sets
 from vault.proof.bundle import Bundle, LoggedLeaf, dump_bundle, records_by_hash
 from vault.proof.leaf import LeafKind
-from vault.proof.merkle import HashAt, inclusion_proof
 from vault.schema.answer import Answer, parse_answer
 from vault.seal.ids import sha256
 from vault.tlog import log
@@ -150,11 +149,8 @@ def build(session: Session, given: Given, shared: Shared) -> bytes:
     if given.leaf_id not in {leaf.pending_id for leaf in leaves}:
         raise NotInLog("No signed checkpoint covers this answer yet.")
     leaves.sort(key=lambda leaf: leaf.index)
-    hash_at = shared.tree.hashes_at(session, size)
-    proven = tuple(_proven(leaf, size, hash_at) for leaf in leaves)
+    proven = tuple(
+        LoggedLeaf(leaf.index, leaf.entry, shared.tree.path(session, leaf.index, size), leaf.public, leaf.personal)
+        for leaf in leaves
+    )
     return dump_bundle(Bundle(note, proven, records_by_hash([*found, *shared.statements])))
-
-
-def _proven(leaf: Leaf, size: int, hash_at: HashAt) -> LoggedLeaf:
-    path = tuple(inclusion_proof(leaf.index, size, hash_at))
-    return LoggedLeaf(leaf.index, leaf.entry, path, leaf.public, leaf.personal)

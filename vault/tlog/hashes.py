@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlmodel import Session
 
-from vault.proof.merkle import HashAt
+from vault.proof.merkle import HashAt, inclusion_proof
 from vault.proof.tiles import TILE_WIDTH, Subtrees, hashes_from_subtrees, split_hashes
 from vault.tlog.log import hashes_below, read_tile
 
@@ -23,7 +23,22 @@ class HashCache:
 
     def __init__(self) -> None:
         self._tiles: OrderedDict[tuple[int, int], Subtrees] = OrderedDict()
+        self._paths: tuple[int, dict[int, tuple[bytes, ...]]] = 0, {}
         self._mutex = threading.Lock()
+
+    def path(self, session: Session, index: int, size: int) -> tuple[bytes, ...]:
+        """Return the inclusion proof of a leaf; those under the newest size are remembered too.
+
+        Raises:
+            InvalidProof: The tree of `size` leaves has no such leaf.
+        """
+        of_size, paths = self._paths
+        if of_size != size:
+            paths = {}
+            self._paths = size, paths
+        if index not in paths:
+            paths[index] = tuple(inclusion_proof(index, size, self.hashes_at(session, size)))
+        return paths[index]
 
     def hashes_at(self, session: Session, size: int) -> HashAt:
         """Return a reader of the complete subtrees of the signed tree of `size` leaves."""
