@@ -10,13 +10,17 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import anyio
 import anyio.to_thread
+import structlog
 import uvicorn
 from fastapi import FastAPI
+from starlette.datastructures import State
 
 from vault.answers.ask import AnswerDesk
 from vault.answers.routes import answers_router
 from vault.clock import Clock, SystemClock
+from vault.consent.expiry import EVERY_S, expire_due
 from vault.consent.handovers import Custody
 from vault.consent.routes import consent_router
 from vault.db import Database
@@ -53,6 +57,8 @@ from vault.store import rings, shortkeys
 from vault.tlog.routes import log_router
 from vault.tlog.sequencer import Sequencer
 from vault.twin.routes import twin_router
+
+_log = structlog.get_logger()
 
 _THREADS = 160  # waiting for a checkpoint holds a thread, so askers must not use them all up
 
@@ -129,11 +135,28 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
     await anyio.to_thread.run_sync(_boot, app)
     try:
-        yield
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_expire, app)
+            yield
+            tasks.cancel_scope.cancel()
     finally:
         await anyio.to_thread.run_sync(state.sequencer.stop)
         state.database.close()
         state.shortkeys.close()
+
+
+async def _expire(app: FastAPI) -> None:
+    """End consents whose window is over, as long as the app runs."""
+    while True:
+        await anyio.to_thread.run_sync(_expire_due, app.state)
+        await anyio.sleep(EVERY_S)
+
+
+def _expire_due(state: State) -> None:
+    try:
+        expire_due(state.database, state.custody, state.service, now=state.clock.now())
+    except Exception as error:  # noqa: BLE001  # answers stop at the end of a window anyway; the next turn tries again
+        _log.warning("consents not expired", reason=type(error).__name__)
 
 
 def _boot(app: FastAPI) -> None:

@@ -205,6 +205,8 @@ def end(session: Session, consent_id: ConsentId, event: ConsentEvent, *, service
     if found is None:
         raise UnknownConsent("No consent of this id is kept here.")
     before = _locked(session, consent_id, found.vault_id)
+    if event is ConsentEvent.EXPIRED and not before.live:
+        raise BadConsent("The consent is over already.")
     ended = replace(
         before.current,
         version=before.current.version + 1,
