@@ -27,6 +27,7 @@ from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
 from vault.oauth.details import dump_details
 from vault.parties import companies
+from vault.schema.category import Category
 from vault.schema.consent import ConsentEvent
 from vault.schema.terms import ConsentKind, Terms
 from vault.seal.errors import SealError
@@ -315,3 +316,10 @@ def test_consents_keep_every_version_and_the_request(owner: Owner, company: Comp
     assert owner.read_request(consent.request).company == "Acme"
     own = owner.give(owner.terms_for(ConsentKind.SELF, [PURCHASE])).version
     assert owner.consent(ConsentId(own.consent_id)).request == ""
+
+
+def test_the_notice_tells_necessary_from_optional(owner: Owner, company: Company) -> None:
+    asked = company_terms(company, owner, optional=frozenset({Category("pd:Location")}))
+    text = owner.notice(asked, "Acme")
+    assert "Purchase (necessary); Location (optional)" in text
+    assert "(optional)" not in owner.notice(replace(asked, optional=frozenset()), "Acme")

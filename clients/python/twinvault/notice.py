@@ -58,7 +58,7 @@ def render(terms: Terms, company: str = "") -> str:
     lines = [
         _WHO[terms.kind].format(company=_plain(company)),
         f"For: {_list(_label(PURPOSES, purpose) for purpose in terms.purposes)}.",
-        f"About: {_list(_label(CATEGORIES, c) for c in terms.categories)}, from {terms.data_from} to {terms.data_to}.",
+        f"About: {_about(terms)}, from {terms.data_from} to {terms.data_to}.",
     ]
     if terms.questions:
         lines.append(f"Questions: {_list(_QUESTIONS[kind] for kind in terms.questions)};")
@@ -90,6 +90,12 @@ def render(terms: Terms, company: str = "") -> str:
 def notice_of(text: str) -> Notice:
     """Return what the consent record keeps of the text shown."""
     return Notice(sha256(text.encode()), LANGUAGE)
+
+
+def _about(terms: Terms) -> str:
+    parts = {"necessary": terms.necessary, "optional": terms.optional}
+    named = {part: _list(_label(CATEGORIES, c) for c in categories) for part, categories in parts.items()}
+    return "; ".join(f"{labels} ({part})" for part, labels in named.items() if labels)
 
 
 def _label(terms: Mapping[str, Term], name: str) -> str:
