@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -13,6 +15,8 @@ from fastapi import FastAPI
 
 from twinvault.company import Company
 from twinvault.owner import Owner
+from vault.encoding import b64u
+from vault.oauth.details import dump_details
 from vault.ops.site import Site
 from vault.proof.trust import TrustedRoot
 from vault.schema.category import Category, Purpose
@@ -21,6 +25,7 @@ from vault.schema.trace import Action, Trace
 
 PURCHASE = Category("pd:Purchase")
 PASSPHRASE = "correct horse battery staple"
+REDIRECT = "https://acme.example/back"
 
 
 def purchases(count: int = 3, month: int = 1, year: int = 2026) -> list[Trace]:
@@ -91,3 +96,32 @@ class Tamper(httpx.BaseTransport):
 
 def json_answer(document: Any, status: int = 200) -> httpx.Response:
     return httpx.Response(status, json=document)
+
+
+def push(service: Service, shop: Company, terms: Terms) -> str:
+    """Push an authorization request as a company does (RFC 9126); return its request_uri."""
+    details = dict(dump_details(terms)) | {"request": shop.request_consent(terms)}
+    form = {
+        "response_type": "code",
+        "client_id": shop.company_id,
+        "redirect_uri": REDIRECT,
+        "state": "s" * 16,
+        "code_challenge": b64u(hashlib.sha256(b"v" * 43).digest()),
+        "code_challenge_method": "S256",
+        "authorization_details": json.dumps([details]),
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        "client_assertion": shop._auth._assertion(),
+        "dpop_jkt": b64u(bytes(32)),
+    }
+    pushed = httpx.post(f"{service.url}/v1/par", data=form)
+    assert pushed.status_code == 201, pushed.text
+    return str(pushed.json()["request_uri"])
+
+
+def open_page(browser: httpx.Client, shop: Company, uri: str) -> httpx.Response:
+    return browser.get("/authorize", params={"client_id": shop.company_id, "request_uri": uri})
+
+
+def code_on(page: httpx.Response) -> str:
+    assert page.status_code == 200, page.text
+    return page.text.partition("<code>")[2].partition("</code>")[0]

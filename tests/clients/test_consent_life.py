@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,19 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from tests.client_kit import PURCHASE, Service, Tamper, company_terms, json_answer, purchases
+from tests.client_kit import (
+    PURCHASE,
+    REDIRECT,
+    Service,
+    Tamper,
+    code_on,
+    company_terms,
+    json_answer,
+    open_page,
+    purchases,
+    push,
+)
+from twinvault import consents
 from twinvault.api import Api, ApiError
 from twinvault.company import Company
 from twinvault.consent_receipts import LANGUAGES, verify_consent_receipt
@@ -25,16 +37,13 @@ from vault.clock import SystemClock, unix_s
 from vault.consent import changes
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
-from vault.oauth.details import dump_details
 from vault.parties import companies
 from vault.schema.category import Category
 from vault.schema.consent import ConsentEvent
-from vault.schema.terms import ConsentKind, Terms
+from vault.schema.terms import ConsentKind
 from vault.seal.errors import SealError
 from vault.seal.ids import ConsentId, DeviceId
 from vault.seal.signing import SigningKey
-
-REDIRECT = "https://acme.example/back"
 
 
 @pytest.fixture
@@ -52,34 +61,6 @@ def shop(service: Service, api: Api, tmp_path: Path) -> Company:
 def browser(service: Service) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=service.url) as found:
         yield found
-
-
-def push(service: Service, shop: Company, terms: Terms) -> str:
-    details = dict(dump_details(terms)) | {"request": shop.request_consent(terms)}
-    form = {
-        "response_type": "code",
-        "client_id": shop.company_id,
-        "redirect_uri": REDIRECT,
-        "state": "s" * 16,
-        "code_challenge": b64u(hashlib.sha256(b"v" * 43).digest()),
-        "code_challenge_method": "S256",
-        "authorization_details": json.dumps([details]),
-        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
-        "client_assertion": shop._auth._assertion(),
-        "dpop_jkt": b64u(bytes(32)),
-    }
-    pushed = httpx.post(f"{service.url}/v1/par", data=form)
-    assert pushed.status_code == 201, pushed.text
-    return str(pushed.json()["request_uri"])
-
-
-def open_page(browser: httpx.Client, shop: Company, uri: str) -> httpx.Response:
-    return browser.get("/authorize", params={"client_id": shop.company_id, "request_uri": uri})
-
-
-def code_on(page: httpx.Response) -> str:
-    assert page.status_code == 200, page.text
-    return page.text.partition("<code>")[2].partition("</code>")[0]
 
 
 def landed(response: httpx.Response) -> dict[str, list[str]]:
@@ -323,3 +304,9 @@ def test_the_notice_tells_necessary_from_optional(owner: Owner, company: Company
     text = owner.notice(asked, "Acme")
     assert "Purchase (necessary); Location (optional)" in text
     assert "(optional)" not in owner.notice(replace(asked, optional=frozenset()), "Acme")
+
+
+def test_a_consents_id_is_never_taken_for_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter([b"\xf8" + bytes(15), b"\xfb" + bytes(15), bytes(16)])
+    monkeypatch.setattr(secrets, "token_bytes", lambda _: next(drawn))
+    assert consents._new_id() == bytes(16)

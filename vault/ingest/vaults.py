@@ -263,12 +263,21 @@ def person(vault: str, caller: OwnerDep, database: DatabaseDep) -> dict[str, Any
 
 
 @vaults_router.post("/vaults/{vault}/freezes")
-def freeze(vault: str, body: FreezeBody, caller: OwnerDep, database: DatabaseDep, clock: ClockDep) -> dict[str, Any]:
-    """Follow the owner's signed order to freeze or unfreeze; nothing is answered, refreshed or trained while frozen."""
+def freeze(
+    *, vault: str, body: FreezeBody, caller: OwnerDep, request: Request, database: DatabaseDep, clock: ClockDep
+) -> dict[str, Any]:
+    """Follow the owner's signed order to freeze or unfreeze; acknowledged once it is logged.
+
+    Nothing is answered, refreshed or trained while frozen.
+    """
     vault_id = own(vault, caller)
     order = _envelope(body.order)
     with database.transaction() as session:
-        return _person_json(people.follow_freeze(session, vault_id, order, now=clock.now()))
+        pending = people.follow_freeze(session, vault_id, order, now=clock.now())
+        followed = _person_json(people.get(session, vault_id))
+    state = request.app.state
+    state.sequencer.wait(pending.id, state.settings.checkpoint_wait_s)
+    return followed
 
 
 def _person_json(found: people.Person) -> dict[str, Any]:

@@ -157,8 +157,11 @@ def set_profile(session: Session, vault_id: VaultId, envelope: Envelope, *, now:
     return _person(row)
 
 
-def follow_freeze(session: Session, vault_id: VaultId, envelope: Envelope, *, now: datetime) -> Person:
+def follow_freeze(session: Session, vault_id: VaultId, envelope: Envelope, *, now: datetime) -> Pending:
     """Freeze or unfreeze as the owner signed; writes the row and its leaf. See `freeze` for what it guarantees.
+
+    Returns:
+        The leaf, to wait for.
 
     Raises:
         SealError: The order does not verify or is not the next record.
@@ -168,8 +171,7 @@ def follow_freeze(session: Session, vault_id: VaultId, envelope: Envelope, *, no
     frozen = verify_freeze(envelope, owner_key=row.owner_key, vault_id=vault_id, sequence=row.sequence + 1)
     row.state = VaultState.FROZEN if frozen else VaultState.ACTIVE
     row.sequence += 1
-    _record(session, row, LeafKind.FREEZE, envelope, now)
-    return _person(row)
+    return _record(session, row, LeafKind.FREEZE, envelope, now)
 
 
 def freeze(session: Session, vault_id: VaultId, state: VaultState, cause: Envelope, *, now: datetime) -> Person:

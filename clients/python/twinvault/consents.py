@@ -158,7 +158,7 @@ class ConsentKeeper:
         towards = self._keys.towards(terms.grantee)
         before = [known for known in self.read() if known.current.terms.grantee == terms.grantee]
         version = ConsentVersion(
-            consent_id=secrets.token_bytes(ID_BYTES),
+            consent_id=_new_id(),
             version=1,
             consent_seq=1 + max((known.current.consent_seq for known in before), default=0),
             prev=b"",
@@ -282,6 +282,13 @@ class ConsentKeeper:
         if signer is None:
             raise ForgedConsents("A consent was ended by a key that the operator does not vouch for.")
         verify_envelope(envelope, PayloadType.CONSENT, signer)
+
+
+def _new_id() -> bytes:
+    """Return a random consent id that no command line takes for an option: its text does not begin with `-`."""
+    while b64u(drawn := secrets.token_bytes(ID_BYTES)).startswith("-"):
+        pass
+    return drawn
 
 
 def _handed(consent_id: ConsentId) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from tests.client_kit import PASSPHRASE, Service
+from tests.client_kit import PASSPHRASE, REDIRECT, Service, code_on, company_terms, open_page, push
 from twinvault.cli import main
+from twinvault.company import Company
+from twinvault.owner import Owner
+from twinvault.profile import Profile
 from vault.clock import SystemClock
 from vault.parties import companies
 
@@ -163,3 +167,40 @@ def test_a_lost_device_is_revoked(owner: Run) -> None:
     assert owner("devices")["devices"][0]["revoked"]
     assert "revoked already" in owner("revoke-device", device["device"], expect=1)
     assert "lists no such device" in owner("revoke-device", "A" * 22, expect=1)
+
+
+@pytest.fixture
+def code(service: Service, owner: Run, tmp_path: Path) -> Iterator[tuple[str, Callable[[], httpx.Response]]]:
+    """The code of a pushed request that a browser shows, and a way to look at that page again."""
+    shop, record = Company.register(
+        tmp_path / "home" / "shop", service.trust, name="Shop", contact="s@shop.example", redirect_uris=[REDIRECT]
+    )
+    with service.app.state.database.transaction() as session:
+        companies.register(session, record, now=SystemClock().now())
+    profile = Profile.load(tmp_path / "home" / "default")
+    opened = Owner.unlock(profile, passphrase=PASSPHRASE)
+    uri = push(service, shop, company_terms(shop, opened))
+    opened.close()
+    with httpx.Client(base_url=service.url) as browser:
+        yield code_on(open_page(browser, shop, uri)), lambda: open_page(browser, shop, uri)
+    shop.close()
+
+
+def test_a_browsers_code_is_shown_and_approved(owner: Run, code: tuple[str, Callable[[], httpx.Response]]) -> None:
+    letters, page = code
+    asked = owner("requests", letters)
+    assert (asked["company"], asked["renews"]) == ("Shop", None)
+    assert "Shop" in asked["notice"]
+    owner("approve", letters, expect=1)  # nobody agreed
+    given = owner("approve", letters, "--quota", 1, "--yes")
+    assert shown(owner, given["consent"])["quota_left"] == 1
+    assert "code=" in page().headers["location"]
+    owner("approve", letters, "--yes", expect=1)  # answered already
+    assert len(owner("consents", "--live")["consents"]) == 2  # and nothing was given for it
+
+
+def test_a_browsers_code_is_denied(owner: Run, code: tuple[str, Callable[[], httpx.Response]]) -> None:
+    letters, page = code
+    assert owner("deny", letters)["denied"]
+    assert "error=access_denied" in page().headers["location"]
+    assert len(owner("consents")["consents"]) == 1
