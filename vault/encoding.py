@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import json
 import re
-from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from vault.errors import MalformedInput
@@ -14,6 +14,7 @@ JsonValue: TypeAlias = "str | int | list[JsonValue] | dict[str, JsonValue]"
 JsonObject: TypeAlias = dict[str, JsonValue]
 
 _B64U = re.compile(r"[A-Za-z0-9_-]*")
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _MAX_DEPTH = 16
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -22,7 +23,7 @@ _MAX_INTEGER = 2**53 - 1  # beyond it a JavaScript verifier would read another n
 
 def b64u(data: bytes) -> str:
     """Return base64url without padding, the text form of every binary field."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(data, newline=False).translate(_URL_SAFE, b"=").decode("ascii")
 
 
 def parse_b64u(text: object, *, size: int | None = None) -> bytes:
@@ -92,27 +93,30 @@ def _check(value: object, depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise MalformedInput(f"A record is nested deeper than {_MAX_DEPTH} levels.")
     match value:
-        case str():  # first: most of a record is text
-            if not value.isascii() and _HALF_PAIR.search(value):
-                raise MalformedInput("A record holds half of a surrogate pair.")
+        case dict():
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    raise MalformedInput("A record names a key that is not a text.")
+                if not key.isascii():
+                    _check_text(key)
+                # Most of a record is plain text; a call for each would cost more than the test.
+                if type(item) is not str or not item.isascii():
+                    _check(item, depth + 1)
+        case str():
+            _check_text(value)
+        case list():
+            for item in value:
+                if type(item) is not str or not item.isascii():
+                    _check(item, depth + 1)
         case bool() | None | float():
             raise MalformedInput("A record holds a boolean, null or float; use strings and integers.")
         case int():
             if abs(value) > _MAX_INTEGER:
                 raise MalformedInput("A record holds an integer beyond 2**53 - 1.")
-        case list():
-            _check_all(value, depth + 1)
-        case dict():
-            if not all(isinstance(key, str) for key in value):
-                raise MalformedInput("A record names a key that is not a text.")
-            _check_all(value.keys(), depth + 1)
-            _check_all(value.values(), depth + 1)
         case _:
             raise MalformedInput(f"A record cannot hold a {type(value).__name__}.")
 
 
-def _check_all(values: Iterable[object], depth: int) -> None:
-    for value in values:
-        if type(value) is str and value.isascii():  # most of a record; a call each would cost more than the test
-            continue
-        _check(value, depth)
+def _check_text(text: str) -> None:
+    if _HALF_PAIR.search(text):
+        raise MalformedInput("A record holds half of a surrogate pair.")
