@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import re
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from vault.errors import MalformedInput
@@ -94,20 +95,15 @@ def _check(value: object, depth: int) -> None:
         raise MalformedInput(f"A record is nested deeper than {_MAX_DEPTH} levels.")
     match value:
         case dict():
-            for key, item in value.items():
+            for key in value:
                 if not isinstance(key, str):
                     raise MalformedInput("A record names a key that is not a text.")
-                if not key.isascii():
-                    _check_text(key)
-                # Most of a record is plain text; a call for each would cost more than the test.
-                if type(item) is not str or not item.isascii():
-                    _check(item, depth + 1)
+                _check_text(key)
+            _check_all(value.values(), depth + 1)
         case str():
             _check_text(value)
         case list():
-            for item in value:
-                if type(item) is not str or not item.isascii():
-                    _check(item, depth + 1)
+            _check_all(value, depth + 1)
         case bool() | None | float():
             raise MalformedInput("A record holds a boolean, null or float; use strings and integers.")
         case int():
@@ -117,6 +113,13 @@ def _check(value: object, depth: int) -> None:
             raise MalformedInput(f"A record cannot hold a {type(value).__name__}.")
 
 
+def _check_all(values: Iterable[object], depth: int) -> None:
+    for value in values:
+        # Most of a record is plain text; a call for each would cost more than the test.
+        if type(value) is not str or not value.isascii():
+            _check(value, depth)
+
+
 def _check_text(text: str) -> None:
-    if _HALF_PAIR.search(text):
+    if not text.isascii() and _HALF_PAIR.search(text):
         raise MalformedInput("A record holds half of a surrogate pair.")
