@@ -133,7 +133,7 @@ _MEET: Final = {
     dialect: module.insert(stimulus)
     .values(vault_id=bindparam("vault_id"), month=bindparam("month"), used=bindparam("met"))
     .on_conflict_do_update(
-        index_elements=["vault_id", "month"], set_={"used": _USED_AFTER}, where=_USED_AFTER <= STIMULI_PER_MONTH
+        index_elements=["vault_id", "month"], set_={"used": _USED_AFTER}, where=_USED_AFTER <= bindparam("at_most")
     )
     .returning(stimulus.c.used)
     for dialect, module in (("sqlite", sqlalchemy.dialects.sqlite), ("postgresql", sqlalchemy.dialects.postgresql))
@@ -245,5 +245,10 @@ def _meet(session: Session, permit: Spendable, now: datetime) -> bool:
     if permit.stimuli > STIMULI_PER_MONTH:
         return False
     connection = session.connection()
-    values = {"vault_id": permit.vault_id, "month": month_of(now), "met": permit.stimuli}
+    values = {
+        "vault_id": permit.vault_id,
+        "month": month_of(now),
+        "met": permit.stimuli,
+        "at_most": STIMULI_PER_MONTH,
+    }
     return connection.execute(_MEET[connection.dialect.name], values).one_or_none() is not None
