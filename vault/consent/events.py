@@ -133,7 +133,7 @@ _MEET: Final = {
     dialect: module.insert(stimulus)
     .values(vault_id=bindparam("vault_id"), month=bindparam("month"), used=bindparam("met"))
     .on_conflict_do_update(
-        index_elements=["vault_id", "month"], set_={"used": _USED_AFTER}, where=_USED_AFTER <= bindparam("at_most")
+        index_elements=["vault_id", "month"], set_={"used": _USED_AFTER}, where=bindparam("at_most") >= _USED_AFTER
     )
     .returning(stimulus.c.used)
     for dialect, module in (("sqlite", sqlalchemy.dialects.sqlite), ("postgresql", sqlalchemy.dialects.postgresql))
