@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -93,22 +94,25 @@ def train_cohort(worker: Worker, job: JobId) -> str:
 
 
 def _train(worker: Worker, job: JobId, mapped: FeatureMap) -> str:
-    members = _members(worker, mapped)
-    if not members:
+    found = _members(worker, mapped)
+    first = next(found, None)
+    if first is None:
         raise CohortTooSmall("Nobody with a released twin has a live cohort consent.")
     charge = _charge(worker, job, mapped)
     with worker.database.transaction() as session:
         reservation = ledger.reserve(session, charge, PERSON_YEAR_CAP, at=worker.clock.now())
     if reservation.state is not ledger.State.RESERVED:
         return ""  # this job's model is stored already
+    following: Iterable[_Member] = chain([first], found)
     for _ in range(_ROUNDS):
-        backbone, manifest = build_backbone(_records(worker, members, mapped), mapped, worker.clock.now())
+        members, records = _records(worker, following, mapped)
+        backbone, manifest = build_backbone(records, mapped, worker.clock.now())
         with worker.database.transaction() as session:
             left = [member for member in members if _still_allowed(session, worker, member)]
             if len(left) == len(members):
                 return _settle(session, worker, reservation, (backbone, manifest))
         # What was trained on someone who withdrew is thrown away unseen, so the charge covers the next round.
-        members = left
+        following = left
     raise CohortUnsettled("Members kept withdrawing during training; train again later.")
 
 
@@ -183,9 +187,8 @@ def _charge(worker: Worker, job: JobId, mapped: FeatureMap) -> LedgerCharge:
     return LedgerCharge(scope, mapped.category, digest, mechanism, person_curve(CHARGES), code_digest())
 
 
-def _members(worker: Worker, mapped: FeatureMap) -> list[_Member]:
-    """Return everyone whose live cohort consent allows it and who has released rows."""
-    found: list[_Member] = []
+def _members(worker: Worker, mapped: FeatureMap) -> Iterator[_Member]:
+    """Yield everyone whose live cohort consent allows it and who has released rows, in the order of consent ids."""
     with worker.database.snapshot() as session:
         for consent_id in _live_cohort(session):
             # A person whose consent, keys or rows do not hold is left out, never a reason to stop.
@@ -193,8 +196,7 @@ def _members(worker: Worker, mapped: FeatureMap) -> list[_Member]:
                 opening = plan(session, worker, consent_id, decide_train, TRAIN_PURPOSE)
                 known = _rows(session, worker, opening, mapped)
                 if known:
-                    found.append(_Member(opening, known))
-    return sorted(found, key=lambda member: member.opening.permit.consent_id)
+                    yield _Member(opening, known)
 
 
 def _live_cohort(session: Session) -> Iterator[ConsentId]:
@@ -230,10 +232,22 @@ def _open_row(worker: Worker, opening: Opening, stored: StoredRow) -> Row:
     return opened
 
 
-def _records(worker: Worker, members: Sequence[_Member], mapped: FeatureMap) -> PersonMonths:
-    """Open the raw batches of every member's months and set them beside the released rows."""
+def _records(
+    worker: Worker, following: Iterable[_Member], mapped: FeatureMap
+) -> tuple[Sequence[_Member], PersonMonths]:
+    """Open the raw batches of every member's months and set them beside the released rows.
+
+    Members are planned here while children open what was planned before.
+    """
+    members: list[_Member] = []
+
+    def each() -> Iterator[_Member]:
+        for member in following:
+            members.append(member)
+            yield member
+
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        opened = list(pool.map(lambda member: _targets(worker, member, mapped), members))
+        opened = list(pool.map(lambda member: _targets(worker, member, mapped), each()))
     lines = [
         (number, month_number(Period(month.period)), member.rows[month], target)
         for number, (member, targets) in enumerate(zip(members, opened, strict=True))
@@ -243,7 +257,7 @@ def _records(worker: Worker, members: Sequence[_Member], mapped: FeatureMap) -> 
         raise CohortTooSmall("No member's batches could be read.")
     person, months, shown, targets_of = zip(*lines, strict=True)
     targets_read = np.stack(targets_of)
-    return PersonMonths(
+    return members, PersonMonths(
         person=np.array(person, dtype=np.int64),
         month=np.array(months, dtype=np.int64),
         rows=np.stack([row.values for row in shown]),

@@ -21,7 +21,7 @@ from vault.proof.trust import TrustedRoot
 from vault.schema.terms import ConsentKind
 from vault.seal.person import Profile as Person
 
-_PROCESSES: Final = 6  # more than the cores: each waits for the disk and the service most of its time
+_PROCESSES: Final = 4  # more than the cores: each waits for the disk and the service most of its time
 
 
 @dataclass(frozen=True, slots=True)
