@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import opentelemetry.trace
 import pytest
 import sqlalchemy
 from fastapi.testclient import TestClient
+from opentelemetry.trace import NoOpTracer, Tracer, TracerProvider
 
 from tests.site_kit import make_site, running_app
 from vault.db import Database
@@ -101,3 +104,18 @@ def _copy(database: Database, to: Path) -> None:
         connection.exec_driver_sql("COMMIT")
         connection.exec_driver_sql(f"VACUUM INTO '{to}'")
     database.close()
+
+
+def test_the_frameworks_telemetry_is_told_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Provider(TracerProvider):
+        def get_tracer(self, *args: Any, **kwargs: Any) -> Tracer:
+            asked.append("tracer")
+            return NoOpTracer()
+
+    monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
+    monkeypatch.setattr(opentelemetry.trace, "_TRACER_PROVIDER", Provider())
+    with running_app(site) as client:
+        assert client.get("/livez").status_code == 200
+    assert asked == []
