@@ -14,9 +14,8 @@ from typing import Final
 from vault.policy.permits import Forbidden
 from vault.proof.decision import NOT_PERMITTED
 
-BEAT_S: Final = (
-    0.05  # several times what the slowest refusal takes; a refusal that takes longer waits for the next tick
-)
+# Several times what the slowest refusal takes; one that takes longer waits for the next tick.
+BEAT_S: Final = 0.05
 
 
 @contextmanager
