@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -165,3 +166,14 @@ def begin(
         accounts.publish(session, owner.vault, owner.key.public_key, owner.account(), now=NOW)
     publish(database, shortkeys, owner, owner.sign(), [page])
     return owner, source
+
+
+def wait_until_blocked(database: Database, done: Callable[[], bool] = lambda: False) -> None:
+    """Return once some session waits for a row lock, or the other thread is done without waiting."""
+    for _ in range(3_000):
+        with database.engine.connect() as connection:
+            waiting = connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar_one()
+        if waiting or done():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("the other transaction never reached the lock")

@@ -64,7 +64,7 @@ _log = structlog.get_logger()
 
 _THREADS = 160  # waiting for a checkpoint holds a thread, so askers must not use them all up
 
-# The framework's own telemetry hands request bodies and exception texts to whatever exporter the environment names.
+# The framework's own telemetry shows exception texts, and request bodies too, to whatever listens in this process.
 _NO_TELEMETRY: Final[TelemetryConfig] = {
     "tracing": False,
     "metrics": False,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ import sqlalchemy
 
 from tests.consent_kit import NOW, World, spending
 from tests.leaves import leaves
+from tests.vault_kit import wait_until_blocked
 from vault.consent import changes, consents, events
 from vault.consent.errors import NotSpent, UnknownConsent
 from vault.db import Database
@@ -234,7 +234,7 @@ def test_a_spend_that_waits_for_a_lock_sees_what_the_lock_protected(
                 companies.set_status(session, company, CompanyStatus.SUSPENDED, now=NOW)
         asking.start()
         started.wait(30)
-        _wait_until_blocked(world.database)
+        wait_until_blocked(world.database)
     asking.join(30)
     assert len(outcome) == 1
     assert isinstance(outcome[0], NotSpent)
@@ -268,7 +268,7 @@ def test_two_withdrawals_at_once_still_ask_for_a_new_epoch(postgresql_database: 
     with world.database.transaction() as session:
         needed.append(changes.withdraw(session, envelope, vault_id=world.owner.vault, now=NOW).new_epoch_needed)
         other.start()
-        _wait_until_blocked(world.database, lambda: len(needed) == 2)
+        wait_until_blocked(world.database, lambda: len(needed) == 2)
     other.join(30)
     assert needed == [(), ("pd:Purchase",)]
 
@@ -364,14 +364,3 @@ def test_the_queries_of_the_code_use_an_index(world: World) -> None:
             plan = " ".join(str(row) for row in session.connection().exec_driver_sql(explain + statement, parameters))
             assert "SCAN" not in plan.replace("SCAN CONSTANT", ""), plan
             assert "Seq Scan" not in plan, plan
-
-
-def _wait_until_blocked(database: Database, done: Callable[[], bool] = lambda: False) -> None:
-    """Return once some session waits for a row lock, or the other thread is done without waiting."""
-    for _ in range(3_000):
-        with database.engine.connect() as connection:
-            waiting = connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar_one()
-        if waiting or done():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("the other transaction never reached the lock")

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import text
 
-from tests.vault_kit import NOW, Owner, begin
+from tests.vault_kit import NOW, Owner, begin, wait_until_blocked
 from vault.db import Database
 from vault.seal.dsse import parse_envelope
 from vault.seal.errors import SealError
@@ -75,16 +73,9 @@ def test_two_slots_at_once_are_not_both_the_sixteenth(postgresql_database: Datab
         with database.transaction() as session:
             slots.put(session, owner.vault, made[-2])
             late = pool.submit(put_last)
-            while not late.done() and not _someone_waits(database):
-                time.sleep(0.01)
+            wait_until_blocked(database, late.done)
         with pytest.raises(slots.TooManySlots):
             late.result()
-
-
-def _someone_waits(database: Database) -> bool:
-    with database.snapshot() as session:
-        query = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-        return bool(session.connection().execute(query).scalar_one())
 
 
 def test_account_records_are_compared_and_swapped(database: Database, shortkeys: Database) -> None:

@@ -47,13 +47,16 @@ class HashCache:
             with self._mutex:
                 found = self._tiles.setdefault((level, index), Subtrees())
                 self._tiles.move_to_end((level, index))
-                if found.width == 0 < width:
-                    found.extend(split_hashes(read_tile(session, level, index, width)))
-                elif found.width < width:
-                    start = index * TILE_WIDTH + found.width
-                    found.extend(hashes_below(session, level, start, width - found.width))
+                if found.width < width:
+                    found.extend(_missing(session, level, index, found.width, width))
                 while len(self._tiles) > _MAX_TILES:
                     self._tiles.popitem(last=False)
             return found
 
         return hashes_from_subtrees(size, tile)
+
+
+def _missing(session: Session, level: int, index: int, known: int, width: int) -> list[bytes]:
+    if known == 0:  # a full tile is stored as one row
+        return split_hashes(read_tile(session, level, index, width))
+    return hashes_below(session, level, index * TILE_WIDTH + known, width - known)

@@ -12,6 +12,8 @@ import httpx
 import pytest
 
 from tests.client_kit import PASSPHRASE, REDIRECT, Service, code_on, company_terms, open_page, push
+from twinvault.api import ApiError
+from twinvault.approvals import Approvals
 from twinvault.cli import main
 from twinvault.company import Company
 from twinvault.owner import Owner
@@ -197,6 +199,22 @@ def test_a_browsers_code_is_shown_and_approved(owner: Run, code: tuple[str, Call
     assert "code=" in page().headers["location"]
     owner("approve", letters, "--yes", expect=1)  # answered already
     assert len(owner("consents", "--live")["consents"]) == 2  # and nothing was given for it
+
+
+def test_a_consent_whose_approval_is_refused_does_not_stay_open(
+    owner: Run, code: tuple[str, Callable[[], httpx.Response]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters, _ = code
+    before = {item["consent"] for item in owner("consents", "--live")["consents"]}
+
+    def late(*_: object) -> None:
+        raise ApiError("unknown-authorization", 404, "No authorization waits under this code.")
+
+    monkeypatch.setattr(Approvals, "approve", late)
+    owner("approve", letters, "--yes", expect=1)
+    after = owner("consents")["consents"]
+    assert {item["consent"] for item in after if item["live"]} == before
+    assert len(after) == len(before) + 1  # it was given, and withdrawn
 
 
 def test_a_browsers_code_is_denied(owner: Run, code: tuple[str, Callable[[], httpx.Response]]) -> None:
