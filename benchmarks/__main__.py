@@ -7,22 +7,35 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from benchmarks import quality
 
 ROOT = Path(__file__).parents[1]
 _LIMIT_S = 1500
 
 
-def measure(name: str, *, quick: bool) -> dict[str, Any]:
+def commands() -> Iterator[list[str]]:
+    """Yield each benchmark's name and arguments; `quality` runs once for each data set."""
+    for name in sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_")):
+        if name == "quality":
+            yield from ([name, "--data", data] for data in quality.DATA)
+        else:
+            yield [name]
+
+
+def measure(command: list[str]) -> dict[str, Any]:
     """Return what one benchmark printed.
 
     Raises:
         CalledProcessError: It did not complete.
     """
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--json", *(["--quick"] if quick else [])]
-    run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, timeout=_LIMIT_S, check=True)
+    run = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, stdout=subprocess.PIPE, timeout=_LIMIT_S, check=True
+    )
     figures: dict[str, Any] = json.loads(run.stdout)
     return figures
 
@@ -43,7 +56,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="at most 45 seconds each")
     quick = parser.parse_args().quick
-    names = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
     at, machine = f"{datetime.now(UTC):%Y-%m-%d}", f"{platform.machine()}, Python {platform.python_version()}"
     lines = [
         "# Benchmarks",
@@ -51,11 +63,12 @@ def main() -> None:
         f"Written by `python -m benchmarks{' --quick' if quick else ''}` on {at} ({machine}, 2 shared cores: trust ratios and medians, not absolutes).",
         "Each table is what its command printed; nothing here was typed by hand.",
     ]
-    for name in names:
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        command = f"python -m benchmarks.{name} --json{' --quick' if quick else ''}"
-        lines += ["", f"## {name}", "", f"`{command}`", "", "| figure | value |", "| --- | --- |"]
-        lines += table(measure(name, quick=quick))
+    for name, *arguments in commands():
+        command = [f"benchmarks.{name}", *arguments, "--json", *(["--quick"] if quick else [])]
+        print(" ".join(command), "...", file=sys.stderr, flush=True)
+        title = " ".join([name, *arguments[1:]])
+        lines += ["", f"## {title}", "", f"`python -m {' '.join(command)}`", "", "| figure | value |", "| --- | --- |"]
+        lines += table(measure(command))
     (ROOT / "docs" / "benchmarks.md").write_text("\n".join(lines) + "\n")
 
 
