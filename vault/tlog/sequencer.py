@@ -22,13 +22,14 @@ from vault.proof.checkpoint import Checkpoint
 from vault.proof.note import VerifierKey
 from vault.tlog import log as tlog
 from vault.tlog.anchor import Anchor
+from vault.tlog.bell import Bell
 from vault.tlog.errors import LogBusy, LogDamaged
 from vault.tlog.log import PendingId
 from vault.tlog.models import log_entry
 from vault.tlog.tree import grow, require_later, verify_tree
 
 WINDOW_S = 0.005
-IDLE_POLL_S = 0.025  # events of other processes announce themselves by nothing but their rows
+IDLE_POLL_S = 0.025  # the worker's events announce themselves by nothing but their rows, and a bell may go unheard
 RETRY_S = 0.5
 
 _ANY_PENDING = select(literal(1)).select_from(log_entry).where(log_entry.c.leaf_index.is_(None)).limit(1)
@@ -40,7 +41,7 @@ class Sequencer:
     """Numbers, hashes and signs pending events, and wakes who waits for them.
 
     Every app process runs one. On PostgreSQL they take turns under an advisory lock; on SQLite one
-    holds a file lock beside the database and the others only watch, ready to take over.
+    holds a file lock beside the database, and the others ring for it and listen, ready to take over.
 
     Args:
         database: Where events and tree lie.
@@ -57,7 +58,7 @@ class Sequencer:
         self._sign = sign
         self._anchor = Anchor(anchor, log) if anchor else None
         self._thread = threading.Thread(target=self._run, name="sequencer", daemon=True)
-        self._wake = threading.Event()
+        self._bell = Bell(_beside(database, "bell"))
         self._stopped = threading.Event()
         self._mutex = threading.Lock()
         self._waiting: dict[PendingId, list[Future[int]]] = {}
@@ -78,15 +79,18 @@ class Sequencer:
             self._seen = verify_tree(session, self._key)
             if anchored is not None:
                 require_later(session, self._seen, anchored)
+        self._bell.open()
         self._sequence(sure=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Finish the current batch and stop; events still pending are logged by the next process."""
         self._stopped.set()
-        self._wake.set()
+        self._bell.ring()
         self._thread.join()
         self._election.resign()
+        with self._mutex:
+            self._bell.close()
 
     def wait(self, pending_id: PendingId, timeout_s: float) -> int:
         """Block until a signed checkpoint covers an event.
@@ -109,7 +113,10 @@ class Sequencer:
             if self._failure is not None:
                 raise LogDamaged(self._failure.detail)
             self._waiting.setdefault(pending_id, []).append(place)
-        self._wake.set()
+            if self._election.holds:
+                self._bell.ring()
+            else:
+                self._bell.ring_others()
         try:
             return place.result(timeout_s)
         except TimeoutError:
@@ -124,15 +131,17 @@ class Sequencer:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            self._wake.wait(IDLE_POLL_S)
-            if self._waiting:
+            rung = self._bell.wait(IDLE_POLL_S)
+            if rung and self._election.holds:
                 self._stopped.wait(WINDOW_S)  # company for one signature and one disk flush
-            self._wake.clear()
+            self._bell.clear()
             with self._mutex:
                 asked = set(self._waiting)
             try:
-                self._resolve(self._sequence(sure=bool(asked)))
+                self._resolve(self._sequence(sure=rung or bool(asked)))
                 with self._mutex:
+                    if rung and self._election.holds:  # even for nothing: who asked may have come after the last ring
+                        self._bell.ring_others()
                     asked &= self._waiting.keys()
                 # Their events were committed before this batch and are not in it: another process has them.
                 self._resolve(self._sequenced_elsewhere(asked))
@@ -189,9 +198,13 @@ class _Election:
     """On SQLite, a lock on a file beside the database that dies with its holder."""
 
     def __init__(self, database: Database) -> None:
-        path = database.url.database if database.is_sqlite else None
-        self._path = Path(f"{path}.sequencer") if path and path != ":memory:" else None
+        self._path = _beside(database, "sequencer")
         self._file: int | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether this process sequences."""
+        return self._path is None or self._file is not None
 
     def won(self) -> bool:
         """Say whether this process may sequence, taking the lock if it is free."""
@@ -211,3 +224,8 @@ class _Election:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _beside(database: Database, suffix: str) -> Path | None:
+    path = database.url.database if database.is_sqlite else None
+    return Path(f"{path}.{suffix}") if path and path != ":memory:" else None
