@@ -8,8 +8,18 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy
 
+from tests.vault_kit import wait_until_blocked
 from vault.budget.accounting import NOTHING, Cap, gaussian, sigma_for
-from vault.budget.charge import Charge, Scope, Unit, imprint_charge, owner_day, person_year
+from vault.budget.charge import (
+    Charge,
+    Scope,
+    Unit,
+    dump_charge,
+    imprint_charge,
+    owner_day,
+    parse_charge,
+    person_year,
+)
 from vault.budget.ledger import (
     BudgetExhausted,
     ChargeConflict,
@@ -20,12 +30,15 @@ from vault.budget.ledger import (
     abort,
     cancel,
     commit,
+    months,
     reserve,
+    restore,
     spending,
     spent,
     verify_scope,
 )
 from vault.db import Database
+from vault.errors import MalformedInput
 from vault.imprint.features import feature_map
 from vault.imprint.noise import DiscreteGaussian
 from vault.schema.category import Category
@@ -75,7 +88,8 @@ def run_at_once(count: int, work: Callable[[int], object]) -> list[object]:
 
 def test_what_fits_is_charged_and_what_does_not_is_refused_with_what_is_left(database: Database) -> None:
     for name in range(4):
-        assert take(database, name) == Reservation(SCOPE, name.to_bytes(32), State.RESERVED, fresh=True)
+        held = take(database, name)
+        assert held == Reservation(SCOPE, name.to_bytes(32), State.RESERVED, True, dump_charge(charge(name)))
     with pytest.raises(
         BudgetExhausted, match=r"Of epsilon 3 at delta 1e-06, 3\.00 is spent and 0\.00 is left"
     ) as caught:
@@ -100,6 +114,82 @@ def test_concurrent_reservations_never_overdraw(database: Database) -> None:
     assert len(kept) == 4
     assert sum(isinstance(r, BudgetExhausted) for r in results) == 8
     assert curve(database) == gaussian(256, SIGMA, 4)
+
+
+def test_a_reservation_waits_for_the_one_before_it_and_then_counts_it(postgresql_database: Database) -> None:
+    whole = sigma_for(3.0, 1e-6, 256)
+    outcome: list[object] = []
+
+    def second() -> None:
+        try:
+            outcome.append(take(postgresql_database, 2, sigma=whole))
+        except BudgetExhausted as refusal:
+            outcome.append(refusal)
+
+    other = threading.Thread(target=second)
+    with postgresql_database.transaction() as session:
+        reserve(session, charge(1, sigma=whole), CAP, at=AT)
+        other.start()
+        wait_until_blocked(postgresql_database, lambda: bool(outcome))
+        assert not outcome, "the second saw the ledger while the first was deciding"
+    other.join(30)
+    assert [type(one) for one in outcome] == [BudgetExhausted]
+    assert curve(postgresql_database) == gaussian(256, whole)
+
+
+def test_what_a_backup_forgot_is_charged_again_once_and_then_counts(database: Database) -> None:
+    whole = sigma_for(3.0, 1e-6, 256)
+    released = [charge(1, sigma=whole), charge(2, sigma=whole)]
+    take(database, 1, sigma=whole)  # the backup knew this one as reserved, the other not at all
+    for _ in range(2):
+        for one in released:
+            with database.transaction() as session:
+                restore(session, parse_charge(dump_charge(one)), at=AT)
+    assert curve(database) == gaussian(256, whole, 2)  # over the cap: it happened
+    assert [take(database, name, sigma=whole).state for name in (1, 2)] == [State.COMMITTED] * 2
+    with pytest.raises(BudgetExhausted):
+        take(database, 3, sigma=whole)
+
+
+def test_a_charge_given_back_in_a_backup_counts_if_it_was_released_later(database: Database) -> None:
+    held = take(database, 1)
+    with database.transaction() as session:
+        cancel(session, held, Undrawn.KEYS_GONE, at=AT)
+    with database.transaction() as session:
+        assert restore(session, charge(1), at=AT)
+        assert not restore(session, charge(1), at=AT)
+    assert curve(database) == gaussian(256, SIGMA)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"unit": "owner-week"},
+        {"release": "AAAA"},
+        {"renyi_nano": [1]},
+        {"renyi_nano": "1"},
+        {"orders": "grid/2"},
+        {"mechanism": "none"},
+        {"more": 1},
+        {"subject": 7},
+    ],
+)
+def test_a_record_that_is_no_charge_is_refused(change: dict[str, object]) -> None:
+    honest = dump_charge(charge(1))
+    assert parse_charge(honest) == charge(1)
+    with pytest.raises(MalformedInput):
+        parse_charge({**honest, **change})
+    for name in honest:
+        with pytest.raises(MalformedInput):
+            parse_charge({key: value for key, value in honest.items() if key != name})
+
+
+def test_every_charged_month_of_a_vault_is_listed_and_no_other_vault_s(database: Database) -> None:
+    for scope in (owner_day(VAULT, Period("2026-11")), SCOPE, owner_day(b"w" * 16, Period("2026-01"))):
+        take(database, 1, scope=scope)
+    with database.snapshot() as session:
+        assert months(session, VAULT) == ["2026-10", "2026-11"]
+        assert months(session, b"x" * 16) == []
 
 
 def test_concurrent_retries_of_one_release_are_charged_once(database: Database) -> None:
@@ -171,7 +261,7 @@ def test_what_is_committed_cannot_be_undone(database: Database) -> None:
         with pytest.raises(ChargeConflict), database.transaction() as session:
             undo(session)
     with pytest.raises(ChargeConflict, match="never reserved"), database.transaction() as session:
-        commit(session, Reservation(SCOPE, b"?" * 32, State.RESERVED, fresh=True), at=AT)
+        commit(session, Reservation(SCOPE, b"?" * 32, State.RESERVED, True, {}), at=AT)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,10 @@ from tests.twin.worker_kit import OCTOBER, RETAIL, SEPTEMBER, TwinWorld, another
 from tests.vault_kit import NOW, PURCHASE
 from vault.budget import ledger
 from vault.budget.accounting import OWNER_DAY_CAP
-from vault.budget.charge import owner_day
+from vault.budget.charge import owner_day, parse_charge
+from vault.consent import changes
+from vault.consent.changes import Submission
+from vault.consent.handovers import REQUIRED
 from vault.db import Database
 from vault.encoding import b64u
 from vault.imprint.noise import DiscreteGaussian
@@ -29,7 +32,9 @@ from vault.seal.errors import SealError
 from vault.seal.ids import ConsentId, new_id, sha256
 from vault.seal.person import sign_freeze
 from vault.seal.signing import SigningKey, new_seed
+from vault.store import rings
 from vault.twin import refresh as refreshing
+from vault.twin import rows
 from vault.twin.children import Children
 from vault.twin.months import closes_at, last_closed
 from vault.twin.opening import VaultKeys
@@ -102,6 +107,7 @@ def test_a_month_becomes_one_charged_logged_sealed_row(world: TwinWorld, childre
     assert personal is not None
     assert (personal["vault"], personal["release_id"]) == (b64u(world.owner.vault), b64u(october.release_id))
     assert personal["rows"] == [b64u(sha256(october.sealed))]
+    assert parse_charge(personal["charge"]).release_id == october.release_id
 
 
 def test_rows_carry_fresh_noise_of_the_charged_scale(lite: TwinWorld, children: Children) -> None:
@@ -129,6 +135,40 @@ def test_a_late_batch_is_refused_by_the_budget_and_the_old_row_stays(world: Twin
     assert world.refresh(children, version) == Outcome(rows=0, reason="budget-exhausted", failed=False)
     assert world.stored() == before
     assert epsilon(world, OCTOBER) == cost
+
+
+def test_a_row_that_is_gone_is_not_drawn_again_on_the_same_data(world: TwinWorld, children: Children) -> None:
+    world.buy(BREAD)
+    version = world.keep_twin()
+    world.refresh(children, version)
+    with world.database.transaction() as session:
+        rows.forget(session, world.owner.vault)
+    # September held nothing: noise about nothing is free. October's noise was seen, perhaps.
+    assert world.refresh(children, version) == Outcome(rows=1, reason="charge-conflict", failed=False)
+    assert [row.period for row in world.stored()] == [SEPTEMBER]
+    assert epsilon(world, OCTOBER) <= 3.0
+
+
+def test_days_imported_again_after_an_erasure_are_charged_to_the_same_cap(world: TwinWorld, children: Children) -> None:
+    world.buy(BREAD)
+    version = world.keep_twin()
+    world.refresh(children, version)
+    gone = world.owner.compartment(PURCHASE, OCTOBER)
+    with world.database.transaction() as session:
+        rings.forget(session, world.owner.vault, [gone.id])
+        rows.forget(session, world.owner.vault, [gone.id])
+    world.extend(OCTOBER)
+    world.buy(BREAD)
+    renewed = world.next(version, ConsentEvent.RENEWED)
+    pages = [page for page, _ in world.owner.pages.values()]
+    left = [c for page in pages for c in page.compartments.values() if c.id != gone.id]
+    keys = tuple(world.handover(kind, renewed, compartments=left) for kind in sorted(REQUIRED[renewed.terms.kind]))
+    with world.database.transaction() as session:
+        sent = Submission(world.signed(renewed), keys)
+        changes.amend(session, sent, vault_id=world.owner.vault, custody=world.custody, now=NOW)
+    assert world.refresh(children, renewed) == Outcome(rows=0, reason="budget-exhausted", failed=False)
+    assert [row.period for row in world.stored()] == [SEPTEMBER]
+    assert 2.9 < epsilon(world, OCTOBER) <= 3.0
 
 
 def test_only_closed_months_inside_the_window_are_opened(lite: TwinWorld, children: Children) -> None:

@@ -9,13 +9,14 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from tests.twin.worker_kit import OCTOBER, RETAIL, SEPTEMBER, TwinWorld
-from tests.vault_kit import PURCHASE
+from tests.vault_kit import MONTH, PURCHASE
 from vault.db import Database
 from vault.encoding import b64u
 from vault.http.problems import install_problems
 from vault.parties.caller import OwnerCaller
 from vault.parties.routes import caller_of
 from vault.seal.ids import VaultId, new_id
+from vault.twin import rows
 from vault.twin.children import Children
 from vault.twin.routes import twin_router
 
@@ -60,9 +61,27 @@ def test_an_owner_asks_and_then_sees_rows_and_what_they_cost(world: TwinWorld, c
         assert (cost["person"], cost["composed"]) == (0.0, cost["day"])
 
 
+def test_the_budget_shows_every_charged_month_also_after_its_rows_are_gone(
+    world: TwinWorld, client: TestClient
+) -> None:
+    address = f"/v1/vaults/{b64u(world.owner.vault)}/budget"
+    untouched = client.get(address).json()
+    assert untouched["caps"] == {"day": {"epsilon": 3.0, "delta": 1e-6}, "person": {"epsilon": 3.0, "delta": 1e-6}}
+    assert untouched["months"] == [{"period": MONTH, "day": 0.0, "person": 0.0, "composed": 0.0}]
+    with Children() as children:
+        world.refresh(children, world.keep_twin())
+    spent = client.get(address).json()
+    assert [month["period"] for month in spent["months"]] == [SEPTEMBER, OCTOBER, MONTH]
+    assert all(2.9 < month["day"] <= 3.0 for month in spent["months"][:2])
+    with world.database.transaction() as session:
+        rows.forget(session, world.owner.vault)
+    assert client.get(address).json() == spent
+
+
 def test_another_vaults_twin_is_not_shown(client: TestClient) -> None:
     for answer in (
         client.get(f"/v1/vaults/{b64u(VaultId(new_id()))}/twin"),
+        client.get(f"/v1/vaults/{b64u(VaultId(new_id()))}/budget"),
         client.post(f"/v1/vaults/{b64u(VaultId(new_id()))}/refresh"),
     ):
         assert answer.status_code == 404

@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import Final
 
 from vault.budget.accounting import GRID, Curve, gaussian
-from vault.encoding import JsonObject, b64u
+from vault.encoding import JsonObject, b64u, parse_b64u
+from vault.errors import MalformedInput
 from vault.imprint.features import FeatureMap
 from vault.imprint.noise import DiscreteGaussian
 from vault.imprint.rows import MONTHLY
@@ -142,3 +143,24 @@ def dump_charge(charge: Charge) -> JsonObject:
         "renyi_nano": list(charge.curve.nano),
         "code": b64u(charge.code_hash),
     }
+
+
+def parse_charge(record: JsonObject) -> Charge:
+    """Return the charge that `dump_charge` wrote.
+
+    Raises:
+        MalformedInput: It did not, or with another grid of orders.
+    """
+    try:
+        scope = Scope(Unit(str(record["unit"])), str(record["subject"]), str(record["window"]))
+        nano, mechanism = record["renyi_nano"], record["mechanism"]
+        if not isinstance(nano, list) or not isinstance(mechanism, dict):
+            raise MalformedInput("A charge's curve is a list, its mechanism an object.")
+        release_id, code_hash = parse_b64u(record["release"], size=32), parse_b64u(record["code"], size=32)
+        curve = Curve(tuple(int(str(bound)) for bound in nano))
+        charge = Charge(scope, str(record["category"]), release_id, mechanism, curve, code_hash)
+    except (KeyError, ValueError) as error:
+        raise MalformedInput("A record is not a charge of the privacy ledger.") from error
+    if dump_charge(charge) != record:
+        raise MalformedInput("A record says more, or other things, than a charge of the privacy ledger.")
+    return charge

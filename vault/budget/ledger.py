@@ -8,7 +8,7 @@ further cost: noise that was never stored was never seen. A failure once noise w
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, cast
@@ -25,6 +25,7 @@ from vault.errors import MalformedInput, VaultError
 from vault.schema.trace import Period
 
 _GENESIS: Final = bytes(32)
+_RESTORED: Final = "restored"
 _LEDGER: Final = SQLModel.metadata.tables[str(LedgerRow.__tablename__)]
 _ROWS: Final = (
     sqlalchemy.select(_LEDGER).where(_LEDGER.c.scope == sqlalchemy.bindparam("of_scope")).order_by(_LEDGER.c.position)
@@ -88,12 +89,14 @@ class Reservation:
         release_id: 32 bytes.
         state: As it was when this was returned; a committed release's rows are already stored.
         fresh: Whether this call made the charge. Of a retry nobody can say that no noise was drawn.
+        record: The charge as JSON; the release's leaf keeps it, so that `restore` can charge it again.
     """
 
     scope: Scope
     release_id: bytes
     state: State
     fresh: bool
+    record: JsonObject = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ def reserve(session: Session, charge: Charge, cap: Cap, *, at: datetime) -> Rese
             raise ChargeConflict("This release id is already charged with other parameters; name another release.")
         if found.state == State.ABORTED:
             raise ChargeConflict("This release was aborted after noise was drawn; its cost stays. Name another one.")
-        return Reservation(charge.scope, charge.release_id, State(found.state), fresh=False)
+        return Reservation(charge.scope, charge.release_id, State(found.state), fresh=False, record=record)
     before = book.total()
     if not cap.admits(before + charge.curve):
         gone, needed = before.epsilon(cap.delta), (before + charge.curve).epsilon(cap.delta)
@@ -152,7 +155,7 @@ def reserve(session: Session, charge: Charge, cap: Cap, *, at: datetime) -> Rese
             " What is spent never comes back: release with more noise, or not at all."
         )
     book.append(charge.release_id, State.RESERVED, record, at)
-    return Reservation(charge.scope, charge.release_id, State.RESERVED, fresh=True)
+    return Reservation(charge.scope, charge.release_id, State.RESERVED, fresh=True, record=record)
 
 
 def commit(session: Session, reservation: Reservation, *, at: datetime) -> None:
@@ -191,6 +194,32 @@ def cancel(session: Session, reservation: Reservation, why: Undrawn, *, at: date
     _change(session, reservation, State.CANCELLED, at, why)
 
 
+def restore(session: Session, charge: Charge, *, at: datetime) -> bool:
+    """Charge a logged release again that a backup, put back in place of the database, has forgotten.
+
+    No cap is asked: what was released was released, and whatever comes after it is refused.
+
+    Args:
+        session: Open writing transaction.
+        charge: From the opening of the release's leaf, by `parse_charge`.
+        at: Now, aware.
+
+    Returns:
+        Whether it was missing. Repeating it is harmless.
+
+    Guarantees: a release of which a leaf exists counts, whatever state the backup knew it in.
+    """
+    book = _locked(session, charge.scope)
+    found = book.latest.get(charge.release_id)
+    if found is not None and found.state in {State.COMMITTED, State.ABORTED}:
+        return False
+    if found is None or found.state == State.CANCELLED:
+        book.append(charge.release_id, State.RESERVED, dump_charge(charge), at, _RESTORED)
+        book = _read(session, charge.scope)
+    book.append(charge.release_id, State.COMMITTED, dump_charge(charge), at, _RESTORED)
+    return True
+
+
 def spent(session: Session, scope: Scope) -> Curve:
     """Return what all charges of a scope that count cost together."""
     return _read(session, scope).total()
@@ -214,6 +243,11 @@ def spending(session: Session, vault_id: bytes, period: Period, delta: float) ->
         day_composed=(day + since).epsilon(delta),
         delta=delta,
     )
+
+
+def months(session: Session, vault_id: bytes) -> list[Period]:
+    """Return the months that any release about a vault was ever charged to, erased ones included, oldest first."""
+    return [Period(window) for window in _windows(session, Scope(Unit.OWNER_DAY, b64u(vault_id), "").key)]
 
 
 def verify_scope(session: Session, scope: Scope) -> None:
@@ -297,10 +331,15 @@ def _change(session: Session, reservation: Reservation, state: State, at: dateti
 
 def _cohort_years(session: Session, first: str) -> dict[str, Curve]:
     """Return what each calendar year's cohort releases cost every person, from one year on."""
-    prefix = Scope(Unit.PERSON, EVERYONE, "").key
-    query = select(LedgerRow.scope).where(col(LedgerRow.scope).startswith(prefix)).distinct()
-    years = [key.removeprefix(prefix) for key in session.exec(query)]
+    years = _windows(session, Scope(Unit.PERSON, EVERYONE, "").key)
     return {year: spent(session, Scope(Unit.PERSON, EVERYONE, year)) for year in years if year >= first}
+
+
+def _windows(session: Session, prefix: str) -> list[str]:
+    # Not LIKE: base64url holds `_`, which LIKE takes for any character.
+    scope = col(LedgerRow.scope)
+    query = select(LedgerRow.scope).where(scope >= prefix, scope < prefix + "\x7f").distinct().order_by(scope)
+    return [key.removeprefix(prefix) for key in session.exec(query)]
 
 
 def _scope_and_release(charge: Any) -> tuple[Scope, str]:

@@ -136,12 +136,11 @@ def _settle(session: Session, worker: Worker, reservation: Reservation, made: tu
         "cohort": manifest.cohort,
         "epsilon_ppm": manifest.epsilon_ppm,
         "delta_inverse": manifest.delta_inverse,
-        "charge": reservation.scope.key,
         "release_id": b64u(reservation.release_id),
         "outcome": reason or "released",
         "period": f"{now:%Y-%m}",
     }
-    append(session, LeafKind.TRAINING, public, {})
+    append(session, LeafKind.TRAINING, public, {"charge": reservation.record})
     return reason
 
 

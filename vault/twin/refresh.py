@@ -170,9 +170,16 @@ def _reserve(session: Session, worker: Worker, one: _Refresh) -> None:
             mapped, one.vault, month.period, noise_of(mapped), release_id=name, code_hash=code_hash()
         )
         try:
-            one.reserved[month] = ledger.reserve(session, charge, OWNER_DAY_CAP, at=worker.clock.now())
+            reserved = ledger.reserve(session, charge, OWNER_DAY_CAP, at=worker.clock.now())
         except (BudgetExhausted, ChargeConflict) as error:
             one.reason = error.slug  # the month keeps the row it has
+            continue
+        # Its row was stored once and may have been answered from: other noise on the same data is another
+        # release. Only what was made from no data at all may be drawn again.
+        if reserved.state is ledger.State.COMMITTED and month.batch_hashes:
+            one.reason = ChargeConflict.slug
+        else:
+            one.reserved[month] = reserved
 
 
 def _open(worker: Worker, one: _Refresh) -> None:
@@ -271,7 +278,7 @@ def _row(session: Session, worker: Worker, one: _Refresh, month: Month) -> Store
             "vault": b64u(one.vault),
             "release_id": b64u(name),
             "rows": [b64u(sha256(sealed))],
-            "charge": reservation.scope.key,
+            "charge": reservation.record,
             "at": unix_s(worker.clock.now()),
         },
     )

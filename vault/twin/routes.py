@@ -7,13 +7,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 
 from vault.budget import ledger
-from vault.budget.accounting import OWNER_DAY_CAP
+from vault.budget.accounting import OWNER_DAY_CAP, PERSON_YEAR_CAP, Cap
 from vault.encoding import b64u
 from vault.http.edge import ClockDep, DatabaseDep
 from vault.jobs.queue import Job
 from vault.parties.caller import OwnerCaller
 from vault.parties.people import UnknownVault
 from vault.parties.routes import OwnerDep
+from vault.schema.trace import period_of
 from vault.seal.fields import parse_id
 from vault.twin import rows
 from vault.twin.requests import last_refresh, request_refresh
@@ -68,6 +69,32 @@ def twin(owner: OwnVault, database: DatabaseDep) -> dict[str, Any]:
         ],
         "delta": OWNER_DAY_CAP.delta,
     }
+
+
+@twin_router.get("/budget")
+def budget(owner: OwnVault, database: DatabaseDep, clock: ClockDep) -> dict[str, Any]:
+    """Return what is spent of every month ever charged, erased ones included, and the caps.
+
+    `day` is the epsilon of any one day of the month over all its releases, `person` that of every
+    contributor over the backbones of the month's year, `composed` that of a day of such a contributor.
+    Nothing here depends on what the traces say.
+    """
+    with database.snapshot() as session:
+        this_month = period_of(clock.now().date())
+        months = sorted({*ledger.months(session, owner.vault_id), this_month})
+        spent = {month: ledger.spending(session, owner.vault_id, month, OWNER_DAY_CAP.delta) for month in months}
+    return {
+        "caps": {"day": _cap_json(OWNER_DAY_CAP), "person": _cap_json(PERSON_YEAR_CAP)},
+        "delta": OWNER_DAY_CAP.delta,
+        "months": [
+            {"period": month, "day": cost.day, "person": cost.person, "composed": cost.day_composed}
+            for month, cost in spent.items()
+        ],
+    }
+
+
+def _cap_json(cap: Cap) -> dict[str, float]:
+    return {"epsilon": cap.epsilon, "delta": cap.delta}
 
 
 def _job_json(job: Job) -> dict[str, Any]:

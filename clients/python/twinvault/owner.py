@@ -19,6 +19,7 @@ from twinvault.approvals import Approvals
 from twinvault.consent_receipts import ConsentReceipt, verify_consent_receipt
 from twinvault.consents import Changed, ConsentKeeper, OwnConsent, UnknownConsent
 from twinvault.device import Device, Flushed
+from twinvault.history import read_history
 from twinvault.notice import render
 from twinvault.profile import Profile
 from twinvault.receipts import NoReceipt, VerifiedAnswer, answer_path, remember_checkpoint, verify_answered
@@ -333,6 +334,10 @@ class Owner:
         """Return the twin's state: releases, what they cost, and the newest job."""
         return self._api.get(f"{self._path}/twin", auth=self._auth)
 
+    def budget(self) -> Any:
+        """Return what the days have cost so far, month by month, and the caps they stay under."""
+        return self._api.get(f"{self._path}/budget", auth=self._auth)
+
     def ask(self, question: Question, question_id: bytes | None = None) -> VerifiedAnswer:
         """Ask one's own twin under the live self consent.
 
@@ -360,16 +365,7 @@ class Owner:
         Args:
             after: Only events after this leaf index.
         """
-        events: list[dict[str, Any]] = []
-        while True:
-            answer = self._api.get(f"{self._path}/history", auth=self._auth, params={"after": after})
-            page = field(answer, "events", list)
-            if not page:
-                return events
-            events += page
-            if field(page[-1], "index", int) <= after:
-                raise ApiError("unexpected-answer", 200, "The service's history does not move on.")
-            after = page[-1]["index"]
+        return read_history(self._api, self._auth, self._path, after)
 
     def close(self) -> None:
         """Close this machine's spool and give the connections back."""

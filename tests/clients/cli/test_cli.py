@@ -69,6 +69,7 @@ COMMANDS = {
         "requests",
         "approve",
         "deny",
+        "budget",
     },
     "company": {"register", "request", "ask"},
     "auditor": {"register", "bundle", "verify"},
