@@ -13,8 +13,9 @@ from tests.company_kit import CompanyKit, sign
 from tests.vault_kit import MONTH, NOW, PURCHASE, Owner, begin
 from vault.clock import unix_s
 from vault.consent import changes
-from vault.consent.changes import Change, Submission
+from vault.consent.changes import Change
 from vault.consent.handovers import REQUIRED, Custody
+from vault.consent.versions import Submission
 from vault.db import Database
 from vault.keys.processor import Processor
 from vault.parties import companies

@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -28,22 +29,29 @@ from tests.client_kit import (
 from twinvault import consents
 from twinvault.api import Api, ApiError
 from twinvault.company import Company
-from twinvault.consent_receipts import LANGUAGES, verify_consent_receipt
+from twinvault.consent_receipts import ConsentReceipt, verify_consent_receipt
+from twinvault.keys import statement_of
 from twinvault.owner import Owner
 from twinvault.receipts import NoReceipt
 from twinvault.rings import RevokedDevice, UnknownDevice
 from twinvault.terms import BadRequest
 from vault.clock import SystemClock, unix_s
-from vault.consent import changes
+from vault.consent import changes, versions
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
 from vault.parties import companies
+from vault.proof.trust import TrustedRoot
 from vault.schema.category import Category
-from vault.schema.consent import ConsentEvent
+from vault.schema.consent import ConsentEvent, dump_consent
+from vault.schema.language import LABELS, Language
 from vault.schema.terms import ConsentKind
+from vault.seal.dsse import PayloadType, parse_envelope, sign_record, unverified_record
 from vault.seal.errors import SealError
-from vault.seal.ids import ConsentId, DeviceId
+from vault.seal.ids import ConsentId, DeviceId, sha256
 from vault.seal.signing import SigningKey
+from vault.seal.statement import KeyName, KeyStatement, sign_key_statement
+
+SIGNER = SigningKey(bytes(range(32)))
 
 
 @pytest.fixture
@@ -219,38 +227,112 @@ def life(owner: Owner, company: Company) -> ConsentId:
     return consent
 
 
+def end(service: Service, consent: ConsentId, event: ConsentEvent, at: datetime) -> None:
+    """End a consent as the service does, and wait for the log."""
+    state = service.app.state
+    with state.database.transaction() as session:
+        changed = changes.end(session, consent, event, service=state.service, now=at)
+    state.sequencer.wait(changed.pending.id, 10)
+
+
+def held(owner: Owner, consent: ConsentId, version: int, trust: TrustedRoot) -> ConsentReceipt:
+    """Return a receipt after checking that it holds by itself, from its JSON form alone."""
+    receipt, kept = owner.receipt(consent, version)
+    again = verify_consent_receipt(json.loads(json.dumps(kept)), trust)
+    assert again == receipt
+    for language in Language:
+        text = receipt.text(language)
+        assert all(part in text for part in (b64u(consent), "Acme", receipt.version.terms.grantee, "2026"))
+        assert LABELS[language]["pd:Purchase"] in text
+    return receipt
+
+
 def test_every_version_has_a_receipt_in_two_languages(owner: Owner, company: Company, service: Service) -> None:
     consent = life(owner, company)
-    events = []
-    for version in (1, 2, 3, 4):
-        receipt, kept = owner.receipt(consent, version)
-        again = verify_consent_receipt(json.loads(json.dumps(kept)), service.trust)
-        assert again == receipt
-        events.append(receipt.version.event)
-        for language in LANGUAGES:
-            text = receipt.text(language)
-            assert all(part in text for part in (b64u(consent), company.company_id, "2026", "Purchase"))
+    receipts = [held(owner, consent, version, service.trust) for version in (1, 2, 3, 4)]
+    events = [receipt.version.event for receipt in receipts]
     assert events == [ConsentEvent.GIVEN, ConsentEvent.NARROWED, ConsentEvent.RENEWED, ConsentEvent.WITHDRAWN]
-    assert "withdrawn by you" in receipt.text("en")
-    assert "retiré par vous" in receipt.text("fr")
+    assert "withdrawn by you" in receipts[-1].text(Language.EN)
+    assert "retiré par vous" in receipts[-1].text(Language.FR)
     with pytest.raises(ApiError) as refusal:
         owner.receipt(consent, 5)
     assert refusal.value.status == 404
 
 
-def test_an_ending_by_others_has_a_receipt_that_says_so(owner: Owner, company: Company, service: Service) -> None:
+@pytest.mark.parametrize(
+    ("event", "in_english", "in_french"),
+    [
+        (ConsentEvent.EXPIRED, "expired", "expiré"),
+        (ConsentEvent.REVOKED, "revoked by the operator", "révoqué par l'exploitant"),
+        (ConsentEvent.RETURNED, "ended, by the recipient", "terminé, par le destinataire"),
+        (ConsentEvent.INVALIDATED, "found invalid", "déclaré invalide"),
+    ],
+)
+def test_an_ending_by_others_has_a_receipt_that_says_who_signed_it(
+    *, owner: Owner, company: Company, service: Service, event: ConsentEvent, in_english: str, in_french: str
+) -> None:
     owner.import_traces(purchases())
     given = owner.give_company(owner.read_request(company.request_consent(company_terms(company, owner)))).version
+    consent = ConsentId(given.consent_id)
+    end(service, consent, event, datetime.fromtimestamp(given.terms.not_after, UTC))
+    receipt = held(owner, consent, 2, service.trust)
+    assert receipt.version.event is event
+    assert in_english in receipt.text(Language.EN)
+    assert in_french in receipt.text(Language.FR)
+    assert [c.current.event for c in owner.consents()] == [event]
+    _, kept = owner.receipt(consent, 2)
+    statements = owner._api.get("/v1/keys")["statements"]
+    others = [statement for statement in statements if statement != kept["signer"]]
+    forged = sign_key_statement(KeyStatement(KeyName.SERVICE, 1, SIGNER.public_key, 1), SIGNER)
+    for signer in (*others, b64u(forged.encoded), "", None):
+        with pytest.raises(VaultError):
+            verify_consent_receipt({**kept, "signer": signer}, service.trust)
+    with pytest.raises(VaultError):
+        verify_consent_receipt({name: kept[name] for name in kept if name != "signer"}, service.trust)
+    envelope = parse_envelope(parse_b64u(kept["envelope"]))
+    resigned = sign_record(PayloadType.CONSENT, unverified_record(envelope), SIGNER)
+    with pytest.raises(VaultError):
+        verify_consent_receipt(
+            {**kept, "envelope": b64u(resigned.encoded), "signer": b64u(forged.encoded)}, service.trust
+        )
+
+
+@pytest.mark.parametrize("event", [ConsentEvent.WITHDRAWN, ConsentEvent.REVOKED])
+def test_an_ending_that_nobody_may_have_signed_has_no_receipt_even_if_it_is_logged(
+    owner: Owner, company: Company, service: Service, event: ConsentEvent
+) -> None:
+    owner.import_traces(purchases())
+    given = owner.give_company(owner.read_request(company.request_consent(company_terms(company, owner)))).version
+    before, _ = owner.receipt(ConsentId(given.consent_id), 1)
+    following = replace(given, version=2, consent_seq=2, prev=before.record, event=event)
+    forged = sign_record(PayloadType.CONSENT, dump_consent(following), SIGNER)
     state = service.app.state
     with state.database.transaction() as session:
-        changed = changes.end(
-            session, ConsentId(given.consent_id), ConsentEvent.REVOKED, service=state.service, now=SystemClock().now()
-        )
-    state.sequencer.wait(changed.pending.id, 10)
-    receipt, _ = owner.receipt(ConsentId(given.consent_id), 2)
-    assert receipt.version.event is ConsentEvent.REVOKED
-    assert "revoked by somebody else" in receipt.text("en")
-    assert [c.current.event for c in owner.consents()] == [ConsentEvent.REVOKED]
+        pending = versions.record(session, following, versions.Submission(forged))
+    state.sequencer.wait(pending.id, 10)
+    shown = owner._api.get(f"{owner._path}/consents/{b64u(given.consent_id)}/versions/2/receipt", auth=owner._auth)
+    signer = statement_of(owner._api, owner.profile, state.service.public_key)
+    with pytest.raises(SealError):
+        verify_consent_receipt({**shown, "signer": signer}, service.trust)
+
+
+def test_a_receipt_shows_the_notice_again_only_if_it_is_the_one_that_was_signed(
+    owner: Owner, company: Company, service: Service
+) -> None:
+    owner.import_traces(purchases())
+    owner.language = Language.FR
+    asked = owner.read_request(company.request_consent(company_terms(company, owner)))
+    given = owner.give_company(asked).version
+    assert given.notice.language == "fr"
+    receipt, kept = owner.receipt(ConsentId(given.consent_id), 1)
+    assert receipt.notice == owner.notice(given.terms, "Acme")
+    assert sha256(receipt.notice.encode()) == given.notice.sha256
+    assert "Vous autorisez Acme" in receipt.notice
+    assert "made again from this receipt word for word" in receipt.text(Language.EN)
+    renamed = verify_consent_receipt({**kept, "company": "Acme Inc."}, service.trust)
+    assert (renamed.company, renamed.notice) == ("", None)
+    assert "cannot make it again" in renamed.text(Language.EN)
+    assert "Acme Inc." not in renamed.text(Language.EN)
 
 
 def test_a_changed_receipt_does_not_hold(owner: Owner, company: Company, service: Service) -> None:

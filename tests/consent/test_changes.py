@@ -14,8 +14,8 @@ from tests.consent_kit import NOW, PURPOSE, World, spending
 from tests.leaves import leaves
 from tests.vault_kit import Owner, begin
 from vault.consent import changes, consents, events, handovers
-from vault.consent.changes import Submission
 from vault.consent.errors import BadHandover, ConsentConflict, KeysGone, NotSpent, UnknownConsent
+from vault.consent.versions import Submission
 from vault.db import Database
 from vault.encoding import b64u
 from vault.parties import companies
@@ -74,6 +74,7 @@ def test_a_given_consent_is_in_force_with_its_keys_and_leaves(world: World, kind
         "consent_seq": 1,
         "prev": "",
         "grantee": version.terms.grantee,
+        "event": "given",
         "at": version.event_time,
         "record": b64u(found.sha256),
     }
@@ -421,7 +422,9 @@ def test_narrowing_a_self_consent_needs_a_new_epoch(database: Database, shortkey
     assert world.amend(narrowed).new_epoch_needed == (HEALTH,)
 
 
-@pytest.mark.parametrize("event", [ConsentEvent.REVOKED, ConsentEvent.INVALIDATED, ConsentEvent.EXPIRED])
+@pytest.mark.parametrize(
+    "event", [ConsentEvent.REVOKED, ConsentEvent.RETURNED, ConsentEvent.INVALIDATED, ConsentEvent.EXPIRED]
+)
 def test_others_end_a_consent_under_their_own_name(world: World, event: ConsentEvent) -> None:
     first = world.give()
     now = LATER if event is ConsentEvent.EXPIRED else NOW

@@ -13,8 +13,8 @@ from fastapi.testclient import TestClient
 
 from tests.consent_kit import NOW, World
 from tests.vault_kit import begin
-from vault.consent.changes import Submission
 from vault.consent.routes import consent_router
+from vault.consent.versions import Submission
 from vault.db import Database
 from vault.encoding import b64u, parse_b64u, parse_json
 from vault.http.problems import install_problems

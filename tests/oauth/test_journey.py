@@ -17,10 +17,12 @@ from tests.client_kit import company_terms
 from tests.company_kit import REDIRECT
 from tests.http_kit import PURPOSE, Caller, House, serving, session_of
 from tests.oauth.conftest import CHALLENGE, VERIFIER
+from twinvault.consent_receipts import verify_consent_receipt
 from twinvault.owner import Owner
 from vault.encoding import b64u, parse_b64u
 from vault.oauth.details import dump_details
-from vault.schema.consent import ConsentEvent
+from vault.schema.consent import ConsentEvent, dump_consent
+from vault.schema.language import Language
 from vault.seal.ids import ConsentId
 
 
@@ -96,7 +98,7 @@ def test_from_the_withdrawal_on_the_token_opens_nothing(caller: Caller, owner: O
     assert caller.ask(parse_b64u(other["grant_id"]), token=other["access_token"]).status_code == 200
 
 
-def test_a_grant_that_a_company_gives_back_is_revoked_and_not_withdrawn(caller: Caller, owner: Owner) -> None:
+def test_a_grant_that_a_company_gives_back_ends_under_the_companys_name(caller: Caller, owner: Owner) -> None:
     body = let_in(caller, owner)
     path, token = f"/v1/grants/{body['grant_id']}", body["access_token"]
 
@@ -109,7 +111,14 @@ def test_a_grant_that_a_company_gives_back_is_revoked_and_not_withdrawn(caller: 
     assert send("GET").status_code == send("DELETE").status_code == 404
     assert caller.ask(parse_b64u(body["grant_id"]), token=token).status_code >= 400
     found = next(item for item in owner.consents() if b64u(item.current.consent_id) == body["grant_id"])
-    assert found.current.event is ConsentEvent.REVOKED
+    assert found.current.event is ConsentEvent.RETURNED
+    receipt, kept = owner.receipt(found.id, 2)
+    assert verify_consent_receipt(kept, caller.house.service.trust) == receipt
+    assert "by the recipient" in receipt.text(Language.EN)
+    assert dump_consent(receipt.version)["entity_id"] == caller.company.company_id
+    ended = [event for event in owner.history() if event["personal"].get("event") == "returned"]
+    assert [event["personal"]["consent"] for event in ended] == [body["grant_id"]]
+    assert ended[0]["sentence"].endswith("version 2 of your consent was given back, and so ended, by them.")
 
 
 def test_what_the_server_says_about_itself_is_there(house: House) -> None:

@@ -238,14 +238,17 @@ def test_a_grant_names_the_request_it_answers() -> None:
 
 
 @pytest.mark.parametrize(
-    "event", [ConsentEvent.NARROWED, ConsentEvent.RENEWED, ConsentEvent.WITHDRAWN, ConsentEvent.REVOKED]
+    "event",
+    [ConsentEvent.NARROWED, ConsentEvent.RENEWED, ConsentEvent.WITHDRAWN, ConsentEvent.REVOKED, ConsentEvent.RETURNED],
 )
 def test_a_live_consent_may_be_followed(event: ConsentEvent) -> None:
     version = following(event)
     assert verify_successor(version, FIRST, FIRST_SHA256) is version
 
 
-@pytest.mark.parametrize("over", [ConsentEvent.WITHDRAWN, ConsentEvent.REVOKED, ConsentEvent.INVALIDATED])
+@pytest.mark.parametrize(
+    "over", [ConsentEvent.WITHDRAWN, ConsentEvent.REVOKED, ConsentEvent.RETURNED, ConsentEvent.INVALIDATED]
+)
 @pytest.mark.parametrize("event", sorted(set(ConsentEvent) - {ConsentEvent.GIVEN}))
 def test_what_is_over_has_no_successor(over: ConsentEvent, event: ConsentEvent) -> None:
     third = following(event, version=3, consent_seq=3, prev=b"2" * 32, event_time=9_999)
@@ -309,3 +312,21 @@ def test_events_that_others_cause_are_not_written_as_the_persons() -> None:
         parse_consent(revoked | {"entity_id": b64u(FIRST.subject)})
     with pytest.raises(BadConsent):
         parse_consent(revoked | {"event_state": "dpv:ConsentWithdrawn"})
+
+
+def test_what_a_company_gives_back_ends_under_its_name() -> None:
+    returned = dump_consent(following(ConsentEvent.RETURNED))
+    assert returned["event_state"] == "dpv:ConsentRevoked"
+    assert returned["entity_id"] == TERMS.grantee
+    for other in ("operator", b64u(FIRST.subject)):
+        with pytest.raises(BadConsent):
+            parse_consent(returned | {"entity_id": other})
+    own = replace(TERMS, kind=ConsentKind.SELF, grantee="owner")
+    with pytest.raises(BadConsent, match="Only a company"):
+        following(ConsentEvent.RETURNED, terms=own, request_sha256=b"")
+
+
+def test_every_event_has_its_own_state_or_its_own_cause() -> None:
+    told = [(dump_consent(following(event))["event_state"], dump_consent(following(event))["entity_id"])
+            for event in ConsentEvent if event not in {ConsentEvent.GIVEN, ConsentEvent.NARROWED}]  # fmt: skip
+    assert len(set(told)) == len(told)

@@ -6,36 +6,30 @@ Each change is one signed version, one leaf and one transaction. The caller comm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
-import sqlalchemy.dialects.postgresql
-import sqlalchemy.dialects.sqlite
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlmodel import Session
 
 from vault.clock import unix_s
-from vault.consent import consents, handovers
+from vault.consent import consents, handovers, versions
 from vault.consent.consents import Consent
-from vault.consent.errors import ConsentConflict, UnknownConsent
-from vault.consent.events import Place, advance, log_event, month_of
+from vault.consent.errors import UnknownConsent
 from vault.consent.handovers import Custody
 from vault.consent.models import consent, stimulus, version
 from vault.consent.requests import verify_asked
-from vault.encoding import JsonValue, b64u
+from vault.consent.versions import Submission
 from vault.parties import people
-from vault.proof.leaf import LeafKind
 from vault.schema.category import Category
 from vault.schema.consent import ConsentEvent, ConsentVersion, dump_consent, parse_consent, verify_successor
 from vault.schema.terms import BadConsent, ConsentKind
 from vault.seal.dsse import Envelope, PayloadType, sign_record, unverified_record, verify_envelope
-from vault.seal.handover import VerifiedHandover
 from vault.seal.ids import ConsentId, VaultId
 from vault.seal.signing import Signer
 from vault.seal.subject import SubjectCertificate, verify_subject
-from vault.tlog.log import Pending, PendingId, append, delete_personal_openings
+from vault.tlog.log import Pending, PendingId, delete_personal_openings
 
 _CLOCK_SKEW_S: Final = 300
 _FRESH_S: Final = 86_400
@@ -56,23 +50,6 @@ _EXPIRED: Final = (
     .order_by(consent.c.not_after)
     .limit(bindparam("at_most"))
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """A version as the owner's client sends it.
-
-    Args:
-        envelope: The version, signed by the pairwise key.
-        handovers: The keys of a version that is given, narrowed or renewed.
-        certificate: With version 1, whose pairwise key it is.
-        request: What the company asked for, its compact JWS; empty to keep the one already stored.
-    """
-
-    envelope: Envelope
-    handovers: Sequence[bytes] = ()
-    certificate: Envelope | None = None
-    request: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +98,9 @@ def give(session: Session, submission: Submission, *, vault_id: VaultId, custody
     keys = handovers.verify_handovers(
         session, submission.handovers, vault_id=vault_id, owner_key=owner_key, consent=given, custody=custody
     )
-    _insert_consent(session, given, vault_id)
-    pending = _record(session, given, submission)
-    _hand_over(session, keys, given, submission.certificate, vault_id=vault_id, custody=custody, now=now)
+    versions.insert_consent(session, given, vault_id)
+    pending = versions.record(session, given, submission)
+    versions.hand_over(session, keys, given, submission.certificate, vault_id=vault_id, custody=custody, now=now)
     return Change(given, pending)
 
 
@@ -158,8 +135,8 @@ def amend(session: Session, submission: Submission, *, vault_id: VaultId, custod
         custody=custody,
     )
     handovers.close(session, before.consent_id)
-    pending = _record(session, amended, replace(submission, request=request))
-    _hand_over(session, keys, amended, None, vault_id=vault_id, custody=custody, now=now)
+    pending = versions.record(session, amended, replace(submission, request=request))
+    versions.hand_over(session, keys, amended, None, vault_id=vault_id, custody=custody, now=now)
     return Change(amended, pending, _uncovered(session, before))
 
 
@@ -235,10 +212,10 @@ def forget(session: Session, vault_id: VaultId) -> None:
     ids = [ConsentId(consent_id) for consent_id in connection.execute(mine).scalars()]
     for consent_id in ids:
         leaves = handovers.forget(session, consent_id)
-        versions = version.c.consent_id == consent_id
-        recorded = connection.execute(select(version.c.leaf_id).where(versions)).scalars()
+        its = version.c.consent_id == consent_id
+        recorded = connection.execute(select(version.c.leaf_id).where(its)).scalars()
         delete_personal_openings(session, [*leaves, *(PendingId(leaf_id) for leaf_id in recorded)])
-        connection.execute(update(version).where(versions).values(envelope=None, request=None, certificate=None))
+        connection.execute(update(version).where(its).values(envelope=None, request=None, certificate=None))
     blank = {"vault_id": b"", "subject": b"", "grantee": "", "live": False, "last_event": b""}
     connection.execute(update(consent).where(consent.c.vault_id == vault_id).values(**blank))
     connection.execute(delete(stimulus).where(stimulus.c.vault_id == vault_id))
@@ -281,7 +258,7 @@ def _locked(session: Session, consent_id: ConsentId, vault_id: VaultId) -> Conse
 
 def _end(session: Session, before: Consent, ended: ConsentVersion, envelope: Envelope) -> Change:
     handovers.close(session, before.consent_id)
-    pending = _record(session, ended, Submission(envelope))
+    pending = versions.record(session, ended, Submission(envelope))
     return Change(ended, pending, _uncovered(session, before))
 
 
@@ -295,105 +272,3 @@ def _uncovered(session: Session, before: Consent) -> tuple[Category, ...]:
     ]
     covered = {category for terms in live for category in terms.categories}
     return tuple(sorted(before.current.terms.categories - covered))
-
-
-def _insert_consent(session: Session, given: ConsentVersion, vault_id: VaultId) -> None:
-    sqlite = session.get_bind().dialect.name == "sqlite"
-    dialect = sqlalchemy.dialects.sqlite if sqlite else sqlalchemy.dialects.postgresql
-    statement = (
-        dialect.insert(consent)
-        .values(
-            consent_id=given.consent_id,
-            vault_id=vault_id,
-            subject=given.subject,
-            kind=given.terms.kind.value,
-            grantee=given.terms.grantee,
-            quota_month="",
-            quota_used=0,
-            consent_seq=0,
-            last_event=b"",
-            **_in_force(given),
-        )
-        .on_conflict_do_nothing()
-        .returning(consent.c.consent_id)
-    )
-    if session.connection().execute(statement).one_or_none() is None:
-        raise ConsentConflict("A consent of this id exists; what was withdrawn is given anew under a new id.")
-
-
-def _record(session: Session, signed: ConsentVersion, submission: Submission) -> Pending:
-    consent_id = ConsentId(signed.consent_id)
-    place = advance(session, consent_id)
-    session.connection().execute(update(consent).where(consent.c.consent_id == consent_id).values(**_in_force(signed)))
-    pending = _log_version(session, place, signed, submission.envelope)
-    row = {
-        "consent_id": consent_id,
-        "version": signed.version,
-        "sha256": submission.envelope.digest,
-        "leaf_id": pending.id,
-        "envelope": submission.envelope.encoded,
-        "request": submission.request.encode() or None,
-        "certificate": submission.certificate.encoded if submission.certificate else None,
-    }
-    session.connection().execute(insert(version), row)
-    return pending
-
-
-def _in_force(signed: ConsentVersion) -> dict[str, Any]:
-    return {
-        "version": signed.version,
-        "event": signed.event.value,
-        "live": signed.event.live,
-        "not_before": signed.terms.not_before,
-        "not_after": signed.terms.not_after,
-        "quota_per_month": signed.terms.quota_per_month,
-    }
-
-
-def _log_version(session: Session, place: Place, signed: ConsentVersion, envelope: Envelope) -> Pending:
-    at = datetime.fromtimestamp(signed.event_time, UTC)
-    return log_event(
-        session,
-        place,
-        LeafKind.CONSENT,
-        {"consent_kind": signed.terms.kind.value, "event_state": signed.event.state, "period": month_of(at)},
-        {
-            "version": signed.version,
-            "grantee": signed.terms.grantee,
-            "at": signed.event_time,
-            "record": b64u(envelope.digest),
-        },
-    )
-
-
-def _hand_over(
-    session: Session,
-    keys: Sequence[VerifiedHandover],
-    signed: ConsentVersion,
-    certificate: Envelope | None,
-    *,
-    vault_id: VaultId,
-    custody: Custody,
-    now: datetime,
-) -> None:
-    """Log what was handed to whom; this leaf alone ties subject to vault, and only its owner is shown it."""
-    records: list[JsonValue] = [
-        {"keys": item.terms.kind.value, "to": b64u(item.terms.to), "record": b64u(item.envelope.digest)}
-        for item in keys
-    ]
-    pending = append(
-        session,
-        LeafKind.HANDOVER,
-        {"period": month_of(now)},
-        {
-            "vault": b64u(vault_id),
-            "consent": b64u(signed.consent_id),
-            "subject": b64u(signed.subject),
-            "version": signed.version,
-            "certificate": b64u(certificate.digest) if certificate else "",
-            "handovers": records,
-            "at": unix_s(now),
-        },
-        about=vault_id,
-    )
-    handovers.keep(session, keys, consent=signed, custody=custody, leaf_id=pending.id)

@@ -8,10 +8,11 @@ from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, Field
 
 from vault.consent import changes, consents
-from vault.consent.changes import Change, Submission
+from vault.consent.changes import Change
 from vault.consent.consents import StoredVersion
 from vault.consent.errors import UnknownConsent
 from vault.consent.handovers import Custody
+from vault.consent.versions import Submission
 from vault.encoding import b64u, parse_b64u
 from vault.http.edge import ClockDep, DatabaseDep
 from vault.parties.caller import OwnerCaller

@@ -14,13 +14,15 @@ NOT_RULES: Final = {
 }
 """Reasons of a denial that no policy gives."""
 
-_STATES: Final = {
-    ConsentEvent.GIVEN.state: "is in force",
-    ConsentEvent.RENEWED.state: "was renewed",
-    ConsentEvent.WITHDRAWN.state: "was withdrawn by you",
-    ConsentEvent.REVOKED.state: "was revoked by somebody else",
-    ConsentEvent.EXPIRED.state: "has expired",
-    ConsentEvent.INVALIDATED.state: "was found invalid",
+_EVENTS: Final = {
+    ConsentEvent.GIVEN: "is in force",
+    ConsentEvent.NARROWED: "is in force, narrower than before",
+    ConsentEvent.RENEWED: "was renewed",
+    ConsentEvent.WITHDRAWN: "was withdrawn by you",
+    ConsentEvent.REVOKED: "was revoked by the operator",
+    ConsentEvent.RETURNED: "was given back, and so ended, by them",
+    ConsentEvent.EXPIRED: "has expired",
+    ConsentEvent.INVALIDATED: "was found invalid",
 }
 _SENTENCES: Final = {
     LeafKind.VAULT_GENESIS: "Your vault began.",
@@ -53,5 +55,6 @@ def sentence(kind: LeafKind, public: JsonObject, personal: JsonObject, party: st
         personal: Its personal half.
         party: Who asked or to whom a consent was given, ready to begin a sentence.
     """
-    state = _STATES.get(str(public.get("event_state")), "changed")
+    event = personal.get("event")
+    state = _EVENTS[ConsentEvent(str(event))] if kind is LeafKind.CONSENT and event else "changed"
     return _SENTENCES.get(kind, _ANYTHING).format_map({**public, **personal, "party": party, "state": state})

@@ -40,14 +40,15 @@ def query(grant_id: str, caller: CompanyDep, database: DatabaseDep, clock: Clock
 def revoke(
     *, grant_id: str, caller: CompanyDep, custody: CustodyDep, request: Request, database: DatabaseDep, clock: ClockDep
 ) -> None:
-    """Give a grant back: the consent is revoked, logged and its keys deleted before this answers.
+    """Give a grant back: the consent has ended, is logged and its keys deleted before this answers.
 
-    The version says `revoked`, which is neither the person's withdrawal nor an expiry, and the service signs it.
+    The version says `returned`, by this company: not the person's withdrawal, the operator's revocation or an expiry.
+    The service signs it, as it signs every ending that the person did not cause.
     """
     state = request.app.state
     with database.transaction() as session:
         found = _own(session, grant_id, caller, clock)
-        change = changes.end(session, found.consent_id, ConsentEvent.REVOKED, service=state.service, now=clock.now())
+        change = changes.end(session, found.consent_id, ConsentEvent.RETURNED, service=state.service, now=clock.now())
     custody.forget(found.consent_id)
     shortkeys.delete_scheduled(database, custody.short_keys)
     state.sequencer.wait(change.pending.id, state.settings.checkpoint_wait_s)

@@ -24,13 +24,14 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
 
 
 class ConsentEvent(StrEnum):
-    """What made this version; withdrawal by the person, revocation by others and invalidity stay distinct."""
+    """What made this version: the person withdraws, the operator revokes, a company gives back what it holds."""
 
     GIVEN = "given"
     NARROWED = "narrowed"
     RENEWED = "renewed"
     WITHDRAWN = "withdrawn"
     REVOKED = "revoked"
+    RETURNED = "returned"
     EXPIRED = "expired"
     INVALIDATED = "invalidated"
 
@@ -56,6 +57,7 @@ _STATES: Final = {
     ConsentEvent.RENEWED: "dpv:RenewedConsentGiven",
     ConsentEvent.WITHDRAWN: "dpv:ConsentWithdrawn",
     ConsentEvent.REVOKED: "dpv:ConsentRevoked",
+    ConsentEvent.RETURNED: "dpv:ConsentRevoked",  # DPV tells the person from all others; entity_id names who
     ConsentEvent.EXPIRED: "dpv:ConsentExpired",
     ConsentEvent.INVALIDATED: "dpv:ConsentInvalidated",
 }
@@ -128,6 +130,8 @@ class ConsentVersion:
             raise BadConsent("Version 1, and only version 1, is given and has no predecessor.")
         if not self.request_sha256 and self.terms.kind is ConsentKind.COMPANY:
             raise BadConsent("A company consent answers a request; name the request's hash.")
+        if self.event is ConsentEvent.RETURNED and self.terms.kind is not ConsentKind.COMPANY:
+            raise BadConsent("Only a company gives a consent back.")
 
     @property
     def subject(self) -> bytes:
@@ -268,7 +272,9 @@ def dump_consent_request(request: ConsentRequest) -> JsonObject:
 
 
 def _entity_id(version: ConsentVersion) -> str:
-    return b64u(version.subject) if version.event.by_person else "operator"
+    if version.event.by_person:
+        return b64u(version.subject)
+    return version.terms.grantee if version.event is ConsentEvent.RETURNED else "operator"
 
 
 def _identity(version: ConsentVersion) -> tuple[object, ...]:

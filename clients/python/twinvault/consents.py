@@ -11,7 +11,6 @@ import httpx
 
 from twinvault.api import Api, ClientError, field, json_of
 from twinvault.keys import sealing_key, signing_key
-from twinvault.notice import notice_of
 from twinvault.profile import Profile
 from twinvault.receipts import remember_checkpoint, verify_changed
 from twinvault.rings import OwnRing, RingKeeper
@@ -19,7 +18,14 @@ from twinvault.vaults import Keys
 from vault.clock import Clock, unix_s
 from vault.encoding import b64u, parse_b64u
 from vault.schema.category import Category, parse_category
-from vault.schema.consent import ConsentEvent, ConsentVersion, dump_consent, parse_consent, verify_successor
+from vault.schema.consent import (
+    ConsentEvent,
+    ConsentVersion,
+    Notice,
+    dump_consent,
+    parse_consent,
+    verify_successor,
+)
 from vault.schema.terms import ConsentKind, Terms
 from vault.seal.dsse import Envelope, PayloadType, parse_envelope, sign_record, unverified_record, verify_envelope
 from vault.seal.fields import parse_id
@@ -142,12 +148,12 @@ class ConsentKeeper:
                 return consent
         raise UnknownConsent("This vault has no consent of that id; `twinvault owner consents` lists them.")
 
-    def give(self, terms: Terms, notice: str, request: str = "") -> Changed:
+    def give(self, terms: Terms, notice: Notice, request: str = "") -> Changed:
         """Give a new consent with the keys it needs.
 
         Args:
             terms: What is granted.
-            notice: The text that the person was shown.
+            notice: What the record keeps of the text that the person was shown.
             request: What the company asked for, its compact JWS.
 
         Raises:
@@ -166,21 +172,23 @@ class ConsentKeeper:
             event_time=unix_s(self._clock.now()),
             principal_key=towards.public_key,
             terms=terms,
-            notice=notice_of(notice),
+            notice=notice,
             request_sha256=sha256(request.encode()) if request else b"",
         )
         whose = SubjectCertificate(self._keys.vault, towards.public_key, terms.grantee)
         certificate = sign_subject(whose, self._keys.signer)
         return self._send(self._path, version, {"certificate": b64u(certificate.encoded), "request": request})
 
-    def amend(self, consent: OwnConsent, event: ConsentEvent, terms: Terms, notice: str, request: str = "") -> Changed:
+    def amend(
+        self, consent: OwnConsent, event: ConsentEvent, terms: Terms, notice: Notice, request: str = ""
+    ) -> Changed:
         """Narrow or renew a consent; fresh handovers replace the old ones.
 
         Raises:
             As `give`.
         """
         version = self._next(consent, event)
-        version = replace(version, terms=terms, notice=notice_of(notice))
+        version = replace(version, terms=terms, notice=notice)
         if request:
             version = replace(version, request_sha256=sha256(request.encode()))
         return self._send(f"{self._path}/{b64u(consent.id)}/versions", version, {"request": request})
@@ -198,6 +206,14 @@ class ConsentKeeper:
         """Say whether this client handed the newest ring's keys over under this version of the consent."""
         handed = self._profile.remembered(_handed(consent.id))
         return handed is not None and handed.version == self._rings.read().ring.head.version
+
+    def signer_of(self, shown: Any) -> bytes:
+        """Return the service's key that signed an ending, out of a receipt as the service shows it.
+
+        Raises:
+            ForgedConsents: The operator vouches for no such key.
+        """
+        return self._service_key(parse_envelope(parse_b64u(field(shown, "envelope"))))
 
     def _next(self, consent: OwnConsent, event: ConsentEvent) -> ConsentVersion:
         current = consent.current
@@ -277,11 +293,14 @@ class ConsentKeeper:
         if version.event.by_person:
             verify_envelope(envelope, PayloadType.CONSENT, ours)
             return
+        verify_envelope(envelope, PayloadType.CONSENT, self._service_key(envelope))
+
+    def _service_key(self, envelope: Envelope) -> bytes:
         named = envelope.signatures[0][0]
         signer = signing_key(self._api, self._profile, KeyName.SERVICE, named, self._clock)
         if signer is None:
             raise ForgedConsents("A consent was ended by a key that the operator does not vouch for.")
-        verify_envelope(envelope, PayloadType.CONSENT, signer)
+        return signer
 
 
 def _new_id() -> bytes:

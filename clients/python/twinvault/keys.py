@@ -41,8 +41,7 @@ def key_statements(api: Api, profile: Profile, *, at_most_s: float = KEPT_S) -> 
             tried to put a key of their own in.
         ApiError: The service refuses.
     """
-    shown = field(api.get_kept("/v1/keys", at_most_s=at_most_s), "statements", list)
-    return [_verified(str(item), profile.trust.operator) for item in shown]
+    return [_verified(item, profile.trust.operator) for item in _shown(api, at_most_s)]
 
 
 def sealing_key(api: Api, profile: Profile, name: KeyName, clock: Clock) -> Recipient:
@@ -85,6 +84,23 @@ def signing_key(api: Api, profile: Profile, name: KeyName, key: bytes, clock: Cl
             if key_id(statement.public_key) == key:
                 return statement.public_key
     return None
+
+
+def statement_of(api: Api, profile: Profile, public_key: bytes) -> str:
+    """Return the operator's statement of a key as it was signed, base64url: with it others check the key offline.
+
+    Raises:
+        SealError: A statement that the operator did not sign.
+        NoKey: The operator vouches for no such key.
+    """
+    for item in _shown(api, KEPT_S):
+        if _verified(item, profile.trust.operator).public_key == public_key:
+            return item
+    raise NoKey("The operator vouches for no such key; ask the operator.")
+
+
+def _shown(api: Api, at_most_s: float) -> list[str]:
+    return [str(item) for item in field(api.get_kept("/v1/keys", at_most_s=at_most_s), "statements", list)]
 
 
 @lru_cache(maxsize=_MOST_STATEMENTS)

@@ -1,115 +1,224 @@
 """The notice: what a person reads before signing. Rendered here, on the person's machine, and hashed into the record.
 
 A company's own words never reach it: only its name, its handling duties and terms of the closed
-vocabulary do.
+vocabulary do. The last line names template and language, so the digest in the record is of text that
+anyone who holds the record and the company's name can render again and compare.
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from vault.schema.category import CATEGORIES, PURPOSES, Term, is_special
-from vault.schema.consent import Notice
+from vault.schema.category import is_special
+from vault.schema.consent import ConsentVersion, Notice
+from vault.schema.language import LABELS, Language
 from vault.schema.question import QuestionKind
 from vault.schema.terms import ConsentKind, Terms
 from vault.seal.ids import sha256
 
-LANGUAGE: Final = "en"
-
-_QUESTIONS: Final = {
-    QuestionKind.NEXT_CHOICE: "what you will probably choose next",
-    QuestionKind.RECOMMEND: "which of its offers suit you best",
-    QuestionKind.PROPENSITY: "how likely you are to do something",
-    QuestionKind.SIMULATE_REACTION: "how you would probably react to something",
-    QuestionKind.FORECAST: "how your habits will probably develop",
-    QuestionKind.POPULATION_MAP: "statistics over many people, you among them",
-}
-_WHO: Final = {
-    ConsentKind.SELF: "You allow your own twin to be kept and you may ask it.",
-    ConsentKind.COHORT: "You allow the operator to train shared models on your traces.",
-    ConsentKind.COMPANY: "You allow {company} to ask your twin. It receives answers, never your data.",
-}
-_KEYS: Final = {
-    ConsentKind.SELF: (
-        "The keys to these traces go to the service's worker, which reads them in memory to make noisy summaries; "
-        "the keys to the summaries go to the service that answers."
-    ),
-    ConsentKind.COHORT: (
-        "The keys to these traces go to the service's worker, which reads them in memory while it trains. "
-        "If you withdraw, future training stops; models already released stay, protected by differential privacy."
-    ),
-    ConsentKind.COMPANY: (
-        "Only keys to noisy summaries of these categories and months are handed over, to the service that answers. "
-        "If you withdraw, those keys are taken away; answers already given stay with the company."
-    ),
-}
+TEMPLATE: Final = "twinvault-notice/1"
+"""Changes with every change of a word below: a notice of another template cannot be rendered again."""
 
 
-def render(terms: Terms, company: str = "") -> str:
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """The wording of one language; braces are filled in."""
+
+    who: Mapping[ConsentKind, str]
+    purposes: str
+    about: str
+    necessary: str
+    optional: str
+    questions: Mapping[QuestionKind, str]
+    asked: str
+    until: str
+    special: str
+    none: str
+    influence: str
+    agents: str
+    after_death: str
+    keys: Mapping[ConsentKind, str]
+    responsible: str
+    kept: str
+    withdraw: str
+    closing: str
+
+
+_ENGLISH: Final = _Words(
+    who={
+        ConsentKind.SELF: "You allow your own twin to be kept and you may ask it.",
+        ConsentKind.COHORT: "You allow the operator to train shared models on your traces.",
+        ConsentKind.COMPANY: "You allow {company} to ask your twin. It receives answers, never your data.",
+    },
+    purposes="For: {purposes}.",
+    about="About: {about}, from {data_from} to {data_to}.",
+    necessary="necessary",
+    optional="optional",
+    questions={
+        QuestionKind.NEXT_CHOICE: "what you will probably choose next",
+        QuestionKind.RECOMMEND: "which of its offers suit you best",
+        QuestionKind.PROPENSITY: "how likely you are to do something",
+        QuestionKind.SIMULATE_REACTION: "how you would probably react to something",
+        QuestionKind.FORECAST: "how your habits will probably develop",
+        QuestionKind.POPULATION_MAP: "statistics over many people, you among them",
+    },
+    asked="Questions: {questions};\nat most {quota} answers a month.",
+    until="From {not_before} until {not_after}.",
+    special="Specially protected data: {special}. You explicitly allow: {allowed}.",
+    none="none",
+    influence="You explicitly allow purposes that try to influence you.",
+    agents="Questions may come from software that decides by itself what to ask.",
+    after_death="After your death this stays allowed: {purposes}.",
+    keys={
+        ConsentKind.SELF: (
+            "The keys to these traces go to the service's worker, which reads them in memory to make noisy "
+            "summaries; the keys to the summaries go to the service that answers."
+        ),
+        ConsentKind.COHORT: (
+            "The keys to these traces go to the service's worker, which reads them in memory while it trains. "
+            "If you withdraw, future training stops; models already released stay, protected by differential privacy."
+        ),
+        ConsentKind.COMPANY: (
+            "Only keys to noisy summaries of these categories and months are handed over, to the service that "
+            "answers. If you withdraw, those keys are taken away; answers already given stay with the company."
+        ),
+    },
+    responsible="Responsible: {controller}, under the law of {jurisdiction}.",
+    kept="Answers are kept in {locations} for {retention}.",
+    withdraw="Withdraw: {withdrawal}. Your other rights: {rights}.",
+    closing="A prediction about you is a disclosure about you. You can withdraw at any time.",
+)
+_FRENCH: Final = _Words(
+    who={
+        ConsentKind.SELF: "Vous autorisez la tenue de votre propre jumeau et vous pouvez l'interroger.",
+        ConsentKind.COHORT: "Vous autorisez l'exploitant à entraîner des modèles communs sur vos traces.",
+        ConsentKind.COMPANY: (
+            "Vous autorisez {company} à interroger votre jumeau. Elle reçoit des réponses, jamais vos données."
+        ),
+    },
+    purposes="Pour : {purposes}.",
+    about="Sur : {about}, de {data_from} à {data_to}.",
+    necessary="nécessaire",
+    optional="facultatif",
+    questions={
+        QuestionKind.NEXT_CHOICE: "ce que vous choisirez probablement ensuite",
+        QuestionKind.RECOMMEND: "lesquelles de ses offres vous conviennent le mieux",
+        QuestionKind.PROPENSITY: "à quel point il est probable que vous fassiez quelque chose",
+        QuestionKind.SIMULATE_REACTION: "comment vous réagiriez probablement à quelque chose",
+        QuestionKind.FORECAST: "comment vos habitudes évolueront probablement",
+        QuestionKind.POPULATION_MAP: "des statistiques sur de nombreuses personnes, dont vous",
+    },
+    asked="Questions : {questions} ;\nau plus {quota} réponses par mois.",
+    until="Du {not_before} au {not_after}.",
+    special="Données spécialement protégées : {special}. Vous autorisez explicitement : {allowed}.",
+    none="aucune",
+    influence="Vous autorisez explicitement des finalités qui cherchent à vous influencer.",
+    agents="Les questions peuvent venir d'un logiciel qui décide seul de ce qu'il demande.",
+    after_death="Après votre mort, ceci reste autorisé : {purposes}.",
+    keys={
+        ConsentKind.SELF: (
+            "Les clés de ces traces vont au processus de calcul du service, qui les lit en mémoire pour en faire des "
+            "résumés bruités ; les clés des résumés vont au service qui répond."
+        ),
+        ConsentKind.COHORT: (
+            "Les clés de ces traces vont au processus de calcul du service, qui les lit en mémoire pendant "
+            "l'entraînement. Si vous retirez ce consentement, l'entraînement futur cesse ; les modèles déjà publiés "
+            "restent, protégés par la confidentialité différentielle."
+        ),
+        ConsentKind.COMPANY: (
+            "Seules les clés de résumés bruités de ces catégories et de ces mois sont remises, au service qui répond. "
+            "Si vous retirez ce consentement, ces clés sont reprises ; les réponses déjà données restent à "
+            "l'entreprise."
+        ),
+    },
+    responsible="Responsable : {controller}, sous le droit de {jurisdiction}.",
+    kept="Les réponses sont conservées à {locations} pendant {retention}.",
+    withdraw="Retrait : {withdrawal}. Vos autres droits : {rights}.",
+    closing="Une prédiction sur vous est une divulgation sur vous. Vous pouvez retirer ce consentement à tout moment.",
+)
+_WORDS: Final[Mapping[Language, _Words]] = {Language.EN: _ENGLISH, Language.FR: _FRENCH}
+
+
+def render(terms: Terms, company: str = "", language: Language = Language.EN) -> str:
     """Return the notice for what is about to be signed.
 
     Args:
         terms: What would be granted.
         company: The grantee's name from its own signed record; for a company consent only.
+        language: Which wording.
     """
+    words, labels, handling = _WORDS[language], LABELS[language], terms.handling
     lines = [
-        _WHO[terms.kind].format(company=_plain(company)),
-        f"For: {_list(_label(PURPOSES, purpose) for purpose in terms.purposes)}.",
-        f"About: {_about(terms)}, from {terms.data_from} to {terms.data_to}.",
+        words.who[terms.kind].format(company=plain(company)),
+        words.purposes.format(purposes=_list(labels[purpose] for purpose in terms.purposes)),
+        words.about.format(about=_about(terms, language), data_from=terms.data_from, data_to=terms.data_to),
     ]
     if terms.questions:
-        lines.append(f"Questions: {_list(_QUESTIONS[kind] for kind in terms.questions)};")
-        lines.append(f"at most {terms.quota_per_month} answers a month.")
-    lines.append(f"From {_day(terms.not_before)} until {_day(terms.not_after)}.")
-    special = [category for category in terms.categories if is_special(category)]
+        asked = _list(words.questions[kind] for kind in terms.questions)
+        lines.append(words.asked.format(questions=asked, quota=terms.quota_per_month))
+    lines.append(words.until.format(not_before=_day(terms.not_before), not_after=_day(terms.not_after)))
+    special = [labels[category] for category in terms.categories if is_special(category)]
     if special:
-        opted = terms.explicit_special
-        named = _list(_label(CATEGORIES, category) for category in special)
-        allowed = _list(_label(CATEGORIES, category) for category in opted) if opted else "none"
-        lines.append(f"Specially protected data: {named}. You explicitly allow: {allowed}.")
+        allowed = _list(labels[category] for category in terms.explicit_special) or words.none
+        lines.append(words.special.format(special=_list(special), allowed=allowed))
     if terms.influence_opt_in:
-        lines.append("You explicitly allow purposes that try to influence you.")
+        lines.append(words.influence)
     if terms.agent_allowed:
-        lines.append("Questions may come from software that decides by itself what to ask.")
+        lines.append(words.agents)
     if terms.post_mortem:
-        lines.append(f"After your death this stays allowed: {_list(_label(PURPOSES, p) for p in terms.post_mortem)}.")
-    handling = terms.handling
+        lines.append(words.after_death.format(purposes=_list(labels[purpose] for purpose in terms.post_mortem)))
+    locations = _list(map(plain, handling.storage_locations))
     lines += [
-        _KEYS[terms.kind],
-        f"Responsible: {_plain(handling.controller)}, under the law of {_plain(handling.jurisdiction)}.",
-        f"Answers are kept in {_list(map(_plain, handling.storage_locations))} for {handling.retention_period}.",
-        f"Withdraw: {_plain(handling.withdrawal_method)}. Your other rights: {_plain(handling.privacy_rights)}.",
-        "A prediction about you is a disclosure about you. You can withdraw at any time.",
+        words.keys[terms.kind],
+        words.responsible.format(controller=plain(handling.controller), jurisdiction=plain(handling.jurisdiction)),
+        words.kept.format(locations=locations, retention=handling.retention_period),
+        words.withdraw.format(withdrawal=plain(handling.withdrawal_method), rights=plain(handling.privacy_rights)),
+        words.closing,
+        f"[{TEMPLATE} {language}]",
     ]
     return "\n".join(lines) + "\n"
 
 
-def notice_of(text: str) -> Notice:
+def notice_of(text: str, language: Language) -> Notice:
     """Return what the consent record keeps of the text shown."""
-    return Notice(sha256(text.encode()), LANGUAGE)
+    return Notice(sha256(text.encode()), str(language))
 
 
-def _about(terms: Terms) -> str:
-    parts = {"necessary": terms.necessary, "optional": terms.optional}
-    named = {part: _list(_label(CATEGORIES, c) for c in categories) for part, categories in parts.items()}
-    return "; ".join(f"{labels} ({part})" for part, labels in named.items() if labels)
+def shown_notice(version: ConsentVersion, company: str) -> str | None:
+    """Return the text that the person was shown before signing, rendered again.
+
+    Args:
+        version: What was signed; an ending keeps the notice of the version before.
+        company: The grantee's name; empty for a self or cohort consent.
+
+    Returns:
+        None where this program's text is not what the record commits to: the name was another, or the
+        notice was made by another template or in another language.
+    """
+    if version.notice.language not in set(Language):
+        return None
+    text = render(version.terms, company, Language(version.notice.language))
+    return text if sha256(text.encode()) == version.notice.sha256 else None
 
 
-def _label(terms: Mapping[str, Term], name: str) -> str:
-    term = terms.get(name)
-    return name.partition(":")[2] if term is None else term.label
+def plain(text: str) -> str:
+    """Return a text without characters that change direction or hide: a name must read as what it is."""
+    return "".join(letter if unicodedata.category(letter)[0] != "C" else "?" for letter in text)
+
+
+def _about(terms: Terms, language: Language) -> str:
+    words, labels = _WORDS[language], LABELS[language]
+    parts = {words.necessary: terms.necessary, words.optional: terms.optional}
+    named = {part: _list(labels[category] for category in categories) for part, categories in parts.items()}
+    return "; ".join(f"{listed} ({part})" for part, listed in named.items() if listed)
 
 
 def _list(items: Iterable[str]) -> str:
     return ", ".join(sorted(items))
-
-
-def _plain(text: str) -> str:
-    """Return a text without characters that change direction or hide: a name must read as what it is."""
-    return "".join(letter if unicodedata.category(letter)[0] != "C" else "?" for letter in text)
 
 
 def _day(at_s: int) -> str:

@@ -12,43 +12,36 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from secrets import token_bytes
-from typing import Any, Final
+from typing import Any
 
-from twinvault.api import Api, ApiError, field, json_of
-from twinvault.approvals import Approvals
-from twinvault.consent_receipts import ConsentReceipt, verify_consent_receipt
-from twinvault.consents import Changed, ConsentKeeper, OwnConsent, UnknownConsent
+from twinvault.api import Api, field, json_of
+from twinvault.consenting import Consenting, this_month
+from twinvault.consents import Changed, OwnConsent, UnknownConsent
 from twinvault.device import Device, Flushed
 from twinvault.history import read_history
-from twinvault.notice import render
 from twinvault.profile import Profile
-from twinvault.receipts import NoReceipt, VerifiedAnswer, answer_path, remember_checkpoint, verify_answered
-from twinvault.rings import RingKeeper
-from twinvault.signin import SignedIn
-from twinvault.terms import YEAR_S, AskedBy, own_terms, verify_asked, verify_company
+from twinvault.receipts import VerifiedAnswer, answer_path, remember_checkpoint, verify_answered
+from twinvault.terms import YEAR_S, own_terms
 from twinvault.vaults import Keys, create_vault, recover_vault, unlock_vault
 from vault.clock import Clock, SystemClock, unix_s
-from vault.encoding import b64u, dump_json
+from vault.encoding import dump_json
 from vault.proof.trust import TrustedRoot
 from vault.schema.category import Category
-from vault.schema.consent import ConsentEvent
+from vault.schema.language import Language
 from vault.schema.question import Question, dump_question
 from vault.schema.terms import SELF_GRANTEE, ConsentKind, Terms
-from vault.schema.trace import Period, Trace, period_of, periods_from
+from vault.schema.trace import Period, Trace, periods_from
 from vault.seal.device import Device as RingDevice
 from vault.seal.device import DeviceRole
-from vault.seal.ids import ID_BYTES, ConsentId, DeviceId, VaultId
+from vault.seal.ids import ID_BYTES, DeviceId, VaultId
 from vault.seal.kit import RecoveryKit
 from vault.seal.person import Profile as Person
-from vault.seal.person import Role, sign_freeze
 from vault.seal.ring import MONTHS_AHEAD
 from vault.seal.signing import SigningKey
 from vault.seal.slot import passphrase_key, recovery_key
 
-_FROZEN: Final = "frozen"
 
-
-class Owner:
+class Owner(Consenting):
     """One unlocked vault; make it with `init`, `unlock` or `recover`.
 
     Args:
@@ -59,16 +52,8 @@ class Owner:
     """
 
     def __init__(self, api: Api, profile: Profile, keys: Keys, clock: Clock) -> None:
-        self.profile = profile
-        self._api = api
-        self._keys = keys
-        self._clock = clock
-        self._auth = SignedIn(profile.trust, keys.vault, keys.signer, Role.OWNER)
-        self._rings = RingKeeper(api, self._auth, profile, keys, clock)
-        self._consents = ConsentKeeper(api, self._auth, profile, keys, rings=self._rings, clock=clock)
+        super().__init__(api, profile, keys, clock)
         self._device = Device(profile, api, clock)
-        self.approvals = Approvals(api, self._auth)
-        self._path = f"/v1/vaults/{b64u(keys.vault)}"
 
     @classmethod
     def init(
@@ -80,6 +65,7 @@ class Owner:
         categories: Iterable[Category],
         time_zone: str = "UTC",
         person: Person | None = None,
+        language: Language = Language.EN,
         api: Api | None = None,
         clock: Clock | None = None,
     ) -> tuple[Owner, RecoveryKit]:
@@ -92,6 +78,7 @@ class Owner:
             categories: What may be sealed from the start.
             time_zone: IANA name; decides the local date of every trace, for good.
             person: Adult and alive if not given.
+            language: In which notices are shown and recorded.
             api: The service; the trust file's issuer if not given.
             clock: The machine's own if not given.
 
@@ -105,7 +92,8 @@ class Owner:
         api, clock = api or Api(trust.issuer), clock or SystemClock()
         profile, keys, kit = create_vault(
             api, folder, trust, passphrase=passphrase, time_zone=time_zone, categories=list(categories),
-            periods=periods_from(_this_month(clock), MONTHS_AHEAD + 1), person=person or Person(), clock=clock,
+            periods=periods_from(this_month(clock), MONTHS_AHEAD + 1), person=person or Person(), language=language,
+            clock=clock,
         )  # fmt: skip
         return cls(api, profile, keys, clock), kit
 
@@ -176,28 +164,6 @@ class Owner:
         """End a device for good; see `RingKeeper.revoke`."""
         return self._rings.revoke(device)
 
-    def frozen(self) -> bool:
-        """Say whether the vault is frozen: nothing is answered, refreshed or trained then."""
-        return str(field(self._person(), "state")) == _FROZEN
-
-    def freeze(self, *, frozen: bool) -> None:
-        """Freeze or unfreeze everything at once, by a signed and logged order; consents stay as they are."""
-        sequence = field(self._person(), "sequence", int) + 1
-        order = sign_freeze(self._keys.signer, frozen=frozen, vault_id=self._keys.vault, sequence=sequence)
-        body = {"order": b64u(order.encoded)}
-        done = json_of(self._api.request("POST", f"{self._path}/freezes", auth=self._auth, json=body))
-        if (field(done, "state") == _FROZEN) is not frozen:
-            raise ApiError("unexpected-answer", 200, "The service did not follow the order.")
-
-    def receipt(self, consent_id: ConsentId, version: int) -> tuple[ConsentReceipt, Any]:
-        """Return a version's receipt, verified, and its JSON form to keep."""
-        path = f"{self._path}/consents/{b64u(consent_id)}/versions/{version}/receipt"
-        kept = self._api.get(path, auth=self._auth)
-        found = verify_consent_receipt(kept, self.profile.trust)
-        if (found.version.consent_id, found.version.version) != (consent_id, version):
-            raise NoReceipt("The service returned the receipt of another version.")
-        return found, kept
-
     def publish(self, categories: Iterable[Category], periods: Iterable[Period]) -> bool:
         """Make sure that each month has keys for each category; say whether any were missing."""
         return self._rings.publish_months(categories, periods)
@@ -231,7 +197,7 @@ class Owner:
         if consent is None:
             return None
         terms = consent.current.terms
-        self.publish(terms.categories, periods_from(_this_month(self._clock), MONTHS_AHEAD + 1))
+        self.publish(terms.categories, periods_from(this_month(self._clock), MONTHS_AHEAD + 1))
         if self._consents.handed_over(consent):
             return None
         usual = self.terms_for(ConsentKind.SELF, terms.categories)
@@ -240,10 +206,6 @@ class Owner:
             not_after=max(terms.not_after, usual.not_after),
         )  # fmt: skip
         return self.renew(consent.id, widened)
-
-    def consents(self) -> list[OwnConsent]:
-        """Return every consent of this vault, verified, ended ones included."""
-        return self._consents.read()
 
     def terms_for(self, kind: ConsentKind, categories: Iterable[Category], data_from: Period | None = None) -> Terms:
         """Return the usual terms of a self or cohort consent: one year, all months that have keys.
@@ -255,75 +217,12 @@ class Owner:
         """
         wanted = list(categories)
         periods = [c.period for c in self._rings.read().ring.compartments.values() if c.category in wanted]
-        now, this = unix_s(self._clock.now()), _this_month(self._clock)
+        now, this = unix_s(self._clock.now()), this_month(self._clock)
         return own_terms(
             kind, self.profile.trust.issuer, wanted,
             data_from=data_from or min(periods, default=this), data_to=max(periods, default=this),
             not_before=now, not_after=now + YEAR_S,
         )  # fmt: skip
-
-    def consent(self, consent_id: ConsentId) -> OwnConsent:
-        """Return one consent of this vault, verified, ended or not."""
-        return self._consents.get(consent_id)
-
-    def notice(self, terms: Terms, company: str | None = None) -> str:
-        """Return what the person must read before giving these terms; the grantee's name is looked up if not given."""
-        return self._text(terms) if company is None else render(terms, company)
-
-    def give(self, terms: Terms) -> Changed:
-        """Give a self or cohort consent.
-
-        Raises:
-            NothingToGive: No keys of these categories and months exist.
-            SealError: The service shows keys that the pinned operator did not sign.
-            NoReceipt: The log does not show what was signed.
-        """
-        return self._consents.give(terms, render(terms))
-
-    def read_request(self, unverified_jws: str) -> AskedBy:
-        """Return what a company asks for, if its registered key signed it."""
-        return verify_asked(self._api, unverified_jws)
-
-    def give_company(self, asked: AskedBy, terms: Terms | None = None) -> Changed:
-        """Give a company what it asked for, or less.
-
-        Args:
-            asked: From `read_request`.
-            terms: Narrower terms; all that was asked if not given.
-
-        Raises:
-            As `give`.
-        """
-        granted = terms or asked.request.terms
-        return self._consents.give(granted, render(granted, asked.company), asked.jws)
-
-    def narrow(self, consent_id: ConsentId, terms: Terms) -> Changed:
-        """Keep a consent inside narrower terms; keys beyond them are taken away."""
-        consent = self._consents.get(consent_id)
-        return self._changed(self._consents.amend(consent, ConsentEvent.NARROWED, terms, self._text(terms)))
-
-    def renew(self, consent_id: ConsentId, terms: Terms | None = None, asked: AskedBy | None = None) -> Changed:
-        """Renew a consent with fresh keys, under the same terms or, within what was asked, others.
-
-        Args:
-            consent_id: Which.
-            terms: New terms; the old ones if not given.
-            asked: A new request of the company, if it made one.
-        """
-        consent = self._consents.get(consent_id)
-        granted = terms or consent.current.terms
-        notice = render(granted, asked.company) if asked else self._text(granted)
-        request = asked.jws if asked else ""
-        return self._changed(self._consents.amend(consent, ConsentEvent.RENEWED, granted, notice, request))
-
-    def withdraw(self, consent_id: ConsentId) -> Changed:
-        """End a consent: nothing happens under it any more, its keys are gone, and new data gets new ones.
-
-        Raises:
-            UnknownConsent: This vault has no consent of that id.
-            NoReceipt: The log does not show the withdrawal.
-        """
-        return self._changed(self._consents.withdraw(self._consents.get(consent_id)))
 
     def refresh(self) -> int:
         """Ask the worker to bring the twin up to date under the self consent; return the job's number."""
@@ -372,25 +271,6 @@ class Owner:
         self._device.close()
         self._api.close()
 
-    def _changed(self, changed: Changed) -> Changed:
-        if changed.new_epoch:
-            self._rings.next_epoch(changed.new_epoch, _this_month(self._clock))
-        return changed
-
-    def _person(self) -> Any:
-        return self._api.get(f"{self._path}/person", auth=self._auth)
-
     def _self_consent(self) -> OwnConsent | None:
         live = (consent for consent in self._consents.read() if consent.live)
         return next((consent for consent in live if consent.current.terms.kind is ConsentKind.SELF), None)
-
-    def _text(self, terms: Terms) -> str:
-        """Return the notice of terms towards a known grantee, with the name from its own record."""
-        if terms.kind is not ConsentKind.COMPANY:
-            return render(terms)
-        name, _ = verify_company(self._api.get(f"/v1/companies/{terms.grantee}"), terms.grantee)
-        return render(terms, name)
-
-
-def _this_month(clock: Clock) -> Period:
-    return period_of(clock.now().date())

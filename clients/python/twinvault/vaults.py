@@ -12,6 +12,7 @@ from vault.clock import Clock, unix_s
 from vault.encoding import JsonObject, b64u, parse_b64u
 from vault.proof.trust import TrustedRoot
 from vault.schema.category import Category
+from vault.schema.language import Language
 from vault.schema.trace import Period
 from vault.seal.account import OwnerSeeds, open_account, seal_account, verify_account
 from vault.seal.derive import pairwise_key
@@ -66,6 +67,7 @@ def create_vault(
     periods: Iterable[Period],
     person: Person,
     clock: Clock,
+    language: Language = Language.EN,
 ) -> tuple[Profile, Keys, RecoveryKit]:
     """Begin a vault on the service and its profile on this machine.
 
@@ -79,6 +81,7 @@ def create_vault(
         periods: The first months.
         person: What policy must know about the owner.
         clock: Tells the time.
+        language: In which the owner reads notices on this machine.
 
     Raises:
         ApiError: The service refuses.
@@ -111,7 +114,7 @@ def create_vault(
         "ring": ring_body(head, pages),
     }
     api.request("POST", "/v1/vaults", json=body)
-    record = _record(vault, signer.public_key, time_zone, kit.device_secret, device_seed)
+    record = _record(vault, signer.public_key, time_zone, kit.device_secret, device_seed) | {"language": language.value}
     profile = Profile.create(folder, trust, record)
     profile.remember_all({"ring": Remembered(1, head.digest), "account": Remembered(1, account.digest)})
     return profile, Keys(vault, root, signer, seeds.pairwise), kit

@@ -10,11 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+import typer.main
 
 from tests.client_kit import PASSPHRASE, REDIRECT, Service, code_on, company_terms, open_page, push
 from twinvault.api import ApiError
 from twinvault.approvals import Approvals
-from twinvault.cli import main
+from twinvault.cli import app, main
 from twinvault.company import Company
 from twinvault.owner import Owner
 from twinvault.profile import Profile
@@ -75,6 +76,10 @@ def request_file(run: Run, service: Service, tmp_path: Path) -> Path:
     return request
 
 
+def commands_of(group: str) -> Any:
+    return typer.main.get_command(app).commands[group]  # type: ignore[attr-defined]  # a group of groups
+
+
 def in_days(days: int) -> set[str]:
     now = datetime.now(UTC)
     return {f"{now + timedelta(days=days, minutes=minutes):%Y-%m-%d}" for minutes in (-30, 0)}
@@ -133,14 +138,40 @@ def test_anything_is_narrowed_then_renewed_then_withdrawn(
 
     kept = tmp_path / "receipt.json"
     assert "withdrawn by you" in owner("receipt", consent, "--out", kept, plain=True)
-    assert "donné par vous" in owner("receipt", consent, "--version", 1, "--lang", "fr", plain=True)
-    owner("receipt", consent, "--lang", "xx", expect=2)
+    assert "donné par vous" in owner("receipt", consent, "--version", 1, "--language", "fr", plain=True)
+    owner("receipt", consent, "--language", "xx", expect=2)
     trust = ("--trust", service.trust_file)
     assert run("owner", "verify-receipt", kept, *trust)["verified"]
     kept.write_text(kept.read_text().replace('"index": ', '"index": 1'))
     run("owner", "verify-receipt", kept, *trust, expect=1)
     kept.write_text("[" * 100_000)
     run("owner", "verify-receipt", kept, *trust, expect=1)
+
+
+def test_a_person_reads_and_signs_in_the_own_language(
+    owner: Run, run: Run, request_file: Path, tmp_path: Path, service: Service
+) -> None:
+    consent = owner("give", "--request", request_file, "--yes", "--language", "fr")["consent"]
+    kept = tmp_path / "receipt.json"
+    owner("receipt", consent, "--out", kept)
+    checked = run("owner", "verify-receipt", kept, "--trust", service.trust_file, "--language", "fr")
+    assert checked["notice"].startswith("Vous autorisez Acme à interroger votre jumeau.")
+    assert "Avis : montré en fr, reconstitué mot pour mot" in checked["text"]
+    secret = tmp_path / "passphrase"
+    begin = ("--trust", service.trust_file, "--kit-file", tmp_path / "kit2", "--passphrase-file", secret, "--yes")
+    made = run("owner", "init", *begin, "--language", "fr", "--profile", "fr")
+    receipt = owner("receipt", made["consent"], "--profile", "fr", plain=True)
+    assert "Reçu du consentement" in receipt
+    assert "montré en fr" in receipt
+
+
+def test_withdrawing_takes_no_more_steps_than_giving(owner: Run, request_file: Path) -> None:
+    given = owner("give", "--request", request_file, "--yes")["consent"]
+    assert owner("withdraw", given)["event"] == "withdrawn", "one command, one id, and no question in between"
+    parts = {name: commands_of("owner").commands[name].params for name in ("give", "withdraw")}
+    needed = {name: [part.name for part in items if part.required] for name, items in parts.items()}
+    assert needed["withdraw"] == ["consent"]
+    assert not any(part.name == "yes" for part in parts["withdraw"]), "giving asks for agreement; withdrawing must not"
 
 
 def test_a_frozen_vault_answers_nobody(owner: Run, run: Run, request_file: Path, work: Callable[[], None]) -> None:

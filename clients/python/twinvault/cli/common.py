@@ -22,6 +22,7 @@ from vault.encoding import b64u
 from vault.errors import MalformedInput
 from vault.proof.trust import TrustedRoot
 from vault.schema.category import Category, Purpose, parse_category, parse_purpose
+from vault.schema.language import Language
 from vault.schema.question import Candidate, NextChoice, Question, Recommend
 from vault.schema.trace import Period, parse_period
 from vault.seal.errors import SealError
@@ -47,6 +48,10 @@ TopN = Annotated[int, typer.Option("--top-n", help="How many codes to return.", 
 Candidates = Annotated[
     list[str] | None,
     typer.Option("--candidate", help="CODE or CODE=TEXT to choose from; may be repeated. Without: any known code."),
+]
+Said = Annotated[
+    Language | None,
+    typer.Option("--language", help="Language of notices and receipts; the profile's own if not given."),
 ]
 BundleFile = Annotated[Path | None, typer.Option("--bundle", help="Keep the answer's proof in this file.")]
 
@@ -94,7 +99,9 @@ def read_passphrase(file: Path | None, *, new: bool = False) -> str:
     return text
 
 
-def unlock_owner(profile: str, passphrase_file: Path | None, kit: Path | None = None) -> Owner:
+def unlock_owner(
+    profile: str, passphrase_file: Path | None, kit: Path | None = None, language: Language | None = None
+) -> Owner:
     """Open the profile's vault, by passphrase or by its recovery kit; `main` closes it when the command ends."""
     loaded = load_profile(profile)
     loaded.binary("device_secret", 16)  # another kind of profile is refused before anyone types a passphrase
@@ -104,6 +111,7 @@ def unlock_owner(profile: str, passphrase_file: Path | None, kit: Path | None = 
     else:
         found = Owner.unlock(loaded, passphrase=read_passphrase(passphrase_file), api=api)
     CLOSING.callback(found.close)
+    found.language = language or found.language
     return found
 
 

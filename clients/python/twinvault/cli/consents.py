@@ -14,9 +14,9 @@ import typer
 
 from twinvault.api import ApiError, ClientError
 from twinvault.cli import common
-from twinvault.cli.common import DEFAULT_PROFILE, PURCHASE, AsJson, PassphraseFile, ProfileName, TrustFile, Yes
+from twinvault.cli.common import DEFAULT_PROFILE, PURCHASE, AsJson, PassphraseFile, ProfileName, Said, TrustFile, Yes
 from twinvault.cli.limits import Limits, with_limits
-from twinvault.consent_receipts import LANGUAGES, ConsentReceipt, verify_consent_receipt
+from twinvault.consent_receipts import ConsentReceipt, verify_consent_receipt
 from twinvault.consents import Changed, OwnConsent
 from twinvault.owner import Owner
 from twinvault.profile import read_trust, write_private
@@ -24,6 +24,7 @@ from twinvault.terms import AskedBy
 from vault.clock import SystemClock, unix_s
 from vault.encoding import b64u
 from vault.proof.leaf import LeafKind
+from vault.schema.language import Language
 from vault.schema.terms import ConsentKind, Terms
 from vault.seal.ids import ConsentId
 
@@ -36,7 +37,6 @@ _SOON_S: Final = 7 * _DAY_S
 
 ConsentArgument = Annotated[str, typer.Argument(help="The consent's id, from `owner consents`.")]
 Code = Annotated[str, typer.Argument(help="The short code that the browser shows.")]
-Language = Annotated[str, typer.Option("--lang", help="Language of the text: en or fr.")]
 
 
 @consent_commands.command()
@@ -71,6 +71,7 @@ def give(
     request: Annotated[Path | None, typer.Option("--request", help="A company's consent request.")] = None,
     profile: ProfileName = DEFAULT_PROFILE,
     passphrase_file: PassphraseFile = None,
+    language: Said = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -80,7 +81,7 @@ def give(
     """
     if (kind is None) is (request is None) or kind is ConsentKind.COMPANY:
         raise typer.BadParameter("Give --request FILE for a company, or --kind self or --kind cohort.")
-    found = common.unlock_owner(profile, passphrase_file)
+    found = common.unlock_owner(profile, passphrase_file, language=language)
     if request is not None:
         asked = found.read_request(request.read_text("utf-8").strip())
         changed = _answer(found, asked, limits, yes=yes)
@@ -101,12 +102,13 @@ def narrow(
     limits: Limits,
     profile: ProfileName = DEFAULT_PROFILE,
     passphrase_file: PassphraseFile = None,
+    language: Said = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Allow less than before; keys beyond it are taken away at once."""
     consent_id = common.parse_consent_id(consent)
-    found = common.unlock_owner(profile, passphrase_file)
+    found = common.unlock_owner(profile, passphrase_file, language=language)
     terms = limits.keep(found.consent(consent_id).current.terms, now_s=_now_s())
     common.agree(found.notice(terms), yes=yes)
     _emit_changed(found.narrow(consent_id, terms), as_json=as_json)
@@ -120,12 +122,13 @@ def renew(
     limits: Limits,
     profile: ProfileName = DEFAULT_PROFILE,
     passphrase_file: PassphraseFile = None,
+    language: Said = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Let a consent last longer with fresh keys, never beyond what was asked: 30 days more for a company."""
     consent_id = common.parse_consent_id(consent)
-    found = common.unlock_owner(profile, passphrase_file)
+    found = common.unlock_owner(profile, passphrase_file, language=language)
     terms = _renewed(found, found.consent(consent_id), limits)
     common.agree(found.notice(terms), yes=yes)
     _emit_changed(found.renew(consent_id, terms), as_json=as_json)
@@ -153,18 +156,18 @@ def receipt(
     *,
     version: Annotated[int | None, typer.Option("--version", help="Which version; the newest if not given.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Also keep the receipt here, as JSON.")] = None,
-    lang: Language = "en",
     profile: ProfileName = DEFAULT_PROFILE,
     passphrase_file: PassphraseFile = None,
+    language: Said = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the receipt of one version: what was signed, and the proof that the log has it."""
     consent_id = common.parse_consent_id(consent)
-    found = common.unlock_owner(profile, passphrase_file)
+    found = common.unlock_owner(profile, passphrase_file, language=language)
     held, kept = found.receipt(consent_id, version or found.consent(consent_id).current.version)
     if out is not None:
         write_private(out, json.dumps(kept).encode() + b"\n")
-    _show_receipt(held, lang, kept if as_json else None)
+    _show_receipt(held, found.language, kept if as_json else None)
 
 
 @consent_commands.command("verify-receipt")
@@ -172,7 +175,7 @@ def verify_receipt(
     file: Annotated[Path, typer.Argument(help="A receipt kept by `receipt --out`.")],
     *,
     trust: TrustFile,
-    lang: Language = "en",
+    language: Said = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a kept receipt without the service and without your vault; exits 1 if it does not hold."""
@@ -180,7 +183,7 @@ def verify_receipt(
         kept = json.loads(file.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ClientError("The file is not a receipt.") from error
-    _show_receipt(verify_consent_receipt(kept, read_trust(trust)), lang, kept if as_json else None)
+    _show_receipt(verify_consent_receipt(kept, read_trust(trust)), language or Language.EN, kept if as_json else None)
 
 
 @consent_commands.command()
@@ -189,10 +192,11 @@ def requests(
     *,
     profile: ProfileName = DEFAULT_PROFILE,
     passphrase_file: PassphraseFile = None,
+    language: Said = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a company asks for in your browser, as a notice made on this machine."""
-    found = common.unlock_owner(profile, passphrase_file)
+    found = common.unlock_owner(profile, passphrase_file, language=language)
     waiting = found.approvals.read(code)
     asked = waiting.asked
     result = {
@@ -213,11 +217,12 @@ def approve(
     limits: Limits,
     profile: ProfileName = DEFAULT_PROFILE,
     passphrase_file: PassphraseFile = None,
+    language: Said = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Give what a company asks for in your browser, or less: 30 days and necessary data unless you say more."""
-    found = common.unlock_owner(profile, passphrase_file)
+    found = common.unlock_owner(profile, passphrase_file, language=language)
     waiting = found.approvals.read(code)
     changed = _answer(found, waiting.asked, limits, yes=yes, renew=waiting.renew)
     given = ConsentId(changed.version.consent_id)
@@ -301,13 +306,12 @@ def _consent_json(item: OwnConsent, uses: Mapping[tuple[str, str], list[int]]) -
     }
 
 
-def _show_receipt(held: ConsentReceipt, language: str, kept: Any | None) -> None:
-    if language not in LANGUAGES:
-        raise typer.BadParameter(f"A receipt is written in {' or '.join(LANGUAGES)}.", param_hint="--lang")
+def _show_receipt(held: ConsentReceipt, language: Language, kept: Any | None) -> None:
     if kept is None:
         typer.echo(held.text(language), nl=False)
     else:
-        typer.echo(json.dumps({**kept, "verified": True, "text": held.text(language)}, ensure_ascii=False))
+        said = {"verified": True, "text": held.text(language), "notice": held.notice}
+        typer.echo(json.dumps({**kept, **said}, ensure_ascii=False))
 
 
 def _now_s() -> int:

@@ -25,6 +25,7 @@ from twinvault.owner import Owner
 from twinvault.profile import read_trust, write_private
 from twinvault.terms import OWN_PURPOSE
 from vault.encoding import b64u
+from vault.schema.language import Language
 from vault.schema.terms import ConsentKind
 from vault.schema.trace import Trace, local_date
 from vault.seal.ids import DeviceId
@@ -47,6 +48,7 @@ def init(
     kit_file: Annotated[
         Path | None, typer.Option("--kit-file", help="Write the recovery kit here, not to the screen.")
     ] = None,
+    language: common.Said = None,
     twin: Annotated[bool, typer.Option("--twin/--no-twin", help="Give the self consent that keeps your twin.")] = True,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -58,7 +60,7 @@ def init(
     pinned = read_trust(trust)
     made, kit = Owner.init(
         common.folder_of(profile), pinned, passphrase=passphrase, categories=categories, time_zone=time_zone,
-        api=common.reach(pinned),
+        language=language or Language.EN, api=common.reach(pinned),
     )  # fmt: skip
     common.CLOSING.callback(made.close)
     text = dump_kit(kit)

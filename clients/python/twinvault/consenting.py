@@ -1,0 +1,170 @@
+"""What an owner decides: give, narrow, renew, withdraw, freeze, each after a notice made on this machine."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from twinvault.api import Api, ApiError, field, json_of
+from twinvault.approvals import Approvals
+from twinvault.consent_receipts import ConsentReceipt, verify_consent_receipt
+from twinvault.consents import Changed, ConsentKeeper, OwnConsent
+from twinvault.keys import statement_of
+from twinvault.notice import notice_of, render
+from twinvault.profile import Profile
+from twinvault.receipts import NoReceipt
+from twinvault.rings import RingKeeper
+from twinvault.signin import SignedIn
+from twinvault.terms import AskedBy, verify_asked, verify_company
+from twinvault.vaults import Keys
+from vault.clock import Clock
+from vault.encoding import b64u
+from vault.schema.consent import ConsentEvent, Notice
+from vault.schema.language import Language
+from vault.schema.terms import ConsentKind, Terms
+from vault.schema.trace import Period, period_of
+from vault.seal.ids import ConsentId
+from vault.seal.person import Role, sign_freeze
+
+_FROZEN: Final = "frozen"
+
+
+class Consenting:
+    """The deciding half of an `Owner`.
+
+    Args:
+        api: The service.
+        profile: The profile on this machine; names the owner's language.
+        keys: The vault's secrets.
+        clock: Tells the time.
+    """
+
+    def __init__(self, api: Api, profile: Profile, keys: Keys, clock: Clock) -> None:
+        self.profile = profile
+        self.language = Language(str(profile.record.get("language", Language.EN)))
+        """In which language notices are shown and recorded."""
+        self._api = api
+        self._keys = keys
+        self._clock = clock
+        self._auth = SignedIn(profile.trust, keys.vault, keys.signer, Role.OWNER)
+        self._rings = RingKeeper(api, self._auth, profile, keys, clock)
+        self._consents = ConsentKeeper(api, self._auth, profile, keys, rings=self._rings, clock=clock)
+        self._path = f"/v1/vaults/{b64u(keys.vault)}"
+        self.approvals = Approvals(api, self._auth)
+
+    def consents(self) -> list[OwnConsent]:
+        """Return every consent of this vault, verified, ended ones included."""
+        return self._consents.read()
+
+    def consent(self, consent_id: ConsentId) -> OwnConsent:
+        """Return one consent of this vault, verified, ended or not."""
+        return self._consents.get(consent_id)
+
+    def notice(self, terms: Terms, company: str | None = None) -> str:
+        """Return what the person must read before giving these terms; the grantee's name is looked up if not given."""
+        return render(terms, self._name(terms) if company is None else company, self.language)
+
+    def give(self, terms: Terms) -> Changed:
+        """Give a self or cohort consent.
+
+        Raises:
+            NothingToGive: No keys of these categories and months exist.
+            SealError: The service shows keys that the pinned operator did not sign.
+            NoReceipt: The log does not show what was signed.
+        """
+        return self._consents.give(terms, self._shown(terms))
+
+    def read_request(self, unverified_jws: str) -> AskedBy:
+        """Return what a company asks for, if its registered key signed it."""
+        return verify_asked(self._api, unverified_jws)
+
+    def give_company(self, asked: AskedBy, terms: Terms | None = None) -> Changed:
+        """Give a company what it asked for, or less.
+
+        Args:
+            asked: From `read_request`.
+            terms: Narrower terms; all that was asked if not given.
+
+        Raises:
+            As `give`.
+        """
+        granted = terms or asked.request.terms
+        return self._consents.give(granted, self._shown(granted, asked.company), asked.jws)
+
+    def narrow(self, consent_id: ConsentId, terms: Terms) -> Changed:
+        """Keep a consent inside narrower terms; keys beyond them are taken away."""
+        consent = self._consents.get(consent_id)
+        return self._changed(self._consents.amend(consent, ConsentEvent.NARROWED, terms, self._shown(terms)))
+
+    def renew(self, consent_id: ConsentId, terms: Terms | None = None, asked: AskedBy | None = None) -> Changed:
+        """Renew a consent with fresh keys, under the same terms or, within what was asked, others.
+
+        Args:
+            consent_id: Which.
+            terms: New terms; the old ones if not given.
+            asked: A new request of the company, if it made one.
+        """
+        consent = self._consents.get(consent_id)
+        granted = terms or consent.current.terms
+        notice = self._shown(granted, asked.company if asked else None)
+        request = asked.jws if asked else ""
+        return self._changed(self._consents.amend(consent, ConsentEvent.RENEWED, granted, notice, request))
+
+    def withdraw(self, consent_id: ConsentId) -> Changed:
+        """End a consent: nothing happens under it any more, its keys are gone, and new data gets new ones.
+
+        Raises:
+            UnknownConsent: This vault has no consent of that id.
+            NoReceipt: The log does not show the withdrawal.
+        """
+        return self._changed(self._consents.withdraw(self._consents.get(consent_id)))
+
+    def receipt(self, consent_id: ConsentId, version: int) -> tuple[ConsentReceipt, Any]:
+        """Return a version's receipt, verified, and its JSON form to keep: it holds without the service."""
+        path = f"{self._path}/consents/{b64u(consent_id)}/versions/{version}/receipt"
+        shown = self._api.get(path, auth=self._auth)
+        owned = next((item for item in self._consents.get(consent_id).versions if item.version == version), None)
+        if owned is None:
+            raise NoReceipt("The service returned the receipt of a version that the consent does not have.")
+        kept = {**shown, "company": self._name(owned.terms)}
+        if not owned.event.by_person:
+            kept["signer"] = statement_of(self._api, self.profile, self._consents.signer_of(shown))
+        found = verify_consent_receipt(kept, self.profile.trust)
+        if (found.version.consent_id, found.version.version) != (consent_id, version):
+            raise NoReceipt("The service returned the receipt of another version.")
+        return found, kept
+
+    def frozen(self) -> bool:
+        """Say whether the vault is frozen: nothing is answered, refreshed or trained then."""
+        return str(field(self._person(), "state")) == _FROZEN
+
+    def freeze(self, *, frozen: bool) -> None:
+        """Freeze or unfreeze everything at once, by a signed and logged order; consents stay as they are."""
+        sequence = field(self._person(), "sequence", int) + 1
+        order = sign_freeze(self._keys.signer, frozen=frozen, vault_id=self._keys.vault, sequence=sequence)
+        body = {"order": b64u(order.encoded)}
+        done = json_of(self._api.request("POST", f"{self._path}/freezes", auth=self._auth, json=body))
+        if (field(done, "state") == _FROZEN) is not frozen:
+            raise ApiError("unexpected-answer", 200, "The service did not follow the order.")
+
+    def _person(self) -> Any:
+        return self._api.get(f"{self._path}/person", auth=self._auth)
+
+    def _changed(self, changed: Changed) -> Changed:
+        if changed.new_epoch:
+            self._rings.next_epoch(changed.new_epoch, this_month(self._clock))
+        return changed
+
+    def _shown(self, terms: Terms, company: str | None = None) -> Notice:
+        return notice_of(self.notice(terms, company), self.language)
+
+    def _name(self, terms: Terms) -> str:
+        """Return a company's name from its own record; self and cohort consents name nobody."""
+        if terms.kind is not ConsentKind.COMPANY:
+            return ""
+        name, _ = verify_company(self._api.get(f"/v1/companies/{terms.grantee}"), terms.grantee)
+        return name
+
+
+def this_month(clock: Clock) -> Period:
+    """Return the calendar month of a clock."""
+    return period_of(clock.now().date())
