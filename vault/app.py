@@ -56,6 +56,7 @@ from vault.proof.note import VerifierKey
 from vault.seal.statement import KeyName
 from vault.settings import AppSettings
 from vault.store import rings, shortkeys
+from vault.tlog.journal import Journal
 from vault.tlog.routes import log_router
 from vault.tlog.sequencer import Sequencer
 from vault.twin.routes import twin_router
@@ -95,8 +96,9 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     operator_key = parse_b64u(settings.operator_public_key, size=32)
     state.service = KmsSigner(kms, APP[KeyName.SERVICE])
     log_key = VerifierKey(settings.log_origin, kms.public_key(APP[KeyName.LOG]))
+    journal = Journal(settings.log_journal, settings.log_origin) if settings.log_journal else None
     state.sequencer = Sequencer(
-        state.database, log_key, lambda data: kms.sign(APP[KeyName.LOG], data), settings.log_anchor
+        state.database, log_key, lambda data: kms.sign(APP[KeyName.LOG], data), settings.log_anchor, journal
     )
     _make_desks(app, issuer, kms, operator_key)
     # They are tried in turn: what is asked most often comes first.

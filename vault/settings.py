@@ -41,6 +41,9 @@ class AppSettings(Settings):
     log_anchor: Path | None = Field(
         default=None, description="File for the newest checkpoint, outside the database: it shows one set back."
     )
+    log_journal: Path | None = Field(
+        default=None, description="File for what a restored backup must not undo, outside the database."
+    )
     sandbox: bool = Field(
         default=False, description="Let test companies register unapproved; only sandbox vaults may consent to them."
     )

@@ -5,6 +5,7 @@ keys/app keys/worker        one keyring per process
 keys/operator               the operator's key: take it offline
 trust.json                  what owners, companies and auditors pin
 log.anchor                  newest checkpoint, which no backup holds: shows a database that was set back
+log.journal                 withdrawals, charges and erasures, which no backup holds: applied again to one that was set back
 vault.sqlite shortkeys.sqlite   the databases, unless other URLs were given
 """
 
@@ -27,6 +28,7 @@ from vault.proof.trust import TrustedRoot, dump_trust, parse_trust
 from vault.seal.statement import KeyName
 from vault.store import shortkeys
 from vault.tlog.anchor import Anchor
+from vault.tlog.journal import Journal
 
 
 class NoSite(VaultError):
@@ -62,6 +64,13 @@ class Site:
         """The log's anchor, unless the settings do without."""
         path = self.environment("app").get("VAULT_LOG_ANCHOR")
         return Anchor(Path(path), self.log_key) if path else None
+
+    @property
+    def journal(self) -> Journal | None:
+        """The log's journal, unless the settings do without."""
+        found = self.environment("app")
+        path = found.get("VAULT_LOG_JOURNAL")
+        return Journal(Path(path), found["VAULT_LOG_ORIGIN"]) if path else None
 
     def environment(self, process: str) -> dict[str, str]:
         """Return the settings of `app` or `worker`.
@@ -113,6 +122,7 @@ def set_up(
         "VAULT_ISSUER": issuer,
         "VAULT_LOG_ORIGIN": log_origin,
         "VAULT_LOG_ANCHOR": str(folder / "log.anchor"),
+        "VAULT_LOG_JOURNAL": str(folder / "log.journal"),
     }
     _write_once(folder / "app.env", {**shared, **app})
     _write_once(folder / "worker.env", {**shared, "VAULT_WORKER_KEYRING": str(keyrings.worker)})

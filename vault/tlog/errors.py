@@ -21,6 +21,22 @@ class LogDamaged(VaultError):
     status = 503
 
 
+class JournalMissing(VaultError):
+    """The journal of withdrawals and charges is not where it was, so what a restored backup forgot is unknown."""
+
+    slug = "journal-missing"
+    title = "Journal missing"
+    status = 503
+
+
+class JournalDamaged(VaultError):
+    """The journal of withdrawals and charges does not hold what was written into it."""
+
+    slug = "journal-damaged"
+    title = "Journal damaged"
+    status = 503
+
+
 class NotInLog(VaultError):
     """A leaf, tile or size that the log does not have."""
 

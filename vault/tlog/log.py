@@ -220,6 +220,12 @@ def find(
     return [_leaf(row) for row in session.connection().execute(query)]
 
 
+def between(session: Session, kinds: Iterable[LeafKind], first: int, last: int) -> list[Leaf]:
+    """Return the events of some kinds from one leaf index to another, both included."""
+    wanted = log_entry.c.kind.in_([kind.value for kind in kinds]) & log_entry.c.leaf_index.between(first, last)
+    return [_leaf(row) for row in session.connection().execute(_LEAVES.where(wanted).order_by(log_entry.c.leaf_index))]
+
+
 def read(session: Session, pending_ids: Iterable[PendingId]) -> list[Leaf]:
     """Return these events, in the order of the log; those that no signed checkpoint covers yet are missing."""
     wanted = log_entry.c.id.in_(list(pending_ids)) & log_entry.c.leaf_index.is_not(None)

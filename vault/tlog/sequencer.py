@@ -23,7 +23,8 @@ from vault.proof.note import VerifierKey
 from vault.tlog import log as tlog
 from vault.tlog.anchor import Anchor
 from vault.tlog.bell import Bell
-from vault.tlog.errors import LogBusy, LogDamaged
+from vault.tlog.errors import JournalMissing, LogBusy, LogDamaged
+from vault.tlog.journal import JOURNALED, Journal
 from vault.tlog.log import PendingId
 from vault.tlog.models import log_entry
 from vault.tlog.tree import grow, require_later, verify_tree
@@ -48,15 +49,22 @@ class Sequencer:
         log: The log's public key; its name is the origin of the checkpoints.
         sign: Ed25519 under the log's key, held by the KMS.
         anchor: A file outside the database that keeps the newest checkpoint; None to do without.
+        journal: A file outside the database that keeps what a restored backup must not undo; None to do without.
     """
 
     def __init__(
-        self, database: Database, log: VerifierKey, sign: Callable[[bytes], bytes], anchor: Path | None = None
+        self,
+        database: Database,
+        log: VerifierKey,
+        sign: Callable[[bytes], bytes],
+        anchor: Path | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self._database = database
         self._key = log
         self._sign = sign
         self._anchor = Anchor(anchor, log) if anchor else None
+        self._journal = journal
         self._thread = threading.Thread(target=self._run, name="sequencer", daemon=True)
         self._bell = Bell(_beside(database, "bell"))
         self._stopped = threading.Event()
@@ -72,6 +80,7 @@ class Sequencer:
         Raises:
             LogDamaged: They differ, or the log has not reached its anchor. The app must not serve: whatever it
                 signed would confirm the damage.
+            JournalMissing: It is gone, and without an anchor nobody can say that the database was not set back.
             InvalidProof: `sign` does not use the log's key.
         """
         anchored = self._anchor.read() if self._anchor else None
@@ -79,6 +88,7 @@ class Sequencer:
             self._seen = verify_tree(session, self._key)
             if anchored is not None:
                 require_later(session, self._seen, anchored)
+        self._begin_journal(sure=anchored is not None)
         self._bell.open()
         self._sequence(sure=True)
         self._thread.start()
@@ -129,6 +139,19 @@ class Sequencer:
                 if others:
                     self._waiting[pending_id] = others
 
+    def _begin_journal(self, *, sure: bool) -> None:
+        """Make the journal if there is none and the log is new or, by its anchor, surely not set back."""
+        size = self._seen.size if self._seen else 0
+        if self._journal is None or self._journal.exists():
+            return
+        if size and not sure:
+            raise JournalMissing(
+                "The journal of withdrawals and charges is gone, and the database may be older than what was signed. "
+                "Put the journal back and start again; only if it is lost for good, accept that with "
+                "`twinvault operator journal begin`."
+            )
+        self._journal.begin(size)
+
     def _run(self) -> None:
         while not self._stopped.is_set():
             rung = self._bell.wait(IDLE_POLL_S)
@@ -162,6 +185,9 @@ class Sequencer:
                     return {}
         with self._database.transaction() as session:
             seen, places = grow(session, self._key, self._sign, self._seen)
+            if self._journal and places:  # before the commit: whoever waits in another process looks at the rows
+                indexes = places.values()
+                self._journal.append(tlog.between(session, JOURNALED, min(indexes), max(indexes)))
             note = tlog.checkpoint(session)
         self._seen = seen
         if self._anchor:
