@@ -2,7 +2,7 @@
 
 One sample is one person: all their months together, averaged into one loss, clipped to one vector.
 People are drawn by Poisson sampling; a step that draws nobody still adds noise and is charged.
-Noise and sampling come from the operating system's cryptographic generator. Attacks on the floating
+Noise and sampling come from cryptographic generators. Attacks on the floating
 point of gradients are out of scope; popularity and certificate are released in integers.
 
 Source: Abadi et al., "Deep Learning with Differential Privacy" (2016); Opacus.
@@ -11,25 +11,27 @@ Source: Abadi et al., "Deep Learning with Differential Privacy" (2016); Opacus.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from opacus.accountants import RDPAccountant
 from opacus.optimizers import DPOptimizer
-from torch import Tensor
+from opacus.optimizers.optimizer_fast_gradient_clipping import DPOptimizerFastGradientClipping
+from torch import Tensor, nn
 
 from vault.errors import VaultError
 from vault.imprint.features import FeatureMap
 from vault.imprint.noise import DiscreteGaussian
 from vault.proof.certificate import ORDERS, Charge, People
+from vault.twin.bookkeeping import PeopleLoss, Tensors, UnsupportedModel, clipped_sums, verify_supported
 from vault.twin.reader import MAX_MONTHS, POPULARITY_FLOOR, START, Backbone, Floats, Months, Reader, taxonomy
 
 Integers: TypeAlias = npt.NDArray[np.int64]
-Tensors: TypeAlias = dict[str, Tensor]
 Loss: TypeAlias = Callable[[Tensors, Tensors], Tensor]
 
 DELTA_INVERSE: Final = 1_000_000
@@ -143,11 +145,14 @@ def group_people(person: Integers, columns: Mapping[str, npt.NDArray[np.generic]
 
 
 def gaussian(shape: torch.Size) -> Tensor:
-    """Draw standard normal noise by Box-Muller from the operating system's cryptographic generator."""
-    count = shape.numel()
-    bits = np.frombuffer(os.urandom(16 * count), dtype=np.uint64).reshape(2, count) >> np.uint64(11)
+    """Draw standard normal noise by Box-Muller from AES-256 in counter mode under a fresh random key."""
+    pairs = -(-shape.numel() // 2)
+    stream = Cipher(algorithms.AES256(os.urandom(32)), modes.CTR(bytes(16))).encryptor()
+    bits = np.frombuffer(stream.update(bytes(16 * pairs)), dtype=np.uint64).reshape(2, pairs) >> np.uint64(11)
     radius = np.sqrt(-2.0 * np.log((bits[0] + 0.5) * 2.0**-53))
-    return torch.from_numpy(radius * np.cos(2.0 * np.pi * (bits[1] * 2.0**-53))).reshape(shape)
+    angle = 2.0 * np.pi * (bits[1] * 2.0**-53)
+    noise = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[: shape.numel()]
+    return torch.from_numpy(noise).reshape(shape)
 
 
 def poisson_sample(people: int, sample_rate: float) -> Tensor:
@@ -156,14 +161,26 @@ def poisson_sample(people: int, sample_rate: float) -> Tensor:
     return torch.from_numpy(np.flatnonzero((coins >> np.uint64(11)) * 2.0**-53 < sample_rate))
 
 
-class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus carries no types
-    """Opacus's optimizer with cryptographic noise: its own `secure_mode` cannot be installed."""
+class _CryptographicNoise:
+    """Noise for an optimizer of Opacus, whose own `secure_mode` cannot be installed."""
+
+    params: Iterable[Any]
+    noise_multiplier: float
+    max_grad_norm: float
 
     def add_noise(self) -> None:
         """Add noise of `noise_multiplier * max_grad_norm` to the sum of clipped gradients."""
         for p in self.params:
             noise = gaussian(p.summed_grad.shape) * self.noise_multiplier * self.max_grad_norm
             p.grad = (p.summed_grad + noise).to(p.dtype).view_as(p)
+
+
+class PrivateOptimizer(_CryptographicNoise, DPOptimizer):  # type: ignore[misc]  # Opacus carries no types
+    """Opacus's optimizer: clips the gradient of each person (`grad_sample`), sums them and adds noise."""
+
+
+class SummedOptimizer(_CryptographicNoise, DPOptimizerFastGradientClipping):  # type: ignore[misc]
+    """Opacus's optimizer for sums that are clipped already (`grad`): adds noise."""
 
 
 def person_gradients(loss: Loss, parameters: Tensors, people: Tensors) -> Tensors:
@@ -208,6 +225,50 @@ def private_descent(loss: Loss, start: Tensors, people: Tensors, descent: Descen
         optimizer.step()
         optimizer.zero_grad()
     return {name: parameter.detach() for name, parameter in parameters.items()}
+
+
+def private_training(
+    model: nn.Module,
+    loss: PeopleLoss,
+    people: Tensors,
+    descent: Descent,
+    expected_people: float,
+    *,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> None:
+    """Train a network in place, by DP-SGD with book-keeping.
+
+    Args:
+        model: A network of `nn.Linear` and `nn.Embedding`, with public or released parameters.
+        loss: Of (model, people), one value a person.
+        people: Tensors [people, examples, ...].
+        descent: Settings.
+        expected_people: As in `private_descent`.
+        optimizer: What follows the noisy gradient, over the model's parameters; plain descent by default.
+
+    Raises:
+        UnsupportedModel: Book-keeping does not see every part of the gradient.
+
+    Guarantees: those of `private_descent`.
+    """
+    verify_supported(model)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    private = SummedOptimizer(
+        optimizer or torch.optim.SGD(trained.values(), lr=descent.learning_rate),
+        noise_multiplier=descent.noise_multiplier,
+        max_grad_norm=descent.clip,
+        expected_batch_size=expected_people * descent.sample_rate,
+    )
+    if {id(p) for p in private.params} != {id(p) for p in trained.values()}:
+        raise UnsupportedModel("The optimizer moves other parameters than those that are clipped.")
+    count = len(next(iter(people.values())))
+    for _ in range(descent.steps):
+        drawn = poisson_sample(count, descent.sample_rate)
+        batch = {name: column[drawn] for name, column in people.items()}
+        for name, value in clipped_sums(model, loss, batch, descent.clip).items():
+            trained[name].grad = value
+        private.step()
+        private.zero_grad()
 
 
 def reading_loss(reader: Reader) -> Loss:
