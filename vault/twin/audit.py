@@ -23,8 +23,9 @@ from scipy.stats import binom
 from torch import Tensor
 
 from vault.proof.certificate import epsilon_of
+from vault.twin.bookkeeping import Tensors
 from vault.twin.reader import START, Reader
-from vault.twin.train import Descent, Integers, Loss, Tensors, group_people, private_descent, reading_loss
+from vault.twin.train import Descent, Integers, Loss, group_people, private_descent, reading_loss
 
 Group: TypeAlias = Callable[[Integers, Mapping[str, npt.NDArray[np.generic]]], Tensors]
 Descend: TypeAlias = Callable[[Loss, Tensors, Tensors, Descent, float], Tensors]

@@ -10,7 +10,7 @@ Source: Bu, Wang, Zha, Karypis, "Differentially Private Optimization on Large Mo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -50,7 +50,7 @@ class _Calls:
 
         A few people at a time, so that what is computed on the way stays in the processor's cache.
         """
-        pieces = zip(self.into.split(_PEOPLE_AT_ONCE), self.by.split(_PEOPLE_AT_ONCE), strict=True)
+        pieces = zip(*(torch.split(part, _PEOPLE_AT_ONCE) for part in (self.into, self.by)), strict=True)
         return torch.cat([self._squared_norms(into, by) for into, by in pieces])
 
     def _squared_norms(self, into: Tensor, by: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class _Calls:
         # Examples that cancel leave rounding errors as long as they are themselves: counted in, never ignored.
         return squares.clamp(min=0.0) + _ROUNDING * (width + into.shape[1]) * lengths.square()
 
-    def sums(self, factors: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
+    def sums(self, factors: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return the sum over people of each parameter's gradient times a person's factor; factor 0 reads nothing."""
         into, by, layer = self.into, self.by, self.layer
         if not factors.all():
@@ -87,7 +87,7 @@ class _Calls:
             table = torch.zeros_like(layer.weight)
             return [(layer.weight, table.index_add_(0, into.flatten(), (by * scale).flatten(0, 1)))]
         flat = by.flatten(0, 1)
-        found = [(layer.weight, flat.T @ (into * scale).flatten(0, 1))]
+        found: list[tuple[Tensor, Tensor]] = [(layer.weight, flat.T @ (into * scale).flatten(0, 1))]
         if layer.bias is not None:
             found.append((layer.bias, flat.T @ factors.repeat_interleave(by.shape[1])))
         return found
@@ -139,7 +139,7 @@ def clipped_sums(model: nn.Module, loss: PeopleLoss, people: Tensors, clip: floa
         person whose gradient is not finite adds nothing.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    sums: dict[nn.Parameter, Tensor] = {}
+    sums: dict[Tensor, Tensor] = {}
     if len(next(iter(people.values()))):
         with torch.no_grad():
             calls = _calls(model, loss, people)
@@ -163,7 +163,8 @@ def _calls(model: nn.Module, loss: PeopleLoss, people: Tensors) -> list[_Calls]:
             if isinstance(module, nn.Linear | nn.Embedding) and module.weight.requires_grad:
                 hooks.callback(module.register_forward_hook(record).remove)
         total = loss(model, people).sum()
-    derivatives = torch.autograd.grad(total, [edge for _, _, edge in seen], allow_unused=True)
+    edges = [edge for _, _, edge in seen]
+    derivatives: Sequence[Tensor | None] = torch.autograd.grad(total, edges, allow_unused=True)
     reached = [(layer, into, by) for (layer, into, _), by in zip(seen, derivatives, strict=True) if by is not None]
     _verify_uses(total, Counter(p for layer, _, _ in reached for p in layer.parameters() if p.requires_grad))
     count = len(next(iter(people.values())))
@@ -181,13 +182,15 @@ def _joined(parts: tuple[Tensor, ...]) -> Tensor:
 def _verify_uses(total: Tensor, expected: Counter[nn.Parameter]) -> None:
     """Refuse a parameter that the loss reads in more places than its layer was called in."""
     found: Counter[nn.Parameter] = Counter()
-    waiting, known = [total.grad_fn], {total.grad_fn}
+    waiting = [total.grad_fn]
+    known = set(waiting)
     while waiting:
         node = waiting.pop()
         for after, _ in node.next_functions if node is not None else ():
-            if after is not None and hasattr(after, "variable"):
-                found[after.variable] += 1
-            elif after is not None and after not in known:
+            leaf = getattr(after, "variable", None)
+            if leaf is not None:
+                found[leaf] += 1
+            elif after not in known:
                 known.add(after)
                 waiting.append(after)
     if found != expected:
