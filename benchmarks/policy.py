@@ -179,7 +179,8 @@ def measure(*, quick: bool) -> dict[str, Any]:
         facts = ask(made, made.give(ConsentKind.COMPANY))
         flat = by_consents(Path(folder), facts, samples)
         records = [
-            ask_record(replace(facts, now=facts.now + timedelta(seconds=second)), RULES.sha256) for second in range(200)
+            ask_record(replace(facts, now=facts.now + timedelta(seconds=second)), facts.addition(), RULES.sha256)
+            for second in range(200)
         ]
         medians = median_us(contenders(records, facts), samples)
     return {

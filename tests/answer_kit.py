@@ -98,7 +98,7 @@ class Service(TwinWorld):
         with self.database.snapshot() as session:
             stated = statements.stated(session, self.operator.public_key, KeyName.PROCESSOR_SIGN)
         serving = Serving(self.serving, kms, "serving/1", self.shortkeys)
-        return AnswerDesk(self.gate, serving, self.sequencer, self.rules, stated, ISSUER, 10.0)
+        return AnswerDesk(self.gate, serving, self.sequencer, self.rules, stated, ISSUER, b"t" * 32, 10.0)
 
     def app(self) -> FastAPI:
         app = FastAPI()

@@ -14,6 +14,7 @@ from tests.vault_kit import MONTH, NOW, PURCHASE, Owner, begin
 from vault.clock import unix_s
 from vault.consent import changes
 from vault.consent.changes import Change
+from vault.consent.exposure import NOTHING, Addition
 from vault.consent.handovers import REQUIRED, Custody
 from vault.consent.versions import Submission
 from vault.db import Database
@@ -222,8 +223,9 @@ class Spending:
     consent_id: ConsentId
     version: int
     vault_id: Any
-    stimuli: int = 0
+    exposure: Addition = NOTHING
+    agent: bool = False
 
 
-def spending(world: World, version: ConsentVersion, stimuli: int = 0) -> Spending:
-    return Spending(ConsentId(version.consent_id), version.version, world.owner.vault, stimuli)
+def spending(world: World, version: ConsentVersion, exposure: Addition = NOTHING, *, agent: bool = False) -> Spending:
+    return Spending(ConsentId(version.consent_id), version.version, world.owner.vault, exposure, agent)

@@ -9,6 +9,7 @@ from tests.consent_kit import NOW, PURPOSE, World
 from tests.vault_kit import MONTH, PURCHASE
 from vault.consent import consents
 from vault.consent.consents import Consent
+from vault.consent.exposure import Exposure
 from vault.parties import companies, people
 from vault.parties.caller import CompanyCaller, OwnerCaller
 from vault.policy.permits import Permit, decide_ask, decide_refresh, decide_train
@@ -22,6 +23,7 @@ from vault.seal.ids import ConsentId
 
 RULES = load_shipped_policy_set()
 MANIFEST = Manifest(b"m" * 32, b"f" * 32, b"c" * 32, 1_795_000_000, 0, 0, 1_000_000, (), None)
+UNMET = Exposure(0, 0, "", b"k" * 32)
 BUILT_IN = Required(built_in=frozenset({MANIFEST.model_sha256}))
 QUESTION = NextChoice(PURCHASE, PURPOSE, 3)
 
@@ -60,7 +62,7 @@ def ask(world: World, version: ConsentVersion, **changed: Any) -> Ask:
         "question": QUESTION,
         "reveals": frozenset(),
         "manifest": MANIFEST,
-        "stimuli_left": 10,
+        "exposure": UNMET,
         "now": NOW,
         "required": BUILT_IN,
     }

@@ -7,6 +7,7 @@ its environment or its keyring.
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -139,6 +140,7 @@ def _make_desks(app: FastAPI, issuer: str, kms: LocalKeyring, operator_key: byte
         policy_set=rules,
         worker_statements=worker_statements,
         issuer=issuer,
+        tag_key=hmac.digest(secret, b"twinvault/tags/v1", "sha256"),
         checkpoint_wait_s=state.settings.checkpoint_wait_s,
     )  # fmt: skip
     state.audit_desk = AuditDesk(issuer, serving, state.sequencer, state.settings.checkpoint_wait_s)

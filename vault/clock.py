@@ -33,3 +33,8 @@ def unix_s(at: datetime) -> int:
     if at.tzinfo is None:
         raise ValueError("a time without a zone cannot be placed; pass an aware datetime")
     return int(at.timestamp())
+
+
+def month_of(at: datetime) -> str:
+    """Return the calendar month in UTC, `YYYY-MM`: what quotas and leaves count by."""
+    return f"{at.astimezone(UTC):%Y-%m}"

@@ -132,11 +132,13 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_handover_consent_id"), "handover", ["consent_id"])
     op.create_table(
-        "stimulus",
+        "exposure",
         sa.Column("vault_id", sa.LargeBinary(), nullable=False),
         sa.Column("month", sa.String(7), nullable=False),
-        sa.Column("used", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("vault_id", "month", name=op.f("pk_stimulus")),
+        sa.Column("stimuli", sa.Integer(), nullable=False),
+        sa.Column("variations", sa.Integer(), nullable=False),
+        sa.Column("ranked", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("vault_id", "month", name=op.f("pk_exposure")),
     )
     op.create_table(
         "policy_set",
@@ -158,7 +160,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("key_statement", "policy_set", "stimulus", "handover", "consent_version", "consent"):
+    for table in ("key_statement", "policy_set", "exposure", "handover", "consent_version", "consent"):
         op.drop_table(table)
     if op.get_bind().dialect.name == "postgresql":
         for function in ("consent_version_append_only", "consent_only_ends", "policy_set_immutable"):

@@ -36,10 +36,10 @@ def world(database: Database, shortkeys: Database) -> World:
     return World(database, shortkeys)
 
 
-def answer(world: World, version: ConsentVersion, now: datetime = NOW, stimuli: int = 0) -> int:
+def answer(world: World, version: ConsentVersion, now: datetime = NOW, *, agent: bool = False) -> int:
     """Spend and log one answer as the one path does; return the quota left."""
     with world.database.transaction() as session:
-        spent = events.spend(session, spending(world, version, stimuli), now)
+        spent = events.spend(session, spending(world, version, agent=agent), now)
         events.log_event(
             session, spent, LeafKind.ANSWER, {}, {"version": spent.version, "quota_left": spent.quota_left}
         )
@@ -273,33 +273,21 @@ def test_two_withdrawals_at_once_still_ask_for_a_new_epoch(postgresql_database: 
     assert needed == [(), ("pd:Purchase",)]
 
 
-def test_stimuli_are_counted_over_all_consents_of_a_person(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "STIMULI_PER_MONTH", 3)
-    first, second = world.give(quota_per_month=50), world.give(quota_per_month=50)
-    assert answer(world, first, stimuli=2) == 49
-    with pytest.raises(NotSpent):
-        answer(world, second, stimuli=2)
-    with world.database.snapshot() as session:
-        assert events.stimuli_left(session, world.owner.vault, NOW) == 1
-        assert events.stimuli_left(session, world.owner.vault, DECEMBER) == 3
-    assert answer(world, second, stimuli=1) == 49  # the refused answer spent nothing
-    with pytest.raises(NotSpent):
-        answer(world, first, DECEMBER, stimuli=4)
+def test_an_agent_gets_its_smaller_quota_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "AGENT_ANSWERS_PER_MONTH", 3)
+    wide, narrow = world.give(quota_per_month=50), world.give(quota_per_month=2)
 
-
-def test_stimuli_hold_under_concurrency(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "STIMULI_PER_MONTH", 5)
-    consents_given = [world.give(quota_per_month=50) for _ in range(4)]
-
-    def ask(i: int) -> bool:
+    def ask(version: ConsentVersion) -> int | None:
         try:
-            answer(world, consents_given[i % 4], stimuli=1)
+            return answer(world, version, agent=True)
         except NotSpent:
-            return False
-        return True
+            return None
 
     with ThreadPoolExecutor(THREADS) as pool:
-        assert sum(pool.map(ask, range(THREADS))) == 5
+        left = list(pool.map(ask, [wide] * THREADS))
+    assert sorted(item for item in left if item is not None) == [0, 1, 2]
+    assert answer(world, wide) == 46  # people of the same company have the whole quota
+    assert [ask(narrow) for _ in range(3)] == [1, 0, None]
 
 
 # --- What the database itself refuses ---

@@ -78,14 +78,17 @@ def _asking(record: DecisionRecord, context: Any, consent: Any, asker: Any, mode
         yield "quota-spent"
     if context["agent"] != 0 and consent["agent_allowed"] != 1:
         yield "agent-not-allowed"
+    if context["agent"] != 0 and context["agent_quota_left"] <= 0:
+        yield "agent-quota-spent"
     if record.principal.type == "Vault::Company" and asker["status"] != "active":
         yield "company-suspended"
     if record.principal.type == "Vault::Company" and context["sender_constrained"] != 1:
         yield "bearer-token"
     if record.action is Action.ASK and model["certificate"] != "valid":
         yield "model-without-certificate"
-    if record.action is Action.ASK and context["stimuli"] > max(0, context["stimuli_left"]):
-        yield "stimuli-spent"
+    for met in ("stimuli", "candidates", "variations") if record.action is Action.ASK else ():
+        if met in context["exceeds"]:
+            yield f"{met}-spent"
 
 
 def _permit(record: DecisionRecord, context: Any, consent: Any, twin: Any) -> str | None:

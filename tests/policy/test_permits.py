@@ -10,9 +10,21 @@ from typing import Any
 import pytest
 
 from tests.consent_kit import NOW, World
-from tests.policy_kit import RULES, ask, ask_permit, company_caller, own_ask, read, refresh_permit, train_permit, use
+from tests.policy_kit import (
+    RULES,
+    UNMET,
+    ask,
+    ask_permit,
+    company_caller,
+    own_ask,
+    read,
+    refresh_permit,
+    train_permit,
+    use,
+)
 from tests.vault_kit import begin
 from vault.consent import changes, events
+from vault.consent.exposure import NOTHING, Exposure
 from vault.db import Database
 from vault.encoding import parse_json
 from vault.parties import people
@@ -72,9 +84,10 @@ def test_the_owner_asks_under_the_self_consent_only(world: World) -> None:
         assert refused.value.slug == "not-permitted"
 
 
-def _recommend(world: World, facts: Ask) -> Ask:
-    question = Recommend(facts.question.category, facts.question.purpose, (Candidate("a", ""),), 1)
-    return replace(facts, question=question, stimuli_left=0)
+def _recommend(facts: Ask, codes: str = "abc", met: Exposure = UNMET) -> Ask:
+    candidates = tuple(Candidate(code, "") for code in codes)
+    question = Recommend(facts.question.category, facts.question.purpose, candidates, min(2, len(codes)))
+    return replace(facts, question=question, exposure=met)
 
 
 def _ended(world: World, facts: Ask) -> Ask:
@@ -94,6 +107,10 @@ VISIBLE: dict[str, tuple[type[Forbidden], Bend]] = {
         lambda w, f: replace(f, caller=company_caller(w, status=CompanyStatus.SUSPENDED)),
     ),
     "agent": (NotCovered, lambda w, f: replace(f, caller=company_caller(w, agent=True))),
+    "agent-quota-spent": (
+        QuotaSpent,
+        lambda w, f: replace(_agents_allowed(f, used=25), caller=company_caller(w, agent=True)),
+    ),
     "purpose": (NotCovered, lambda w, f: _asked(f, purpose=Purpose("dpv:Marketing"))),
     "category": (NotCovered, lambda w, f: _asked(f, category=Category("pd:Health"))),
     "reveals": (NotCovered, lambda w, f: replace(f, reveals=frozenset({Category("pd:Health")}))),
@@ -103,7 +120,9 @@ HIDDEN: dict[str, Bend] = {
     "minor": lambda w, f: replace(f, person=replace(f.person, profile=Profile(minor=True))),
     "deceased": lambda w, f: replace(f, person=replace(f.person, profile=Profile(deceased=True))),
     "frozen": lambda w, f: replace(f, person=replace(f.person, state=VaultState.FROZEN)),
-    "stimuli": _recommend,
+    "stimuli": lambda w, f: _recommend(f, met=replace(UNMET, stimuli=999)),
+    "candidates": lambda w, f: _recommend(f, met=replace(UNMET, ranked="01234567" * 1998)),
+    "variation": lambda w, f: _recommend(f, codes="a", met=replace(UNMET, variations=200)),
     "model": lambda w, f: replace(f, manifest=replace(f.manifest, model_sha256=b"x" * 32)),
     "another consent's token": lambda w, f: replace(f, caller=company_caller(w, grant_id=ConsentId(b"x" * 16))),
     "another company": lambda w, f: replace(f, caller=company_caller(w, company_id=CompanyId("B" * 22))),
@@ -113,6 +132,12 @@ HIDDEN: dict[str, Bend] = {
 
 def _spent(facts: Ask) -> Any:
     return replace(facts.consent, quota_month="2026-11", quota_used=facts.consent.current.terms.quota_per_month)
+
+
+def _agents_allowed(facts: Ask, used: int) -> Ask:
+    terms = replace(facts.consent.current.terms, agent_allowed=True, quota_per_month=50)
+    current = replace(facts.consent.current, terms=terms)
+    return replace(facts, consent=replace(facts.consent, current=current, quota_month="2026-11", quota_used=used))
 
 
 def _asked(facts: Ask, **changed: Any) -> Ask:
@@ -177,12 +202,25 @@ def test_a_token_for_this_consent_asks(world: World) -> None:
     assert decide_ask(ask(world, version, caller=caller), RULES).rules == ("permit-ask-company",)
 
 
-def test_only_what_a_company_recommends_is_a_stimulus(world: World) -> None:
+def test_a_company_shows_what_it_recommends_and_the_owner_shows_nothing(world: World) -> None:
     own, company = world.give(ConsentKind.SELF), world.give()
-    recommend = _recommend(world, ask(world, company, stimuli_left=1))
-    assert decide_ask(replace(recommend, stimuli_left=1), RULES).stimuli == 1
-    assert decide_ask(_recommend(world, own_ask(world, own)), RULES).stimuli == 0
-    assert decide_ask(ask(world, company), RULES).stimuli == 0
+    met = replace(UNMET, stimuli=998)
+    exposed = decide_ask(_recommend(ask(world, company), met=met), RULES).exposure
+    assert (exposed.stimuli, exposed.candidates, exposed.variations) == (2, 3, 0)
+    assert decide_ask(_recommend(own_ask(world, own), met=replace(UNMET, stimuli=1000)), RULES).exposure == NOTHING
+    assert decide_ask(ask(world, company, exposure=replace(UNMET, stimuli=1000)), RULES).exposure == NOTHING
+
+
+def test_an_agent_has_a_smaller_quota_than_people(world: World) -> None:
+    facts, agent = _agents_allowed(ask(world, world.give()), used=24), company_caller(world, agent=True)
+    assert decide_ask(replace(facts, caller=agent), RULES).agent
+    spent = _agents_allowed(facts, used=25)
+    assert not decide_ask(spent, RULES).agent
+    with pytest.raises(QuotaSpent) as refused:
+        decide_ask(replace(spent, caller=agent), RULES)
+    assert refused.value.rules == ("agent-quota-spent",)
+    earlier = replace(spent, consent=replace(spent.consent, quota_month="2026-10"))
+    assert decide_ask(replace(earlier, caller=agent), RULES).agent
 
 
 @pytest.mark.parametrize("kind", ConsentKind)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Final, TypeAlias
@@ -24,11 +24,11 @@ from vault.answers.errors import QuestionIdUsed, TwinNotReady
 from vault.answers.opened import OpenedRows
 from vault.answers.records import AnsweredMeanwhile, Kept, Records
 from vault.answers.reveals import VERSION, narrow
-from vault.clock import unix_s
-from vault.consent import consents, events
+from vault.clock import month_of, unix_s
+from vault.consent import consents, events, exposure
 from vault.consent.consents import Consent, StoredVersion
 from vault.consent.errors import NotSpent
-from vault.consent.events import month_of
+from vault.consent.exposure import ExposureSpent, RankedMeanwhile
 from vault.db import Database
 from vault.encoding import JsonObject, b64u
 from vault.errors import VaultError
@@ -39,7 +39,7 @@ from vault.parties import people
 from vault.parties.caller import CompanyCaller, OwnerCaller
 from vault.parties.companies import CompanyStatus
 from vault.parties.people import Person, VaultState
-from vault.policy.permits import Forbidden, Permit, decide_ask, verify_grantee
+from vault.policy.permits import NOTHING_TOLD, Forbidden, Permit, decide_ask, verify_grantee
 from vault.policy.records import Ask
 from vault.proof.decision import PolicySet
 from vault.proof.leaf import LeafKind
@@ -72,6 +72,7 @@ class AnswerDesk:
         worker_statements: The operator's statement about each `processor-sign` key, by public key; rows
             and manifests under any other key are refused.
         issuer: This server's base URL.
+        tag_key: Secret, 32 bytes, under which it is remembered what was ranked for whom; shared by all processes.
         checkpoint_wait_s: How long an answer waits for its checkpoint.
     """
 
@@ -81,6 +82,7 @@ class AnswerDesk:
     policy_set: PolicySet
     worker_statements: Mapping[bytes, bytes]
     issuer: str
+    tag_key: bytes = field(repr=False)
     checkpoint_wait_s: float
 
     @cached_property
@@ -157,7 +159,8 @@ def ask(desk: AnswerDesk, database: Database, asked: Asked) -> bytes:
         outcome = _decide(session, desk, asked, caller)
     try:
         allowed = _commit(database, asked, caller, outcome) if isinstance(outcome, _Draft) else outcome
-    except AnsweredMeanwhile:  # by a request with the same question id: its answer is this one's too
+    # By a request with the same question id, whose answer is this one's too; or more was ranked for the person.
+    except (AnsweredMeanwhile, RankedMeanwhile):
         return ask(desk, database, asked)
     match allowed:
         case _Denied():
@@ -187,8 +190,8 @@ def _decide(session: Session, desk: AnswerDesk, asked: Asked, caller: Caller) ->
     terms, mapped = consent.current.terms, feature_map(asked.question.category)
     model = release.current(session, mapped, desk.worker_statements.keys(), asked.at)
     question, reveals = narrow(asked.question, mapped, terms.explicit_special)
-    left = events.stimuli_left(session, consent.vault_id, asked.at)
-    facts = Ask(consent, person, caller, asked.question, reveals, model.manifest, left, asked.at)
+    met = exposure.read(session, consent.vault_id, asked.at, desk.tag_key)
+    facts = Ask(consent, person, caller, asked.question, reveals, model.manifest, met, asked.at)
     try:
         permit = decide_ask(facts, desk.policy_set)
     except Forbidden as refusal:
@@ -256,6 +259,8 @@ def _commit(database: Database, asked: Asked, caller: Caller, draft: _Draft) -> 
             records.add(session, kept)
     except NotSpent as refusal:
         return _Denied(refusal, ("not-spent",), draft.permit.decision, chained=True)
+    except ExposureSpent:
+        return _Denied(Forbidden(NOTHING_TOLD), ("not-spent",), draft.permit.decision, chained=True)
     return Given(leaf.id, draft.records, answer, draft.version)
 
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, select, update
 from sqlmodel import Session
 
 from vault.clock import unix_s
-from vault.consent import consents, handovers, versions
+from vault.consent import consents, exposure, handovers, versions
 from vault.consent.consents import Consent
 from vault.consent.errors import UnknownConsent
 from vault.consent.handovers import Custody
-from vault.consent.models import consent, stimulus, version
+from vault.consent.models import consent, version
 from vault.consent.requests import verify_asked
 from vault.consent.versions import Submission
 from vault.parties import people
@@ -218,7 +218,7 @@ def forget(session: Session, vault_id: VaultId) -> None:
         connection.execute(update(version).where(its).values(envelope=None, request=None, certificate=None))
     blank = {"vault_id": b"", "subject": b"", "grantee": "", "live": False, "last_event": b""}
     connection.execute(update(consent).where(consent.c.vault_id == vault_id).values(**blank))
-    connection.execute(delete(stimulus).where(stimulus.c.vault_id == vault_id))
+    exposure.forget(session, vault_id)
 
 
 def verify_by_person(envelope: Envelope, *events: ConsentEvent) -> ConsentVersion:

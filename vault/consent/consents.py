@@ -11,10 +11,11 @@ from typing import Any, Final
 from sqlalchemy import Row, bindparam, select
 from sqlmodel import Session
 
+from vault.clock import month_of
 from vault.consent.errors import UnknownConsent
-from vault.consent.events import month_of
 from vault.consent.models import consent, version
 from vault.schema.consent import ConsentVersion, parse_consent
+from vault.schema.terms import AGENT_ANSWERS_PER_MONTH
 from vault.seal.dsse import parse_envelope, unverified_record
 from vault.seal.ids import ConsentId, SubjectId, VaultId
 from vault.tlog.log import PendingId
@@ -90,6 +91,11 @@ class Consent:
         """Return how many answers are left in the calendar month (UTC); `spend` decides, this informs."""
         used = self.quota_used if self.quota_month >= month_of(now) else 0
         return self.current.terms.quota_per_month - used
+
+    def agent_quota_left(self, now: datetime) -> int:
+        """Return how many of these a software agent may get."""
+        used = self.quota_used if self.quota_month >= month_of(now) else 0
+        return min(self.current.terms.quota_per_month, AGENT_ANSWERS_PER_MONTH) - used
 
 
 def find(session: Session, consent_id: ConsentId) -> Consent | None:

@@ -8,27 +8,23 @@ consent's row: the row lock makes the log's order the order of events.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, Protocol
 
-import sqlalchemy
-import sqlalchemy.dialects.postgresql
-import sqlalchemy.dialects.sqlite
-from sqlalchemy import bindparam, case, select, update
+from sqlalchemy import bindparam, case, update
 from sqlmodel import Session
 
-from vault.clock import unix_s
+from vault.clock import month_of, unix_s
+from vault.consent import exposure
 from vault.consent.errors import NotSpent, UnknownConsent
-from vault.consent.models import consent, stimulus
+from vault.consent.exposure import Addition
+from vault.consent.models import consent
 from vault.encoding import JsonObject, b64u
 from vault.parties import companies, people
 from vault.proof.leaf import LeafKind
-from vault.schema.terms import ConsentKind
+from vault.schema.terms import AGENT_ANSWERS_PER_MONTH, MAX_ANSWERS_PER_MONTH, ConsentKind
 from vault.seal.ids import ConsentId, SubjectId, VaultId, sha256
 from vault.tlog.log import Pending, append
-
-STIMULI_PER_MONTH: Final = 1_000
-"""How many stimuli a person meets in one calendar month (UTC), over all companies together."""
 
 
 class Spendable(Protocol):
@@ -47,8 +43,12 @@ class Spendable(Protocol):
         """Whose vault."""
 
     @property
-    def stimuli(self) -> int:
-        """How many stimuli the answer shows the person."""
+    def agent(self) -> bool:
+        """Whether a software agent asks, whose quota is smaller."""
+
+    @property
+    def exposure(self) -> Addition:
+        """What the answer shows the person and ranks for the person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +83,6 @@ class Spent(Place):
     quota_left: int
 
 
-def month_of(at: datetime) -> str:
-    """Return the calendar month in UTC, `YYYY-MM`: what quotas and leaves count by."""
-    return f"{at.astimezone(UTC):%Y-%m}"
-
-
 # A clock that went back a month must not refill a quota: only a later month does.
 _used = case((consent.c.quota_month < bindparam("month"), 0), else_=consent.c.quota_used)
 _SPEND: Final = (
@@ -99,6 +94,7 @@ _SPEND: Final = (
         consent.c.not_before <= bindparam("now"),
         consent.c.not_after > bindparam("now"),
         _used < consent.c.quota_per_month,
+        _used < bindparam("at_most"),
         people.not_frozen(consent.c.vault_id),
         (consent.c.kind != ConsentKind.COMPANY.value) | companies.is_active(consent.c.grantee),
     )
@@ -113,7 +109,8 @@ _SPEND: Final = (
         consent.c.version,
         consent.c.consent_seq,
         consent.c.last_event,
-        (consent.c.quota_per_month - consent.c.quota_used).label("quota_left"),
+        consent.c.quota_per_month,
+        consent.c.quota_used,
     )
 )
 _ADVANCE: Final = (
@@ -128,21 +125,6 @@ _LINK: Final = (
     .values(last_event=bindparam("body_sha256"))
 )
 
-_USED_AFTER: Final = stimulus.c.used + bindparam("met")
-_MEET: Final = {
-    dialect: module.insert(stimulus)
-    .values(vault_id=bindparam("vault_id"), month=bindparam("month"), used=bindparam("met"))
-    .on_conflict_do_update(
-        index_elements=["vault_id", "month"], set_={"used": _USED_AFTER}, where=bindparam("at_most") >= _USED_AFTER
-    )
-    .returning(stimulus.c.used)
-    for dialect, module in (("sqlite", sqlalchemy.dialects.sqlite), ("postgresql", sqlalchemy.dialects.postgresql))
-}
-
-_MET: Final = select(stimulus.c.used).where(
-    stimulus.c.vault_id == bindparam("vault_id"), stimulus.c.month == bindparam("month")
-)
-
 
 def spend(session: Session, permit: Spendable, now: datetime) -> Spent:
     """Spend one answer, or refuse; the answer's record and `log_event` follow in the same transaction.
@@ -154,22 +136,26 @@ def spend(session: Session, permit: Spendable, now: datetime) -> Spent:
 
     Raises:
         NotSpent: At this moment the consent is not live, has another version, is outside its window
-            or has no quota left, the vault is frozen, the company suspended, or the person has met
-            enough stimuli this month.
+            or has no quota left, the vault is frozen or the company suspended.
+        ExposureSpent: The person's month holds no more of it, over all companies.
+        RankedMeanwhile: The person's exposure must be read and decided on again.
 
     Guarantees:
         After the commit of a withdrawal, freeze or suspension no spending commits; quotas are never
         overdrawn, whatever the concurrency.
     """
+    at_most = AGENT_ANSWERS_PER_MONTH if permit.agent else MAX_ANSWERS_PER_MONTH
     values = {
         "spent_consent": permit.consent_id,
         "decided_version": permit.version,
         "now": unix_s(now),
         "month": month_of(now),
+        "at_most": at_most,
     }
     row = session.connection().execute(_SPEND, values).one_or_none()
-    if row is None or not _meet(session, permit, now):
+    if row is None:
         raise NotSpent("The consent changed while the question was answered, or its quota is spent; ask again.")
+    exposure.add(session, permit.vault_id, permit.exposure, now)
     return Spent(
         permit.consent_id,
         VaultId(row.vault_id),
@@ -177,7 +163,7 @@ def spend(session: Session, permit: Spendable, now: datetime) -> Spent:
         row.version,
         row.consent_seq,
         row.last_event,
-        row.quota_left,
+        min(row.quota_per_month, at_most) - row.quota_used,
     )
 
 
@@ -231,24 +217,3 @@ def advance(session: Session, consent_id: ConsentId) -> Place:
     return Place(
         consent_id, VaultId(row.vault_id), SubjectId(row.subject), row.version, row.consent_seq, row.last_event
     )
-
-
-def stimuli_left(session: Session, vault_id: VaultId, now: datetime) -> int:
-    """Return how many stimuli the person may still meet this month, over all companies."""
-    values = {"vault_id": vault_id, "month": month_of(now)}
-    return STIMULI_PER_MONTH - (session.connection().execute(_MET, values).scalar_one_or_none() or 0)
-
-
-def _meet(session: Session, permit: Spendable, now: datetime) -> bool:
-    if permit.stimuli == 0:
-        return True
-    if permit.stimuli > STIMULI_PER_MONTH:
-        return False
-    connection = session.connection()
-    values = {
-        "vault_id": permit.vault_id,
-        "month": month_of(now),
-        "met": permit.stimuli,
-        "at_most": STIMULI_PER_MONTH,
-    }
-    return connection.execute(_MEET[connection.dialect.name], values).one_or_none() is not None

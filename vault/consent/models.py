@@ -1,4 +1,4 @@
-"""Tables of consents, their versions, their handovers and the stimuli of a month; private to this package.
+"""Tables of consents, their versions, their handovers and what a person met in a month; private to this package.
 
 Core tables: every write is a conditional statement whose outcome counts, never a changed object.
 """
@@ -59,10 +59,13 @@ handover = Table(
     Column("leaf_id", BigInteger, nullable=False),
 )
 
-stimulus = Table(
-    "stimulus",
+# `ranked` holds tags of candidates under a key that is not in this database.
+exposure = Table(
+    "exposure",
     SQLModel.metadata,
     Column("vault_id", LargeBinary, primary_key=True),
     Column("month", String(7), primary_key=True),
-    Column("used", Integer, nullable=False),
+    Column("stimuli", Integer, nullable=False),
+    Column("variations", Integer, nullable=False),
+    Column("ranked", String, nullable=False),
 )

@@ -12,10 +12,10 @@ import sqlalchemy.dialects.sqlite
 from sqlalchemy import insert, update
 from sqlmodel import Session
 
-from vault.clock import unix_s
+from vault.clock import month_of, unix_s
 from vault.consent import handovers
 from vault.consent.errors import ConsentConflict
-from vault.consent.events import Place, advance, log_event, month_of
+from vault.consent.events import Place, advance, log_event
 from vault.consent.handovers import Custody
 from vault.consent.models import consent, version
 from vault.encoding import JsonValue, b64u

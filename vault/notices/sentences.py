@@ -9,7 +9,8 @@ from vault.proof.leaf import LeafKind
 from vault.schema.consent import ConsentEvent
 
 NOT_RULES: Final = {
-    "not-spent": "The consent changed or its quota was spent while the question was being answered.",
+    "not-spent": "While the question was being answered, the consent changed, its quota was spent, or all companies"
+    " together used up what they may show you.",
     "not-yours": "The consent was given to somebody else.",
 }
 """Reasons of a denial that no policy gives."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from vault.consent.consents import Consent
+from vault.consent.exposure import NOTHING, Addition
 from vault.encoding import dump_json
 from vault.errors import VaultError
 from vault.parties.caller import CompanyCaller, OwnerCaller
@@ -76,11 +77,12 @@ class NotCovered(Forbidden):
     title = "Not covered by the consent"
 
 
-_NOT_PERMITTED: Final = "This is not permitted."
+NOTHING_TOLD: Final = "This is not permitted."
 _TOLD: Final[dict[str, type[Forbidden]]] = {
     "consent-not-active": ConsentNotActive,
     "outside-window": OutsideWindow,
     "quota-spent": QuotaSpent,
+    "agent-quota-spent": QuotaSpent,
     "company-suspended": CompanySuspended,
 }
 
@@ -98,7 +100,8 @@ class Permit:
         categories: What may be read.
         data_from: First month that may be read.
         data_to: Last month that may be read.
-        stimuli: How many stimuli the answer shows the person.
+        agent: Whether a software agent asks.
+        exposure: What the answer adds to what the person met this month.
         decision: The decision record's bytes; replaying them allows the same.
         policy_set_sha256: Under which rules.
         rules: Ids of the rules that allowed it.
@@ -112,7 +115,8 @@ class Permit:
     categories: frozenset[Category]
     data_from: Period
     data_to: Period
-    stimuli: int
+    agent: bool
+    exposure: Addition
     decision: bytes
     policy_set_sha256: bytes
     rules: tuple[str, ...]
@@ -136,7 +140,7 @@ def verify_grantee(consent: Consent | None, caller: CompanyCaller | OwnerCaller)
     """
     if consent is not None and _is_for(consent, caller):
         return consent
-    raise Forbidden(_NOT_PERMITTED)
+    raise Forbidden(NOTHING_TOLD)
 
 
 def decide_ask(facts: Ask, policy_set: PolicySet) -> Permit:
@@ -152,8 +156,11 @@ def decide_ask(facts: Ask, policy_set: PolicySet) -> Permit:
     """
     verify_grantee(facts.consent, facts.caller)
     terms = facts.consent.current.terms
-    record = _allowed(ask_record(facts, policy_set.sha256), policy_set)
-    return _permit(facts, record, frozenset({facts.question.category}), (terms.data_from, terms.data_to), facts.stimuli)
+    addition = facts.addition()
+    record = _allowed(ask_record(facts, addition, policy_set.sha256), policy_set)
+    data = (terms.data_from, terms.data_to)
+    agent = isinstance(facts.caller, CompanyCaller) and facts.caller.agent
+    return _permit(facts, record, frozenset({facts.question.category}), data, agent=agent, exposure=addition)
 
 
 def decide_refresh(facts: Use, policy_set: PolicySet) -> Permit:
@@ -176,7 +183,7 @@ def decide_train(facts: Use, policy_set: PolicySet) -> Permit:
 
 def _decide_use(facts: Use, action: Action, policy_set: PolicySet) -> Permit:
     record = _allowed(use_record(facts, action, policy_set.sha256), policy_set)
-    return _permit(facts, record, facts.categories, (facts.data_from, facts.data_to), 0)
+    return _permit(facts, record, facts.categories, (facts.data_from, facts.data_to))
 
 
 def _is_for(consent: Consent, caller: CompanyCaller | OwnerCaller) -> bool:
@@ -194,7 +201,7 @@ def _allowed(record: DecisionRecord, policy_set: PolicySet) -> tuple[DecisionRec
         return record, decision
     told = decision.code != NOT_PERMITTED
     refusal = _TOLD.get(decision.code, NotCovered) if told else Forbidden
-    sentence = policy_set.rules[decision.code].sentence if told else _NOT_PERMITTED
+    sentence = policy_set.rules[decision.code].sentence if told else NOTHING_TOLD
     raise refusal(sentence, rules=decision.reasons, record=dump_json(dump_decision(record)))
 
 
@@ -203,11 +210,13 @@ def _permit(
     allowed: tuple[DecisionRecord, Decision],
     categories: frozenset[Category],
     data: tuple[Period, Period],
-    stimuli: int,
+    *,
+    agent: bool = False,
+    exposure: Addition = NOTHING,
 ) -> Permit:
     record, decision = allowed
     if facts.person.vault_id != facts.consent.vault_id:  # a mix-up of two people must not pass
-        raise Forbidden(_NOT_PERMITTED)
+        raise Forbidden(NOTHING_TOLD)
     return Permit(
         action=record.action,
         consent_id=facts.consent.consent_id,
@@ -217,7 +226,8 @@ def _permit(
         categories=categories,
         data_from=data[0],
         data_to=data[1],
-        stimuli=stimuli,
+        agent=agent,
+        exposure=exposure,
         decision=dump_json(dump_decision(record)),
         policy_set_sha256=record.policy_set_sha256,
         rules=decision.reasons,

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias, assert_never
 
 from vault.clock import unix_s
 from vault.consent.consents import Consent
+from vault.consent.exposure import NOTHING, Addition, Exposure
 from vault.encoding import JsonObject, b64u
 from vault.parties.caller import CompanyCaller, OwnerCaller
 from vault.parties.people import Person, VaultState
@@ -17,7 +18,7 @@ from vault.proof.decision import ENGINE
 from vault.proof.decision_record import Action, DecisionRecord, Entity, Uid, consent_entity, month_number
 from vault.proof.errors import InvalidProof
 from vault.schema.category import Category, Purpose
-from vault.schema.question import Question, QuestionKind
+from vault.schema.question import NextChoice, Question, Recommend
 from vault.schema.trace import Period
 
 WORKER: Final = Uid("Vault::Service", "worker")
@@ -34,7 +35,7 @@ class Ask:
         question: What is asked.
         reveals: Special categories that the answer could reveal, whatever is read.
         manifest: Of the model that would answer.
-        stimuli_left: How many stimuli the person may still meet this month.
+        exposure: What the person met so far this month.
         now: The current time.
         required: What a model must show.
     """
@@ -45,14 +46,22 @@ class Ask:
     question: Question
     reveals: frozenset[Category]
     manifest: Manifest
-    stimuli_left: int
+    exposure: Exposure
     now: datetime
     required: Required = field(default_factory=Required)
 
-    @property
-    def stimuli(self) -> int:
-        """How many stimuli an answer shows the person: what a company recommends, it shows."""
-        return stimuli_of(self.question.kind) if isinstance(self.caller, CompanyCaller) else 0
+    def addition(self) -> Addition:
+        """Return what an answer adds to the person's exposure: what a company ranks and recommends, it shows."""
+        if isinstance(self.caller, OwnerCaller):
+            return NOTHING
+        match self.question:
+            case NextChoice():
+                return NOTHING
+            case Recommend():
+                codes = (candidate.code for candidate in self.question.candidates)
+                return self.exposure.ranking(self.question.category, codes, self.question.top_n)
+            case _:
+                assert_never(self.question)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +90,12 @@ class Use:
 Facts: TypeAlias = Ask | Use
 
 
-def stimuli_of(kind: QuestionKind) -> int:
-    """Return how many stimuli one answer of a kind shows the person."""
-    match kind:
-        case QuestionKind.RECOMMEND | QuestionKind.SIMULATE_REACTION:
-            return 1
-        case QuestionKind.NEXT_CHOICE | QuestionKind.PROPENSITY | QuestionKind.FORECAST | QuestionKind.POPULATION_MAP:
-            return 0
-        case _:
-            assert_never(kind)
-
-
-def ask_record(facts: Ask, policy_set_sha256: bytes) -> DecisionRecord:
+def ask_record(facts: Ask, addition: Addition, policy_set_sha256: bytes) -> DecisionRecord:
     """Return what the decision about a question depends on.
 
     Args:
         facts: As just read.
+        addition: What the answer adds to the person's exposure, from the same facts.
         policy_set_sha256: Address of the set that will decide.
     """
     twin, snapshot = _twin(facts)
@@ -112,8 +111,8 @@ def ask_record(facts: Ask, policy_set_sha256: bytes) -> DecisionRecord:
         ),
         "question": question.kind.value,
         "quota_left": facts.consent.quota_left(facts.now),
-        "stimuli": facts.stimuli,
-        "stimuli_left": facts.stimuli_left,
+        "agent_quota_left": facts.consent.agent_quota_left(facts.now),
+        "exceeds": [*facts.exposure.exceeded_by(addition)],
         "model": model.uid.reference,
     }
     match caller:

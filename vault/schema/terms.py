@@ -18,7 +18,12 @@ from vault.schema.trace import Period, parse_period
 COHORT_GRANTEE: Final = "operator"
 SELF_GRANTEE: Final = "owner"
 
-_MAX_ASKS = 1_000_000
+MAX_ANSWERS_PER_MONTH: Final = 1_000_000
+"""The largest quota that a consent can name."""
+
+AGENT_ANSWERS_PER_MONTH: Final = 25
+"""How many answers software that asks by itself gets under one consent in a calendar month, whatever its quota."""
+
 _MAX_TERMS = 64
 _GRANTEE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SENTENCE = re.compile(r"[^\x00-\x1f\x7f]{1,300}")
@@ -210,7 +215,7 @@ def _parse_location(text: str) -> str:
 
 def _parse_quota(r: Reader) -> int:
     r.exactly("per", "P1M")
-    n = r.integer("n", 0, _MAX_ASKS)
+    n = r.integer("n", 0, MAX_ANSWERS_PER_MONTH)
     r.end()
     return n
 

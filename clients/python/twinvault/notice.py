@@ -17,7 +17,7 @@ from vault.schema.category import is_special
 from vault.schema.consent import ConsentVersion, Notice
 from vault.schema.language import LABELS, Language
 from vault.schema.question import QuestionKind
-from vault.schema.terms import ConsentKind, Terms
+from vault.schema.terms import AGENT_ANSWERS_PER_MONTH, ConsentKind, Terms
 from vault.seal.ids import sha256
 
 TEMPLATE: Final = "twinvault-notice/1"
@@ -71,7 +71,7 @@ _ENGLISH: Final = _Words(
     special="Specially protected data: {special}. You explicitly allow: {allowed}.",
     none="none",
     influence="You explicitly allow purposes that try to influence you.",
-    agents="Questions may come from software that decides by itself what to ask.",
+    agents="Questions may come from software that decides by itself what to ask; it gets at most {quota} answers a month.",
     after_death="After your death this stays allowed: {purposes}.",
     keys={
         ConsentKind.SELF: (
@@ -117,7 +117,10 @@ _FRENCH: Final = _Words(
     special="Données spécialement protégées : {special}. Vous autorisez explicitement : {allowed}.",
     none="aucune",
     influence="Vous autorisez explicitement des finalités qui cherchent à vous influencer.",
-    agents="Les questions peuvent venir d'un logiciel qui décide seul de ce qu'il demande.",
+    agents=(
+        "Les questions peuvent venir d'un logiciel qui décide seul de ce qu'il demande ; il reçoit au plus {quota} "
+        "réponses par mois."
+    ),
     after_death="Après votre mort, ceci reste autorisé : {purposes}.",
     keys={
         ConsentKind.SELF: (
@@ -168,7 +171,7 @@ def render(terms: Terms, company: str = "", language: Language = Language.EN) ->
     if terms.influence_opt_in:
         lines.append(words.influence)
     if terms.agent_allowed:
-        lines.append(words.agents)
+        lines.append(words.agents.format(quota=min(terms.quota_per_month, AGENT_ANSWERS_PER_MONTH)))
     if terms.post_mortem:
         lines.append(words.after_death.format(purposes=_list(labels[purpose] for purpose in terms.post_mortem)))
     locations = _list(map(plain, handling.storage_locations))
