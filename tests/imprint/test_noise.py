@@ -9,7 +9,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault.imprint.noise import MAX_SIGMA, DiscreteGaussian, _thresholds
+from vault.imprint.noise import MAX_SIGMA, DiscreteGaussian, _below, _thresholds
 
 ALARM = 1e-9  # each statistical test here fails by chance once in a thousand million runs
 
@@ -91,6 +91,16 @@ def test_a_tie_in_64_bits_is_decided_by_the_other_192(at: int, below: bool) -> N
     answers = iter([high.to_bytes(8, "little"), low.to_bytes(24, "little")])
     drawn = DiscreteGaussian(3).sample(1, lambda size: next(answers))
     assert drawn[0] == at - 54 + (0 if below else 1)
+
+
+@pytest.mark.parametrize("sigma", [1, 5, 700, 7000])
+def test_the_guided_search_finds_what_a_plain_one_does(sigma: int) -> None:
+    _, high = _thresholds(sigma)
+    edges = np.arange(2**12, dtype=np.uint64) << np.uint64(52)
+    drawn = np.random.default_rng(sigma).integers(0, 2**64, 100_000, dtype=np.uint64)
+    last = np.array([2**64 - 1], dtype=np.uint64)
+    for uniform in (high, high - np.uint64(1), high + np.uint64(1), edges, edges[1:] - np.uint64(1), drawn, last):
+        assert np.array_equal(_below(sigma, uniform), np.searchsorted(high, uniform, side="right"))
 
 
 def test_extreme_uniforms_stay_inside_the_table() -> None:
