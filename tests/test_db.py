@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy
+from sqlmodel import Session
 
 from vault.db import Database, UtcDateTime
 
@@ -55,3 +56,48 @@ def test_times_come_back_aware_and_naive_ones_are_refused(database: Database) ->
     assert kind.process_result_value(at.replace(tzinfo=None), database.engine.dialect) == at
     with pytest.raises(ValueError, match="zone"):
         kind.process_bind_param(at.replace(tzinfo=None), database.engine.dialect)
+
+
+def _flushes(session: Session) -> bool:
+    """Say whether the transaction's commit waits for the disk."""
+    connection = session.connection()
+    if connection.dialect.name == "sqlite":
+        return connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2  # FULL
+    return connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "on"
+
+
+def test_a_commit_waits_for_the_disk_unless_told_otherwise(database: Database) -> None:
+    """Pooled connections carry the setting along: nothing that one transaction did may change the next one's."""
+    _table(database)
+    for durable in (True, False, True, False, False, True):
+        with database.transaction(durable=durable) as session:
+            assert _flushes(session) is durable
+        with database.snapshot() as session:
+            session.exec(sqlalchemy.text("SELECT n FROM counter"))
+        with pytest.raises(RuntimeError), database.transaction(durable=not durable) as session:
+            session.exec(sqlalchemy.text("UPDATE counter SET n = 7"))
+            assert _flushes(session) is not durable
+            raise RuntimeError
+        with database.transaction() as session:
+            assert _flushes(session)
+
+
+def test_more_writers_than_are_let_in_all_get_their_turn(postgresql_database: Database) -> None:
+    _table(postgresql_database)
+    waiting = threading.Barrier(21)
+
+    def add() -> None:
+        waiting.wait()
+        with postgresql_database.transaction() as session:
+            session.exec(sqlalchemy.text("UPDATE counter SET n = n + 1"))
+
+    threads = [threading.Thread(target=add) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    with postgresql_database.transaction() as session:  # all of them wait for this row, or for their turn
+        session.exec(sqlalchemy.text("UPDATE counter SET n = n + 1"))
+        waiting.wait()
+    for thread in threads:
+        thread.join()
+    with postgresql_database.snapshot() as session:
+        assert session.exec(sqlalchemy.text("SELECT n FROM counter")).scalar_one() == 21

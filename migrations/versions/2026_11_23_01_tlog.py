@@ -1,5 +1,7 @@
 """tlog tables: entries, openings, full tiles and the head."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -20,9 +22,13 @@ def upgrade() -> None:
         sa.Column("leaf_index", sa.BigInteger(), nullable=True),
         sa.Column("about", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_log_entry")),
-        sa.UniqueConstraint("leaf_index", name=op.f("uq_log_entry_leaf_index")),
     )
-    op.create_index("ix_log_entry_kind_leaf_index", "log_entry", ["kind", "leaf_index"])
+    placed: dict[str, Any] = {
+        "sqlite_where": sa.text("leaf_index IS NOT NULL"),
+        "postgresql_where": sa.text("leaf_index IS NOT NULL"),
+    }
+    op.create_index("ix_log_entry_leaf_index", "log_entry", ["leaf_index"], unique=True, **placed)
+    op.create_index("ix_log_entry_kind_leaf_index", "log_entry", ["kind", "leaf_index"], **placed)
     op.create_index(
         "ix_log_entry_about_leaf_index",
         "log_entry",

