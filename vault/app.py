@@ -57,6 +57,7 @@ from vault.proof.note import VerifierKey
 from vault.seal.statement import KeyName
 from vault.settings import AppSettings
 from vault.store import rings, shortkeys
+from vault.tlog.files import LogFiles
 from vault.tlog.journal import Journal
 from vault.tlog.routes import log_router
 from vault.tlog.sequencer import Sequencer
@@ -64,6 +65,7 @@ from vault.twin.routes import twin_router
 
 _log = structlog.get_logger()
 
+_PUBLISH_EVERY_S: Final = 5
 _THREADS = 160  # waiting for a checkpoint holds a thread, so askers must not use them all up
 
 # The framework's own telemetry shows exception texts, and request bodies too, to whatever listens in this process.
@@ -97,6 +99,7 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     operator_key = parse_b64u(settings.operator_public_key, size=32)
     state.service = KmsSigner(kms, APP[KeyName.SERVICE])
     log_key = VerifierKey(settings.log_origin, kms.public_key(APP[KeyName.LOG]))
+    state.log_files = LogFiles(settings.log_files, log_key) if settings.log_files else None
     journal = Journal(settings.log_journal, settings.log_origin) if settings.log_journal else None
     state.sequencer = Sequencer(
         state.database, log_key, lambda data: kms.sign(APP[KeyName.LOG], data), settings.log_anchor, journal
@@ -155,6 +158,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_expire, app)
+            tasks.start_soon(_publish, app)
             yield
             tasks.cancel_scope.cancel()
     finally:
@@ -177,12 +181,30 @@ def _expire_due(state: State) -> None:
         _log.warning("consents not expired", reason=type(error).__name__)
 
 
+async def _publish(app: FastAPI) -> None:
+    """Publish the log's growth as static files, as long as the app runs."""
+    while app.state.log_files is not None:
+        await anyio.to_thread.run_sync(_publish_growth, app.state)
+        await anyio.sleep(_PUBLISH_EVERY_S)
+
+
+def _publish_growth(state: State) -> None:
+    try:
+        with state.database.snapshot() as session:
+            state.log_files.publish(session)
+    except Exception as error:  # noqa: BLE001  # readers keep the checkpoint before; the next turn tries again
+        _log.error("log.not_published", error_type=type(error).__name__)
+
+
 def _boot(app: FastAPI) -> None:
     """Finish what a crash interrupted, then start the log; nothing is served before."""
     state = app.state
     shortkeys.create_table(state.shortkeys)
     shortkeys.delete_scheduled(state.database, state.shortkeys)
     state.sequencer.start()
+    if state.log_files is not None:
+        with state.database.snapshot() as session:
+            state.log_files.recover(session)
     with state.database.transaction() as session:
         sets.publish(session, state.answer_desk.policy_set)
 

@@ -14,6 +14,7 @@ from sqlalchemy import text
 from tests.site_kit import running_app
 from vault.ops.archive import BadBackup, back_up, restore
 from vault.ops.site import Site
+from vault.proof.checkpoint import verify_checkpoint
 from vault.proof.leaf import LeafKind
 from vault.tlog import log
 from vault.tlog.errors import LogDamaged
@@ -160,3 +161,21 @@ def test_a_backup_never_overwrites_one(site: Site, tmp_path: Path) -> None:
     back_up(site, tmp_path / "backup")
     with pytest.raises(BadBackup, match="never overwrites"):
         back_up(site, tmp_path / "backup")
+
+
+def test_published_files_of_a_lost_log_are_kept_beside_the_new_ones(site: Site, tmp_path: Path) -> None:
+    live(site, 1)
+    back_up(site, tmp_path / "backup")
+    live(site, 2)
+    files = site.log_files
+    assert files is not None
+    live(site, 1)  # its start publishes what there is
+    lost = files.published()
+    assert lost is not None
+    restore(tmp_path / "backup", site, replace=True)
+    assert files.published() is None
+    live(site, 1)
+    live(site, 1)
+    assert files.published() != lost
+    [kept] = site.folder.glob("public-log.*")
+    assert verify_checkpoint((kept / "checkpoint").read_text(), site.log_key, site.log_key.name) == lost

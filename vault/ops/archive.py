@@ -99,6 +99,8 @@ def restore(folder: Path, site: Site, *, replace: bool) -> int:
     migrate(site.databases()[0])
     if replace and site.anchor:
         site.anchor.delete()
+    if replace and site.log_files:
+        site.log_files.set_aside()
     return size
 
 

@@ -24,6 +24,7 @@ from vault.parties.companies import CompanyStatus
 from vault.seal.audit import parse_registration
 from vault.seal.fields import parse_id
 from vault.seal.ids import VaultId
+from vault.tlog.files import LogFiles
 from vault.twin.requests import request_training
 
 operator = typer.Typer(add_completion=False, no_args_is_help=True, help="Run and look after an installation.")
@@ -227,6 +228,15 @@ def examine(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     say(as_json, record, lines)
     if not all(item.ok for item in findings):
         raise typer.Exit(1)
+
+
+@operator.command("publish-log")
+def publish_log(folder: Path, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
+    """Write the log as static files (C2SP tlog-tiles) into a folder; what is there already is compared with it."""
+    place = Site(site.resolve())
+    with plain_errors(), place.databases()[0].snapshot() as session:
+        head = LogFiles(folder, place.log_key).recover(session)
+    say(as_json, {"folder": str(folder), "leaves": head.size}, f"Published {head.size} leaves in {folder}.")
 
 
 @operator.command()

@@ -6,6 +6,7 @@ keys/operator               the operator's key: take it offline
 trust.json                  what owners, companies and auditors pin
 log.anchor                  newest checkpoint, which no backup holds: shows a database that was set back
 log.journal                 withdrawals, charges and erasures, which no backup holds: applied again to one that was set back
+public-log                  the log as static files, for any file server to publish
 vault.sqlite shortkeys.sqlite   the databases, unless other URLs were given
 """
 
@@ -28,6 +29,7 @@ from vault.proof.trust import TrustedRoot, dump_trust, parse_trust
 from vault.seal.statement import KeyName
 from vault.store import shortkeys
 from vault.tlog.anchor import Anchor
+from vault.tlog.files import LogFiles
 from vault.tlog.journal import Journal
 
 
@@ -71,6 +73,12 @@ class Site:
         found = self.environment("app")
         path = found.get("VAULT_LOG_JOURNAL")
         return Journal(Path(path), found["VAULT_LOG_ORIGIN"]) if path else None
+
+    @property
+    def log_files(self) -> LogFiles | None:
+        """The log as static files, unless the settings do without."""
+        path = self.environment("app").get("VAULT_LOG_FILES")
+        return LogFiles(Path(path), self.log_key) if path else None
 
     def environment(self, process: str) -> dict[str, str]:
         """Return the settings of `app` or `worker`.
@@ -123,6 +131,7 @@ def set_up(
         "VAULT_LOG_ORIGIN": log_origin,
         "VAULT_LOG_ANCHOR": str(folder / "log.anchor"),
         "VAULT_LOG_JOURNAL": str(folder / "log.journal"),
+        "VAULT_LOG_FILES": str(folder / "public-log"),
     }
     _write_once(folder / "app.env", {**shared, **app})
     _write_once(folder / "worker.env", {**shared, "VAULT_WORKER_KEYRING": str(keyrings.worker)})
