@@ -98,7 +98,7 @@ def json_answer(document: Any, status: int = 200) -> httpx.Response:
     return httpx.Response(status, json=document)
 
 
-def push(service: Service, shop: Company, terms: Terms) -> str:
+def push(service: Service, shop: Company, terms: Terms, **changes: str) -> str:
     """Push an authorization request as a company does (RFC 9126); return its request_uri."""
     details = dict(dump_details(terms)) | {"request": shop.request_consent(terms)}
     form = {
@@ -112,6 +112,7 @@ def push(service: Service, shop: Company, terms: Terms) -> str:
         "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
         "client_assertion": shop._auth._assertion(),
         "dpop_jkt": b64u(bytes(32)),
+        **changes,
     }
     pushed = httpx.post(f"{service.url}/v1/par", data=form)
     assert pushed.status_code == 201, pushed.text

@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("request", sa.String(), nullable=False),
         sa.Column("grant_id", sa.LargeBinary(), nullable=True),
         sa.Column("state", sa.String(), nullable=False),
+        sa.Column("opens_until_s", sa.BigInteger(), nullable=False),
         sa.Column("expires_at_s", sa.BigInteger(), nullable=False),
         sa.Column("browser_hash", sa.LargeBinary(), nullable=True),
         sa.Column("user_code", sa.String(), nullable=True),
@@ -28,6 +29,7 @@ def upgrade() -> None:
         sa.Column("family_id", sa.LargeBinary(), nullable=True),
     )
     op.create_index("ix_oauth_authorization_expires_at_s", "oauth_authorization", ["expires_at_s"])
+    op.create_index("ix_oauth_authorization_vault_id", "oauth_authorization", ["vault_id"])
     op.create_index("ix_oauth_authorization_user_code", "oauth_authorization", ["user_code"], unique=True)
     op.create_index("ix_oauth_authorization_code_hash", "oauth_authorization", ["code_hash"], unique=True)
     op.create_table(

@@ -42,7 +42,7 @@ from vault.errors import VaultError
 from vault.parties import companies
 from vault.proof.trust import TrustedRoot
 from vault.schema.category import Category
-from vault.schema.consent import ConsentEvent, dump_consent
+from vault.schema.consent import ConsentEvent, ConsentVersion, dump_consent
 from vault.schema.language import LABELS, Language
 from vault.schema.terms import ConsentKind
 from vault.seal.dsse import PayloadType, parse_envelope, sign_record, unverified_record
@@ -69,6 +69,10 @@ def shop(service: Service, api: Api, tmp_path: Path) -> Company:
 def browser(service: Service) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=service.url) as found:
         yield found
+
+
+def replacing(given: ConsentVersion) -> dict[str, str]:
+    return {"grant_management_action": "replace", "grant_id": b64u(given.consent_id)}
 
 
 def landed(response: httpx.Response) -> dict[str, list[str]]:
@@ -139,6 +143,54 @@ def test_a_service_that_shows_another_company_than_signed_is_not_believed(
     tamper.on("GET", f"/v1/authorizations/{code.replace('-', '')}", swap)
     with pytest.raises(BadRequest, match="another company"):
         owner.approvals.read(code)
+
+
+def test_a_consent_is_renewed_from_the_list_without_a_browser_and_the_log_tells(
+    *, service: Service, owner: Owner, new_owner: Callable[..., Any], shop: Company
+) -> None:
+    owner.import_traces(purchases())
+    given = owner.give_company(owner.read_request(shop.request_consent(company_terms(shop, owner)))).version
+    push(service, shop, company_terms(shop, owner, quota_per_month=5), **replacing(given))
+    other, _ = new_owner()
+    assert other.requests() == []
+    (waiting,) = owner.requests()
+    assert (waiting.asked.company, waiting.renew) == ("Shop", given.consent_id)
+    asked = [event for event in owner.history() if event["kind"] == "consent-request"]
+    assert [event["personal"]["consent"] for event in asked] == [b64u(given.consent_id)]
+    assert asked[0]["sentence"].startswith("Shop asks you to renew a consent")
+    renewed = owner.answer(waiting, replace(waiting.asked.request.terms, quota_per_month=4)).version
+    assert (renewed.event, renewed.consent_id) == (ConsentEvent.RENEWED, given.consent_id)
+    assert owner.requests() == []
+    assert owner.consent(ConsentId(given.consent_id)).quota_left == 4
+    with pytest.raises(ApiError):
+        owner.approvals.deny(waiting.name)
+
+
+def test_a_consent_is_renewed_by_the_code_that_a_browser_shows(
+    service: Service, owner: Owner, shop: Company, browser: httpx.Client
+) -> None:
+    owner.import_traces(purchases())
+    given = owner.give_company(owner.read_request(shop.request_consent(company_terms(shop, owner)))).version
+    uri = push(service, shop, company_terms(shop, owner, quota_per_month=5), **replacing(given))
+    waiting = owner.approvals.read(code_on(open_page(browser, shop, uri)))
+    assert waiting.renew == given.consent_id
+    renewed = owner.answer(waiting).version
+    assert (renewed.event, renewed.version, renewed.terms.quota_per_month) == (ConsentEvent.RENEWED, 2, 5)
+    assert landed(open_page(browser, shop, uri))["code"]
+    assert [item.id for item in owner.consents()] == [given.consent_id]
+
+
+def test_giving_and_saying_so_is_one_step_and_leaves_nothing_open_if_it_fails(
+    *, service: Service, owner: Owner, shop: Company, browser: httpx.Client, tamper: Tamper
+) -> None:
+    owner.import_traces(purchases())
+    uri = push(service, shop, company_terms(shop, owner))
+    waiting = owner.approvals.read(code_on(open_page(browser, shop, uri)))
+    assert owner.requests() == [waiting]
+    tamper.on("POST", f"/{waiting.name}/approve", lambda _: json_answer({"type": "/problems/gone"}, 404))
+    with pytest.raises(ApiError):
+        owner.answer(waiting)
+    assert [item.current.event for item in owner.consents()] == [ConsentEvent.WITHDRAWN]
 
 
 def test_a_freeze_stops_every_answer_until_it_is_lifted(owner: Owner, company: Company, tamper: Tamper) -> None:

@@ -16,6 +16,7 @@ from tests.consent_kit import NOW, PURPOSE
 from tests.leaves import leaves
 from vault.consent.events import record_event
 from vault.encoding import b64u, dump_json, parse_json
+from vault.oauth.named import REQUESTED_STATE
 from vault.parties import companies
 from vault.parties.companies import CompanyId, CompanyStatus
 from vault.proof.bundle import Bundle, LoggedLeaf, Withheld, dump_bundle, parse_bundle, records_by_hash
@@ -131,6 +132,21 @@ def test_a_hidden_withdrawal_is_named(quick: Audited) -> None:
     assert {(Step.OPENINGS, withdrawal.index), (Step.ORDER, denial.index)} <= left_out
     shut = failed(verify(quick, closed(bundle, withdrawal)))
     assert {(Step.OPENINGS, withdrawal.index), (Step.ORDER, denial.index)} <= shut
+
+
+def test_a_request_to_renew_is_a_link_of_the_consents_chain(quick: Audited) -> None:
+    consent = ConsentId(quick.service.give().consent_id)
+    asked = {"grantee": "A" * 22, "at": 0, "record": b64u(bytes(32))}
+    with quick.service.database.transaction() as session:
+        record_event(session, consent, LeafKind.CONSENT_REQUEST, {"event_state": REQUESTED_STATE}, asked)
+        record_event(session, consent, LeafKind.DENIAL, {"period": "2026-11"}, {"rules": []})
+    quick.settle()
+    bundle = quick.bundle()
+    assert verify(quick, bundle).failures == ()
+    request = leaf_of(bundle, LeafKind.CONSENT_REQUEST)
+    after = leaf_of(bundle, LeafKind.DENIAL, place=-1)
+    for lie in (without(bundle, request), closed(bundle, request)):
+        assert {(Step.OPENINGS, request.index), (Step.ORDER, after.index)} <= failed(verify(quick, lie))
 
 
 def test_hiding_the_end_of_a_consent_is_named(quick: Audited) -> None:

@@ -27,7 +27,7 @@ from vault.tlog import log
 from vault.tlog.log import Leaf
 from vault.twin import release
 
-_OPENED: Final = frozenset({LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL})
+_OPENED: Final = frozenset({LeafKind.CONSENT_REQUEST, LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL})
 _OF_ALL: Final = (LeafKind.KEY, LeafKind.MANIFEST, LeafKind.POLICY_SET)
 _OF_COMPANIES: Final = (LeafKind.COMPANY, LeafKind.COMPANY_STATUS)
 _WITHHELD: Final = frozenset({Withheld.ANSWER, Withheld.QUESTION})

@@ -32,6 +32,7 @@ _SENTENCES: Final = {
     LeafKind.ACCOUNT: "Version {version} of your account record was stored.",
     LeafKind.RING_HEAD: "Version {version} of your list of compartments and devices was put in force.",
     LeafKind.UPLOAD: "A device of yours uploaded sealed batches: {count}.",
+    LeafKind.CONSENT_REQUEST: "{party} asks you to renew a consent; `owner requests` shows what for.",
     LeafKind.CONSENT: "{party}: version {version} of your consent {state}.",
     LeafKind.HANDOVER: "The keys that your consent covers were handed over to this service, sealed.",
     LeafKind.RESEAL: "Keys that a consent handed over were sealed anew to this service's newer key.",

@@ -1,6 +1,7 @@
 """Routes where an owner's own client answers what a company asked: the keys are there, so the decision is too.
 
-The browser shows a short code; the owner gives it to the client. The client reads what was asked, renders its own
+What asks for a consent of this owner's to be renewed stands in the list. A first request is found by the short code
+that a browser shows, which the owner gives to the client: nobody may find out who is here by asking. The client reads what was asked, renders its own
 notice, gives (or renews) the consent by the consent routes, and names it here. Then the browser moves on by itself.
 """
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 from vault.encoding import b64u
 from vault.http.edge import ClockDep, DatabaseDep
 from vault.oauth import authorizations
-from vault.oauth.authorizations import UnknownAuthorization
+from vault.oauth.authorizations import Authorization, UnknownAuthorization
 from vault.parties.routes import OwnerDep
 from vault.seal.fields import parse_id
 from vault.seal.ids import ConsentId
@@ -32,11 +33,29 @@ class AskedAnswer(BaseModel):
     expires_at: int
     """Unix second by which to decide."""
 
+    name: str
+    """What to call it where no code was typed: 43 characters, in the place of the code."""
+
+
+class WaitingAnswer(BaseModel):
+    """What this owner may decide, the first to end first."""
+
+    waiting: list[AskedAnswer]
+
 
 class ApprovalBody(BaseModel):
     """The consent that answers the request, base64url."""
 
     consent: str
+
+
+@approval_router.get("")
+def list_waiting(owner: OwnerDep, response: Response, database: DatabaseDep, clock: ClockDep) -> WaitingAnswer:
+    """Return the requests that name a consent of this vault, and those that it has looked up by their codes."""
+    with database.snapshot() as session:
+        found = authorizations.waiting(session, owner.vault_id, now=clock.now())
+    response.headers["Cache-Control"] = "no-store"
+    return WaitingAnswer(waiting=[_asked(item) for item in found])
 
 
 @approval_router.get("/{code}")
@@ -51,10 +70,7 @@ def read(code: str, owner: OwnerDep, response: Response, database: DatabaseDep, 
     if found is None:
         raise UnknownAuthorization("No authorization waits under this code.")
     response.headers["Cache-Control"] = "no-store"
-    renew = "" if found.asked.grant_id is None else b64u(found.asked.grant_id)
-    return AskedAnswer(
-        company=found.asked.company_id, request=found.asked.request, renew=renew, expires_at=found.expires_at_s
-    )
+    return _asked(found)
 
 
 @approval_router.post("/{code}/approve", status_code=204)
@@ -70,3 +86,14 @@ def deny(code: str, owner: OwnerDep, database: DatabaseDep, clock: ClockDep) -> 
     """Refuse; the company is told `access_denied` and nothing about the owner."""
     with database.transaction() as session:
         authorizations.deny(session, code, owner.vault_id, now=clock.now())
+
+
+def _asked(found: Authorization) -> AskedAnswer:
+    renew = "" if found.asked.grant_id is None else b64u(found.asked.grant_id)
+    return AskedAnswer(
+        company=found.asked.company_id,
+        request=found.asked.request,
+        renew=renew,
+        expires_at=found.expires_at_s,
+        name=found.name,
+    )

@@ -1,6 +1,8 @@
 """Pushed authorization requests: pushed -> shown -> approved or denied -> issued -> redeemed.
 
-Each step is one conditional UPDATE, so of several callers exactly one takes it, on both databases.
+Each step is one conditional UPDATE, so of several callers exactly one takes it, on both databases. A first request
+is nobody's until an owner types the code that a browser shows: no company can find out who is here. A request that
+names the consent it wants renewed is that owner's from the start, and waits for days, whether or not a browser opens.
 """
 
 from __future__ import annotations
@@ -10,18 +12,19 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, case, delete, insert, select, update
 from sqlmodel import Session
 
 from vault.clock import unix_s
 from vault.consent import consents
-from vault.errors import VaultError
+from vault.encoding import b64u, parse_b64u
+from vault.errors import MalformedInput, VaultError
 from vault.oauth.models import authorization
 from vault.parties.companies import CompanyId
 from vault.parties.once import is_any_spent, spend
@@ -30,12 +33,14 @@ from vault.seal.ids import ConsentId, VaultId
 
 REQUEST_URI_PREFIX: Final = "urn:ietf:params:oauth:request_uri:"
 PUSHED_S: Final = 90
+NAMED_S: Final = 7 * 86_400
 SHOWN_S: Final = 600
 DECIDED_S: Final = 600  # a phone may have put the browser to sleep
 CODE_S: Final = 60
 MISSES_PER_MINUTE: Final = 6
 _KEPT_S: Final = 86_400
 _SWEEP: Final = 32
+_NAME_BYTES: Final = 32
 # No vowels, nothing that looks like another: 20 letters, 8 of them are 35 bits for ten minutes at 6 guesses a minute.
 _LETTERS: Final = "BCDFGHJKLMNPQRSTVWXZ"
 _USER_CODE = re.compile(rf"[{_LETTERS}]{{8}}")
@@ -76,6 +81,10 @@ class State(StrEnum):
     REDEEMED = "redeemed"
 
 
+_OPEN: Final = (State.PUSHED, State.SHOWN)
+"""What an owner may still decide; nobody's vault is on a pushed request but the one whose consent it names."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What a company pushed, checked.
@@ -100,7 +109,7 @@ class Authorization:
     """One authorization as it stands.
 
     Args:
-        request_hash: Names it.
+        request_hash: Names it; gives nothing away of the request_uri.
         asked: What was pushed.
         state: How far it has come.
         expires_at_s: Unix second from which on the next step is refused.
@@ -117,21 +126,38 @@ class Authorization:
     user_code: str
     consent_id: ConsentId | None
 
+    @property
+    def name(self) -> str:
+        """What the owner's client calls it, where no code was typed."""
+        return b64u(self.request_hash)
+
     def is_open_in(self, browser: str) -> bool:
         """Say whether the browser with this cookie opened it."""
         return hmac.compare_digest(self.browser_hash, _hash(browser))
 
 
-def push(session: Session, asked: Asked, *, now: datetime) -> str:
+def push(session: Session, asked: Asked, *, vault_id: VaultId | None = None, now: datetime) -> str:
     """Keep a request and return its request_uri, good once, for 90 seconds.
+
+    Args:
+        session: An open writing transaction.
+        asked: What was pushed.
+        vault_id: Whose consent it wants renewed; that owner sees it in a list. It replaces what the company
+            asked about this consent before and what still waits.
+        now: The current time.
 
     Source: RFC 9126 section 2.2.
     """
     connection = session.connection()
+    if vault_id is not None:
+        same = (authorization.c.vault_id == vault_id) & (authorization.c.grant_id == asked.grant_id)
+        connection.execute(delete(authorization).where(same, authorization.c.state.in_([*_OPEN, State.DENIED])))
     old = select(authorization.c.request_hash).where(authorization.c.expires_at_s <= unix_s(now) - _KEPT_S)
     old = old.order_by(authorization.c.expires_at_s).limit(_SWEEP).with_for_update(skip_locked=True)
     connection.execute(delete(authorization).where(authorization.c.request_hash.in_(old)))
     secret = secrets.token_urlsafe(32)
+    while b64u(_hash(secret)).startswith("-"):  # a command line would take such a name for an option
+        secret = secrets.token_urlsafe(32)
     row = {
         "request_hash": _hash(secret),
         "company_id": asked.company_id,
@@ -140,7 +166,9 @@ def push(session: Session, asked: Asked, *, now: datetime) -> str:
         "request": asked.request,
         "grant_id": asked.grant_id,
         "state": State.PUSHED.value,
-        "expires_at_s": unix_s(now) + PUSHED_S,
+        "opens_until_s": unix_s(now) + PUSHED_S,
+        "expires_at_s": unix_s(now) + (PUSHED_S if vault_id is None else NAMED_S),
+        "vault_id": vault_id,
     }
     connection.execute(insert(authorization), row)
     return REQUEST_URI_PREFIX + secret
@@ -160,20 +188,39 @@ def show(session: Session, unverified_uri: str, client_id: str, browser: str, *,
         "user_code": "".join(secrets.choice(_LETTERS) for _ in range(8)),
         "expires_at_s": unix_s(now) + SHOWN_S,
     }
-    return _step(session, _named(unverified_uri, client_id), State.PUSHED, State.SHOWN, now, **values)
+    closed_to_none = _named(unverified_uri, client_id) & (authorization.c.opens_until_s > unix_s(now))
+    return _step(session, closed_to_none, State.PUSHED, State.SHOWN, now, **values)
+
+
+def waiting(session: Session, vault_id: VaultId, *, now: datetime) -> list[Authorization]:
+    """Return what this owner may decide: what names a consent of the vault, and what was looked up by its code."""
+    mine = (authorization.c.vault_id == vault_id) & authorization.c.state.in_(_OPEN)
+    found = select(authorization).where(mine, authorization.c.expires_at_s > unix_s(now))
+    rows = session.connection().execute(found.order_by(authorization.c.expires_at_s))
+    return [item for item in map(_authorization, rows) if _may_answer(session, item)]
+
+
+def newest_for(session: Session, consent_id: ConsentId, vault_id: VaultId) -> Authorization | None:
+    """Return the request that last asked for a consent to be renewed, decided or not, if it is still kept."""
+    asked = (authorization.c.vault_id == vault_id) & (authorization.c.grant_id == consent_id)
+    decided = case((authorization.c.state.in_(_OPEN), 0), else_=1)  # what still waits is the newest there is
+    newest_first = (decided, authorization.c.opens_until_s.desc())
+    newest = select(authorization).where(asked).order_by(*newest_first).limit(1)
+    row = session.connection().execute(newest).one_or_none()
+    return None if row is None else _authorization(row)
 
 
 def claim(session: Session, unverified_code: str, vault_id: VaultId, *, now: datetime) -> Authorization | None:
-    """Look a short code up for an owner; from then on the request is this vault's to decide and no other's.
+    """Look a request up for an owner, by its short code; from then on it is this vault's to decide and no other's.
 
     Args:
         session: An open writing transaction, to be committed whatever comes back: it counts wrong codes.
-        unverified_code: As the owner typed it.
+        unverified_code: As the owner typed it, or the name of a request that `waiting` shows.
         vault_id: The signed-in owner's vault.
         now: The current time.
 
     Returns:
-        None if no such request waits, it is another vault's, or it wants another vault's consent renewed.
+        None if no such request waits, or it is another vault's.
 
     Raises:
         TooManyLookups: Six codes of this minute were wrong.
@@ -200,9 +247,8 @@ def approve(session: Session, unverified_code: str, vault_id: VaultId, consent_i
     Guarantees: the code that follows leads to no more than the company signed and the owner gave.
     """
     mine = _claimed(unverified_code, vault_id)
-    found = _step(
-        session, mine, State.SHOWN, State.APPROVED, now, consent_id=consent_id, expires_at_s=unix_s(now) + DECIDED_S
-    )
+    values = {"consent_id": consent_id, "expires_at_s": unix_s(now) + DECIDED_S}
+    found = _step(session, mine, _OPEN, State.APPROVED, now, **values)
     if found is None:
         raise UnknownAuthorization("No authorization waits under this code.")
     _refuse_other(found.asked, consents.get_own(session, consent_id, vault_id), now)
@@ -214,7 +260,7 @@ def deny(session: Session, unverified_code: str, vault_id: VaultId, *, now: date
     Raises:
         UnknownAuthorization: Nothing that this vault claimed waits under the code.
     """
-    if _step(session, _claimed(unverified_code, vault_id), State.SHOWN, State.DENIED, now) is None:
+    if _step(session, _claimed(unverified_code, vault_id), _OPEN, State.DENIED, now) is None:
         raise UnknownAuthorization("No authorization waits under this code.")
 
 
@@ -242,15 +288,27 @@ def find_redeemed(session: Session, code: str, company_id: CompanyId) -> bytes |
     return found
 
 
+def forget(session: Session, vault_id: VaultId) -> None:
+    """Forget every request that is or was this vault's to decide."""
+    session.connection().execute(delete(authorization).where(authorization.c.vault_id == vault_id))
+
+
 def _claim(session: Session, unverified_code: str, vault_id: VaultId, now: datetime) -> Authorization | None:
-    free = or_(authorization.c.vault_id.is_(None), authorization.c.vault_id == vault_id)
-    claimable = (authorization.c.user_code == _user_code(unverified_code)) & free
-    wanted = session.connection().execute(select(authorization.c.grant_id).where(claimable)).scalar_one_or_none()
-    if wanted is not None:
-        renewed = consents.find(session, ConsentId(wanted))
-        if renewed is None or renewed.vault_id != vault_id:
-            return None
-    return _step(session, claimable, State.SHOWN, State.SHOWN, now, vault_id=vault_id)
+    mine = _claimed(unverified_code, vault_id) & authorization.c.state.in_(_OPEN)
+    found = select(authorization).where(mine, authorization.c.expires_at_s > unix_s(now))
+    row = session.connection().execute(found).one_or_none()
+    if row is not None:
+        return _authorization(row)
+    free = (authorization.c.user_code == _user_code(unverified_code)) & authorization.c.vault_id.is_(None)
+    return _step(session, free, State.SHOWN, State.SHOWN, now, vault_id=vault_id)
+
+
+def _may_answer(session: Session, open_request: Authorization) -> bool:
+    """Say whether the consent that a request names can still be renewed; what was withdrawn cannot."""
+    if open_request.asked.grant_id is None:
+        return True
+    named = consents.find(session, open_request.asked.grant_id)
+    return named is not None and named.current.event.renewable
 
 
 def _refuse_other(asked: Asked, given: consents.Consent, now: datetime) -> None:
@@ -266,11 +324,13 @@ def _refuse_other(asked: Asked, given: consents.Consent, now: datetime) -> None:
 
 
 def _step(
-    session: Session, which: ColumnElement[bool], before: State, after: State, now: datetime, **values: Any
-) -> Authorization | None:
+    session: Session, which: ColumnElement[bool], before: State | Sequence[State], after: State, now: datetime,
+    **values: Any,
+) -> Authorization | None:  # fmt: skip
+    states = [before] if isinstance(before, State) else before
     taken = (
         update(authorization)
-        .where(which, authorization.c.state == before.value, authorization.c.expires_at_s > unix_s(now))
+        .where(which, authorization.c.state.in_(states), authorization.c.expires_at_s > unix_s(now))
         .values(state=after.value, **values)
         .returning(authorization)
     )
@@ -288,7 +348,12 @@ def _coded(code: str, company_id: CompanyId) -> ColumnElement[bool]:
 
 
 def _claimed(unverified_code: str, vault_id: VaultId) -> ColumnElement[bool]:
-    return (authorization.c.user_code == _user_code(unverified_code)) & (authorization.c.vault_id == vault_id)
+    """Match a request of this vault by its name, or by the code that it looked up before."""
+    try:
+        addressed = authorization.c.request_hash == parse_b64u(unverified_code, size=_NAME_BYTES)
+    except MalformedInput:
+        addressed = authorization.c.user_code == _user_code(unverified_code)
+    return addressed & (authorization.c.vault_id == vault_id)
 
 
 def _user_code(unverified_code: str) -> str:

@@ -18,7 +18,7 @@ from sqlmodel import Session
 
 from vault.clock import unix_s
 from vault.consent.consents import Consent
-from vault.oauth import authorizations, families
+from vault.oauth import authorizations, families, named
 from vault.oauth.authorizations import PUSHED_S, Asked, Authorization, State
 from vault.oauth.client import AUTH_METHOD, Client, Form, Reply, authenticate, parse_form
 from vault.oauth.details import verify_details
@@ -208,12 +208,17 @@ class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no type
         """Keep a company's authorization request (RFC 9126)."""
         try:
             self.authenticate_client(form, [AUTH_METHOD], "pushed_authorization_request")
-            uri = authorizations.push(self._session, self._asked(form), now=self._now)
+            uri = self._keep(*self._asked(form))
         except OAuth2Error as error:
             return self.refuse(error)
         return self.handle_response(201, {"request_uri": uri, "expires_in": PUSHED_S}, [])
 
-    def _asked(self, form: Form) -> Asked:
+    def _keep(self, asked: Asked, renewed: Consent | None) -> str:
+        if renewed is None:
+            return authorizations.push(self._session, asked, now=self._now)
+        return named.push(self._session, asked, renewed, now=self._now)
+
+    def _asked(self, form: Form) -> tuple[Asked, Consent | None]:
         company, fields = self._active(), form.form
         fields["client_id"] = company.company_id
         _refuse_parameters(fields, "request", "request_uri")
@@ -227,13 +232,15 @@ class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no type
             raise InvalidRequestError(f"A state has at most {_MAX_STATE_CHARS} characters.")
         self.get_consent_grant(form)
         request, _ = verify_details(fields.get("authorization_details", ""), company, now=self._now)
-        return Asked(
+        renewed = self._renewed(fields, company)
+        asked = Asked(
             company_id=company.company_id,
             parameters={name: fields[name] for name in _KEPT if name in fields},
             jkt=self._bound_key(fields),
             request=request,
-            grant_id=self._renewed(fields, company),
+            grant_id=None if renewed is None else renewed.consent_id,
         )
+        return asked, renewed
 
     def _bound_key(self, fields: dict[str, str]) -> Thumbprint:
         """Return the key that the code will be bound to (RFC 9449 section 10)."""
@@ -247,12 +254,12 @@ class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no type
         self._spend_proof()
         return self._proof.jkt
 
-    def _renewed(self, fields: dict[str, str], company: Company) -> ConsentId | None:
+    def _renewed(self, fields: dict[str, str], company: Company) -> Consent | None:
         """Return the consent that the company wants renewed (Grant Management: `replace`)."""
         action = fields.get("grant_management_action", "create")
         if action not in GRANT_ACTIONS or (action == "replace") is not ("grant_id" in fields):
             raise InvalidRequestError("grant_management_action is create without a grant_id, or replace with one.")
-        return self._grant(fields["grant_id"], company).consent_id if action == "replace" else None
+        return self._grant(fields["grant_id"], company) if action == "replace" else None
 
     def redirect(self) -> Reply:
         """Answer the browser through Authlib: a code if the request was approved, else `access_denied`."""

@@ -33,6 +33,7 @@ class LeafKind(StrEnum):
     ACCOUNT = "account"
     RING_HEAD = "ring-head"
     UPLOAD = "upload"
+    CONSENT_REQUEST = "consent-request"
     CONSENT = "consent"
     HANDOVER = "handover"
     RESEAL = "reseal"

@@ -51,7 +51,7 @@ from vault.seal.statement import KeyName, KeyStatement, verify_key_statement
 
 __all__ = ["Failure", "Report", "Step", "verify_bundle"]
 
-_CHAINED: Final = (LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL)
+_CHAINED: Final = (LeafKind.CONSENT_REQUEST, LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL)
 _NOT_SPENT: Final = ["not-spent"]  # the rules allowed, but no longer when it was to be logged
 _LAST_S: Final = 2**32
 _KEY_STATEMENT: Final = frames(PayloadType.KEY.encode())  # how the encoding of every key statement begins

@@ -46,6 +46,11 @@ class ConsentEvent(StrEnum):
         return self in _LIVE
 
     @property
+    def renewable(self) -> bool:
+        """Whether a version of the person's may still follow; what was ended for good has no further version."""
+        return self in _RENEWABLE
+
+    @property
     def by_person(self) -> bool:
         """Whether only the person can cause the event."""
         return self.live or self is ConsentEvent.WITHDRAWN
@@ -162,7 +167,7 @@ def verify_successor(following: ConsentVersion, previous: ConsentVersion, previo
     Raises:
         BadConsent: It may not follow.
     """
-    if previous.event not in _RENEWABLE:
+    if not previous.event.renewable:
         raise BadConsent(f"The consent was {previous.event}; it has no further version. Give a new consent.")
     if following.version != previous.version + 1 or following.prev != previous_sha256:
         raise BadConsent("The version does not follow the one in force; read the latest version and sign again.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from twinvault.api import Api, ApiError, field, json_of
-from twinvault.approvals import Approvals
+from twinvault.approvals import Approvals, Waiting
 from twinvault.consent_receipts import ConsentReceipt, verify_consent_receipt
 from twinvault.consents import Changed, ConsentKeeper, OwnConsent
 from twinvault.keys import statement_of
@@ -18,6 +18,7 @@ from twinvault.terms import AskedBy, verify_asked, verify_company
 from twinvault.vaults import Keys
 from vault.clock import Clock
 from vault.encoding import b64u
+from vault.errors import VaultError
 from vault.schema.consent import ConsentEvent, Notice
 from vault.schema.language import Language
 from vault.schema.terms import ConsentKind, Terms
@@ -89,6 +90,34 @@ class Consenting:
         """
         granted = terms or asked.request.terms
         return self._consents.give(granted, self._shown(granted, asked.company), asked.jws)
+
+    def requests(self) -> list[Waiting]:
+        """Return what companies ask that this owner may decide now."""
+        return self.approvals.waiting()
+
+    def answer(self, waiting: Waiting, terms: Terms | None = None) -> Changed:
+        """Give or renew what waits, or less, and say so: a browser that waits moves on.
+
+        Args:
+            waiting: From `requests`, or from `approvals.read` by a short code.
+            terms: Narrower terms; all that was asked if not given.
+
+        Raises:
+            ApiError: It was answered, taken back or replaced meanwhile; a consent given for it does not stay.
+            As `give`.
+        """
+        if waiting.renew is not None:
+            changed = self.renew(waiting.renew, terms or waiting.asked.request.terms, waiting.asked)
+            self.approvals.approve(waiting.name, waiting.renew)
+            return changed
+        changed = self.give_company(waiting.asked, terms)
+        given = ConsentId(changed.version.consent_id)
+        try:
+            self.approvals.approve(waiting.name, given)
+        except VaultError:
+            self.withdraw(given)  # the company never got the code: nothing may stay open for it
+            raise
+        return changed
 
     def narrow(self, consent_id: ConsentId, terms: Terms) -> Changed:
         """Keep a consent inside narrower terms; keys beyond them are taken away."""

@@ -20,6 +20,7 @@ from twinvault.company import Company
 from twinvault.owner import Owner
 from twinvault.profile import Profile
 from vault.clock import SystemClock
+from vault.encoding import b64u
 from vault.parties import companies
 
 PURPOSE = "dpv:ProvideProductRecommendations"
@@ -253,3 +254,31 @@ def test_a_browsers_code_is_denied(owner: Run, code: tuple[str, Callable[[], htt
     assert owner("deny", letters)["denied"]
     assert "error=access_denied" in page().headers["location"]
     assert len(owner("consents")["consents"]) == 1
+
+
+def test_a_renewal_is_listed_shown_approved_and_denied_by_its_name(
+    owner: Run, service: Service, tmp_path: Path
+) -> None:
+    shop, record = Company.register(
+        tmp_path / "home" / "shop", service.trust, name="Shop", contact="s@shop.example", redirect_uris=[REDIRECT]
+    )
+    with service.app.state.database.transaction() as session:
+        companies.register(session, record, now=SystemClock().now())
+    opened = Owner.unlock(Profile.load(tmp_path / "home" / "default"), passphrase=PASSPHRASE)
+    wanted = company_terms(shop, opened)
+    given = opened.give_company(opened.read_request(shop.request_consent(wanted))).version
+    opened.close()
+    renewal = {"grant_management_action": "replace", "grant_id": b64u(given.consent_id)}
+    assert owner("requests") == {"requests": []}
+    push(service, shop, wanted, **renewal)
+    (asked,) = owner("requests")["requests"]
+    assert (asked["company"], asked["renews"]) == ("Shop", b64u(given.consent_id))
+    assert "Vous autorisez Shop" in owner("requests", asked["name"], "--language", "fr")["notice"]
+    assert owner("deny", asked["name"])["denied"]
+    assert owner("requests") == {"requests": []}
+    push(service, shop, wanted, **renewal)
+    (asked,) = owner("requests")["requests"]
+    done = owner("approve", asked["name"], "--quota", 2, "--yes")
+    assert (done["event"], done["consent"]) == ("renewed", b64u(given.consent_id))
+    assert shown(owner, done["consent"])["quota_left"] == 2
+    shop.close()

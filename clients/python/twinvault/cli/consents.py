@@ -12,7 +12,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from twinvault.api import ApiError, ClientError
+from twinvault.api import ClientError
+from twinvault.approvals import Waiting
 from twinvault.cli import common
 from twinvault.cli.common import DEFAULT_PROFILE, PURCHASE, AsJson, PassphraseFile, ProfileName, Said, TrustFile, Yes
 from twinvault.cli.limits import Limits, with_limits
@@ -26,7 +27,6 @@ from vault.encoding import b64u
 from vault.proof.leaf import LeafKind
 from vault.schema.language import Language
 from vault.schema.terms import ConsentKind, Terms
-from vault.seal.ids import ConsentId
 
 consent_commands = typer.Typer()
 
@@ -36,7 +36,7 @@ _DAY_S: Final = 86_400
 _SOON_S: Final = 7 * _DAY_S
 
 ConsentArgument = Annotated[str, typer.Argument(help="The consent's id, from `owner consents`.")]
-Code = Annotated[str, typer.Argument(help="The short code that the browser shows.")]
+Code = Annotated[str, typer.Argument(help="The short code that the browser shows, or a name from `owner requests`.")]
 
 
 @consent_commands.command()
@@ -84,7 +84,7 @@ def give(
     found = common.unlock_owner(profile, passphrase_file, language=language)
     if request is not None:
         asked = found.read_request(request.read_text("utf-8").strip())
-        changed = _answer(found, asked, limits, yes=yes)
+        changed = found.give_company(asked, _agreed(found, asked, limits, yes=yes))
     else:
         assert kind is not None
         terms = found.terms_for(kind, common.parse_categories(limits.category or [PURCHASE]))
@@ -188,25 +188,24 @@ def verify_receipt(
 
 @consent_commands.command()
 def requests(
-    code: Code,
+    code: Annotated[str | None, typer.Argument(help="A code or name, to see what exactly is asked.")] = None,
     *,
     profile: ProfileName = DEFAULT_PROFILE,
     passphrase_file: PassphraseFile = None,
     language: Said = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a company asks for in your browser, as a notice made on this machine."""
+    """List what companies ask you to renew; with a code or name, show what one asks, as a notice made on this machine.
+
+    A company that holds no consent of yours cannot address you: it sends your browser, which shows a code.
+    """
     found = common.unlock_owner(profile, passphrase_file, language=language)
+    if code is None:
+        common.emit({"requests": [_waiting_json(item) for item in found.requests()]}, as_json=as_json)
+        return
     waiting = found.approvals.read(code)
-    asked = waiting.asked
-    result = {
-        "company": asked.company,
-        "company_id": asked.request.terms.grantee,
-        "renews": None if waiting.renew is None else b64u(waiting.renew),
-        "decide_by": _day(waiting.expires_at_s),
-        "notice": found.notice(asked.request.terms, asked.company),
-    }
-    common.emit(result, as_json=as_json)
+    notice = found.notice(waiting.asked.request.terms, waiting.asked.company)
+    common.emit({**_waiting_json(waiting), "notice": notice}, as_json=as_json)
 
 
 @consent_commands.command()
@@ -221,18 +220,11 @@ def approve(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Give what a company asks for in your browser, or less: 30 days and necessary data unless you say more."""
+    """Give or renew what a company asks for, or less: 30 days and necessary data unless you say more."""
     found = common.unlock_owner(profile, passphrase_file, language=language)
     waiting = found.approvals.read(code)
-    changed = _answer(found, waiting.asked, limits, yes=yes, renew=waiting.renew)
-    given = ConsentId(changed.version.consent_id)
-    try:
-        found.approvals.approve(code, given)
-    except ApiError:
-        if waiting.renew is None:  # the company never got the code: nothing may stay open for it
-            found.withdraw(given)
-        raise
-    _emit_changed(changed, as_json=as_json)
+    terms = _agreed(found, waiting.asked, limits, yes=yes)
+    _emit_changed(found.answer(waiting, terms), as_json=as_json)
 
 
 @consent_commands.command()
@@ -243,17 +235,27 @@ def deny(
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Refuse what a company asks for in your browser; it learns nothing but that."""
+    """Refuse what a company asks for; it learns nothing but that. What you gave it before stays as it is."""
     approvals = common.unlock_owner(profile, passphrase_file).approvals
     approvals.read(code)
     approvals.deny(code)
     common.emit({"code": code, "denied": True}, as_json=as_json)
 
 
-def _answer(found: Owner, asked: AskedBy, limits: Limits, *, yes: bool, renew: ConsentId | None = None) -> Changed:
+def _waiting_json(waiting: Waiting) -> dict[str, Any]:
+    return {
+        "name": waiting.name,
+        "company": waiting.asked.company,
+        "company_id": waiting.asked.request.terms.grantee,
+        "renews": None if waiting.renew is None else b64u(waiting.renew),
+        "decide_by": _day(waiting.expires_at_s),
+    }
+
+
+def _agreed(found: Owner, asked: AskedBy, limits: Limits, *, yes: bool) -> Terms:
     terms = limits.answer(asked.request.terms, now_s=_now_s(), usual_days=_COMPANY_DAYS)
     common.agree(found.notice(terms, asked.company), yes=yes)
-    return found.give_company(asked, terms) if renew is None else found.renew(renew, terms, asked)
+    return terms
 
 
 def _renewed(found: Owner, consent: OwnConsent, limits: Limits) -> Terms:
