@@ -358,7 +358,10 @@ def grant(server: Any, method: str, consent: bytes, token: str) -> Any:
 def test_a_company_queries_its_own_grants_only(server: Any) -> None:
     body, given = server.tokens()
     found = grant(server, "GET", given.consent_id, body["access_token"])
-    assert found.json() == {"grant_id": body["grant_id"], "authorization_details": body["authorization_details"]}
+    assert found.json() == {
+        "grant_id": body["grant_id"], "authorization_details": body["authorization_details"],
+        "request_sha256": b64(given.request_sha256),
+    }  # fmt: skip
     assert grant(server, "GET", given.consent_id, server.token()).status_code == 200
     other = server.world.give()
     assert grant(server, "GET", other.consent_id, body["access_token"]).status_code == 404, "a token for one grant"
