@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlmodel import Session
 
-from vault.clock import unix_s
+from vault.clock import month_of, unix_s
 from vault.consent import events
 from vault.consent.consents import Consent
 from vault.encoding import b64u
@@ -44,7 +44,7 @@ def push(session: Session, asked: Asked, renewed: Consent, *, now: datetime) -> 
             session,
             renewed.consent_id,
             LeafKind.CONSENT_REQUEST,
-            {"event_state": REQUESTED_STATE, "period": events.month_of(now)},
+            {"event_state": REQUESTED_STATE, "period": month_of(now)},
             {"grantee": asked.company_id, "at": unix_s(now), "record": b64u(sha256(asked.request.encode()))},
         )
     return uri
