@@ -54,9 +54,12 @@ from vault.parties.sessions import SignInDesk
 from vault.policy import sets
 from vault.policy.routes import policy_router
 from vault.proof.note import VerifierKey
+from vault.recovery import recover
 from vault.seal.statement import KeyName
 from vault.settings import AppSettings
 from vault.store import rings, shortkeys
+from vault.tlog import log
+from vault.tlog.errors import JournalDamaged, JournalMissing
 from vault.tlog.files import LogFiles
 from vault.tlog.journal import Journal
 from vault.tlog.routes import log_router
@@ -100,9 +103,9 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     state.service = KmsSigner(kms, APP[KeyName.SERVICE])
     log_key = VerifierKey(settings.log_origin, kms.public_key(APP[KeyName.LOG]))
     state.log_files = LogFiles(settings.log_files, log_key) if settings.log_files else None
-    journal = Journal(settings.log_journal, settings.log_origin) if settings.log_journal else None
+    state.journal = Journal(settings.log_journal, settings.log_origin) if settings.log_journal else None
     state.sequencer = Sequencer(
-        state.database, log_key, lambda data: kms.sign(APP[KeyName.LOG], data), settings.log_anchor, journal
+        state.database, log_key, lambda data: kms.sign(APP[KeyName.LOG], data), settings.log_anchor, state.journal
     )
     _make_desks(app, issuer, kms, operator_key)
     # They are tried in turn: what is asked most often comes first.
@@ -113,7 +116,8 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     ):  # fmt: skip
         app.include_router(router)
     install_problems(app)
-    app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes)
+    state.frozen = None
+    app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes, refusal=lambda: state.frozen)
     return app
 
 
@@ -157,12 +161,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await anyio.to_thread.run_sync(_boot, app)
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_expire, app)
-            tasks.start_soon(_publish, app)
+            if state.frozen is None:
+                tasks.start_soon(_expire, app)
+                tasks.start_soon(_publish, app)
             yield
             tasks.cancel_scope.cancel()
     finally:
-        await anyio.to_thread.run_sync(state.sequencer.stop)
+        if state.frozen is None:
+            await anyio.to_thread.run_sync(state.sequencer.stop)
         state.database.close()
         state.shortkeys.close()
 
@@ -197,16 +203,35 @@ def _publish_growth(state: State) -> None:
 
 
 def _boot(app: FastAPI) -> None:
-    """Finish what a crash interrupted, then start the log; nothing is served before."""
+    """Finish what a crash or a restore interrupted, then start the log; nothing is served before.
+
+    Where what was withdrawn or charged cannot be known, the process stays frozen: it answers every request
+    with what the operator has to do, and logs, spends and signs nothing.
+    """
     state = app.state
     shortkeys.create_table(state.shortkeys)
     shortkeys.delete_scheduled(state.database, state.shortkeys)
-    state.sequencer.start()
+    try:
+        _recover(state)
+        state.sequencer.start()
+    except (JournalMissing, JournalDamaged) as refusal:
+        _log.error("service.frozen", slug=refusal.slug)
+        state.frozen = refusal
+        return
     if state.log_files is not None:
         with state.database.snapshot() as session:
             state.log_files.recover(session)
     with state.database.transaction() as session:
+        log.call_compared(session)
         sets.publish(session, state.answer_desk.policy_set)
+
+
+def _recover(state: State) -> None:
+    if state.journal is None or not state.journal.exists():
+        return  # the sequencer knows whether one may begin
+    found = recover(state.database, state.shortkeys, state.journal, service=state.service, now=state.clock.now())
+    if found.lacking:
+        _log.warning("service.recovered", count=found.consents + found.charges)
 
 
 def main() -> None:

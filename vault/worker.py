@@ -42,6 +42,7 @@ from vault.seal.ids import ConsentId, VaultId
 from vault.seal.recipient import Opener
 from vault.seal.statement import KeyName, KeyStatement
 from vault.settings import WorkerSettings
+from vault.tlog import log
 from vault.twin import release, requests
 from vault.twin.children import Children
 from vault.twin.months import Worker, closes_at, last_closed
@@ -105,6 +106,8 @@ def run_once(worker: Worker) -> bool:
         Whether there was one.
     """
     with worker.database.transaction() as session:
+        if log.is_copy(session):
+            return False  # what was withdrawn and charged since the backup is not in force again yet
         jobs = queue.claim(session, now=worker.clock.now(), lease_s=LEASE_S, at_most=MOST_JOBS)
     if not jobs:
         return False

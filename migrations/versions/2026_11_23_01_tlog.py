@@ -69,8 +69,13 @@ def upgrade() -> None:
         sa.Column("checkpoint", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_log_head")),
     )
+    op.create_table(
+        "log_copy",
+        sa.Column("id", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_log_copy")),
+    )
 
 
 def downgrade() -> None:
-    for table in ("log_head", "log_tile", "log_opening", "log_entry"):
+    for table in ("log_copy", "log_head", "log_tile", "log_opening", "log_entry"):
         op.drop_table(table)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -14,6 +16,8 @@ from vault.errors import VaultError
 from vault.http.problems import problem_response
 
 _log = structlog.get_logger()
+
+_ALWAYS = re.compile(r"/livez|/metrics|/version|/problems/[a-z-]+")
 
 
 class BodyTooLarge(VaultError):
@@ -30,11 +34,13 @@ class Edge:
     Args:
         app: The application inside.
         max_body_bytes: Largest body of any route; uploads set it.
+        refusal: Why nothing is served at all now; None while something is.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, refusal: Callable[[], VaultError | None]) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of the server."""
@@ -68,6 +74,7 @@ class Edge:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 self._require_small(declared)
+                self._require_serving(scope["path"])
                 await self._app(scope, bounded_receive, noting_send)
             except Exception as error:  # noqa: BLE001  the server's own log would print messages that quote values
                 refusal = error if isinstance(error, VaultError) else _crash(error)
@@ -82,6 +89,11 @@ class Edge:
                 status=status,
                 wall_ms=round(1000 * (time.perf_counter() - started_s), 1),
             )
+
+    def _require_serving(self, path: str) -> None:
+        refusal = self._refusal()
+        if refusal is not None and not _ALWAYS.fullmatch(path):
+            raise refusal
 
     def _require_small(self, declared: bytes) -> None:
         if not declared.isdigit() or len(declared) > 18 or int(declared) > self._max_body_bytes:

@@ -1,4 +1,7 @@
-"""Backup and restore of a site on SQLite. Short keys stay out: an old backup must not revive what was withdrawn."""
+"""Backup and restore of a site. Short keys stay out: an old backup must not revive what was withdrawn.
+
+What was withdrawn or charged after the backup is taken from the journal, which no backup holds either.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,33 @@ import hashlib
 import os
 import shutil
 import sqlite3
+import subprocess
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Final
+
+import sqlalchemy
+from sqlmodel import Session
 
 from vault.db import Database, migrate
 from vault.encoding import dump_json, parse_json
 from vault.errors import MalformedInput, VaultError
+from vault.keys.kms import KmsSigner, LocalKeyring
+from vault.keys.operator import APP
 from vault.ops.site import Site
 from vault.proof.checkpoint import parse_checkpoint
 from vault.proof.errors import InvalidProof
 from vault.proof.note import parse_note
+from vault.recovery import Recovered, recover
+from vault.seal.statement import KeyName
 from vault.tlog import log
-from vault.tlog.errors import NotInLog
+from vault.tlog.errors import JournalDamaged, JournalMissing, NotInLog
 
-_FORMAT = "twinvault-backup/1"
+_FORMAT: Final = "twinvault-backup/1"
+_SQLITE: Final = "vault.sqlite"
+_POSTGRESQL: Final = "vault.dump"
 
 
 class BadBackup(VaultError):
@@ -29,65 +46,134 @@ class BadBackup(VaultError):
     status = 400
 
 
+class NoTool(VaultError):
+    """A program of PostgreSQL that is not installed here, or that failed."""
+
+    slug = "no-tool"
+    title = "A PostgreSQL program is missing or failed"
+    status = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a restore did.
+
+    Args:
+        leaves: Size of the restored log.
+        recovered: What the journal put in force again.
+        frozen: Why nothing may be served yet; empty if everything may.
+    """
+
+    leaves: int
+    recovered: Recovered
+    frozen: str = ""
+
+
 def back_up(site: Site, folder: Path) -> int:
     """Copy the main database while the service runs.
 
     Args:
         site: What to copy.
-        folder: A folder that does not exist yet; gets `vault.sqlite` and `backup.json`.
+        folder: A folder that does not exist yet; gets the copy and `backup.json`.
 
     Returns:
         The size of the log in the copy.
 
     Raises:
-        BadBackup: Not on SQLite, or the folder exists.
+        BadBackup: The folder exists.
+        NoTool: On PostgreSQL, `pg_dump` is missing or refuses.
     """
-    database, _ = site.databases()
-    if not database.is_sqlite or database.url.database is None:
-        raise BadBackup("This command copies SQLite; back PostgreSQL up with pg_dump, without the short-key database.")
     if folder.exists():
         raise BadBackup("The folder exists; a backup never overwrites another. Name a new one.")
     folder.mkdir(mode=0o700, parents=True)
-    copy = folder / "vault.sqlite"
-    with sqlite3.connect(database.url.database) as source, sqlite3.connect(copy) as target:
-        source.backup(target)
-    target.close()
-    source.close()
-    note, size = _newest(copy)
+    with site.opened() as (database, _):
+        copy = folder / (_SQLITE if database.is_sqlite else _POSTGRESQL)
+        note, size = (_copy_sqlite if database.is_sqlite else _copy_postgresql)(database, copy)
     record = dump_json({"format": _FORMAT, "sha256": _digest(copy), "checkpoint": note, "leaves": size})
     (folder / "backup.json").write_bytes(record + b"\n")
     return size
 
 
-def restore(folder: Path, site: Site, *, replace: bool) -> int:
-    """Put a backup's database in place of the site's; the service must be stopped.
+def restore(folder: Path, site: Site, *, replace: bool, now: datetime) -> Restored:
+    """Put a backup's database in place of the site's, and in force again what the journal holds since.
 
-    The short-key database stays as it is, so keys that were deleted since the backup stay deleted.
+    The service must be stopped. The short-key database stays as it is, so keys that were deleted since
+    the backup stay deleted.
 
     Args:
         folder: A backup.
         site: Where to; set up already.
         replace: Allow the log to go back: whoever saw the newer log will notice the fork.
-
-    Returns:
-        The size of the restored log.
+        now: The current time.
 
     Raises:
-        BadBackup: Altered, cut short, or older than the log that is here and `replace` is not given.
+        BadBackup: Altered, cut short, of another kind of database, or older than the log that is here and
+            `replace` is not given.
+        NoTool: On PostgreSQL, `pg_restore` is missing or refuses; the database is then as it was.
+
+    Guarantees: until the journal was compared, neither app nor worker does anything with the restored database.
     """
-    database, _ = site.databases()
-    if not database.is_sqlite or database.url.database is None:
-        raise BadBackup("This command restores SQLite; restore PostgreSQL with pg_restore.")
-    source, target = folder / "vault.sqlite", Path(database.url.database)
-    size = _verify(folder, source)
-    if not replace:
-        here = max(_newest(target)[1] if target.exists() else 0, _anchored(site))
-        if here > size:
+    with site.opened() as (database, short_keys):
+        source = folder / (_SQLITE if database.is_sqlite else _POSTGRESQL)
+        size = _verify(folder, source)
+        here = max(_newest(database)[1], _anchored(site))
+        if here > size and not replace:
             raise BadBackup(
                 f"The log here has {here} leaves, the backup {size}. Restoring forks the log, and every client that "
                 "saw the newer one refuses it. Use --replace only if the newer one is lost for good."
             )
-    database.close()
+        database.close()
+        (_put_sqlite if database.is_sqlite else _put_postgresql)(source, database)
+        migrate(database)
+        with database.transaction() as session:
+            log.call_copy(session)
+        if replace and site.anchor:
+            site.anchor.delete()
+        if replace and site.log_files:
+            site.log_files.set_aside()
+        try:
+            recovered = _recover(site, database, short_keys, now)
+        except (JournalMissing, JournalDamaged) as refusal:
+            return Restored(size, Recovered(), refusal.detail)
+        with database.transaction() as session:
+            log.call_compared(session)
+    return Restored(size, recovered)
+
+
+def _recover(site: Site, database: Database, short_keys: Database, now: datetime) -> Recovered:
+    if site.journal is None:
+        return Recovered()
+    service = KmsSigner(LocalKeyring(site.folder / "keys" / "app"), APP[KeyName.SERVICE])
+    return recover(database, short_keys, site.journal, service=service, now=now)
+
+
+def _copy_sqlite(database: Database, copy: Path) -> tuple[str, int]:
+    with (
+        closing(sqlite3.connect(str(database.url.database))) as source,
+        closing(sqlite3.connect(copy)) as target,
+    ):
+        source.backup(target)
+    made = Database(f"sqlite:///{copy}")
+    with closing(made):
+        with made.transaction() as session:
+            log.call_copy(session)  # so that it is compared however it comes back
+            found = _newest_in(session)
+        with closing(made.engine.raw_connection()) as connection:
+            connection.cursor().execute("PRAGMA journal_mode=DELETE")
+    return found
+
+
+def _copy_postgresql(database: Database, copy: Path) -> tuple[str, int]:
+    with database.snapshot() as session:
+        found = _newest_in(session)
+        name = session.connection().exec_driver_sql("SELECT pg_export_snapshot()").scalar_one()
+        _run_tool(database, "pg_dump", "--format=custom", "--no-owner", f"--snapshot={name}", f"--file={copy}")
+    copy.chmod(0o600)
+    return found
+
+
+def _put_sqlite(source: Path, database: Database) -> None:
+    target = Path(str(database.url.database))
     for suffix in ("-wal", "-shm"):
         Path(f"{target}{suffix}").unlink(missing_ok=True)
     staged = target.with_suffix(".restoring")
@@ -96,12 +182,28 @@ def restore(folder: Path, site: Site, *, replace: bool) -> int:
     with staged.open("rb") as file:
         os.fsync(file.fileno())
     staged.replace(target)
-    migrate(site.databases()[0])
-    if replace and site.anchor:
-        site.anchor.delete()
-    if replace and site.log_files:
-        site.log_files.set_aside()
-    return size
+
+
+def _put_postgresql(source: Path, database: Database) -> None:
+    _run_tool(
+        database, "pg_restore", "--clean", "--if-exists", "--no-owner", "--single-transaction", "--exit-on-error",
+        f"--dbname={database.url.database}", str(source),
+    )  # fmt: skip
+
+
+def _run_tool(database: Database, program: str, *arguments: str) -> None:
+    """Run a program of PostgreSQL on a database; what identifies it goes through the environment, not the process list."""
+    found, url = shutil.which(program), database.url
+    if found is None:
+        raise NoTool(f"{program} is not installed here; install PostgreSQL's client programs of the server's version.")
+    values = {
+        "PGDATABASE": url.database, "PGUSER": url.username, "PGPASSWORD": url.password, "PGPORT": url.port,
+        "PGHOST": url.host or url.query.get("host"),
+    }  # fmt: skip
+    environment = {**os.environ, **{name: str(value) for name, value in values.items() if value}}
+    run = subprocess.run([found, *arguments], env=environment, capture_output=True, text=True, check=False)  # noqa: S603  (found by name)
+    if run.returncode != 0:
+        raise NoTool(f"{program} failed: {' '.join(run.stderr.split())[-300:]}")
 
 
 def _verify(folder: Path, source: Path) -> int:
@@ -109,7 +211,9 @@ def _verify(folder: Path, source: Path) -> int:
         record = parse_json((folder / "backup.json").read_bytes())
         digest = _digest(source)
     except (OSError, MalformedInput) as error:
-        raise BadBackup("The folder does not hold a backup made by `twinvault operator backup`.") from error
+        raise BadBackup(
+            "The folder does not hold a backup made by `twinvault operator backup` of this kind of database."
+        ) from error
     size = record.get("leaves")
     if record.get("format") != _FORMAT or not isinstance(size, int) or record.get("sha256") != digest:
         raise BadBackup("The backup was altered or cut short; its checksum does not fit.")
@@ -121,16 +225,21 @@ def _anchored(site: Site) -> int:
     return found.size if found else 0
 
 
-def _newest(path: Path) -> tuple[str, int]:
-    database = Database(f"sqlite:///{path}")
+def _newest(database: Database) -> tuple[str, int]:
+    if database.is_sqlite and not Path(str(database.url.database)).exists():
+        return "", 0
+    with database.snapshot() as session:
+        if not sqlalchemy.inspect(session.connection()).has_table("log_head"):
+            return "", 0
+        return _newest_in(session)
+
+
+def _newest_in(session: Session) -> tuple[str, int]:
     try:
-        with database.snapshot() as session:
-            note = log.checkpoint(session)
+        note = log.checkpoint(session)
         return note, parse_checkpoint(parse_note(note).unverified_text).size
     except (NotInLog, InvalidProof):
         return "", 0
-    finally:
-        database.close()
 
 
 def _digest(path: Path) -> str:

@@ -16,6 +16,7 @@ from vault.jobs import queue
 from vault.jobs.queue import JobId, JobState
 from vault.oauth import registration
 from vault.ops import archive, doctor
+from vault.ops.journal import journal_app
 from vault.ops.policies import policies_app
 from vault.ops.site import Site, set_up
 from vault.ops.terminal import HERE, AsJson, SiteFolder, plain_errors, say, transaction
@@ -33,6 +34,7 @@ operator.add_typer(companies_app, name="companies")
 auditors_app = typer.Typer(no_args_is_help=True, help="Register and list auditors; every access of theirs is logged.")
 operator.add_typer(auditors_app, name="auditors")
 operator.add_typer(policies_app, name="policies")
+operator.add_typer(journal_app, name="journal")
 
 _POLL_S = 0.5
 
@@ -257,8 +259,23 @@ def restore(
 ) -> None:
     """Put a backup in place of the main database; stop the service first."""
     with plain_errors():
-        size = archive.restore(folder, Site(site.resolve()), replace=replace)
-    say(as_json, {"leaves": size}, f"Restored; the log has {size} leaves. Run `twinvault operator doctor` next.")
+        done = archive.restore(folder, Site(site.resolve()), replace=replace, now=SystemClock().now())
+    found = done.recovered
+    record = {
+        "leaves": done.leaves, "lacking": found.lacking, "consents_ended": found.consents, "charges": found.charges,
+        "frozen": done.frozen,
+    }  # fmt: skip
+    again = (
+        f"The journal knew {found.lacking} events that the backup lacks: {found.consents} consents were ended again,"
+        f" {found.charges} releases charged again."
+    )
+    say(
+        as_json,
+        record,
+        f"Restored; the log has {done.leaves} leaves. {done.frozen or again}\nRun `twinvault operator doctor` next.",
+    )
+    if done.frozen:
+        raise typer.Exit(1)
 
 
 def _read_text(file: Path) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime
 import sqlalchemy
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import Session
 
 from vault.encoding import parse_b64u
 from vault.errors import VaultError
@@ -21,6 +22,9 @@ from vault.ops.site import Site
 from vault.proof.trust import parse_trust
 from vault.seal.statement import KeyName
 from vault.store import shortkeys
+from vault.tlog import log
+from vault.tlog.errors import NotInLog
+from vault.tlog.journal import lacking
 from vault.tlog.tree import require_later, verify_tree
 
 
@@ -49,6 +53,7 @@ def examine(site: Site, now: datetime) -> Iterator[Finding]:
     checks: dict[str, Callable[[Site, datetime], str]] = {
         "database": _database,
         "log": _log,
+        "journal": _journal,
         "keyrings": _keyrings,
         "trust file": _trust,
         "short keys": _short_keys,
@@ -77,8 +82,7 @@ class Unwell(VaultError):
 
 
 def _database(site: Site, _now: datetime) -> str:
-    database, _ = site.databases()
-    with database.snapshot() as session:
+    with site.opened() as (database, _), database.snapshot() as session:
         revision = session.connection().execute(text("SELECT version_num FROM alembic_version")).scalar_one()
         if database.is_sqlite and session.connection().execute(text("PRAGMA integrity_check")).scalar_one() != "ok":
             raise Unwell("SQLite reports a damaged file; restore the newest backup.")
@@ -86,19 +90,38 @@ def _database(site: Site, _now: datetime) -> str:
 
 
 def _log(site: Site, _now: datetime) -> str:
-    database, _ = site.databases()
     anchored = site.anchor.read() if site.anchor else None  # before the database, which only moves on
-    with database.snapshot() as session:
+    with site.opened() as (database, _), database.snapshot() as session:
         head = verify_tree(session, site.log_key)
         if anchored is not None:
             require_later(session, head, anchored)
     return f"{head.size if head else 0} leaves, tree rebuilt and equal to its signed head"
 
 
+def _journal(site: Site, _now: datetime) -> str:
+    journal = site.journal
+    with site.opened() as (database, _), database.snapshot() as session:
+        if log.is_copy(session):
+            raise Unwell("The database came out of a backup and was not compared with the journal: start the app.")
+        if journal is None or not (journal.exists() or _size(session)):
+            return "none"
+        journaled = journal.read()
+        missing = lacking(session, journaled)
+    if missing:
+        raise Unwell(f"The database lacks {len(missing)} events that the journal holds: start the app to apply them.")
+    return f"{len(journaled.leaves)} events since leaf {journaled.begins_at}, none lacking"
+
+
+def _size(session: Session) -> int:
+    try:
+        return log.head(session)[0]
+    except NotInLog:
+        return 0
+
+
 def _keyrings(site: Site, now: datetime) -> str:
-    database, _ = site.databases()
     operator_key = parse_b64u(site.environment("app")["VAULT_OPERATOR_PUBLIC_KEY"], size=32)
-    with database.snapshot() as session:
+    with site.opened() as (database, _), database.snapshot() as session:
         stated = statements.in_force(session, operator_key, now)
     for part, names in (("app", APP), ("worker", WORKER)):
         folder = site.folder / "keys" / part
@@ -129,16 +152,15 @@ def _trust(site: Site, _now: datetime) -> str:
 
 
 def _short_keys(site: Site, _now: datetime) -> str:
-    database, short = site.databases()
-    if not sqlalchemy.inspect(short.engine).has_table("short_key"):
-        raise Unwell("The short-key database has no table; run `twinvault operator init` again.")
-    done = shortkeys.delete_scheduled(database, short)
+    with site.opened() as (database, short):
+        if not sqlalchemy.inspect(short.engine).has_table("short_key"):
+            raise Unwell("The short-key database has no table; run `twinvault operator init` again.")
+        done = shortkeys.delete_scheduled(database, short)
     return f"{done} deletions were outstanding and are done now" if done else "no deletion outstanding"
 
 
 def _jobs(site: Site, _now: datetime) -> str:
-    database, _ = site.databases()
-    with database.snapshot() as session:
+    with site.opened() as (database, _), database.snapshot() as session:
         counts = queue.count_by_state(session)
     if counts.get(queue.JobState.FAILED):
         raise Unwell(f"{counts[queue.JobState.FAILED]} jobs were given up; read the worker's log for their reasons.")

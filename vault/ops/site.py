@@ -13,7 +13,8 @@ vault.sqlite shortkeys.sqlite   the databases, unless other URLs were given
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -97,6 +98,13 @@ class Site:
         found = self.environment("app")
         return Database(found["VAULT_DATABASE_URL"]), Database(found["VAULT_SHORTKEYS_URL"])
 
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Database, Database]]:
+        """Open the main and the short-key database for a while."""
+        database, short_keys = self.databases()
+        with closing(database), closing(short_keys):
+            yield database, short_keys
+
     def operator_keyring(self) -> LocalKeyring:
         """Return the keyring with the operator's key, where it has not been taken offline yet."""
         return LocalKeyring(self.folder / "keys" / "operator")
@@ -137,14 +145,12 @@ def set_up(
     _write_once(folder / "worker.env", {**shared, "VAULT_WORKER_KEYRING": str(keyrings.worker)})
     log_key = VerifierKey(log_origin, LocalKeyring(keyrings.app).public_key(APP[KeyName.LOG]))
     site.trust_file.write_bytes(dump_trust(TrustedRoot(issuer, log_origin, log_key, keyrings.operator_key)) + b"\n")
-    database, short = site.databases()
-    migrate(database)
-    shortkeys.create_table(short)
-    with database.transaction() as session:
-        for statement in keyrings.statements:
-            statements.publish(session, statement, keyrings.operator_key)
-    database.close()
-    short.close()
+    with site.opened() as (database, short):
+        migrate(database)
+        shortkeys.create_table(short)
+        with database.transaction() as session:
+            for statement in keyrings.statements:
+                statements.publish(session, statement, keyrings.operator_key)
     return keyrings
 
 

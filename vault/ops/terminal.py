@@ -32,12 +32,8 @@ def plain_errors() -> Iterator[None]:
 @contextmanager
 def transaction(site: Path) -> Iterator[Session]:
     """Open a writing transaction on an installation's main database."""
-    database, _ = Site(site).databases()
-    try:
-        with database.transaction() as session:
-            yield session
-    finally:
-        database.close()
+    with Site(site).opened() as (database, _), database.transaction() as session:
+        yield session
 
 
 def say(as_json: bool, record: dict[str, Any], sentence: str) -> None:

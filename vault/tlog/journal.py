@@ -83,6 +83,11 @@ class Journal:
             self._path.hardlink_to(self._stage(size, []))
         self._staged.unlink()
 
+    def set_aside(self, name: str) -> None:
+        """Rename the file, if there is one, so that another may begin."""
+        if self.exists():
+            self._path.rename(self._path.with_name(f"{self._path.name}.{name}"))
+
     def read(self) -> Journaled:
         """Return everything it holds.
 

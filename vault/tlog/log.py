@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NewType
 
-from sqlalchemy import Row, bindparam, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 from sqlmodel import Session
 
 from vault.encoding import JsonObject
@@ -23,7 +23,7 @@ from vault.proof.merkle import HashAt, consistency_proof, inclusion_proof, leaf_
 from vault.proof.receipt import Receipt
 from vault.proof.tiles import TILE_WIDTH, format_bundle, hashes_from_tiles, tile_width
 from vault.tlog.errors import LogDamaged, NotInLog
-from vault.tlog.models import log_entry, log_head, log_opening, log_tile
+from vault.tlog.models import log_copy, log_entry, log_head, log_opening, log_tile
 
 PendingId = NewType("PendingId", int)
 """Names an event from its insert on; its leaf index follows once a checkpoint covers it."""
@@ -305,6 +305,22 @@ def head(session: Session) -> tuple[int, str]:
 def hashes_at(session: Session, size: int) -> HashAt:
     """Return a reader of the complete subtrees of the tree of `size` leaves."""
     return hashes_from_tiles(size, lambda level, index, width: read_tile(session, level, index, width))
+
+
+def call_copy(session: Session) -> None:
+    """Mark the database as a copy that a backup made: whoever restores it compares it with the journal first."""
+    if not is_copy(session):
+        session.connection().execute(insert(log_copy), {"id": 1})
+
+
+def is_copy(session: Session) -> bool:
+    """Say whether the database came out of a backup and was not compared with the journal yet."""
+    return session.connection().execute(select(log_copy.c.id)).first() is not None
+
+
+def call_compared(session: Session) -> None:
+    """Take the mark of a copy away, because it lacks nothing any more."""
+    session.connection().execute(delete(log_copy))
 
 
 def _require_tile(session: Session, level: int, index: int, width: int) -> None:

@@ -63,6 +63,13 @@ log_tile = Table(
     Column("root", LargeBinary, nullable=False),
 )
 
+# One row in a copy that a backup made, until somebody compared it with the journal: nothing is opened under it before.
+log_copy = Table(
+    "log_copy",
+    SQLModel.metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+)
+
 # One row: the newest checkpoint and the edge it was made from.
 log_head = Table(
     "log_head",

