@@ -5,10 +5,6 @@ from __future__ import annotations
 import os
 import random
 import secrets
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,92 +17,28 @@ import httpx
 import pytest
 from sqlalchemy import select, text
 
-from tests.client_kit import Service, purchases
-from tests.http_kit import CODES, QUESTION, House, settings_of
+from tests.client_kit import purchases
+from tests.http_kit import CODES, QUESTION, House
+from tests.process_kit import Process, app_process
 from twinvault.auditor import Auditor
 from twinvault.company import Company
 from twinvault.device import Device
 from twinvault.owner import Owner
-from twinvault.profile import read_trust
-from vault.clock import SystemClock
 from vault.consent.models import handover
 from vault.db import Database
 from vault.encoding import b64u
 from vault.errors import VaultError
-from vault.ops.site import Site, set_up
 from vault.seal.ids import ConsentId
-from vault.settings import WorkerSettings
 from vault.store import shortkeys
 from vault.tlog import log
-from vault.twin.children import Children
-from vault.worker import open_worker, run_once
 
 _KILLS = int(os.environ.get("TWINVAULT_KILLS", "3"))
-_START_S = 60
-
-
-@dataclass
-class Process:
-    """The app as the operator runs it: its own process, its own environment."""
-
-    site: Site
-    port: int
-    log: Path
-    child: subprocess.Popen[bytes] | None = field(default=None)
-
-    def start(self) -> None:
-        environment = {**os.environ, **self.site.environment("app"), "VAULT_PORT": str(self.port)}
-        with self.log.open("ab") as file:
-            self.child = subprocess.Popen([sys.executable, "-m", "vault.app"], env=environment, stderr=file)
-        for _ in range(20 * _START_S):
-            try:
-                if httpx.get(f"http://127.0.0.1:{self.port}/readyz").status_code == 200:
-                    return
-            except httpx.HTTPError:
-                assert self.child.poll() is None, self.log.read_text()[-2000:]
-            time.sleep(0.05)
-        raise AssertionError("the app did not start")
-
-    def kill(self) -> None:
-        assert self.child is not None
-        self.child.send_signal(signal.SIGKILL)
-        self.child.wait(30)
-
-
-@dataclass
-class App:
-    """Enough of an app's state for the house's helpers."""
-
-    state: Any
 
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[tuple[Process, House]]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    site = Site(tmp_path / "site")
-    set_up(site, issuer=url, log_origin="test.example/log", database_url=None, shortkeys_url=None, now=SystemClock().now())  # fmt: skip
-    running = Process(site, port, tmp_path / "app.log")
-    running.start()
-    database, shortkeys = site.databases()
-    state = type("State", (), {"database": database, "shortkeys": shortkeys})
-    service = Service(site, App(state), read_trust(site.trust_file), url)  # type: ignore[arg-type]  # no app in this process
-    settings = WorkerSettings.model_validate(settings_of(site, "worker"))
-    try:
-        with Children() as children, open_worker(settings, children, SystemClock()) as worker:
-
-            def work() -> None:
-                while run_once(worker):
-                    pass
-
-            with closing(House(service, tmp_path, work)) as house:
-                yield running, house
-    finally:
-        if running.child is not None and running.child.poll() is None:
-            running.kill()
-        database.close()
-        shortkeys.close()
+    with app_process(tmp_path) as running:
+        yield running
 
 
 @dataclass
