@@ -31,8 +31,10 @@ from vault.keys.serving import Serving
 from vault.oauth.dpop import NonceClock, ProofReader
 from vault.oauth.resource import CompanyGate
 from vault.oauth.tokens import TokenMint
-from vault.parties.companies import CompanyId
+from vault.parties import companies, people
+from vault.parties.companies import CompanyId, CompanyStatus
 from vault.parties.models import SessionRow
+from vault.parties.people import VaultState
 from vault.policy import sets
 from vault.proof.bundle import Bundle, parse_bundle
 from vault.proof.decision import load_shipped_policy_set
@@ -45,7 +47,9 @@ from vault.schema.consent import ConsentVersion
 from vault.schema.question import Candidate, NextChoice, Question, Recommend, dump_question
 from vault.schema.trace import Period
 from vault.seal.derive import imprint_key
+from vault.seal.dsse import PayloadType, sign_record
 from vault.seal.ids import ConsentId, new_id, sha256
+from vault.seal.person import Profile, sign_profile
 from vault.seal.row import RowHeader, seal_row
 from vault.seal.signing import SigningKey, new_seed
 from vault.seal.statement import KeyName, KeyStatement, sign_key_statement
@@ -57,6 +61,7 @@ from vault.twin.rows import StoredRow
 ISSUER = "https://vault.example"
 ORIGIN = "log.example/test"
 SIGMA = 422
+REFRESH_WINDOW = {"data_from": SEPTEMBER, "data_to": MONTH}
 NEXT = NextChoice(PURCHASE, PURPOSE, 5)
 OFFER = Recommend(
     PURCHASE,
@@ -185,6 +190,25 @@ def neighbour(like: Service) -> Service:
     found.sequencer = like.sequencer
     found.client = TestClient(found.app(), base_url=ISSUER)
     return found
+
+
+def become(service: Service, profile: Profile) -> None:
+    """Put the owner's signed profile in force."""
+    with service.database.transaction() as session:
+        sequence = people.get(session, service.owner.vault).sequence + 1
+        signed = sign_profile(service.owner.key, profile, vault_id=service.owner.vault, sequence=sequence)
+        people.set_profile(session, service.owner.vault, signed, now=service.clock.at)
+
+
+def freeze(service: Service, state: VaultState = VaultState.FROZEN) -> None:
+    cause = sign_record(PayloadType.FREEZE, {"why": "test"}, SigningKey(new_seed()))
+    with service.database.transaction() as session:
+        people.freeze(session, service.owner.vault, state, cause, now=service.clock.at)
+
+
+def suspend(service: Service, status: CompanyStatus = CompanyStatus.SUSPENDED) -> None:
+    with service.database.transaction() as session:
+        companies.set_status(session, CompanyId(service.company.company_id), status, now=service.clock.at)
 
 
 @contextmanager

@@ -345,7 +345,7 @@ def device_session_of(owner: Owner) -> dict[str, str]:
 
 def dump(database: Database, but: frozenset[str] = REFUSED_CHANGES) -> Mapping[str, list[tuple[Any, ...]]]:
     """Return every row of every table, once the log has numbered what was committed before."""
-    _await_sequencer(database)
+    await_sequencer(database)
     found: dict[str, list[tuple[Any, ...]]] = {}
     with database.snapshot() as session:
         connection = session.connection()
@@ -355,7 +355,8 @@ def dump(database: Database, but: frozenset[str] = REFUSED_CHANGES) -> Mapping[s
     return found
 
 
-def _await_sequencer(database: Database) -> None:
+def await_sequencer(database: Database) -> None:
+    """Wait until the log has numbered everything that was committed before."""
     deadline = time.monotonic() + 20
     pending = sqlalchemy.text("SELECT count(*) FROM log_entry WHERE leaf_index IS NULL")
     while time.monotonic() < deadline:

@@ -16,13 +16,16 @@ from tests.answer_kit import (
     NEXT,
     OCTOBER,
     OFFER,
+    REFRESH_WINDOW,
     RETAIL,
     SEPTEMBER,
     SIGMA,
     Service,
     answer_in,
+    freeze,
     neighbour,
     slug_of,
+    suspend,
     together,
 )  # fmt: skip
 from tests.company_kit import CompanyKit
@@ -31,8 +34,7 @@ from tests.leaves import leaves
 from tests.vault_kit import MONTH, PURCHASE
 from vault.encoding import b64u, dump_json
 from vault.imprint.rows import Row
-from vault.parties import companies, people
-from vault.parties.companies import CompanyId, CompanyStatus
+from vault.parties import companies
 from vault.parties.people import VaultState
 from vault.proof.verify import verify_bundle
 from vault.schema.answer import answer_bytes, release_name
@@ -40,14 +42,11 @@ from vault.schema.category import Purpose
 from vault.schema.consent import ConsentVersion
 from vault.schema.question import Candidate, NextChoice, Question, QuestionKind, Recommend, dump_question
 from vault.schema.terms import ConsentKind
-from vault.seal.dsse import PayloadType, sign_record
 from vault.seal.ids import new_id, sha256
 from vault.seal.signing import SigningKey, new_seed
 from vault.twin import rows
 from vault.twin.infer import infer, read
 from vault.twin.reader import closed_form
-
-REFRESH_WINDOW = {"data_from": SEPTEMBER, "data_to": MONTH}
 
 
 def events(service: Service, kind: str) -> list[dict[str, Any]]:
@@ -141,18 +140,6 @@ def test_a_frozen_vault_and_a_suspended_company_repeat_no_answer(quick: Service)
     freeze(quick, VaultState.ACTIVE)
     suspend(quick)
     assert slug_of(quick.ask(consent, question_id=question_id)) == "company-suspended"
-
-
-def freeze(service: Service, state: VaultState = VaultState.FROZEN) -> None:
-    cause = sign_record(PayloadType.FREEZE, {"why": "test"}, SigningKey(new_seed()))
-    with service.database.transaction() as session:
-        people.freeze(session, service.owner.vault, state, cause, now=service.clock.at)
-
-
-def suspend(service: Service) -> None:
-    with service.database.transaction() as session:
-        company = CompanyId(service.company.company_id)
-        companies.set_status(session, company, CompanyStatus.SUSPENDED, now=service.clock.at)
 
 
 def _spent(service: Service) -> ConsentVersion:

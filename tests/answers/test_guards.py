@@ -7,29 +7,21 @@ from typing import Any
 
 import pytest
 
-from tests.answer_kit import NEXT, OFFER, Service, answer_in, slug_of, together
-from tests.answers.test_ask import REFRESH_WINDOW, counted, events, freeze
+from tests.answer_kit import NEXT, OFFER, REFRESH_WINDOW, Service, answer_in, become, freeze, slug_of, together
+from tests.answers.test_ask import counted, events
 from tests.company_kit import CompanyKit
 from tests.consent_kit import PURPOSE
 from tests.vault_kit import PURCHASE
 from vault.answers import reveals
 from vault.consent import exposure
-from vault.parties import companies, people
+from vault.parties import companies
 from vault.proof.bundle import Bundle
 from vault.schema.consent import ConsentVersion
 from vault.schema.question import Candidate, Recommend
 from vault.schema.terms import ConsentKind
-from vault.seal.person import Profile, sign_profile
+from vault.seal.person import Profile
 
 NOT_PERMITTED = {"type": "/problems/not-permitted", "title": "Not permitted", "status": 403, "detail": "This is not permitted."}  # fmt: skip
-
-
-def become(service: Service, profile: Profile) -> None:
-    """Put the owner's signed profile in force."""
-    with service.database.transaction() as session:
-        sequence = people.get(session, service.owner.vault).sequence + 1
-        signed = sign_profile(service.owner.key, profile, vault_id=service.owner.vault, sequence=sequence)
-        people.set_profile(session, service.owner.vault, signed, now=service.clock.at)
 
 
 def another_company(service: Service, **changed: Any) -> CompanyKit:

@@ -6,12 +6,17 @@ import json
 import random
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.answer_kit import Service, running
 from tests.policies.draw import random_record
+from tests.policies.life import NOT_ASKED, Life, read_decisions
+from vault.consent import exposure
+from vault.db import Database
 from vault.encoding import dump_json, parse_json
 from vault.proof.decision import evaluate, load_shipped_policy_set, parse_policy_set
 from vault.proof.decision_record import dump_decision, parse_decision
@@ -41,7 +46,36 @@ def replay(node: Path, source: bytes, stored: list[bytes]) -> tuple[dict[str, An
     return prepared, decided
 
 
-def test_1000_stored_decisions_replay_alike(node: Path) -> None:
+@pytest.fixture
+def service(sqlite_database: Database, shortkeys: Database, tmp_path: Path) -> Iterator[Service]:
+    made = Service(sqlite_database, shortkeys, keyring=tmp_path / "keyring")
+    made.release_model()
+    made.put_rows("completejourney:bread")
+    with running(made) as found:
+        yield found
+
+
+def test_1000_decisions_of_a_running_service_replay_alike(
+    node: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = Life(service, random.Random(20261126))
+    for limit, at_most in (("STIMULI", 5), ("CANDIDATES", 5), ("VARIATIONS", 3), ("STIMULI", 1000)):
+        with monkeypatch.context() as patch:
+            patch.setattr(exposure, f"{limit}_PER_MONTH", at_most)
+            life.ask(250)
+    source, logged = read_decisions(service)
+    assert len(logged) == 1000
+    prepared, decided = replay(node, source, [record for record, _, _ in logged])
+    assert prepared["rules"] == list(SHIPPED.rules)
+    assert decided == [
+        {"decision": "allow" if allowed else "deny", "reasons": rules, "errors": 0} for _, allowed, rules in logged
+    ]
+    assert 100 < sum(allowed for _, allowed, _ in logged) < 900
+    reasons = {rule for _, _, rules in logged for rule in rules}
+    assert set(SHIPPED.rules) - reasons <= NOT_ASKED, "kinds of decision that nobody asked for"
+
+
+def test_1000_drawn_decisions_replay_alike(node: Path) -> None:
     rng = random.Random(20261123)
     stored = [dump_json(dump_decision(random_record(rng, SHIPPED))) for _ in range(1000)]
     prepared, decided = replay(node, SHIPPED.source, stored)
