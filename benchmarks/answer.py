@@ -1,7 +1,7 @@
 """Answers: what one costs the server, over HTTP on loopback, with its receipt.
 
-The server is the real one (`vault.app` under uvicorn, SQLite as installed by default) in a process of
-its own; its CPU time is the process' own. Requests are signed beforehand, so that the clients take
+The server is the real one (`vault.app` under uvicorn, SQLite as installed by default) in as many processes as
+`serve` starts; its CPU time is that of all of them. Requests are signed beforehand, so that the clients take
 little of the machine. In the same rounds a bare route takes the same requests and returns as many
 bytes. Percentiles are those of `askers` clients that ask without a pause, each under a consent of its own.
 `inference_p50_ms` is opening a year of imprint rows and reading them; `inference_cached_ms` finds them read.
@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -42,6 +43,7 @@ from vault.keys.kms import KmsSigner, LocalKeyring
 from vault.keys.operator import APP, WORKER
 from vault.oauth.client import ASSERTION_TYPE
 from vault.ops.site import Site, set_up
+from vault.ops.supervisor import app_children
 from vault.proof.bundle import parse_bundle
 from vault.proof.leaf import LeafKind
 from vault.proof.trust import parse_trust
@@ -62,15 +64,15 @@ from vault.twin.rows import StoredRow
 ROOT = Path(__file__).parents[1]
 YEAR = periods_from(Period("2025-11"), 12)
 BODY = dump_json(dump_question(NEXT))
+_LISTENING = "0A"  # in /proc/net/tcp
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 # The world of the kits stands at one moment, so the server's clock is set to run from there.
 _SERVER = """
 import sys
 from datetime import timedelta
-import uvicorn
 from fastapi import Request, Response
-from vault.app import create_app
+from vault.app import create_app, run
 from vault.clock import SystemClock
 from vault.http.edge import RawBody
 from vault.logging import configure_logging
@@ -88,7 +90,7 @@ app = create_app(settings, Shifted())
 def bare(consent: str, question: str, body: RawBody) -> Response:
     return Response(b"x" * int(sys.argv[2]), media_type="application/x-ndjson")
 
-uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[3]), log_config=None, access_log=False, server_header=False)
+run(app, settings)
 """
 
 
@@ -116,12 +118,12 @@ class Asker(TwinWorld):
 
 @dataclass
 class Server:
-    """The server process; `now` is its clock."""
+    """The server's processes; `now` is their clock."""
 
     site: Site
     shift_s: int
     port: int
-    process: subprocess.Popen[bytes]
+    processes: list[subprocess.Popen[bytes]]
     nonce: str = ""
 
     @property
@@ -134,9 +136,8 @@ class Server:
         return datetime.now(UTC) + timedelta(seconds=self.shift_s)
 
     def cpu_s(self) -> float:
-        """CPU time of the process and its threads so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) * _TICK_S
+        """CPU time of all processes and their threads so far."""
+        return sum(_cpu_s(process.pid) for process in self.processes)
 
     def token(self, asker: Asker, connection: http.client.HTTPConnection) -> str:
         """Return a fresh access token, and learn the nonce in force."""
@@ -211,18 +212,35 @@ def burst(server: Server, work: list[list[tuple[str, dict[str, str]]]]) -> Round
     return found
 
 
-def start(site: Site, shift_s: int, port: int, answer_bytes: int) -> subprocess.Popen[bytes]:
-    """Start the server process and wait until it serves."""
-    environment = {**os.environ, **site.environment("app"), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", _SERVER, str(shift_s), str(answer_bytes), str(port)]
-    with (site.folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+def start(site: Site, shift_s: int, port: int, answer_bytes: int, processes: int) -> list[subprocess.Popen[bytes]]:
+    """Start the server's processes as `serve` does and wait until each of them serves."""
+    command = [sys.executable, "-c", _SERVER, str(shift_s), str(answer_bytes)]
+    started = []
+    for name, settings in app_children(
+        site.environment("app"), host="127.0.0.1", port=port, processes=processes
+    ).items():
+        environment = {**os.environ, **settings, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        with (site.folder / f"{name}.log").open("wb") as log:
+            started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
+    for process in started:
+        _await_listening(process)
+    return started
+
+
+def _await_listening(process: subprocess.Popen[bytes]) -> None:
     for _ in range(600):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return process
+        table = [line.split() for line in Path(f"/proc/{process.pid}/net/tcp").read_text().splitlines()[1:]]
+        with suppress(FileNotFoundError):  # a file of the process that was closed meanwhile
+            held = {path.readlink().name for path in Path(f"/proc/{process.pid}/fd").iterdir()}
+            if any(line[3] == _LISTENING and f"socket:[{line[9]}]" in held for line in table):
+                return
         time.sleep(0.1)
     raise RuntimeError("the server did not start")
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * _TICK_S
 
 
 def per_call_ms(call: Callable[[], object], times: int) -> float:
@@ -256,7 +274,7 @@ def inference(asker: Asker) -> dict[str, float]:
     }
 
 
-def measure(*, quick: bool, askers: int) -> dict[str, Any]:
+def measure(*, quick: bool, askers: int, processes: int) -> dict[str, Any]:
     """Run every part and return the figures."""
     rounds, each = (3, 8) if quick else (7, 25)
     with tempfile.TemporaryDirectory() as name, socket.socket() as probe:
@@ -270,12 +288,15 @@ def measure(*, quick: bool, askers: int) -> dict[str, Any]:
         )  # fmt: skip
         world = people(site, askers)
         print(f"{askers} owners with {len(YEAR)} rows each", file=sys.stderr)
-        process = start(site, shift_s, port, 40_000)
+        started = start(site, shift_s, port, 40_000, processes)
         try:
-            return {**asking(Server(site, shift_s, port, process), world, rounds, each), **inference(world[0])}
+            found = asking(Server(site, shift_s, port, started), world, rounds, each)
+            return {**found, "processes": processes, **inference(world[0])}
         finally:
-            process.terminate()
-            process.wait(30)
+            for process in started:
+                process.terminate()
+            for process in started:
+                process.wait(30)
 
 
 def people(site: Site, count: int) -> list[Asker]:
@@ -344,8 +365,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--askers", type=int, default=20)
+    parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1), help="as `serve --processes`")
     options = parser.parse_args()
-    figures = measure(quick=options.quick, askers=options.askers)
+    figures = measure(quick=options.quick, askers=options.askers, processes=options.processes)
     if options.json:
         sys.stdout.write(json.dumps(figures) + "\n")
         return

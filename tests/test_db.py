@@ -1,5 +1,7 @@
 """The database edge: commits last, failures leave nothing, times keep their zone."""
 
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime
 
@@ -101,3 +103,41 @@ def test_more_writers_than_are_let_in_all_get_their_turn(postgresql_database: Da
         thread.join()
     with postgresql_database.snapshot() as session:
         assert session.exec(sqlalchemy.text("SELECT n FROM counter")).scalar_one() == 21
+
+
+def test_writers_of_two_processes_take_turns(sqlite_database: Database) -> None:
+    _table(sqlite_database)
+    script = (
+        "import sys, sqlalchemy; from vault.db import Database; database = Database(sys.argv[1])\n"
+        "for _ in range(30):\n"
+        "    with database.transaction() as session:\n"
+        "        session.exec(sqlalchemy.text('UPDATE counter SET n = n + 1'))\n"
+    )
+    children = [subprocess.Popen([sys.executable, "-c", script, str(sqlite_database.url)]) for _ in range(2)]
+    for _ in range(30):
+        with sqlite_database.transaction() as session:
+            session.exec(sqlalchemy.text("UPDATE counter SET n = n + 1"))
+    assert [child.wait(60) for child in children] == [0, 0]
+    with sqlite_database.snapshot() as session:
+        assert session.exec(sqlalchemy.text("SELECT n FROM counter")).scalar_one() == 90
+
+
+def test_a_killed_process_gives_its_turn_back(sqlite_database: Database) -> None:
+    _table(sqlite_database)
+    script = (
+        "import sys, sqlalchemy; from vault.db import Database; database = Database(sys.argv[1])\n"
+        "with database.transaction() as session:\n"
+        "    session.exec(sqlalchemy.text('UPDATE counter SET n = 7'))\n"
+        "    print(flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(sqlite_database.url)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.kill()
+    with sqlite_database.transaction() as session:
+        session.exec(sqlalchemy.text("UPDATE counter SET n = n + 1"))
+    with sqlite_database.snapshot() as session:
+        assert session.exec(sqlalchemy.text("SELECT n FROM counter")).scalar_one() == 1

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -69,6 +70,8 @@ from vault.twin.routes import twin_router
 _log = structlog.get_logger()
 
 _PUBLISH_EVERY_S: Final = 5
+_FORGET_EVERY_S: Final = 2
+
 _THREADS = 160  # waiting for a checkpoint holds a thread, so askers must not use them all up
 
 # The framework's own telemetry shows exception texts, and request bodies too, to whatever listens in this process.
@@ -162,8 +165,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         async with anyio.create_task_group() as tasks:
             if state.frozen is None:
-                tasks.start_soon(_expire, app)
+                tasks.start_soon(_repeat, _expire_due, EVERY_S, app.state)
                 tasks.start_soon(_publish, app)
+                tasks.start_soon(_repeat, _forget_ended, _FORGET_EVERY_S, app.state)
             yield
             tasks.cancel_scope.cancel()
     finally:
@@ -173,18 +177,25 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.shortkeys.close()
 
 
-async def _expire(app: FastAPI) -> None:
-    """End consents whose window is over, as long as the app runs."""
+async def _repeat(job: Callable[[State], None], every_s: float, state: State) -> None:
+    """Do a job as long as the app runs; one that fails is done again at its next turn."""
     while True:
-        await anyio.to_thread.run_sync(_expire_due, app.state)
-        await anyio.sleep(EVERY_S)
+        try:
+            await anyio.to_thread.run_sync(job, state)
+        except Exception as error:  # noqa: BLE001  none of them guards an answer, which reads what it depends on
+            _log.warning("job.failed", error_type=type(error).__name__)
+        await anyio.sleep(every_s)
 
 
 def _expire_due(state: State) -> None:
-    try:
-        expire_due(state.database, state.custody, state.service, now=state.clock.now())
-    except Exception as error:  # noqa: BLE001  # answers stop at the end of a window anyway; the next turn tries again
-        _log.warning("consents not expired", reason=type(error).__name__)
+    """End consents whose window is over."""
+    expire_due(state.database, state.custody, state.service, now=state.clock.now())
+
+
+def _forget_ended(state: State) -> None:
+    """Drop keys from memory that were taken away through another process."""
+    with state.database.snapshot() as session:
+        state.answer_desk.forget_ended(session)
 
 
 async def _publish(app: FastAPI) -> None:
@@ -238,10 +249,17 @@ def main() -> None:
     """Serve with the settings of the environment."""
     settings = AppSettings()
     configure_logging(settings.log_level)
-    uvicorn.run(
-        create_app(settings), host=settings.host, port=settings.port, log_config=None, access_log=False,
-        timeout_graceful_shutdown=10, server_header=False,
+    run(create_app(settings), settings)
+
+
+def run(app: FastAPI, settings: AppSettings) -> None:
+    """Serve an app until a signal ends it; with a shared port the kernel spreads connections over its processes."""
+    address, family = (settings.host, settings.port), socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, timeout_graceful_shutdown=10, server_header=False
     )  # fmt: skip
+    with socket.create_server(address, family=family, backlog=2048, reuse_port=settings.shared_port) as listener:
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,9 +63,9 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         options: dict[str, Any] = {"connect_args": {"timeout": _BUSY_TIMEOUT_S}} if self.is_sqlite else {}
         self.engine = sqlalchemy.create_engine(self.url, pool_size=10, max_overflow=40, **options)
-        # SQLite lets writers poll for its lock and starves some; a queue in front of it is fair. PostgreSQL takes
-        # many at once, but more threads than this only fight for the interpreter: half as many commits a second.
-        self._writers = threading.Lock() if self.is_sqlite else threading.Semaphore(_WRITERS)
+        # PostgreSQL takes many writers at once, but more threads than this only fight for the interpreter: half as
+        # many commits a second.
+        self._writers = _Turns(self.url.database) if self.is_sqlite else threading.Semaphore(_WRITERS)
         if self.is_sqlite:
             event.listen(self.engine, "connect", _configure_sqlite)
         event.listen(self.engine, "begin", _begin_sqlite if self.is_sqlite else _begin_postgresql)
@@ -99,6 +101,37 @@ class Database:
     def close(self) -> None:
         """Give back every connection."""
         self.engine.dispose()
+
+
+class _Turns:
+    """One writer at a time, over all threads and processes of a SQLite file; a killed one gives its turn back.
+
+    SQLite itself lets writers poll for its lock and starves some.
+
+    Args:
+        path: The database's file; None or `:memory:` if no other process can open it.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        self._path = f"{path}.writers" if path and path != ":memory:" else None
+        self._threads = threading.Lock()
+        self._file = -1
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+        try:
+            if self._path is not None:
+                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_error: object) -> None:
+        if self._file >= 0:
+            os.close(self._file)  # and so unlocks it
+        self._file = -1
+        self._threads.release()
 
 
 def migrate(database: Database, revision: str = "head") -> None:

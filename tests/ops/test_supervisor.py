@@ -1,4 +1,4 @@
-"""`serve` keeps two processes with two environments running, and ends with both."""
+"""`serve` keeps the app's processes and the worker running, each with its own environment, and ends with all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,16 +33,20 @@ class Service:
     url: str
 
     def child(self, role: str) -> int:
-        """Return the process id of a role, once it runs."""
-        return until(lambda: self.children().get(role))
+        """Return the process id of the only one of a role, once it runs."""
+        return until(lambda: self.children().get(role))[0]
 
-    def children(self) -> dict[str, int]:
+    def apps(self) -> list[int]:
+        """Return the process ids of the app, once both run."""
+        return until(lambda: (found := self.children().get("app", [])) and len(found) == 2 and found)
+
+    def children(self) -> dict[str, list[int]]:
         found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        roles = {}
+        roles: dict[str, list[int]] = {}
         for pid in map(int, found):
             command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             if b"-m" in command:
-                roles[command[command.index(b"-m") + 1].decode().removeprefix("vault.")] = pid
+                roles.setdefault(command[command.index(b"-m") + 1].decode().removeprefix("vault."), []).append(pid)
         return roles
 
     def alive(self) -> bool:
@@ -77,7 +82,7 @@ def service(site: Site) -> Iterator[Service]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "twinvault", "serve", str(site.folder), "--port", str(port)]
+    command = [sys.executable, "-m", "twinvault", "serve", str(site.folder), "--port", str(port), "--processes", "2"]
     outer = {**os.environ, "VAULT_WORKER_KEYRING": "/from/the/shell", "A_SECRET_OF_THE_SHELL": "x"}
     process = subprocess.Popen(command, env=outer)
     running = Service(process, f"http://127.0.0.1:{port}")
@@ -88,13 +93,14 @@ def service(site: Site) -> Iterator[Service]:
         children = running.children().values() if process.poll() is None else ()
         process.kill()
         process.wait()
-        for pid in children:
+        for pid in chain.from_iterable(children):
             os.kill(pid, signal.SIGKILL)
 
 
 def test_each_child_has_its_own_settings_and_nothing_of_its_sibling(service: Service, site: Site) -> None:
-    app, worker = environment_of(service.child("app")), environment_of(service.child("worker"))
+    (app, second), worker = map(environment_of, service.apps()), environment_of(service.child("worker"))
     keys = str(site.folder / "keys")
+    assert app == second
     assert app["VAULT_APP_KEYRING"] == f"{keys}/app"
     assert worker["VAULT_WORKER_KEYRING"] == f"{keys}/worker"
     assert "VAULT_WORKER_KEYRING" not in app
@@ -104,19 +110,37 @@ def test_each_child_has_its_own_settings_and_nothing_of_its_sibling(service: Ser
     assert not {"A_SECRET_OF_THE_SHELL"} & (app.keys() | worker.keys())
 
 
-def test_a_killed_child_comes_back_and_the_other_stays(service: Service) -> None:
-    app, worker = service.child("app"), service.child("worker")
+def test_a_killed_child_comes_back_and_the_others_stay(service: Service) -> None:
+    (app, other), worker = service.apps(), service.child("worker")
     os.kill(app, signal.SIGKILL)
-    assert until(lambda: (found := service.children().get("app")) and found != app)
+    assert until(lambda: (found := service.apps()) and app not in found and other in found)
     until(service.alive)
     assert service.child("worker") == worker
     os.kill(worker, signal.SIGKILL)
-    assert until(lambda: (found := service.children().get("worker")) and found != worker)
+    assert until(lambda: (found := service.children().get("worker")) and found != [worker])
+
+
+@pytest.mark.parametrize("number", [0, 1])  # one of them sequences the log, either may
+def test_one_process_serves_while_the_other_is_dead(number: int, service: Service) -> None:
+    killed = service.apps()[number]
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: gone(killed))
+    for _ in range(20):
+        until(service.alive)
+
+
+def test_a_port_in_use_is_refused_before_anything_starts(service: Service, site: Site) -> None:
+    port = service.url.rpartition(":")[2]
+    second = subprocess.run(
+        [sys.executable, "-m", "twinvault", "serve", str(site.folder), "--port", port], capture_output=True, check=False
+    )
+    assert second.returncode == 2
+    assert b"in use" in second.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopping_it_stops_both(number: int, service: Service) -> None:
-    children = [service.child("app"), service.child("worker")]
+    children = [*service.apps(), service.child("worker")]
     service.process.send_signal(number)
     assert service.process.wait(30) == 0
     assert all(map(gone, children))

@@ -100,6 +100,18 @@ class AnswerDesk:
         self.serving.forget(consent_id)
         self.rows.forget(consent_id)
 
+    def forget_ended(self, session: Session) -> None:
+        """Drop what consents have opened that ended or changed meanwhile, through whichever process of the service.
+
+        Nothing in memory answers without the consent's row, which each question reads; this is so that keys that
+        were taken away do not outlive it.
+        """
+        held = [*self.serving.versions.items(), *self.rows.versions.items()]
+        live = consents.live_among(session, {consent_id for consent_id, _ in held})
+        for consent_id, version in held:
+            if live.get(consent_id) != version:
+                self.forget(consent_id)
+
 
 @dataclass(frozen=True, slots=True)
 class _Draft:

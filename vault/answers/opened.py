@@ -91,6 +91,12 @@ class OpenedRows:
         with self._mutex:
             self._consents.pop(consent_id, None)
 
+    @property
+    def versions(self) -> dict[ConsentId, int]:
+        """The consents that have opened rows in memory, each with the version that opened them."""
+        with self._mutex:
+            return {consent_id: opened.version for consent_id, opened in self._consents.items()}
+
     def _of(self, permit: Permit) -> _Opened:
         with self._mutex:
             opened = self._consents.get(permit.consent_id)

@@ -32,6 +32,9 @@ _TO_GRANTEE: Final = (
     .order_by(consent.c.consent_id)
     .limit(bindparam("at_most"))
 )
+_LIVE_AMONG: Final = select(consent.c.consent_id, consent.c.version).where(
+    consent.c.live, consent.c.consent_id.in_(bindparam("consent_ids", expanding=True))
+)
 
 _HISTORY: Final = (
     select(version).where(version.c.envelope.is_not(None)).order_by(version.c.consent_id, version.c.version)
@@ -132,6 +135,12 @@ def list_to(session: Session, grantee: str, *, after: bytes = b"", at_most: int 
     """
     values = {"grantee": grantee, "after": after, "at_most": at_most}
     return [_consent(row) for row in session.connection().execute(_TO_GRANTEE, values)]
+
+
+def live_among(session: Session, consent_ids: Iterable[ConsentId]) -> dict[ConsentId, int]:
+    """Return those of these consents that allow anything at all, each with its version in force."""
+    rows = session.connection().execute(_LIVE_AMONG, {"consent_ids": list(consent_ids)})
+    return {ConsentId(row.consent_id): row.version for row in rows}
 
 
 def history(session: Session, consent_id: ConsentId) -> list[StoredVersion]:

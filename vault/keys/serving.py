@@ -34,6 +34,7 @@ _MAX_OPENED: Final = 512
 class _Opened:
     """The opened keys of one handover, good while that handover is the one in force."""
 
+    version: int
     digest: bytes
     not_before_s: int
     not_after_s: int
@@ -85,6 +86,12 @@ class Serving:
         with self._mutex:
             self._opened.pop(consent_id, None)
 
+    @property
+    def versions(self) -> dict[ConsentId, int]:
+        """The consents whose opened keys are in memory, each with the version that handed them over."""
+        with self._mutex:
+            return {consent_id: opened.version for consent_id, opened in self._opened.items()}
+
     def wrap_bundle(self, bundle: bytes, question_id: bytes, consent_id: ConsentId) -> bytes:
         """Lock an answer away, so that the same question can be answered again with the same bytes."""
         return self._kms.wrap(self._key_name, bundle, _about(question_id, consent_id))
@@ -133,7 +140,7 @@ class Serving:
             now=now,
         )
         window = stored.terms.not_before_s, stored.terms.not_after_s
-        return _Opened(stored.envelope.digest, *window, keys, listed)
+        return _Opened(permit.version, stored.envelope.digest, *window, keys, listed)
 
 
 def _about(question_id: bytes, consent_id: ConsentId) -> bytes:

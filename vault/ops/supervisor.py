@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ _KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "V
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _RESTART_S = 1.0
 _MAX_RESTARTS = 5
+_STEADY_S = 300.0  # a child that ran for so long has not failed to start
 _STOP_S = 15.0
 
 _log = structlog.get_logger()
@@ -38,14 +40,34 @@ def serve_command(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; the issuer URL must lead here.")] = 8400,
     with_worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Start the worker beside the app.")] = True,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="How many processes the app has.")] = min(
+        2, os.cpu_count() or 1
+    ),
 ) -> None:
     """Run the service: the web-facing app and, unless it runs elsewhere, the worker."""
     found = Site(site)
-    app = {**found.environment("app"), "VAULT_HOST": host, "VAULT_PORT": str(port)}
-    children = {"app": app}
+    _require_free(host, port)
+    children = app_children(found.environment("app"), host=host, port=port, processes=processes)
     if with_worker:
         children["worker"] = found.environment("worker")
     raise typer.Exit(Supervisor(children).run())
+
+
+def app_children(settings: Mapping[str, str], *, host: str, port: int, processes: int) -> dict[str, Mapping[str, str]]:
+    """Return the settings of each process of the app; they listen on one port and share one database."""
+    shared = str(int(processes > 1))
+    app = {**settings, "VAULT_HOST": host, "VAULT_PORT": str(port), "VAULT_SHARED_PORT": shared}
+    return {f"app-{number}": app for number in range(1, processes + 1)}
+
+
+def _require_free(host: str, port: int) -> None:
+    """Refuse an address that is in use: on a shared port the kernel would hand half the requests to the other service."""
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise typer.BadParameter(
+            f"Nothing can listen on {host} port {port}: {error.strerror}. Stop what runs there or name another."
+        ) from error
 
 
 @worker.command()
@@ -58,7 +80,7 @@ class Supervisor:
     """Keeps child processes running until it is told to stop.
 
     Args:
-        children: Settings by process; `app` runs `vault.app`, `worker` runs `vault.worker`.
+        children: Settings by process; `app-1`, `app-2` ... run `vault.app`, `worker` runs `vault.worker`.
 
     Guarantees: a child's environment holds its own settings and nothing of its sibling's.
     """
@@ -66,6 +88,7 @@ class Supervisor:
     def __init__(self, children: Mapping[str, Mapping[str, str]]) -> None:
         self._children = children
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._started_s: dict[str, float] = {}
         self._restarts = dict.fromkeys(children, 0)
         self._stopping = False
 
@@ -85,15 +108,18 @@ class Supervisor:
 
     def _start(self, role: str) -> None:
         base = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        module = f"vault.{role.partition('-')[0]}"
+        self._started_s[role] = time.monotonic()
         self._running[role] = subprocess.Popen(  # noqa: S603  (our own module by name)
-            [sys.executable, "-m", f"vault.{role}"], env={**base, **_ONE_THREAD, **self._children[role]}
+            [sys.executable, "-m", module], env={**base, **_ONE_THREAD, **self._children[role]}
         )
 
     def _watch(self) -> int:
         for role, child in list(self._running.items()):
             if child.poll() is None:
                 continue
-            self._restarts[role] += 1
+            steady = time.monotonic() - self._started_s[role] > _STEADY_S
+            self._restarts[role] = 1 if steady else self._restarts[role] + 1
             _log.error("child.ended", role=role, status=child.returncode, attempt=self._restarts[role])
             if self._restarts[role] > _MAX_RESTARTS:
                 return 1

@@ -116,8 +116,9 @@ class Service:
         port = self.url.rpartition(":")[2]
         with (self.logs / "serve.log").open("ab") as log:
             # A session of its own: Ctrl-C reaches the demo alone, which then ends the service in order.
+            # One process of the app: on a small machine the demo's own clients need the rest.
             self._serve = subprocess.Popen(  # noqa: S603  (our own module by name)
-                [*_twinvault(), "serve", str(self.site), "--host", _HOST, "--port", port],
+                [*_twinvault(), "serve", str(self.site), "--host", _HOST, "--port", port, "--processes", "1"],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=_environment(),
             )  # fmt: skip
         deadline = time.monotonic() + _READY_S
