@@ -59,7 +59,7 @@ from vault.recovery import recover
 from vault.seal.statement import KeyName
 from vault.settings import AppSettings
 from vault.store import rings, shortkeys
-from vault.tlog import log
+from vault.tlog import log, tombstones
 from vault.tlog.errors import JournalDamaged, JournalMissing
 from vault.tlog.files import LogFiles
 from vault.tlog.journal import Journal
@@ -166,6 +166,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with anyio.create_task_group() as tasks:
             if state.frozen is None:
                 tasks.start_soon(_repeat, _expire_due, EVERY_S, app.state)
+                tasks.start_soon(_repeat, _publish_erased, EVERY_S, app.state)
                 tasks.start_soon(_publish, app)
                 tasks.start_soon(_repeat, _forget_ended, _FORGET_EVERY_S, app.state)
             yield
@@ -190,6 +191,16 @@ async def _repeat(job: Callable[[State], None], every_s: float, state: State) ->
 def _expire_due(state: State) -> None:
     """End consents whose window is over."""
     expire_due(state.database, state.custody, state.service, now=state.clock.now())
+
+
+def _publish_erased(state: State) -> None:
+    """Publish, once a day, what was erased."""
+    today = state.clock.now().date()
+    with state.database.snapshot() as session:
+        due = tombstones.is_due(session, today)
+    if due:
+        with state.database.transaction() as session:
+            tombstones.publish(session, today)
 
 
 def _forget_ended(state: State) -> None:

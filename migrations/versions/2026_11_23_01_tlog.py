@@ -54,6 +54,16 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["entry_id"], ["log_entry.id"], name=op.f("fk_log_opening_entry_id_log_entry")),
     )
     op.create_table(
+        "log_tombstone",
+        sa.Column("entry_id", _ID, autoincrement=False, nullable=False),
+        sa.Column("salt", sa.LargeBinary(), nullable=False),
+        sa.Column("group_id", sa.BigInteger(), nullable=True),
+        sa.Column("position", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("entry_id", name=op.f("pk_log_tombstone")),
+        sa.ForeignKeyConstraint(["entry_id"], ["log_entry.id"], name=op.f("fk_log_tombstone_entry_id_log_entry")),
+    )
+    op.create_index("ix_log_tombstone_group_id", "log_tombstone", ["group_id"])
+    op.create_table(
         "log_tile",
         sa.Column("level", sa.SmallInteger(), autoincrement=False, nullable=False),
         sa.Column("tile_index", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -77,5 +87,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("log_copy", "log_head", "log_tile", "log_opening", "log_entry"):
+    for table in ("log_copy", "log_head", "log_tile", "log_tombstone", "log_opening", "log_entry"):
         op.drop_table(table)

@@ -14,6 +14,8 @@ from tests.answer_kit import NEXT
 from tests.audit_kit import Audited
 from tests.consent_kit import NOW, PURPOSE
 from tests.leaves import leaves
+from vault.answers import records
+from vault.consent import changes, consents
 from vault.consent.events import record_event
 from vault.encoding import b64u, dump_json, parse_json
 from vault.oauth.named import REQUESTED_STATE
@@ -21,12 +23,14 @@ from vault.parties import companies
 from vault.parties.companies import CompanyId, CompanyStatus
 from vault.proof.bundle import Bundle, LoggedLeaf, Withheld, dump_bundle, parse_bundle, records_by_hash
 from vault.proof.leaf import LeafKind
+from vault.proof.tombstone import is_tombstone
 from vault.proof.verify import Report, Step, verify_bundle
 from vault.schema.consent import ConsentVersion
 from vault.schema.question import dump_question
 from vault.seal.dsse import PayloadType, parse_envelope, sign_record
 from vault.seal.ids import ConsentId
 from vault.seal.signing import SigningKey, new_seed
+from vault.tlog import log
 
 OPENED = {"consent", "answer", "denial"}
 
@@ -69,7 +73,7 @@ def test_a_whole_log_verifies(site: Audited) -> None:
     assert report.failures == ()
     assert report.leaves == bundle.complete_to == len(bundle.leaves)
     assert bundle.complete_from == 0
-    for step in Step:
+    for step in set(Step) - {Step.ERASURE}:  # nothing was erased
         withheld = step in {Step.ANSWER, Step.QUESTION}
         assert (report.checked.get(step, 0), report.withheld.get(step, 0)) > ((0, 2) if withheld else (0, 0)), step
     assert report.withheld == {Step.ANSWER: 3, Step.QUESTION: 3}
@@ -131,7 +135,7 @@ def test_a_hidden_withdrawal_is_named(quick: Audited) -> None:
     left_out = failed(verify(quick, without(bundle, withdrawal)))
     assert {(Step.OPENINGS, withdrawal.index), (Step.ORDER, denial.index)} <= left_out
     shut = failed(verify(quick, closed(bundle, withdrawal)))
-    assert {(Step.OPENINGS, withdrawal.index), (Step.ORDER, denial.index)} <= shut
+    assert {(Step.ERASURE, withdrawal.index), (Step.ORDER, denial.index)} <= shut
 
 
 def test_a_request_to_renew_is_a_link_of_the_consents_chain(quick: Audited) -> None:
@@ -145,8 +149,9 @@ def test_a_request_to_renew_is_a_link_of_the_consents_chain(quick: Audited) -> N
     assert verify(quick, bundle).failures == ()
     request = leaf_of(bundle, LeafKind.CONSENT_REQUEST)
     after = leaf_of(bundle, LeafKind.DENIAL, place=-1)
-    for lie in (without(bundle, request), closed(bundle, request)):
-        assert {(Step.OPENINGS, request.index), (Step.ORDER, after.index)} <= failed(verify(quick, lie))
+    lies = {Step.OPENINGS: without(bundle, request), Step.ERASURE: closed(bundle, request)}
+    for step, lie in lies.items():
+        assert {(step, request.index), (Step.ORDER, after.index)} <= failed(verify(quick, lie))
 
 
 def test_hiding_the_end_of_a_consent_is_named(quick: Audited) -> None:
@@ -157,7 +162,93 @@ def test_hiding_the_end_of_a_consent_is_named(quick: Audited) -> None:
         leaf_of(bundle, LeafKind.CONSENT, consent=b64u(consent.consent_id), version=3),
         leaf_of(bundle, LeafKind.DENIAL, place=-1, consent=b64u(consent.consent_id)),
     ]
-    assert {(Step.OPENINGS, leaf.index) for leaf in last} <= failed(verify(quick, closed(bundle, *last)))
+    assert {(Step.ERASURE, leaf.index) for leaf in last} <= failed(verify(quick, closed(bundle, *last)))
+
+
+def erase_all(site: Audited) -> None:
+    """Forget everything about the owner that auditors are shown, as erasing a person does."""
+    vault = site.service.owner.vault
+    with site.service.database.transaction() as session:
+        about = [leaf.pending_id for leaf in log.find(session, about=vault, limit=1_000)]
+        records.forget(session, [consent.consent_id for consent in consents.list_for(session, vault)])
+        changes.forget(session, vault)
+        log.delete_personal_openings(session, about)
+
+
+def test_erased_openings_have_tombstones_and_every_other_proof_stays(site: Audited) -> None:
+    consent = site.live()
+    before = site.bundle()
+    erase_all(site)
+    found = site.bundle(0, before.complete_to - 1)
+    erased = {leaf.index for leaf in before.leaves if leaf.personal is not None} - {_unlinked(found)}
+    assert erased == {leaf.index for leaf in found.leaves if kind_of(leaf) in OPENED and leaf.personal is None}
+    report = verify(site, found)
+    assert report.failures == ()
+    assert report.checked[Step.ERASURE] == len(erased) > 5
+    data = dump_bundle(found)
+    assert b64u(consent.consent_id).encode() in b"".join(_bodies(before))
+    assert not any(text.encode() in data for text in (b64u(consent.consent_id), b64u(consent.subject)))
+    # The next bundle needs no group of its own, and a later erasure makes another one.
+    assert verify(site, site.bundle(0, before.complete_to - 1)).failures == ()
+    with site.service.database.snapshot() as session:
+        groups = [public for kind, public, _ in leaves(session) if kind == "tombstones"]
+    assert len(groups) == 1
+    assert groups[0]["count"] >= len(erased)
+
+
+def _unlinked(bundle: Bundle) -> int:
+    """Return the denial of a question under a consent that does not exist: it concerns nobody."""
+    return next(leaf.index for leaf in bundle.leaves if kind_of(leaf) == "denial" and leaf.personal is not None)
+
+
+def _other_leaf(record: bytes) -> bytes:
+    return re.sub(rb'"leaf":(\d+)', lambda found: b'"leaf":%d' % (int(found[1]) + 1), record)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: b"",
+        _other_leaf,
+        lambda record: re.sub(rb'"position":\d+', b'"position":0', record),
+        lambda record: re.sub(rb'"size":\d+', b'"size":99', record),
+        lambda record: re.sub(rb'"salt":"[^"]{43}', b'"salt":"' + b64u(bytes(32)).encode(), record),
+        lambda record: re.sub(rb'"group":\d+', b'"group":0', record),
+        lambda record: record.replace(b'"path":[', b'"path":["",'),
+        lambda record: record.replace(b'"salt"', b'"salts"'),
+        lambda record: record[:-1],
+    ],
+    ids=["missing", "leaf", "position", "size", "salt", "group", "path", "field", "cut"],
+)
+def test_a_tombstone_that_does_not_hold_accounts_for_nothing(quick: Audited, change: Callable[[bytes], bytes]) -> None:
+    quick.live()
+    erase_all(quick)
+    found = quick.bundle()
+    assert failed(verify(quick, found)) == set()
+    forged = [change(record) if is_tombstone(record) else record for record in found.records.values()]
+    failures = failed(verify(quick, replace(found, records=records_by_hash(forged))))
+    assert {step for step, _ in failures} == {Step.ERASURE}
+    assert len(failures) >= len([record for record in found.records.values() if is_tombstone(record)]) - 1
+
+
+def test_a_group_that_is_not_in_the_log_accounts_for_nothing(quick: Audited) -> None:
+    quick.live()
+    last = quick.size() - 1
+    erase_all(quick)
+    found = quick.bundle(0, last)
+    group = leaf_of(found, LeafKind.TOMBSTONES)
+    assert group.index > last
+    failures = failed(verify(quick, without(found, group)))
+    assert {step for step, _ in failures} == {Step.ERASURE}
+
+
+def test_nothing_is_erased_without_a_tombstone(quick: Audited) -> None:
+    quick.live()
+    erase_all(quick)
+    with quick.service.database.snapshot() as session:
+        query = "SELECT count(*) FROM log_opening LEFT JOIN log_tombstone USING (entry_id)"
+        bare = session.connection().exec_driver_sql(f"{query} WHERE personal_salt IS NULL AND salt IS NULL")
+        assert bare.scalar_one() == 0
 
 
 def _resigned_manifest(bundle: Bundle) -> Bundle:

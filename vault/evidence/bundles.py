@@ -23,8 +23,8 @@ from vault.proof.bundle import Bundle, LoggedLeaf, Withheld, records_by_hash
 from vault.proof.leaf import LeafKind
 from vault.proof.merkle import inclusion_proof
 from vault.seal.ids import ConsentId
-from vault.tlog import log
-from vault.tlog.log import Leaf
+from vault.tlog import log, tombstones
+from vault.tlog.log import Leaf, PendingId
 from vault.twin import release
 
 _OPENED: Final = frozenset({LeafKind.CONSENT_REQUEST, LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL})
@@ -37,7 +37,8 @@ def build(session: Session, serving: Serving, first: int, last: int) -> Bundle:
     """Return the leaves from `first` to `last`, proven under the newest checkpoint, and what they name.
 
     Leaves before `first` are added where one in the range may refer to them: keys, models, rules,
-    the companies that asked, and the versions of every consent that has an event in the range.
+    the companies that asked, and the versions of every consent that has an event in the range. So are
+    those that hold the tombstones of openings which were erased.
 
     Args:
         session: A snapshot.
@@ -63,12 +64,14 @@ def build(session: Session, serving: Serving, first: int, last: int) -> Bundle:
     for kind in _OF_COMPANIES:
         found = log.find(session, kind=kind, limit=first)
         needed += [leaf for leaf in found if parse_json(leaf.public.body)["company"] in askers]
-    before = [leaf for leaf in needed if leaf.index < first]
-    leaves = sorted((_shown(leaf) for leaf in before + asked), key=lambda leaf: leaf.index)
+    stones, groups = tombstones.proofs(session, (leaf.pending_id for leaf in asked if _is_erased(leaf)))
+    around = [*needed, *log.read(session, map(PendingId, groups))]
+    outside = {leaf.index: leaf for leaf in around if not first <= leaf.index <= last}
+    leaves = sorted((_shown(leaf) for leaf in [*outside.values(), *asked]), key=lambda leaf: leaf.index)
     decided = [leaf.pending_id for leaf in asked if leaf.kind in {LeafKind.ANSWER, LeafKind.DENIAL}]
     shown = [envelopes[leaf.pending_id] for leaf in leaves if leaf.pending_id in envelopes]
     shown += [one.decision for one in records.read(session, serving, decided).values() if one.decision]
-    shown += [*_public_records(session, leaves), *statements.envelopes(session)]
+    shown += [*_public_records(session, leaves), *statements.envelopes(session), *stones]
     hash_at = log.hashes_at(session, size)
     proven = tuple(
         LoggedLeaf(
@@ -77,6 +80,10 @@ def build(session: Session, serving: Serving, first: int, last: int) -> Bundle:
         for leaf in leaves
     )
     return Bundle(note, proven, records_by_hash(shown), first, last + 1, _WITHHELD)
+
+
+def _is_erased(leaf: Leaf) -> bool:
+    return leaf.kind in _OPENED and leaf.personal is None
 
 
 def _shown(leaf: Leaf) -> Leaf:

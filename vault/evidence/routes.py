@@ -15,6 +15,7 @@ from vault.http.edge import ClockDep, DatabaseDep, RawBody
 from vault.keys.serving import Serving
 from vault.proof.bundle import bundle_lines
 from vault.seal.dsse import parse_envelope
+from vault.tlog import tombstones
 from vault.tlog.sequencer import Sequencer
 
 MEDIA_TYPE: Final = "application/x-ndjson"
@@ -50,6 +51,7 @@ def audit_bundle(*, body: RawBody, request: Request, database: DatabaseDep, cloc
     assert isinstance(desk, AuditDesk)
     envelope = parse_envelope(body)
     with database.transaction() as session:
+        tombstones.publish(session, clock.now().date())  # what was erased today must not look concealed
         wanted, access = admit(session, envelope, origin=desk.issuer, now=clock.now())
     desk.sequencer.wait(access.id, desk.checkpoint_wait_s)
     with database.snapshot() as session:

@@ -51,6 +51,7 @@ class LeafKind(StrEnum):
     RETENTION = "retention"
     AUDITOR_ACCESS = "auditor-access"
     TRAINING = "training"
+    TOMBSTONES = "tombstones"
 
 
 _KINDS = tuple(kind.value for kind in LeafKind)  # a tuple, so that asking about an unhashable value is no error

@@ -20,6 +20,7 @@ class Step(IntEnum):
     DECISION = 9
     CERTIFICATE = 10
     QUOTA = 11
+    ERASURE = 12
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@
  9 decision     replaying the logged record under the logged policy set allows, or denies, the same to the same asker
 10 certificate  the model was signed by the worker, logged before, and certified when it answered
 11 quota        no consent gave more answers in a month than its signed quota
+12 erasure      every event of a consent whose opening is missing has a tombstone in a logged group
 
 Steps 9 to 11 read the leaf, with which step 7 compares the answer: they run even where answers and
 questions are withheld from an auditor; 7 and 8 then count as withheld, never as checked.
@@ -39,6 +40,7 @@ from vault.proof.leaf import LeafKind, Part, verify_opening
 from vault.proof.merkle import leaf_hash, verify_inclusion
 from vault.proof.question import parse_company, parse_signed_question, verify_signature
 from vault.proof.report import Failure, Report, Step
+from vault.proof.tombstone import verify_erased
 from vault.proof.trust import TrustedRoot
 from vault.schema.answer import Answer, parse_answer
 from vault.schema.consent import ConsentVersion, parse_consent, parse_consent_request, verify_grant, verify_successor
@@ -106,6 +108,7 @@ class _Evidence:
     checked: Counter[Step] = field(default_factory=Counter)
     withheld: Counter[Step] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
+    unopened: list[LoggedLeaf] = field(default_factory=list)
 
     def attempt(self, step: Step, leaf_index: int | None, check: Callable[..., None], *args: object) -> None:
         """Run one check and keep its refusal as a failure of the step."""
@@ -188,6 +191,8 @@ def verify_bundle(bundle: Bundle, trust: TrustedRoot) -> Report:
         for record in bundle.records.values():
             if record.startswith(_KEY_STATEMENT):
                 evidence.attempt(Step.KEYS, None, _verify_key, record)
+        for leaf in evidence.unopened:
+            evidence.attempt(Step.ERASURE, leaf.index, verify_erased, leaf)
         _verify_people(evidence)
         _verify_answers(evidence)
     return Report(len(bundle.leaves), dict(evidence.checked), dict(+evidence.withheld), tuple(evidence.failures))
@@ -233,7 +238,7 @@ def _open_leaf(evidence: _Evidence, leaf: LoggedLeaf) -> None:
     event = _Event(leaf.index, LeafKind(str(public["kind"])), public, personal, body)
     evidence.events[event.kind].append(event)
     if event.kind in _CHAINED and leaf.personal is None and leaf.index in evidence.whole:
-        raise InvalidProof(f"The personal half of this {event.kind} is not opened, and no erasure accounts for it.")
+        evidence.unopened.append(leaf)
 
 
 def _verify_whole(evidence: _Evidence, missing: int | None) -> None:
@@ -316,15 +321,9 @@ def _verify_question(evidence: _Evidence, event: _Event, answer: Answer) -> None
     requester = str(event.personal.get("requester"))
     if evidence.version_at(event).terms.kind is ConsentKind.COMPANY:
         verify_signature(
-            jws,
-            _question_key(evidence, event, requester),
-            company_id=requester,
-            issuer=evidence.trust.issuer,
-            consent_id=answer.consent_id,
-            question_id=answer.question_id,
-            body=body,
-            at_s=answer.asked_at,
-        )
+            jws, _question_key(evidence, event, requester), company_id=requester, issuer=evidence.trust.issuer,
+            consent_id=answer.consent_id, question_id=answer.question_id, body=body, at_s=answer.asked_at,
+        )  # fmt: skip
 
 
 def _question_key(evidence: _Evidence, event: _Event, company_id: str) -> JwsKey:

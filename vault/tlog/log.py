@@ -24,6 +24,7 @@ from vault.proof.receipt import Receipt
 from vault.proof.tiles import TILE_WIDTH, format_bundle, hashes_from_tiles, tile_width
 from vault.tlog.errors import LogDamaged, NotInLog
 from vault.tlog.models import log_copy, log_entry, log_head, log_opening, log_tile
+from vault.tlog.tombstones import bury
 
 PendingId = NewType("PendingId", int)
 """Names an event from its insert on; its leaf index follows once a checkpoint covers it."""
@@ -248,6 +249,7 @@ def delete_personal_openings(session: Session, pending_ids: Iterable[PendingId])
     forget = update(log_opening).where(log_opening.c.entry_id == bindparam("pending_id"))
     rows = [{"pending_id": pending_id} for pending_id in pending_ids]
     if rows:
+        bury(session, [row["pending_id"] for row in rows])
         session.connection().execute(forget.values(personal_salt=None, personal_body=None), rows)
         unlink = update(log_entry).where(log_entry.c.id == bindparam("pending_id"))
         session.connection().execute(unlink.values(about=None), rows)

@@ -53,6 +53,16 @@ log_opening = Table(
     Column("personal_body", LargeBinary),
 )
 
+# One row for each personal opening that was erased: its place in the group that the log publishes for its day.
+log_tombstone = Table(
+    "log_tombstone",
+    SQLModel.metadata,
+    Column("entry_id", _Id, ForeignKey("log_entry.id"), primary_key=True, autoincrement=False),
+    Column("salt", LargeBinary, nullable=False),
+    Column("group_id", BigInteger, index=True),
+    Column("position", Integer),
+)
+
 # Full tiles only. A partial tile of level 0 is hashed from entries, one above from the roots below.
 log_tile = Table(
     "log_tile",

@@ -1,0 +1,164 @@
+"""Tombstones: proof that an opening is missing because it was erased, and not because somebody hides it.
+
+What was erased on one day is one group: a Merkle tree over salted commitments, whose root is a leaf of the
+log. The leaves of the tree stand in the order of their hashes, so a place tells nothing; a group does not tell
+whose openings it holds, nor how many people's.
+
+Source: RFC 6962 section 2.1, for the tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from vault.encoding import JsonObject, JsonValue, b64u, dump_json, parse_b64u, parse_json
+from vault.errors import MalformedInput
+from vault.proof.bundle import Bundle, LoggedLeaf
+from vault.proof.errors import InvalidProof, MalformedProof
+from vault.proof.leaf import ENTRY_BYTES, LeafKind
+from vault.proof.merkle import leaf_hash, verify_inclusion
+
+SALT_BYTES: Final = 32
+FORMAT: Final = "twinvault-tombstone/1"
+_FIELDS: Final = {"format", "leaf", "group", "salt", "position", "size", "path"}
+_BEGINS: Final = b'{"format":"twinvault-tombstone/'
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """Where one erased opening lies in its day's group.
+
+    Args:
+        leaf: Index of the leaf whose personal half can no longer be opened.
+        group: Index of the leaf that holds the group's root.
+        salt: Hides which leaves a group holds from whoever has only its root, 32 bytes.
+        position: Place in the group's tree.
+        size: How many openings the group holds.
+        path: Sibling hashes up to the root.
+    """
+
+    leaf: int
+    group: int
+    salt: bytes
+    position: int
+    size: int
+    path: tuple[bytes, ...]
+
+
+def tombstone_hash(salt: bytes, entry: bytes) -> bytes:
+    """Return the hash under which an erased opening stands in its group.
+
+    Args:
+        salt: 32 random bytes.
+        entry: The 65-byte log entry; its personal commitment counts.
+    """
+    if len(salt) != SALT_BYTES or len(entry) != ENTRY_BYTES:
+        raise MalformedProof("A tombstone has a salt of 32 bytes and is about an entry of 65.")
+    return leaf_hash(salt + entry[33:])
+
+
+def dump_tombstone(tombstone: Tombstone) -> bytes:
+    """Return a tombstone as a bundle carries it."""
+    return dump_json(
+        {
+            "format": FORMAT,
+            "leaf": tombstone.leaf,
+            "group": tombstone.group,
+            "salt": b64u(tombstone.salt),
+            "position": tombstone.position,
+            "size": tombstone.size,
+            "path": [b64u(node) for node in tombstone.path],
+        }
+    )
+
+
+def is_tombstone(record: bytes) -> bool:
+    """Say whether a record of a bundle claims to be a tombstone."""
+    return record.startswith(_BEGINS)
+
+
+def parse_tombstone(unverified_record: bytes) -> Tombstone:
+    """Read a tombstone; whether it holds is for `verify_tombstone`.
+
+    Raises:
+        MalformedProof: It is none.
+    """
+    try:
+        record = parse_json(unverified_record)
+        if record.keys() != _FIELDS or record["format"] != FORMAT or not isinstance(record["path"], list):
+            raise MalformedProof(f"A tombstone is not one of the format {FORMAT}.")
+        leaf, group, position, size = (_count(record[name]) for name in ("leaf", "group", "position", "size"))
+        salt = parse_b64u(record["salt"], size=SALT_BYTES)
+        path = tuple(parse_b64u(node, size=32) for node in record["path"])
+    except MalformedInput as error:
+        raise MalformedProof(f"A tombstone cannot be read: {error.detail}") from error
+    return Tombstone(leaf, group, salt, position, size, path)
+
+
+def verify_tombstone(tombstone: Tombstone, entry: bytes, group_public: JsonObject) -> None:
+    """Check that a group accounts for an entry's missing opening.
+
+    Args:
+        tombstone: From `parse_tombstone`.
+        entry: The entry whose opening is missing, already shown to be in the log.
+        group_public: The public half of the group's own leaf, already verified.
+
+    Raises:
+        InvalidProof: The group does not hold this entry.
+        MalformedProof: The group's leaf holds no root.
+    """
+    if group_public.get("count") != tombstone.size:
+        raise InvalidProof("A tombstone names another size than its group has.")
+    try:
+        root = parse_b64u(group_public.get("root"), size=32)
+    except MalformedInput as error:
+        raise MalformedProof("The leaf of a group of tombstones holds no root.") from error
+    hashed = tombstone_hash(tombstone.salt, entry)
+    verify_inclusion(hashed, tombstone.position, tombstone.size, tombstone.path, root)
+
+
+class _Event(Protocol):
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def public(self) -> JsonObject: ...
+
+
+class Shown(Protocol):
+    """What this step needs of the evidence: the bundle, and its leaves that are verified already."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """As it arrived."""
+
+    @property
+    def events(self) -> Mapping[LeafKind, Sequence[_Event]]:
+        """Verified leaves, by kind."""
+
+
+def verify_erased(shown: Shown, leaf: LoggedLeaf) -> None:
+    """Check that some tombstone of a bundle accounts for a missing opening: step 12 of the verifier.
+
+    Args:
+        shown: The evidence.
+        leaf: The leaf whose opening is missing, shown to be in the log.
+
+    Raises:
+        InvalidProof: None does.
+        MalformedProof: What claims to be a tombstone is none.
+    """
+    groups = {group.index: group.public for group in shown.events[LeafKind.TOMBSTONES]}
+    for record in filter(is_tombstone, shown.bundle.records.values()):
+        tombstone = parse_tombstone(record)
+        if tombstone.leaf == leaf.index and tombstone.group in groups:
+            return verify_tombstone(tombstone, leaf.entry, groups[tombstone.group])
+    raise InvalidProof("The personal half is not opened, and no tombstone in a logged group accounts for it.")
+
+
+def _count(value: JsonValue) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise MalformedProof("A tombstone's leaf, group, position and size are whole numbers.")
+    return value

@@ -1,0 +1,127 @@
+"""Tombstones as the service keeps them: written with every erased opening, published in daily groups.
+
+Whoever sees a leaf without its personal opening must be able to tell an erasure from a concealment. The row
+is written by the very call that erases, so neither happens without the other.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from datetime import date
+from typing import Any, Final
+
+from sqlalchemy import Row, bindparam, insert, select, update
+from sqlmodel import Session
+
+from vault.encoding import JsonObject, b64u
+from vault.proof.leaf import LeafKind
+from vault.proof.merkle import Edge, inclusion_proof, node_hash
+from vault.proof.tombstone import SALT_BYTES, Tombstone, dump_tombstone, tombstone_hash
+from vault.tlog.models import log_entry, log_opening, log_tombstone
+
+_CHUNK: Final = 500  # below every database's limit on bound values
+_INSERT: Final = insert(log_tombstone)
+_PLACE: Final = (
+    update(log_tombstone)
+    .where(log_tombstone.c.entry_id == bindparam("of_entry"))
+    .values(group_id=bindparam("in_group"), position=bindparam("at_position"))
+)
+_WITH_ENTRIES: Final = select(log_tombstone, log_entry.c.entry, log_entry.c.leaf_index).join(
+    log_entry, log_entry.c.id == log_tombstone.c.entry_id
+)
+
+
+def bury(session: Session, pending_ids: Iterable[int]) -> None:
+    """Write a tombstone for each of these events that still has its personal opening.
+
+    Args:
+        session: The writing transaction that erases the openings next.
+        pending_ids: Of the events.
+    """
+    connection = session.connection()
+    wanted = sorted(set(pending_ids))
+    for start in range(0, len(wanted), _CHUNK):
+        opened = log_opening.c.entry_id.in_(wanted[start : start + _CHUNK]) & log_opening.c.personal_salt.is_not(None)
+        found = connection.execute(select(log_opening.c.entry_id).where(opened).with_for_update()).scalars().all()
+        if found:
+            connection.execute(_INSERT, [{"entry_id": name, "salt": secrets.token_bytes(SALT_BYTES)} for name in found])
+
+
+def publish(session: Session, day: date) -> int:
+    """Log the root of all tombstones that no group holds yet; nothing if there is none.
+
+    The app does so once a day, and before it shows an auditor a leaf that needs one.
+
+    Args:
+        session: An open writing transaction.
+        day: Today, in UTC: the group's name.
+
+    Returns:
+        How many tombstones the group holds.
+    """
+    from vault.tlog.log import append  # noqa: PLC0415  # the log buries what it erases: the two need each other
+
+    connection = session.connection()
+    waiting = _WITH_ENTRIES.where(log_tombstone.c.group_id.is_(None)).order_by(log_tombstone.c.entry_id)
+    rows = connection.execute(waiting.with_for_update(of=log_tombstone, skip_locked=True)).all()
+    if not rows:
+        return 0
+    hashed = sorted((tombstone_hash(row.salt, row.entry), row.entry_id) for row in rows)
+    root = Edge().extend(leaf for leaf, _ in hashed).root
+    public: JsonObject = {"root": b64u(root), "count": len(hashed), "day": day.isoformat()}
+    group = append(session, LeafKind.TOMBSTONES, public, {})
+    places = [{"of_entry": name, "in_group": group.id, "at_position": at} for at, (_, name) in enumerate(hashed)]
+    connection.execute(_PLACE, places)
+    return len(hashed)
+
+
+def is_due(session: Session, today: date) -> bool:
+    """Say whether tombstones wait and none were published today."""
+    waiting = select(log_tombstone.c.entry_id).where(log_tombstone.c.group_id.is_(None)).limit(1)
+    if session.connection().execute(waiting).first() is None:
+        return False
+    newest = select(log_opening.c.public_body).join(log_entry, log_entry.c.id == log_opening.c.entry_id)
+    newest = newest.where(log_entry.c.kind == LeafKind.TOMBSTONES.value).order_by(log_entry.c.id.desc()).limit(1)
+    body = session.connection().execute(newest).scalar_one_or_none()
+    return body is None or today.isoformat().encode() not in bytes(body)
+
+
+def proofs(session: Session, pending_ids: Iterable[int]) -> tuple[list[bytes], set[int]]:
+    """Return the tombstones of these events as a bundle carries them, and the events that hold their groups.
+
+    Args:
+        session: A snapshot.
+        pending_ids: Events whose opening is missing; those without a tombstone in a signed group are left out.
+    """
+    groups: defaultdict[int, list[int]] = defaultdict(list)
+    wanted = sorted(set(pending_ids))
+    for start in range(0, len(wanted), _CHUNK):
+        mine = _WITH_ENTRIES.where(log_tombstone.c.entry_id.in_(wanted[start : start + _CHUNK]))
+        for row in session.connection().execute(mine.where(log_tombstone.c.group_id.is_not(None))):
+            groups[row.group_id].append(row.entry_id)
+    found = [dump_tombstone(one) for group, names in groups.items() for one in _in_group(session, group, set(names))]
+    return found, set(groups)
+
+
+def _in_group(session: Session, group: int, wanted: set[int]) -> Iterator[Tombstone]:
+    index = session.connection().execute(select(log_entry.c.leaf_index).where(log_entry.c.id == group)).scalar_one()
+    if index is None:
+        return
+    in_order = _WITH_ENTRIES.where(log_tombstone.c.group_id == group).order_by(log_tombstone.c.position)
+    rows: list[Row[Any]] = list(session.connection().execute(in_order))
+    leaves = [tombstone_hash(row.salt, row.entry) for row in rows]
+    nodes: dict[tuple[int, int], bytes] = {}
+
+    def hash_at(level: int, place: int) -> bytes:
+        if level == 0:
+            return leaves[place]
+        if (level, place) not in nodes:
+            nodes[level, place] = node_hash(hash_at(level - 1, 2 * place), hash_at(level - 1, 2 * place + 1))
+        return nodes[level, place]
+
+    for row in rows:
+        if row.entry_id in wanted and row.leaf_index is not None:
+            path = tuple(inclusion_proof(row.position, len(rows), hash_at))
+            yield Tombstone(row.leaf_index, index, row.salt, row.position, len(rows), path)
