@@ -65,11 +65,13 @@ from vault.tlog.files import LogFiles
 from vault.tlog.journal import Journal
 from vault.tlog.routes import log_router
 from vault.tlog.sequencer import Sequencer
+from vault.tlog.witnesses import Witnesses
 from vault.twin.routes import twin_router
 
 _log = structlog.get_logger()
 
 _PUBLISH_EVERY_S: Final = 5
+_COSIGN_EVERY_S: Final = 5
 _FORGET_EVERY_S: Final = 2
 
 _THREADS = 160  # waiting for a checkpoint holds a thread, so askers must not use them all up
@@ -105,6 +107,7 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     operator_key = parse_b64u(settings.operator_public_key, size=32)
     state.service = KmsSigner(kms, APP[KeyName.SERVICE])
     log_key = VerifierKey(settings.log_origin, kms.public_key(APP[KeyName.LOG]))
+    state.witnesses = Witnesses.load(settings.log_witnesses, log_key) if settings.log_witnesses else None
     state.log_files = LogFiles(settings.log_files, log_key) if settings.log_files else None
     state.journal = Journal(settings.log_journal, settings.log_origin) if settings.log_journal else None
     state.sequencer = Sequencer(
@@ -168,6 +171,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 tasks.start_soon(_repeat, _expire_due, EVERY_S, app.state)
                 tasks.start_soon(_repeat, _publish_erased, EVERY_S, app.state)
                 tasks.start_soon(_publish, app)
+                if state.witnesses is not None:
+                    tasks.start_soon(_repeat, _cosign_growth, _COSIGN_EVERY_S, app.state)
                 tasks.start_soon(_repeat, _forget_ended, _FORGET_EVERY_S, app.state)
             yield
             tasks.cancel_scope.cancel()
@@ -222,6 +227,13 @@ def _publish_growth(state: State) -> None:
             state.log_files.publish(session)
     except Exception as error:  # noqa: BLE001  # readers keep the checkpoint before; the next turn tries again
         _log.error("log.not_published", error_type=type(error).__name__)
+
+
+def _cosign_growth(state: State) -> None:
+    try:
+        state.witnesses.ask(state.database)
+    except Exception as error:  # noqa: BLE001  # the checkpoint cosigned before stays; the next turn tries again
+        _log.error("log.not_cosigned", error_type=type(error).__name__)
 
 
 def _boot(app: FastAPI) -> None:

@@ -44,6 +44,9 @@ class AppSettings(Settings):
     log_journal: Path | None = Field(
         default=None, description="File for what a restored backup must not undo, outside the database."
     )
+    log_witnesses: Path | None = Field(
+        default=None, description="File that names the witnesses who cosign the log's checkpoints."
+    )
     log_files: Path | None = Field(
         default=None, description="Folder for the log as static files (tlog-tiles), for any file server to publish."
     )

@@ -84,8 +84,15 @@ def upgrade() -> None:
         sa.Column("id", sa.SmallInteger(), autoincrement=False, nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_log_copy")),
     )
+    op.create_table(
+        "log_witnessed",
+        sa.Column("id", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_log_witnessed")),
+    )
 
 
 def downgrade() -> None:
-    for table in ("log_copy", "log_head", "log_tile", "log_tombstone", "log_opening", "log_entry"):
+    for table in ("log_witnessed", "log_copy", "log_head", "log_tile", "log_tombstone", "log_opening", "log_entry"):
         op.drop_table(table)

@@ -6,31 +6,39 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.answer_kit import NEXT
 from tests.audit_kit import Audited
+from tests.clients.test_witness import listening
 from tests.consent_kit import NOW, PURPOSE
 from tests.leaves import leaves
+from twinvault.witness import Witness
 from vault.answers import records
+from vault.clock import unix_s
 from vault.consent import changes, consents
 from vault.consent.events import record_event
-from vault.encoding import b64u, dump_json, parse_json
+from vault.encoding import b64u, dump_json, parse_b64u, parse_json
 from vault.oauth.named import REQUESTED_STATE
 from vault.parties import companies
 from vault.parties.companies import CompanyId, CompanyStatus
 from vault.proof.bundle import Bundle, LoggedLeaf, Withheld, dump_bundle, parse_bundle, records_by_hash
+from vault.proof.checkpoint import verify_checkpoint
 from vault.proof.leaf import LeafKind
+from vault.proof.note import parse_note
 from vault.proof.tombstone import is_tombstone
 from vault.proof.verify import Report, Step, verify_bundle
+from vault.proof.witness import Witnessed, WitnessPolicy, cosign
 from vault.schema.consent import ConsentVersion
 from vault.schema.question import dump_question
 from vault.seal.dsse import PayloadType, parse_envelope, sign_record
 from vault.seal.ids import ConsentId
 from vault.seal.signing import SigningKey, new_seed
 from vault.tlog import log
+from vault.tlog.witnesses import Witnesses, WitnessPlan, WitnessSite
 
 OPENED = {"consent", "answer", "denial"}
 
@@ -73,7 +81,7 @@ def test_a_whole_log_verifies(site: Audited) -> None:
     assert report.failures == ()
     assert report.leaves == bundle.complete_to == len(bundle.leaves)
     assert bundle.complete_from == 0
-    for step in set(Step) - {Step.ERASURE}:  # nothing was erased
+    for step in set(Step) - {Step.ERASURE, Step.WITNESSES}:  # nothing was erased, the pinned keys name no witness
         withheld = step in {Step.ANSWER, Step.QUESTION}
         assert (report.checked.get(step, 0), report.withheld.get(step, 0)) > ((0, 2) if withheld else (0, 0)), step
     assert report.withheld == {Step.ANSWER: 3, Step.QUESTION: 3}
@@ -422,3 +430,41 @@ def test_every_access_is_logged_before_anything_is_shown(site: Audited) -> None:
     site.send(site.request(0, size))
     with site.service.database.snapshot() as session:
         assert sum("first" in public for _, public, _ in leaves(session)) == 2
+
+
+def test_a_caller_who_trusts_witnesses_believes_no_bundle_without_them(quick: Audited, tmp_path: Path) -> None:
+    """The answer's proof and the month's alike are joined to a tree that the witness saw."""
+    consent = quick.live()
+    key = quick.service.log
+    witness = Witness.init(tmp_path / "witness", "witness.example/1").watch(key)
+    trust = replace(quick.service.trust, witnesses=WitnessPolicy((witness.key,), 1, 600))
+    alone = verify_bundle(quick.bundle(), trust)
+    assert failed(alone) == {(Step.WITNESSES, None)}
+    with listening(witness) as url:
+        plan = WitnessPlan((WitnessSite(witness.key, url),), 1, 600)
+        assert Witnesses(key, plan).ask(quick.service.database) == 1
+    other = quick.service.consent()
+    assert other.consent_id != consent.consent_id
+    answered = parse_bundle(quick.service.ask(other).content)
+    for found in (answered, quick.bundle()):
+        report = verify_bundle(found, trust)
+        assert (report.failures, report.checked[Step.WITNESSES]) == ((), 1)
+        assert found.witnessed is not None
+        assert found.witnessed.proof
+        for lie in (None, replace(found.witnessed, proof=found.witnessed.proof[1:])):
+            lying = verify_bundle(replace(found, witnessed=lie), trust)
+            assert (Step.WITNESSES, None) in failed(lying)
+    strict = replace(trust, witnesses=WitnessPolicy((witness.key,), 1, 1))
+    old = replace(answered, witnessed=_older_view(quick, witness, answered))
+    assert failed(verify_bundle(old, strict)) == {(Step.WITNESSES, None)}
+
+
+def _older_view(site: Audited, witness: Witness, found: Bundle) -> Witnessed:
+    """Return what the same witness would have signed a day before the newest event."""
+    assert found.witnessed is not None
+    key = site.service.log
+    checkpoint = verify_checkpoint(found.witnessed.note, key, key.name)
+    private = SigningKey(parse_b64u(parse_json((witness.folder / "witness.json").read_bytes())["seed"], size=32))
+    [log_line, _] = parse_note(found.witnessed.note).signatures
+    line = cosign(checkpoint, witness.key, private.sign, unix_s(NOW) - 86_400).line
+    return replace(found.witnessed, note=f"{checkpoint.text}\n{log_line.line}{line}")

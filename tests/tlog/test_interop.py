@@ -13,9 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.tlog.test_files import Growing, replay, static_host
 from vault.db import Database
 from vault.proof import merkle
-from vault.proof.note import VerifierKey
+from vault.proof.checkpoint import Checkpoint
+from vault.proof.note import COSIGNATURE, NoteSignature, VerifierKey
 from vault.proof.receipt import Receipt, verify_receipt
 from vault.proof.tiles import Tile, hashes_from_tiles
+from vault.proof.witness import cosign, verify_cosignatures
 from vault.tlog import log
 
 pytestmark = (
@@ -88,3 +90,19 @@ def test_we_audit_the_log_that_it_publishes(aics: Any, tmp_path: Path) -> None:
         hash_at = hashes_from_tiles(end, lambda *tile: (tmp_path / Tile(*tile).path).read_bytes())
         receipt = Receipt(2, tuple(merkle.inclusion_proof(2, end, hash_at)), signed.decode())
         assert verify_receipt(receipt.text, entries[2], key, origin) == 2
+
+
+def test_each_verifies_what_the_other_cosigns(aics: Any) -> None:
+    private = Ed25519PrivateKey.generate()
+    public, name, at_s = private.public_key().public_bytes_raw(), "witness.example/1", 1_795_000_000
+    key = VerifierKey(name, public, COSIGNATURE)
+    checkpoint = Checkpoint("log.example/vault", 7, bytes(range(32)))
+    assert aics.cosignature_vkey(name, public).key_id == key.key_id
+    ours = cosign(checkpoint, key, private.sign, at_s)
+    content = (checkpoint.origin, checkpoint.size, checkpoint.root)
+    assert aics.verify_cosignature(ours.signature, name, public, *content)
+    assert not aics.verify_cosignature(ours.signature, name, public, *content[:2], bytes(32))
+    blob, _ = aics.sign_cosignature(private, name, at_s, *content)
+    assert blob == ours.signature
+    note = f"{checkpoint.text}\n{NoteSignature(name, key.key_id, blob).line}"
+    assert verify_cosignatures(note, checkpoint, [key]) == {name: at_s}

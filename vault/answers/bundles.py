@@ -153,4 +153,5 @@ def build(session: Session, given: Given, shared: Shared) -> bytes:
         LoggedLeaf(leaf.index, leaf.entry, shared.tree.path(session, leaf.index, size), leaf.public, leaf.personal)
         for leaf in leaves
     )
-    return dump_bundle(Bundle(note, proven, records_by_hash([*found, *shared.statements])))
+    named = records_by_hash([*found, *shared.statements])
+    return dump_bundle(Bundle(note, proven, named, witnessed=shared.tree.witnessed(session, size)))

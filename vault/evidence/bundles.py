@@ -25,6 +25,7 @@ from vault.proof.merkle import inclusion_proof
 from vault.seal.ids import ConsentId
 from vault.tlog import log, tombstones
 from vault.tlog.log import Leaf, PendingId
+from vault.tlog.witnesses import witnessed
 from vault.twin import release
 
 _OPENED: Final = frozenset({LeafKind.CONSENT_REQUEST, LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL})
@@ -79,7 +80,8 @@ def build(session: Session, serving: Serving, first: int, last: int) -> Bundle:
         )
         for leaf in leaves
     )
-    return Bundle(note, proven, records_by_hash(shown), first, last + 1, _WITHHELD)
+    seen = witnessed(session, size, hash_at)
+    return Bundle(note, proven, records_by_hash(shown), first, last + 1, _WITHHELD, seen)
 
 
 def _is_erased(leaf: Leaf) -> bool:

@@ -22,10 +22,12 @@ from vault.ops.site import Site, set_up
 from vault.ops.terminal import HERE, AsJson, SiteFolder, plain_errors, say, transaction
 from vault.parties import companies, people
 from vault.parties.companies import CompanyStatus
+from vault.proof.note import COSIGNATURE, parse_verifier_key
 from vault.seal.audit import parse_registration
 from vault.seal.fields import parse_id
 from vault.seal.ids import VaultId
 from vault.tlog.files import LogFiles
+from vault.tlog.witnesses import WitnessSite
 from vault.twin.requests import request_training
 
 operator = typer.Typer(add_completion=False, no_args_is_help=True, help="Run and look after an installation.")
@@ -239,6 +241,24 @@ def publish_log(folder: Path, *, site: SiteFolder = HERE, as_json: AsJson = Fals
     with plain_errors(), place.databases()[0].snapshot() as session:
         head = LogFiles(folder, place.log_key).recover(session)
     say(as_json, {"folder": str(folder), "leaves": head.size}, f"Published {head.size} leaves in {folder}.")
+
+
+@operator.command("add-witness")
+def add_witness(
+    key: Annotated[str, typer.Argument(help="The witness's key, as `twinvault witness init` prints it.")],
+    url: Annotated[str, typer.Argument(help="Where it is asked.")],
+    *,
+    quorum: Annotated[int, typer.Option("--quorum", help="How many witnesses clients demand.", min=1)] = 1,
+    max_age_s: Annotated[int, typer.Option("--max-age", help="Seconds that their view may be old.", min=1)] = 600,
+    site: SiteFolder = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Let a witness cosign the log, from the next start on; hand the new trust file to clients when it does."""
+    with plain_errors():
+        witness = WitnessSite(parse_verifier_key(key, COSIGNATURE), url)
+        plan = Site(site.resolve()).add_witness(witness, quorum, max_age_s)
+    names = [known.key.name for known in plan.sites]
+    say(as_json, {"witnesses": names, "quorum": plan.quorum}, f"{len(names)} witnesses, {plan.quorum} demanded.")
 
 
 @operator.command()

@@ -4,6 +4,7 @@ app.env worker.env          settings of the two processes; neither names the oth
 keys/app keys/worker        one keyring per process
 keys/operator               the operator's key: take it offline
 trust.json                  what owners, companies and auditors pin
+witnesses.json              who cosigns the log, once there are any; the trust file names them to clients
 log.anchor                  newest checkpoint, which no backup holds: shows a database that was set back
 log.journal                 withdrawals, charges and erasures, which no backup holds: applied again to one that was set back
 public-log                  the log as static files, for any file server to publish
@@ -15,7 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from vault.store import shortkeys
 from vault.tlog.anchor import Anchor
 from vault.tlog.files import LogFiles
 from vault.tlog.journal import Journal
+from vault.tlog.witnesses import DEFAULT_MAX_AGE_S, WitnessPlan, WitnessSite, dump_plan, parse_plan
 
 
 class NoSite(VaultError):
@@ -74,6 +76,34 @@ class Site:
         found = self.environment("app")
         path = found.get("VAULT_LOG_JOURNAL")
         return Journal(Path(path), found["VAULT_LOG_ORIGIN"]) if path else None
+
+    @property
+    def witnesses_file(self) -> Path:
+        """Whom the log asks to cosign."""
+        return self.folder / "witnesses.json"
+
+    @property
+    def witnesses(self) -> WitnessPlan:
+        """Whom the log asks to cosign; nobody in a new site."""
+        return parse_plan(self.witnesses_file.read_bytes().strip())
+
+    def add_witness(self, witness: WitnessSite, quorum: int, max_age_s: int) -> WitnessPlan:
+        """Ask one more witness, or the same one elsewhere, and name it to clients in the trust file.
+
+        Args:
+            witness: Its key and where it is asked.
+            quorum: How many witnesses clients demand from now on.
+            max_age_s: How old their view may be.
+
+        Raises:
+            MalformedProof: There are fewer witnesses than the quorum.
+        """
+        others = (known for known in self.witnesses.sites if known.key.name != witness.key.name)
+        plan = WitnessPlan((*others, witness), quorum, max_age_s)
+        trust = replace(parse_trust(self.trust_file.read_bytes().strip()), witnesses=plan.policy)
+        self.witnesses_file.write_bytes(dump_plan(plan) + b"\n")
+        self.trust_file.write_bytes(dump_trust(trust) + b"\n")
+        return plan
 
     @property
     def log_files(self) -> LogFiles | None:
@@ -140,11 +170,15 @@ def set_up(
         "VAULT_LOG_ANCHOR": str(folder / "log.anchor"),
         "VAULT_LOG_JOURNAL": str(folder / "log.journal"),
         "VAULT_LOG_FILES": str(folder / "public-log"),
+        "VAULT_LOG_WITNESSES": str(site.witnesses_file),
     }
     _write_once(folder / "app.env", {**shared, **app})
     _write_once(folder / "worker.env", {**shared, "VAULT_WORKER_KEYRING": str(keyrings.worker)})
     log_key = VerifierKey(log_origin, LocalKeyring(keyrings.app).public_key(APP[KeyName.LOG]))
-    site.trust_file.write_bytes(dump_trust(TrustedRoot(issuer, log_origin, log_key, keyrings.operator_key)) + b"\n")
+    if not site.witnesses_file.exists():
+        site.witnesses_file.write_bytes(dump_plan(WitnessPlan((), 0, DEFAULT_MAX_AGE_S)) + b"\n")
+    trust = TrustedRoot(issuer, log_origin, log_key, keyrings.operator_key, site.witnesses.policy)
+    site.trust_file.write_bytes(dump_trust(trust) + b"\n")
     with site.opened() as (database, short):
         migrate(database)
         shortkeys.create_table(short)

@@ -18,6 +18,7 @@ from vault.encoding import JsonObject, JsonValue, b64u, dump_json, parse_b64u, p
 from vault.errors import MalformedInput
 from vault.proof.errors import MalformedProof
 from vault.proof.leaf import Opening
+from vault.proof.witness import Witnessed
 
 FORMAT = "twinvault-bundle/v1"
 _HEADER = {"format", "checkpoint", "leaves", "records", "complete_from", "complete_to", "withheld"}
@@ -63,6 +64,7 @@ class Bundle:
             missing only outside of it.
         complete_to: Index after the last of that range.
         withheld: What this holder is not shown; the verifier counts it as withheld, never as checked.
+        witnessed: A checkpoint that witnesses cosigned, with the proof that this bundle's one continues it.
     """
 
     checkpoint: str
@@ -71,6 +73,7 @@ class Bundle:
     complete_from: int = 0
     complete_to: int = 0
     withheld: frozenset[Withheld] = frozenset()
+    witnessed: Witnessed | None = None
 
 
 def dump_bundle(bundle: Bundle) -> bytes:
@@ -90,7 +93,7 @@ def parse_bundle(unverified_data: bytes) -> Bundle:
     *lines, rest = unverified_data.split(b"\n")
     if rest or not lines:
         raise MalformedProof("The bundle is cut short: its last line has no end.")
-    header = _object(lines[0], 1, _HEADER)
+    header = _object(lines[0], 1, _HEADER, optional={"witnessed"})
     if header["format"] != FORMAT:
         raise MalformedProof(f"Line 1 of the bundle does not name the format {FORMAT}.")
     count, total = _count(header, "leaves"), _count(header, "records")
@@ -111,6 +114,7 @@ def parse_bundle(unverified_data: bytes) -> Bundle:
         complete_from=_count(header, "complete_from"),
         complete_to=_count(header, "complete_to"),
         withheld=_withheld(header["withheld"]),
+        witnessed=_witnessed(header["witnessed"]) if "witnessed" in header else None,
     )
 
 
@@ -120,7 +124,7 @@ def bundle_lines(bundle: Bundle) -> Iterator[bytes]:
 
 
 def _records(bundle: Bundle) -> Iterator[JsonObject]:
-    yield {
+    header: JsonObject = {
         "format": FORMAT,
         "checkpoint": bundle.checkpoint,
         "leaves": len(bundle.leaves),
@@ -129,6 +133,10 @@ def _records(bundle: Bundle) -> Iterator[JsonObject]:
         "complete_to": bundle.complete_to,
         "withheld": cast("list[JsonValue]", sorted(bundle.withheld)),
     }
+    if bundle.witnessed is not None:
+        proof = cast("list[JsonValue]", [b64u(item) for item in bundle.witnessed.proof])
+        header["witnessed"] = {"checkpoint": bundle.witnessed.note, "proof": proof}
+    yield header
     for leaf in bundle.leaves:
         record: JsonObject = {
             "index": leaf.index,
@@ -160,6 +168,12 @@ def _leaf(line: bytes, number: int) -> LoggedLeaf:
         public=_opening(record["public"], number),
         personal=_opening(record["personal"], number) if "personal" in record else None,
     )
+
+
+def _witnessed(value: JsonValue) -> Witnessed:
+    if not isinstance(value, dict) or set(value) != {"checkpoint", "proof"} or not isinstance(value["proof"], list):
+        raise MalformedProof("Line 1 of the bundle: what is witnessed is a checkpoint and a proof.")
+    return Witnessed(_text(value, "checkpoint", 1), tuple(_decode(item, 1) for item in value["proof"]))
 
 
 def _withheld(value: JsonValue) -> frozenset[Withheld]:

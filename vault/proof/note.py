@@ -18,6 +18,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from vault.proof.errors import InvalidProof, MalformedProof
 
 ED25519 = b"\x01"
+COSIGNATURE = b"\x04"
+"""The type of a witness's key: Ed25519 over a timestamp and a checkpoint."""
+
 KEY_ID_BYTES = 4
 MAX_NOTE_CHARS = 65_536
 MAX_SIGNATURES = 32
@@ -55,10 +58,12 @@ class VerifierKey:
     Args:
         name: Without spaces or plus; a log's name is its origin.
         public_key: 32 bytes, RFC 8032.
+        kind: What its signatures cover: the note's text (`ED25519`), or a checkpoint with a time (`COSIGNATURE`).
     """
 
     name: str
     public_key: bytes
+    kind: bytes = ED25519
 
     def __post_init__(self) -> None:
         if not _is_key_name(self.name):
@@ -69,26 +74,26 @@ class VerifierKey:
     @property
     def key_id(self) -> bytes:
         """Four bytes that name key and algorithm; no security rests on them."""
-        return hashlib.sha256(self.name.encode() + b"\n" + ED25519 + self.public_key).digest()[:KEY_ID_BYTES]
+        return hashlib.sha256(self.name.encode() + b"\n" + self.kind + self.public_key).digest()[:KEY_ID_BYTES]
 
     @property
     def text(self) -> str:
         """The key as one line `name+id+key`, the form in which verifiers are configured."""
-        return f"{self.name}+{self.key_id.hex()}+{b64(ED25519 + self.public_key)}"
+        return f"{self.name}+{self.key_id.hex()}+{b64(self.kind + self.public_key)}"
 
 
-def parse_verifier_key(text: str) -> VerifierKey:
+def parse_verifier_key(text: str, kind: bytes = ED25519) -> VerifierKey:
     """Parse `name+id+key`.
 
     Raises:
-        MalformedProof: Another shape, another algorithm, or an id that is not this key's.
+        MalformedProof: Another shape, a key of another kind, or an id that is not this key's.
     """
     name, _, rest = text.partition("+")
     key_id, _, encoded = rest.partition("+")
     data = parse_b64(encoded, size=33)
-    if data[:1] != ED25519:
-        raise MalformedProof("The verifier key is not an Ed25519 key.")
-    key = VerifierKey(name, data[1:])
+    if data[:1] != kind:
+        raise MalformedProof(f"The verifier key is not an Ed25519 key of the type 0x{kind.hex()}.")
+    key = VerifierKey(name, data[1:], kind)
     if key.key_id.hex() != key_id:
         raise MalformedProof("The id in the verifier key is not the id of that name and key.")
     return key
@@ -171,7 +176,7 @@ def verify_note(unverified_note: str, trusted: Iterable[VerifierKey]) -> str:
         InvalidProof: No trusted key signed it, or one of their signatures is wrong.
     """
     note = parse_note(unverified_note)
-    keys = {(key.name, key.key_id): key for key in trusted}
+    keys = {(key.name, key.key_id): key for key in trusted if key.kind == ED25519}
     signed = False
     for signature in note.signatures:
         key = keys.get((signature.name, signature.key_id))

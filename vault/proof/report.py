@@ -21,6 +21,7 @@ class Step(IntEnum):
     CERTIFICATE = 10
     QUOTA = 11
     ERASURE = 12
+    WITNESSES = 13
 
 
 @dataclass(frozen=True)

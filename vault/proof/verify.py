@@ -12,6 +12,7 @@
 10 certificate  the model was signed by the worker, logged before, and certified when it answered
 11 quota        no consent gave more answers in a month than its signed quota
 12 erasure      every event of a consent whose opening is missing has a tombstone in a logged group
+13 witnesses    as many as the caller demands cosigned, recently enough, a tree that this one continues
 
 Steps 9 to 11 read the leaf, with which step 7 compares the answer: they run even where answers and
 questions are withheld from an auditor; 7 and 8 then count as withheld, never as checked.
@@ -20,21 +21,17 @@ Trusted keys come from the caller; whatever keys a bundle brings along prove not
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from heapq import merge
 from typing import Final
 
-from vault.encoding import JsonObject, b64u, parse_b64u, parse_json
-from vault.errors import VaultError
+from vault.encoding import b64u, parse_b64u, parse_json
 from vault.proof.bundle import Bundle, LoggedLeaf, Withheld
 from vault.proof.certificate import parse_manifest, verify_certificate
-from vault.proof.checkpoint import Checkpoint, verify_checkpoint
-from vault.proof.decision import Decision, PolicySet, evaluate, parse_policy_set
+from vault.proof.checkpoint import verify_checkpoint
+from vault.proof.decision import Decision, evaluate, parse_policy_set
 from vault.proof.decision_record import DecisionRecord, consent_entity, parse_decision
 from vault.proof.errors import InvalidProof
+from vault.proof.established import Event, Evidence, Version
 from vault.proof.jose import REQUEST_TYPE, JwsKey, parse_jws
 from vault.proof.leaf import LeafKind, Part, verify_opening
 from vault.proof.merkle import leaf_hash, verify_inclusion
@@ -42,127 +39,21 @@ from vault.proof.question import parse_company, parse_signed_question, verify_si
 from vault.proof.report import Failure, Report, Step
 from vault.proof.tombstone import verify_erased
 from vault.proof.trust import TrustedRoot
+from vault.proof.witness import WitnessPolicy, verify_witnessed
 from vault.schema.answer import Answer, parse_answer
-from vault.schema.consent import ConsentVersion, parse_consent, parse_consent_request, verify_grant, verify_successor
-from vault.schema.question import Question, Recommend, parse_question
+from vault.schema.consent import parse_consent, parse_consent_request, verify_grant, verify_successor
+from vault.schema.question import Recommend, parse_question
 from vault.schema.terms import ConsentKind
-from vault.seal.dsse import Envelope, PayloadType, parse_envelope, unverified_record, verify_envelope
+from vault.seal.dsse import PayloadType, parse_envelope, unverified_record, verify_envelope
 from vault.seal.framing import frames
 from vault.seal.ids import sha256
-from vault.seal.statement import KeyName, KeyStatement, verify_key_statement
+from vault.seal.statement import KeyName, verify_key_statement
 
 __all__ = ["Failure", "Report", "Step", "verify_bundle"]
 
 _CHAINED: Final = (LeafKind.CONSENT_REQUEST, LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL)
 _NOT_SPENT: Final = ["not-spent"]  # the rules allowed, but no longer when it was to be logged
-_LAST_S: Final = 2**32
 _KEY_STATEMENT: Final = frames(PayloadType.KEY.encode())  # how the encoding of every key statement begins
-
-
-@dataclass(frozen=True)
-class _Event:
-    """One leaf with what its openings show; `personal` is empty where the holder may not open it."""
-
-    index: int
-    kind: LeafKind
-    public: JsonObject
-    personal: JsonObject
-    personal_body: bytes | None
-
-    @property
-    def consent(self) -> str:
-        return str(self.personal.get("consent"))
-
-    @property
-    def at(self) -> int:
-        """When it happened, unix seconds."""
-        at = self.personal.get("at")
-        if not isinstance(at, int) or not 0 <= at < _LAST_S:
-            raise InvalidProof("The leaf does not say when its event happened.")
-        return at
-
-
-@dataclass(frozen=True)
-class _Version:
-    """One verified version of a consent and where it is logged."""
-
-    index: int
-    version: ConsentVersion
-    envelope_sha256: bytes
-
-
-@dataclass
-class _Evidence:
-    """What the steps have established so far; a later step reads only what an earlier one verified."""
-
-    bundle: Bundle
-    trust: TrustedRoot
-    checkpoint: Checkpoint | None = None
-    events: defaultdict[LeafKind, list[_Event]] = field(default_factory=lambda: defaultdict(list))
-    keys: list[KeyStatement] = field(default_factory=list)
-    versions: defaultdict[str, list[_Version]] = field(default_factory=lambda: defaultdict(list))
-    answers: dict[int, Answer] = field(default_factory=dict)
-    questions: dict[int, Question] = field(default_factory=dict)
-    answers_in_month: Counter[tuple[str, str]] = field(default_factory=Counter)
-    policy_sets: dict[bytes, PolicySet] = field(default_factory=dict)
-    checked: Counter[Step] = field(default_factory=Counter)
-    withheld: Counter[Step] = field(default_factory=Counter)
-    failures: list[Failure] = field(default_factory=list)
-    unopened: list[LoggedLeaf] = field(default_factory=list)
-
-    def attempt(self, step: Step, leaf_index: int | None, check: Callable[..., None], *args: object) -> None:
-        """Run one check and keep its refusal as a failure of the step."""
-        self.checked[step] += 1
-        try:
-            check(self, *args)
-        except VaultError as refusal:
-            self.failures.append(Failure(step, leaf_index, refusal.detail))
-
-    def shows(self, step: Step, kind: Withheld) -> bool:
-        """Say whether a step can look at a kind of record; count it as withheld if not."""
-        self.withheld[step] += kind in self.bundle.withheld
-        return kind not in self.bundle.withheld
-
-    @property
-    def whole(self) -> range:
-        """The range that the bundle claims to be whole."""
-        return range(self.bundle.complete_from, self.bundle.complete_to)
-
-    def of_kind(self, *kinds: LeafKind) -> Iterator[_Event]:
-        """Yield events of these kinds in a consent's chain, whose personal half is open to the holder."""
-        found = merge(*(self.events[kind] for kind in kinds), key=lambda event: event.index)
-        return (event for event in found if "consent" in event.personal)
-
-    def before(self, event: _Event, kind: LeafKind, **public: str) -> _Event | None:
-        """Return the newest event of a kind before another whose public half says this."""
-        found = (
-            known
-            for known in reversed(self.events[kind])
-            if known.index < event.index and public.items() <= known.public.items()
-        )
-        return next(found, None)
-
-    def record(self, event: _Event, part: JsonObject, name: str) -> bytes:
-        """Return the record that a leaf names by hash."""
-        found = self.bundle.records.get(parse_b64u(part.get(name), size=32))
-        if found is None:
-            raise InvalidProof(f"The bundle lacks the {name} that leaf {event.index} names, or it was altered.")
-        return found
-
-    def version_at(self, event: _Event) -> ConsentVersion:
-        """Return the newest version of the event's consent that is logged before it."""
-        logged = [known for known in self.versions[event.consent] if known.index < event.index]
-        if not logged:
-            raise InvalidProof("No verified version of the consent is logged before this event.")
-        return logged[-1].version
-
-    def verify_signed(self, envelope: Envelope, payload_type: PayloadType, name: KeyName, at: int) -> None:
-        """Refuse a record that no key of this name, vouched for by the operator and in force, signed."""
-        for key in self.keys:
-            if key.name is name and key.not_before <= at and sha256(key.public_key)[:16] == envelope.signatures[0][0]:
-                verify_envelope(envelope, payload_type, key.public_key)
-                return
-        raise InvalidProof(f"No {name} key that the operator vouched for signed the {payload_type} record.")
 
 
 def verify_bundle(bundle: Bundle, trust: TrustedRoot) -> Report:
@@ -178,7 +69,7 @@ def verify_bundle(bundle: Bundle, trust: TrustedRoot) -> Report:
 
     Source: C2SP tlog-checkpoint and tlog-proof; RFC 6962 section 2.1.
     """
-    evidence = _Evidence(bundle, trust)
+    evidence = Evidence(bundle, trust)
     evidence.attempt(Step.CHECKPOINT, None, _verify_root)
     for leaf in bundle.leaves if evidence.checkpoint else ():
         evidence.attempt(Step.INCLUSION, leaf.index, _verify_entry, leaf)
@@ -195,19 +86,21 @@ def verify_bundle(bundle: Bundle, trust: TrustedRoot) -> Report:
             evidence.attempt(Step.ERASURE, leaf.index, verify_erased, leaf)
         _verify_people(evidence)
         _verify_answers(evidence)
+        if trust.witnesses is not None:
+            evidence.attempt(Step.WITNESSES, None, _verify_witnesses, trust.witnesses)
     return Report(len(bundle.leaves), dict(evidence.checked), dict(+evidence.withheld), tuple(evidence.failures))
 
 
-def _verify_people(evidence: _Evidence) -> None:
+def _verify_people(evidence: Evidence) -> None:
     for event in evidence.of_kind(LeafKind.CONSENT):
         evidence.attempt(Step.CONSENT, event.index, _verify_consent, event)
-    previous: dict[str, _Event] = {}
+    previous: dict[str, Event] = {}
     for event in evidence.of_kind(*_CHAINED):
         evidence.attempt(Step.ORDER, event.index, _verify_place, event, previous.get(event.consent))
         previous[event.consent] = event
 
 
-def _verify_answers(evidence: _Evidence) -> None:
+def _verify_answers(evidence: Evidence) -> None:
     for event in evidence.of_kind(LeafKind.ANSWER):
         if evidence.shows(Step.ANSWER, Withheld.ANSWER):
             evidence.attempt(Step.ANSWER, event.index, _verify_answer, event)
@@ -222,36 +115,41 @@ def _verify_answers(evidence: _Evidence) -> None:
             evidence.attempt(Step.DECISION, event.index, _verify_denial, event)
 
 
-def _verify_root(evidence: _Evidence) -> None:
+def _verify_root(evidence: Evidence) -> None:
     evidence.checkpoint = verify_checkpoint(evidence.bundle.checkpoint, evidence.trust.log, evidence.trust.origin)
 
 
-def _verify_entry(evidence: _Evidence, leaf: LoggedLeaf) -> None:
+def _verify_witnesses(evidence: Evidence, policy: WitnessPolicy) -> None:
+    assert evidence.checkpoint is not None
+    verify_witnessed(evidence.bundle.witnessed, evidence.checkpoint, evidence.trust.log, policy, evidence.latest_s)
+
+
+def _verify_entry(evidence: Evidence, leaf: LoggedLeaf) -> None:
     assert evidence.checkpoint is not None
     verify_inclusion(leaf_hash(leaf.entry), leaf.index, evidence.checkpoint.size, leaf.path, evidence.checkpoint.root)
 
 
-def _open_leaf(evidence: _Evidence, leaf: LoggedLeaf) -> None:
+def _open_leaf(evidence: Evidence, leaf: LoggedLeaf) -> None:
     public = verify_opening(leaf.entry, Part.PUBLIC, leaf.public)
     personal = {} if leaf.personal is None else verify_opening(leaf.entry, Part.PERSONAL, leaf.personal)
     body = None if leaf.personal is None else leaf.personal.body
-    event = _Event(leaf.index, LeafKind(str(public["kind"])), public, personal, body)
+    event = Event(leaf.index, LeafKind(str(public["kind"])), public, personal, body)
     evidence.events[event.kind].append(event)
     if event.kind in _CHAINED and leaf.personal is None and leaf.index in evidence.whole:
         evidence.unopened.append(leaf)
 
 
-def _verify_whole(evidence: _Evidence, missing: int | None) -> None:
+def _verify_whole(evidence: Evidence, missing: int | None) -> None:
     if missing is not None:
         whole = evidence.whole
         raise InvalidProof(f"The bundle claims to be whole from {whole.start} to {whole.stop} but lacks {missing}.")
 
 
-def _verify_key(evidence: _Evidence, record: bytes) -> None:
+def _verify_key(evidence: Evidence, record: bytes) -> None:
     evidence.keys.append(verify_key_statement(parse_envelope(record), evidence.trust.operator))
 
 
-def _verify_consent(evidence: _Evidence, event: _Event) -> None:
+def _verify_consent(evidence: Evidence, event: Event) -> None:
     envelope = parse_envelope(evidence.record(event, event.personal, "record"))
     version = parse_consent(unverified_record(envelope))
     if version.event.by_person:
@@ -268,10 +166,10 @@ def _verify_consent(evidence: _Evidence, event: _Event) -> None:
     versions = evidence.versions[event.consent]
     if versions and version.version == versions[-1].version.version + 1:
         verify_successor(version, versions[-1].version, versions[-1].envelope_sha256)
-    versions.append(_Version(event.index, version, envelope.digest))
+    versions.append(Version(event.index, version, envelope.digest))
 
 
-def _verify_place(evidence: _Evidence, event: _Event, before: _Event | None) -> None:
+def _verify_place(evidence: Evidence, event: Event, before: Event | None) -> None:
     if before is not None:
         first, second = before.personal.get("consent_seq"), event.personal.get("consent_seq")
         if not isinstance(first, int) or not isinstance(second, int) or second <= first:
@@ -288,7 +186,7 @@ def _verify_place(evidence: _Evidence, event: _Event, before: _Event | None) -> 
             raise InvalidProof("The answer was given under a version of the consent that was no longer in force.")
 
 
-def _verify_answer(evidence: _Evidence, event: _Event) -> None:
+def _verify_answer(evidence: Evidence, event: Event) -> None:
     answer = parse_answer(evidence.record(event, event.personal, "record"))
     said = {
         "consent": b64u(answer.consent_id),
@@ -307,7 +205,7 @@ def _verify_answer(evidence: _Evidence, event: _Event) -> None:
     evidence.answers[event.index] = answer
 
 
-def _verify_question(evidence: _Evidence, event: _Event, answer: Answer) -> None:
+def _verify_question(evidence: Evidence, event: Event, answer: Answer) -> None:
     jws, body = parse_signed_question(evidence.record(event, event.personal, "question"))
     question = parse_question(parse_json(body))
     said = (sha256(body), question.kind, question.purpose)
@@ -326,7 +224,7 @@ def _verify_question(evidence: _Evidence, event: _Event, answer: Answer) -> None
         )  # fmt: skip
 
 
-def _question_key(evidence: _Evidence, event: _Event, company_id: str) -> JwsKey:
+def _question_key(evidence: Evidence, event: Event, company_id: str) -> JwsKey:
     registered = evidence.before(event, LeafKind.COMPANY, company=company_id)
     if registered is None:
         raise InvalidProof("No record of the company is logged before its question.")
@@ -334,7 +232,7 @@ def _question_key(evidence: _Evidence, event: _Event, company_id: str) -> JwsKey
     return parse_company(record.decode("ascii", "replace"), company_id)
 
 
-def _replay(evidence: _Evidence, event: _Event) -> tuple[DecisionRecord, Decision]:
+def _replay(evidence: Evidence, event: Event) -> tuple[DecisionRecord, Decision]:
     decision = parse_decision(parse_json(evidence.record(event, event.personal, "decision")))
     digest = parse_b64u(event.public.get("policy_set"), size=32)
     if digest not in evidence.policy_sets:
@@ -347,13 +245,13 @@ def _replay(evidence: _Evidence, event: _Event) -> tuple[DecisionRecord, Decisio
     return decision, evaluate(decision, evidence.policy_sets[digest])
 
 
-def _verify_denial(evidence: _Evidence, event: _Event) -> None:
+def _verify_denial(evidence: Evidence, event: Event) -> None:
     _, outcome = _replay(evidence, event)
     if event.personal.get("rules") != (_NOT_SPENT if outcome.allowed else [*outcome.reasons]):
         raise InvalidProof("Replaying the decision does not deny it for the reasons that the leaf tells the person.")
 
 
-def _verify_decision(evidence: _Evidence, event: _Event) -> None:
+def _verify_decision(evidence: Evidence, event: Event) -> None:
     decision, outcome = _replay(evidence, event)
     if not outcome.allowed:
         raise InvalidProof(f"Replaying the decision denies it: {', '.join(outcome.reasons) or outcome.code}.")
@@ -377,7 +275,7 @@ def _verify_decision(evidence: _Evidence, event: _Event) -> None:
         raise InvalidProof("The company was suspended when it asked.")
 
 
-def _verify_model(evidence: _Evidence, event: _Event) -> None:
+def _verify_model(evidence: Evidence, event: Event) -> None:
     envelope = parse_envelope(evidence.record(event, event.public, "manifest"))
     manifest = parse_manifest(envelope.payload)
     if b64u(manifest.digest) != event.public.get("model"):
@@ -388,7 +286,7 @@ def _verify_model(evidence: _Evidence, event: _Event) -> None:
     verify_certificate(manifest, datetime.fromtimestamp(event.at, UTC))
 
 
-def _verify_quota(evidence: _Evidence, event: _Event) -> None:
+def _verify_quota(evidence: Evidence, event: Event) -> None:
     month = (event.consent, str(event.public.get("period")))
     evidence.answers_in_month[month] += 1
     quota, left = evidence.version_at(event).terms.quota_per_month, event.personal.get("quota_left")

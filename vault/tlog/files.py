@@ -25,6 +25,7 @@ from vault.proof.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, tile_width
 from vault.tlog import log
 from vault.tlog.errors import LogDamaged
 from vault.tlog.tree import require_later
+from vault.tlog.witnesses import newest
 
 CHECKPOINT: Final = "checkpoint"
 
@@ -97,13 +98,17 @@ class LogFiles:
 
     def _write(self, session: Session, before: Checkpoint | None, since: int) -> Checkpoint:
         size, note = log.head(session)
+        cosigned = newest(session)
+        if cosigned is not None and cosigned[0] == size:
+            note = cosigned[1]
         head = verify_checkpoint(note, self._key, self._key.name)
         if before is not None:
             require_later(session, head, before)
         for tile in grown_tiles(since, size):
             self._add(tile, _content(session, tile))
-        if head != before:
-            _replace(self._folder / CHECKPOINT, note.encode())
+        published = self._folder / CHECKPOINT
+        if head != before or published.read_text() != note:  # the same one may have been cosigned meanwhile
+            _replace(published, note.encode())
         for full in grown_tiles(since, size):
             if full.width == TILE_WIDTH:  # readers of older checkpoints take the full tile instead
                 shutil.rmtree(self._folder / f"{full.path}.p", ignore_errors=True)

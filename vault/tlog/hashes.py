@@ -10,7 +10,9 @@ from sqlmodel import Session
 
 from vault.proof.merkle import HashAt, inclusion_proof
 from vault.proof.tiles import TILE_WIDTH, Subtrees, hashes_from_subtrees, split_hashes
+from vault.proof.witness import Witnessed
 from vault.tlog.log import hashes_below, read_tile
+from vault.tlog.witnesses import witnessed
 
 _MAX_TILES: Final = 256  # about 40 KB each
 
@@ -24,6 +26,7 @@ class HashCache:
     def __init__(self) -> None:
         self._tiles: OrderedDict[tuple[int, int], Subtrees] = OrderedDict()
         self._paths: tuple[int, dict[int, tuple[bytes, ...]]] = 0, {}
+        self._witnessed: tuple[int, Witnessed | None] = 0, None
         self._mutex = threading.Lock()
 
     def path(self, session: Session, index: int, size: int) -> tuple[bytes, ...]:
@@ -39,6 +42,14 @@ class HashCache:
         if index not in paths:
             paths[index] = tuple(inclusion_proof(index, size, self.hashes_at(session, size)))
         return paths[index]
+
+    def witnessed(self, session: Session, size: int) -> Witnessed | None:
+        """Return what shows that the tree continues one that the witnesses saw; read once for each size."""
+        of_size, found = self._witnessed
+        if of_size != size:
+            found = witnessed(session, size, self.hashes_at(session, size))
+            self._witnessed = size, found
+        return found
 
     def hashes_at(self, session: Session, size: int) -> HashAt:
         """Return a reader of the complete subtrees of the signed tree of `size` leaves."""

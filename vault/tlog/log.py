@@ -145,13 +145,18 @@ def checkpoint(session: Session) -> str:
     return head(session)[1]
 
 
-def receipt_for(session: Session, index: int) -> str:
-    """Return the receipt of one leaf under the newest checkpoint.
+def receipt_for(session: Session, index: int, cosigned: tuple[int, str] | None = None) -> str:
+    """Return the receipt of one leaf under the newest checkpoint, made from the tree: none is ever stored.
+
+    Args:
+        session: A snapshot.
+        index: The leaf.
+        cosigned: Size and note of a signed checkpoint to prefer if it covers the leaf.
 
     Raises:
         NotInLog: No signed checkpoint covers that index.
     """
-    size, note = head(session)
+    size, note = cosigned if cosigned is not None and index < cosigned[0] else head(session)
     if not 0 <= index < size:
         raise NotInLog(f"No signed checkpoint covers leaf {index} yet.")
     return Receipt(index, tuple(inclusion_proof(index, size, hashes_at(session, size))), note).text

@@ -89,3 +89,12 @@ log_head = Table(
     Column("edge", LargeBinary, nullable=False),
     Column("checkpoint", Text, nullable=False),
 )
+
+# One row: the newest checkpoint that enough witnesses cosigned.
+log_witnessed = Table(
+    "log_witnessed",
+    SQLModel.metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("size", BigInteger, nullable=False),
+    Column("note", Text, nullable=False),
+)

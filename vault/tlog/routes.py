@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
 from vault.db import Database
@@ -14,6 +14,7 @@ from vault.proof.note import b64
 from vault.proof.tiles import parse_tile_path
 from vault.tlog import log
 from vault.tlog.errors import NotInLog
+from vault.tlog.witnesses import newest
 
 _IMMUTABLE = {"Cache-Control": "public, max-age=31536000, immutable"}
 _Size = Annotated[int, Query(ge=1, le=MAX_SIZE)]
@@ -35,6 +36,22 @@ def log_router(database: Database) -> APIRouter:
         with database.snapshot() as session:
             note = log.checkpoint(session)
         return Response(note, media_type="text/plain; charset=utf-8", headers={"Cache-Control": "no-cache"})
+
+    @router.get("/witnessed", response_class=Response)
+    def witnessed_checkpoint() -> Response:
+        """Return the newest checkpoint that enough witnesses cosigned."""
+        with database.snapshot() as session:
+            found = newest(session)
+        if found is None:
+            raise NotInLog("No witness has cosigned this log yet.")
+        return Response(found[1], media_type="text/plain; charset=utf-8", headers={"Cache-Control": "no-cache"})
+
+    @router.get("/receipt/{index}", response_class=Response)
+    def receipt(index: Annotated[int, Path(ge=0, le=MAX_SIZE)]) -> Response:
+        """Return the `tlog-proof` of one leaf, made anew, under the newest cosigned checkpoint if that covers it."""
+        with database.snapshot() as session:
+            text = log.receipt_for(session, index, newest(session))
+        return Response(text, media_type="text/plain; charset=utf-8", headers={"Cache-Control": "no-cache"})
 
     @router.get("/tile/{path:path}", response_class=Response)
     def tile(path: str) -> Response:

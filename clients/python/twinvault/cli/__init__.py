@@ -1,4 +1,4 @@
-"""The command line: `twinvault owner`, `company` and `auditor`, and the server's commands where they are installed.
+"""The command line: `twinvault owner`, `company`, `auditor` and `witness`, and the server's commands where they are installed.
 
 Results go to standard output (`--json` for programs), everything else to standard error.
 Exit codes: 0 done; 1 refused, or something does not verify; 2 wrong usage, or a part is not
@@ -21,6 +21,7 @@ from twinvault.cli.company import company
 from twinvault.cli.consents import consent_commands
 from twinvault.cli.owner import owner
 from twinvault.cli.server import add_server_commands
+from twinvault.cli.witness import witness
 from vault.errors import VaultError
 
 REFUSED: Final = 1
@@ -38,6 +39,7 @@ owner.add_typer(budget_commands)
 app.add_typer(owner, name="owner")
 app.add_typer(company, name="company")
 app.add_typer(auditor, name="auditor")
+app.add_typer(witness, name="witness")
 add_server_commands(app)
 
 

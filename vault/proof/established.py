@@ -1,0 +1,145 @@
+"""What the verifier has established so far about a bundle, which its steps share."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from heapq import merge
+from typing import Final
+
+from vault.encoding import JsonObject, parse_b64u
+from vault.errors import VaultError
+from vault.proof.bundle import Bundle, LoggedLeaf, Withheld
+from vault.proof.checkpoint import Checkpoint
+from vault.proof.decision import PolicySet
+from vault.proof.errors import InvalidProof
+from vault.proof.leaf import LeafKind
+from vault.proof.report import Failure, Step
+from vault.proof.trust import TrustedRoot
+from vault.schema.answer import Answer
+from vault.schema.consent import ConsentVersion
+from vault.schema.question import Question
+from vault.seal.dsse import Envelope, PayloadType, verify_envelope
+from vault.seal.ids import sha256
+from vault.seal.statement import KeyName, KeyStatement
+
+_LAST_S: Final = 2**32
+
+
+@dataclass(frozen=True)
+class Event:
+    """One leaf with what its openings show; `personal` is empty where the holder may not open it."""
+
+    index: int
+    kind: LeafKind
+    public: JsonObject
+    personal: JsonObject
+    personal_body: bytes | None
+
+    @property
+    def consent(self) -> str:
+        """The consent that it is about."""
+        return str(self.personal.get("consent"))
+
+    @property
+    def at(self) -> int:
+        """When it happened, unix seconds."""
+        at = self.personal.get("at")
+        if not isinstance(at, int) or not 0 <= at < _LAST_S:
+            raise InvalidProof("The leaf does not say when its event happened.")
+        return at
+
+
+@dataclass(frozen=True)
+class Version:
+    """One verified version of a consent and where it is logged."""
+
+    index: int
+    version: ConsentVersion
+    envelope_sha256: bytes
+
+
+@dataclass
+class Evidence:
+    """What the steps have established so far; a later step reads only what an earlier one verified."""
+
+    bundle: Bundle
+    trust: TrustedRoot
+    checkpoint: Checkpoint | None = None
+    events: defaultdict[LeafKind, list[Event]] = field(default_factory=lambda: defaultdict(list))
+    keys: list[KeyStatement] = field(default_factory=list)
+    versions: defaultdict[str, list[Version]] = field(default_factory=lambda: defaultdict(list))
+    answers: dict[int, Answer] = field(default_factory=dict)
+    questions: dict[int, Question] = field(default_factory=dict)
+    answers_in_month: Counter[tuple[str, str]] = field(default_factory=Counter)
+    policy_sets: dict[bytes, PolicySet] = field(default_factory=dict)
+    checked: Counter[Step] = field(default_factory=Counter)
+    withheld: Counter[Step] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+    unopened: list[LoggedLeaf] = field(default_factory=list)
+
+    def attempt(self, step: Step, leaf_index: int | None, check: Callable[..., None], *args: object) -> None:
+        """Run one check and keep its refusal as a failure of the step."""
+        self.checked[step] += 1
+        try:
+            check(self, *args)
+        except VaultError as refusal:
+            self.failures.append(Failure(step, leaf_index, refusal.detail))
+
+    def shows(self, step: Step, kind: Withheld) -> bool:
+        """Say whether a step can look at a kind of record; count it as withheld if not."""
+        self.withheld[step] += kind in self.bundle.withheld
+        return kind not in self.bundle.withheld
+
+    @property
+    def latest_s(self) -> int:
+        """When the newest of the events happened that say so, unix seconds; 0 if none does."""
+        said = (
+            part.get("at")
+            for found in self.events.values()
+            for event in found
+            for part in (event.public, event.personal)
+        )
+        return max((at for at in said if isinstance(at, int) and 0 <= at < _LAST_S), default=0)
+
+    @property
+    def whole(self) -> range:
+        """The range that the bundle claims to be whole."""
+        return range(self.bundle.complete_from, self.bundle.complete_to)
+
+    def of_kind(self, *kinds: LeafKind) -> Iterator[Event]:
+        """Yield events of these kinds in a consent's chain, whose personal half is open to the holder."""
+        found = merge(*(self.events[kind] for kind in kinds), key=lambda event: event.index)
+        return (event for event in found if "consent" in event.personal)
+
+    def before(self, event: Event, kind: LeafKind, **public: str) -> Event | None:
+        """Return the newest event of a kind before another whose public half says this."""
+        found = (
+            known
+            for known in reversed(self.events[kind])
+            if known.index < event.index and public.items() <= known.public.items()
+        )
+        return next(found, None)
+
+    def record(self, event: Event, part: JsonObject, name: str) -> bytes:
+        """Return the record that a leaf names by hash."""
+        found = self.bundle.records.get(parse_b64u(part.get(name), size=32))
+        if found is None:
+            raise InvalidProof(f"The bundle lacks the {name} that leaf {event.index} names, or it was altered.")
+        return found
+
+    def version_at(self, event: Event) -> ConsentVersion:
+        """Return the newest version of the event's consent that is logged before it."""
+        logged = [known for known in self.versions[event.consent] if known.index < event.index]
+        if not logged:
+            raise InvalidProof("No verified version of the consent is logged before this event.")
+        return logged[-1].version
+
+    def verify_signed(self, envelope: Envelope, payload_type: PayloadType, name: KeyName, at: int) -> None:
+        """Refuse a record that no key of this name, vouched for by the operator and in force, signed."""
+        for key in self.keys:
+            if key.name is name and key.not_before <= at and sha256(key.public_key)[:16] == envelope.signatures[0][0]:
+                verify_envelope(envelope, payload_type, key.public_key)
+                return
+        raise InvalidProof(f"No {name} key that the operator vouched for signed the {payload_type} record.")
