@@ -170,7 +170,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             if state.frozen is None:
                 tasks.start_soon(_repeat, _expire_due, EVERY_S, app.state)
                 tasks.start_soon(_repeat, _publish_erased, EVERY_S, app.state)
-                tasks.start_soon(_publish, app)
+                if state.log_files is not None:
+                    tasks.start_soon(_repeat, _publish_growth, _PUBLISH_EVERY_S, app.state)
                 if state.witnesses is not None:
                     tasks.start_soon(_repeat, _cosign_growth, _COSIGN_EVERY_S, app.state)
                 tasks.start_soon(_repeat, _forget_ended, _FORGET_EVERY_S, app.state)
@@ -214,26 +215,13 @@ def _forget_ended(state: State) -> None:
         state.answer_desk.forget_ended(session)
 
 
-async def _publish(app: FastAPI) -> None:
-    """Publish the log's growth as static files, as long as the app runs."""
-    while app.state.log_files is not None:
-        await anyio.to_thread.run_sync(_publish_growth, app.state)
-        await anyio.sleep(_PUBLISH_EVERY_S)
-
-
 def _publish_growth(state: State) -> None:
-    try:
-        with state.database.snapshot() as session:
-            state.log_files.publish(session)
-    except Exception as error:  # noqa: BLE001  # readers keep the checkpoint before; the next turn tries again
-        _log.error("log.not_published", error_type=type(error).__name__)
+    with state.database.snapshot() as session:
+        state.log_files.publish(session)
 
 
 def _cosign_growth(state: State) -> None:
-    try:
-        state.witnesses.ask(state.database)
-    except Exception as error:  # noqa: BLE001  # the checkpoint cosigned before stays; the next turn tries again
-        _log.error("log.not_cosigned", error_type=type(error).__name__)
+    state.witnesses.ask(state.database)
 
 
 def _boot(app: FastAPI) -> None:
