@@ -16,10 +16,10 @@ from fastapi import FastAPI
 from twinvault.company import Company
 from twinvault.owner import Owner
 from vault.encoding import b64u
-from vault.oauth.details import dump_details
 from vault.ops.site import Site
 from vault.proof.trust import TrustedRoot
 from vault.schema.category import Category, Purpose
+from vault.schema.details import dump_details
 from vault.schema.terms import ConsentKind, Terms
 from vault.schema.trace import Action, Trace
 
@@ -100,7 +100,7 @@ def json_answer(document: Any, status: int = 200) -> httpx.Response:
 
 def push(service: Service, shop: Company, terms: Terms, **changes: str) -> str:
     """Push an authorization request as a company does (RFC 9126); return its request_uri."""
-    details = dict(dump_details(terms)) | {"request": shop.request_consent(terms)}
+    details = dict(dump_details(terms)) | {"request": shop.sign_request(terms)}
     form = {
         "response_type": "code",
         "client_id": shop.company_id,

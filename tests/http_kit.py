@@ -147,7 +147,7 @@ class House:
         """Let an owner give what a company asks for."""
         values = {"purposes": frozenset({PURPOSE}), "quota_per_month": 50, **changed}
         terms = replace(company_terms(company, owner), **values)
-        asked = owner.read_request(company.request_consent(terms))
+        asked = owner.read_request(company.sign_request(terms))
         return owner.give_company(asked).version.consent_id
 
 

@@ -52,7 +52,7 @@ def twin(owner: Owner, company: Company, work: Callable[[], None]) -> Twin:
     work()
     assert owner.twin()["releases"], owner.twin()
     terms = replace(company_terms(company, owner, quota_per_month=50), purposes=frozenset({PURPOSE}))
-    asked = owner.read_request(company.request_consent(terms))
+    asked = owner.read_request(company.sign_request(terms))
     return Twin(owner, company, owner.give_company(asked).version.consent_id)
 
 

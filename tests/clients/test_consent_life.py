@@ -126,7 +126,7 @@ def test_a_code_is_answered_only_by_the_vault_that_read_it_and_with_what_was_ask
     other, _ = new_owner()
     with pytest.raises(ApiError):
         other.approvals.read(code)
-    elsewhere = owner.give_company(owner.read_request(company.request_consent(company_terms(company, owner)))).version
+    elsewhere = owner.give_company(owner.read_request(company.sign_request(company_terms(company, owner)))).version
     with pytest.raises(ApiError) as refusal:
         owner.approvals.approve(code, ConsentId(elsewhere.consent_id))
     assert refusal.value.slug == "not-what-was-asked"
@@ -149,7 +149,7 @@ def test_a_consent_is_renewed_from_the_list_without_a_browser_and_the_log_tells(
     *, service: Service, owner: Owner, new_owner: Callable[..., Any], shop: Company
 ) -> None:
     owner.import_traces(purchases())
-    given = owner.give_company(owner.read_request(shop.request_consent(company_terms(shop, owner)))).version
+    given = owner.give_company(owner.read_request(shop.sign_request(company_terms(shop, owner)))).version
     push(service, shop, company_terms(shop, owner, quota_per_month=5), **replacing(given))
     other, _ = new_owner()
     assert other.requests() == []
@@ -170,7 +170,7 @@ def test_a_consent_is_renewed_by_the_code_that_a_browser_shows(
     service: Service, owner: Owner, shop: Company, browser: httpx.Client
 ) -> None:
     owner.import_traces(purchases())
-    given = owner.give_company(owner.read_request(shop.request_consent(company_terms(shop, owner)))).version
+    given = owner.give_company(owner.read_request(shop.sign_request(company_terms(shop, owner)))).version
     uri = push(service, shop, company_terms(shop, owner, quota_per_month=5), **replacing(given))
     waiting = owner.approvals.read(code_on(open_page(browser, shop, uri)))
     assert waiting.renew == given.consent_id
@@ -195,7 +195,7 @@ def test_giving_and_saying_so_is_one_step_and_leaves_nothing_open_if_it_fails(
 
 def test_a_freeze_stops_every_answer_until_it_is_lifted(owner: Owner, company: Company, tamper: Tamper) -> None:
     owner.import_traces(purchases())
-    given = owner.give_company(owner.read_request(company.request_consent(company_terms(company, owner)))).version
+    given = owner.give_company(owner.read_request(company.sign_request(company_terms(company, owner)))).version
     assert not owner.frozen()
     owner.freeze(frozen=True)
     assert owner.frozen()
@@ -270,7 +270,7 @@ def test_a_forged_head_list_revokes_nothing(owner: Owner, new_owner: Callable[..
 
 def life(owner: Owner, company: Company) -> ConsentId:
     owner.import_traces(purchases())
-    asked = owner.read_request(company.request_consent(company_terms(company, owner)))
+    asked = owner.read_request(company.sign_request(company_terms(company, owner)))
     given = owner.give_company(asked).version
     consent = ConsentId(given.consent_id)
     owner.narrow(consent, replace(given.terms, quota_per_month=2))
@@ -324,7 +324,7 @@ def test_an_ending_by_others_has_a_receipt_that_says_who_signed_it(
     *, owner: Owner, company: Company, service: Service, event: ConsentEvent, in_english: str, in_french: str
 ) -> None:
     owner.import_traces(purchases())
-    given = owner.give_company(owner.read_request(company.request_consent(company_terms(company, owner)))).version
+    given = owner.give_company(owner.read_request(company.sign_request(company_terms(company, owner)))).version
     consent = ConsentId(given.consent_id)
     end(service, consent, event, datetime.fromtimestamp(given.terms.not_after, UTC))
     receipt = held(owner, consent, 2, service.trust)
@@ -354,7 +354,7 @@ def test_an_ending_that_nobody_may_have_signed_has_no_receipt_even_if_it_is_logg
     owner: Owner, company: Company, service: Service, event: ConsentEvent
 ) -> None:
     owner.import_traces(purchases())
-    given = owner.give_company(owner.read_request(company.request_consent(company_terms(company, owner)))).version
+    given = owner.give_company(owner.read_request(company.sign_request(company_terms(company, owner)))).version
     before, _ = owner.receipt(ConsentId(given.consent_id), 1)
     following = replace(given, version=2, consent_seq=2, prev=before.record, event=event)
     forged = sign_record(PayloadType.CONSENT, dump_consent(following), SIGNER)
@@ -373,7 +373,7 @@ def test_a_receipt_shows_the_notice_again_only_if_it_is_the_one_that_was_signed(
 ) -> None:
     owner.import_traces(purchases())
     owner.language = Language.FR
-    asked = owner.read_request(company.request_consent(company_terms(company, owner)))
+    asked = owner.read_request(company.sign_request(company_terms(company, owner)))
     given = owner.give_company(asked).version
     assert given.notice.language == "fr"
     receipt, kept = owner.receipt(ConsentId(given.consent_id), 1)

@@ -110,7 +110,7 @@ def test_handovers_hold_what_the_kind_of_consent_allows_and_nothing_more(
     owner.give(owner.terms_for(ConsentKind.COHORT, [PURCHASE]))
     assert [parse_handover(item).terms.kind for item in posted_handovers(tamper)] == [KeyKind.RAW]
     terms = company_terms(company, owner, data_to=Period("2026-01"))
-    owner.give_company(owner.read_request(company.request_consent(terms)))
+    owner.give_company(owner.read_request(company.sign_request(terms)))
     (handed,) = [parse_handover(item) for item in posted_handovers(tamper)]
     assert handed.terms.kind is KeyKind.IMPRINT
     ring = owner._rings.read().ring
@@ -119,7 +119,7 @@ def test_handovers_hold_what_the_kind_of_consent_allows_and_nothing_more(
 
 def test_a_company_gets_what_it_asked_for_or_less(owner: Owner, company: Company) -> None:
     owner.import_traces(purchases())
-    asked = owner.read_request(company.request_consent(company_terms(company, owner)))
+    asked = owner.read_request(company.sign_request(company_terms(company, owner)))
     assert asked.company == "Acme"
     narrowed = replace(asked.request.terms, quota_per_month=1)
     notice = owner.notice(narrowed, asked.company)
@@ -325,7 +325,7 @@ def test_a_company_whose_key_was_swapped_is_refused(
     owner: Owner, company: Company, tamper: Tamper, service: Service, tmp_path: Path
 ) -> None:
     thief, record = Company.register(tmp_path / "thief", service.trust, name="Acme", contact="a@acme.example")
-    request = company.request_consent(company_terms(company, owner))
+    request = company.sign_request(company_terms(company, owner))
 
     def change(response: httpx.Response) -> httpx.Response:
         return json_answer({**response.json(), "record": record})  # as it then is
@@ -340,10 +340,10 @@ def test_a_company_whose_key_was_swapped_is_refused(
     forged = Company(thief.profile)
     forged.company_id = company.company_id
     with pytest.raises(BadRequest):
-        owner.read_request(forged.request_consent(company_terms(company, owner)))
+        owner.read_request(forged.sign_request(company_terms(company, owner)))
     tamper.rules.clear()
     with pytest.raises(VaultError):
-        owner.read_request(forged.request_consent(company_terms(company, owner)))
+        owner.read_request(forged.sign_request(company_terms(company, owner)))
 
 
 def test_a_log_that_forked_is_refused(owner: Owner, tamper: Tamper) -> None:

@@ -21,7 +21,6 @@ from vault.db import Database
 from vault.http.problems import install_problems
 from vault.oauth.approval import approval_router
 from vault.oauth.client import ASSERTION_TYPE
-from vault.oauth.details import dump_details
 from vault.oauth.dpop import NonceClock, ProofReader
 from vault.oauth.grant_management import grants_router
 from vault.oauth.resource import CompanyDep, CompanyGate
@@ -29,6 +28,7 @@ from vault.oauth.routes import oauth_router
 from vault.oauth.server import Endpoint, OAuthDesk
 from vault.oauth.tokens import TokenMint
 from vault.schema.consent import ConsentVersion
+from vault.schema.details import dump_details
 from vault.schema.terms import ConsentKind
 from vault.seal.ids import VaultId
 from vault.seal.signing import SigningKey, new_seed

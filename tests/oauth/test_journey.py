@@ -20,8 +20,8 @@ from tests.oauth.conftest import CHALLENGE, VERIFIER
 from twinvault.consent_receipts import verify_consent_receipt
 from twinvault.owner import Owner
 from vault.encoding import b64u, parse_b64u
-from vault.oauth.details import dump_details
 from vault.schema.consent import ConsentEvent, dump_consent
+from vault.schema.details import dump_details
 from vault.schema.language import Language
 from vault.seal.ids import ConsentId
 
@@ -46,7 +46,7 @@ def let_in(caller: Caller, owner: Owner) -> dict[str, Any]:
     """Play the flow with the owner's client deciding; return the token response."""
     house, company = caller.house, caller.company
     wanted = replace(company_terms(company, owner), purposes=frozenset({PURPOSE}), quota_per_month=50)
-    details = {**dump_details(wanted), "request": company.request_consent(wanted)}
+    details = {**dump_details(wanted), "request": company.sign_request(wanted)}
     authentic = {
         "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
         "client_assertion": caller.assertion(),

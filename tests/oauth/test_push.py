@@ -11,9 +11,9 @@ import sqlalchemy
 
 from tests.company_kit import REDIRECT, CompanyKit, new_key
 from tests.consent_kit import S, terms
-from vault.oauth.details import dump_details
 from vault.parties import companies
 from vault.parties.companies import CompanyId, CompanyStatus
+from vault.schema.details import dump_details
 from vault.schema.terms import ConsentKind
 
 PAR = "/v1/par"

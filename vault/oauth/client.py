@@ -19,6 +19,7 @@ from vault.oauth.dpop import MAX_AGE_S, MAX_SKEW_S
 from vault.parties import companies
 from vault.parties.companies import Company, CompanyId
 from vault.parties.once import spend
+from vault.parties.redirects import is_registered
 from vault.proof.jose import MAX_JWS_CHARS, BadJws, JwsKey, UnverifiedJws, parse_jws
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -110,8 +111,8 @@ class Client(ClientMixin):  # type: ignore[misc]  # Authlib has no types
         return scope or ""
 
     def check_redirect_uri(self, redirect_uri: str) -> bool:
-        """Say whether the company registered exactly this address."""
-        return redirect_uri in self.company.redirect_uris
+        """Say whether the company registered this address."""
+        return is_registered(redirect_uri, self.company.redirect_uris)
 
     def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
         """Say whether this is the one way to authenticate."""

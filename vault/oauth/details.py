@@ -1,54 +1,25 @@
-"""`authorization_details` of type `twin_query`: a company's consent request as RFC 9396 spells it.
-
-    {"type": "twin_query", "questions": [...], "purposes": [...],
-     "categories": {"necessary": [...], "optional": [...]},
-     "window": {"from": "2026-01", "to": "2026-06"}, "quota": {"n": 50, "per": "P1M"},
-     "duration": {"from": unix seconds, "to": unix seconds},
-     "options": {"explicit_special": [...], "influence_opt_in": 0, "agent_allowed": 0, "post_mortem": [...]},
-     "request": the same, signed: the compact JWS that the owner's client shows and answers}
-
-Lists are in ascending order. What is granted is spelled alike, without `request`.
-"""
+"""Checking `authorization_details`: what a company pushes must spell exactly what it signed."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
 
 from authlib.oauth2.rfc6749.errors import OAuth2Error
 
 from vault.clock import unix_s
 from vault.consent.requests import verify_request
-from vault.encoding import JsonObject, JsonValue, parse_json
+from vault.encoding import JsonObject, parse_json
 from vault.errors import MalformedInput
 from vault.parties.companies import Company
 from vault.schema.consent import ConsentRequest
-from vault.schema.terms import BadConsent, ConsentKind, Terms, dump_terms
-
-DETAILS_TYPE: Final = "twin_query"
+from vault.schema.details import DETAILS_TYPE, dump_details
+from vault.schema.terms import BadConsent, ConsentKind
 
 
 class BadDetails(OAuth2Error):  # type: ignore[misc]  # Authlib has no types
     """Authorization details that are not one `twin_query`, or not what the company signed."""
 
     error = "invalid_authorization_details"
-
-
-def dump_details(terms: Terms) -> JsonObject:
-    """Return terms as one `twin_query`."""
-    written = dump_terms(terms)
-    return {
-        "type": DETAILS_TYPE,
-        "questions": written["questions"],
-        "purposes": written["purposes"],
-        "categories": {"necessary": _ascending(terms.necessary), "optional": _ascending(terms.optional)},
-        "window": {"from": written["data_from"], "to": written["data_to"]},
-        "quota": written["quota"],
-        "duration": {"from": terms.not_before, "to": terms.not_after},
-        "options": {
-            name: written[name] for name in ("explicit_special", "influence_opt_in", "agent_allowed", "post_mortem")
-        },
-    }
 
 
 def verify_details(unverified_text: str, company: Company, *, now: datetime) -> tuple[str, ConsentRequest]:
@@ -95,10 +66,6 @@ def _verify_query(query: JsonObject, company: Company, now: datetime) -> tuple[s
         if query.get(name) != signed[name]:
             raise BadDetails(f"The field '{name}' is not what the signed request says.")
     return jws, request
-
-
-def _ascending(texts: frozenset[str]) -> list[JsonValue]:
-    return [*sorted(texts)]
 
 
 def _printable(detail: str) -> str:

@@ -13,11 +13,11 @@ from vault.consent import consents
 from vault.consent.consents import Consent
 from vault.encoding import b64u
 from vault.oauth import families
-from vault.oauth.details import dump_details
 from vault.oauth.families import Family
 from vault.oauth.tokens import SCOPE, AccessToken, TokenMint, is_revoked, revoke
 from vault.parties.companies import Company, CompanyId
 from vault.proof.jose import BadJws
+from vault.schema.details import dump_details
 from vault.seal.ids import ConsentId
 
 

@@ -10,10 +10,10 @@ import json
 from typing import Any, Final
 
 from vault.oauth.client import AUTH_METHOD, GRANT_TYPES
-from vault.oauth.details import DETAILS_TYPE
 from vault.oauth.server import AUTHORIZE_PATH, GRANT_ACTIONS, Endpoint
 from vault.oauth.tokens import SCOPE, TokenMint
 from vault.proof.jose import SIGNATURE_ALGORITHMS
+from vault.schema.details import DETAILS_TYPE
 
 JWKS_PATH: Final = "/v1/jwks"
 GRANTS_PATH: Final = "/v1/grants"

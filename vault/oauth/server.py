@@ -39,6 +39,7 @@ from vault.oauth.held import Held, describe, end_held, find_grant, find_held, gr
 from vault.oauth.tokens import AGENT_TOKEN_S, SCOPE, TOKEN_S, TokenMint, parse_grant_id
 from vault.parties import companies
 from vault.parties.companies import Company, CompanyStatus
+from vault.parties.redirects import is_registered
 from vault.proof.jose import BadJws, Thumbprint
 from vault.seal.ids import ConsentId
 
@@ -226,7 +227,7 @@ class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no type
         # Both before Authlib, whose refusals repeat the value and then break on characters that RFC 6749 forbids there.
         if fields.get("response_type") != "code" or fields.get("response_mode", "query") != "query":
             raise InvalidRequestError("Only the response_type code and the response_mode query exist here.")
-        if fields.get("redirect_uri") not in company.redirect_uris:
+        if not is_registered(fields.get("redirect_uri", ""), company.redirect_uris):
             raise InvalidRequestError("The redirect_uri must be exactly one of those that the company registered.")
         if len(fields.get("state", "")) > _MAX_STATE_CHARS:
             raise InvalidRequestError(f"A state has at most {_MAX_STATE_CHARS} characters.")

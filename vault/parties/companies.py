@@ -24,8 +24,9 @@ from sqlmodel import Session, SQLModel, col, select
 
 from vault.clock import unix_s
 from vault.encoding import b64u, parse_b64u
-from vault.errors import MalformedInput, VaultError
+from vault.errors import VaultError
 from vault.parties.models import CompanyRow
+from vault.parties.redirects import parse_redirect
 from vault.proof.jose import COMPANY_TYPE, BadJws, JwsKey, parse_jwk, parse_jws, read_jwk
 from vault.proof.leaf import LeafKind
 from vault.schema.reader import Reader
@@ -36,7 +37,6 @@ CompanyId = NewType("CompanyId", str)
 
 _ID = re.compile(r"[A-Za-z0-9_-]{22}")
 _LINE = re.compile(r".{2,200}")
-_REDIRECT = re.compile(r"https://[!-\"$-~]{1,500}")
 _MAX_REDIRECTS = 10
 _MAX_NAME_CHARS = 80
 _CLOCK_SKEW_S = 300
@@ -172,7 +172,7 @@ def verify_company_record(unverified_jws: str, *, signer: JwsKey | None, now: da
         name=_readable(reader.text("name", _LINE), _MAX_NAME_CHARS),
         contact=_readable(reader.text("contact", _LINE), 200),
         agent=reader.flag("agent"),
-        redirect_uris=reader.words("redirect_uris", _parse_redirect, at_most=_MAX_REDIRECTS),
+        redirect_uris=reader.words("redirect_uris", parse_redirect, at_most=_MAX_REDIRECTS),
         client_auth_key=client_auth_key,
         question_key=question_key,
         issued_at=reader.time("issued_at"),
@@ -345,12 +345,6 @@ def _company(row: CompanyRow | sqlalchemy.Row[Any]) -> Company:
         status=CompanyStatus(row.status),
         sandbox=row.sandbox,
     )
-
-
-def _parse_redirect(text: str) -> str:
-    if _REDIRECT.fullmatch(text) is None:
-        raise MalformedInput("A redirect URI must be an https URL without a fragment.")
-    return text
 
 
 def _readable(text: str, at_most: int) -> str:

@@ -1,8 +1,10 @@
-"""The company's client: asks consented questions and returns an answer only with a receipt that holds.
+"""The company's client: asks owners for consents, asks consented questions, returns only answers whose receipt holds.
 
 company = Company.load(folder)
+asked = company.request_consent(terms)             # send the owner's browser to asked.url
+granted = company.wait(asked)
 question = NextChoice(Category("pd:Purchase"), Purpose("dpv:ServicePersonalisation"), top_n=5)
-answered = company.ask(consent_id, question)
+answered = company.ask(granted.consent_id, question)
 print(answered.answer.predictions)
 file.write_bytes(answered.bundle)   # proves it to anyone, offline
 """
@@ -10,14 +12,33 @@ file.write_bytes(answered.bundle)   # proves it to anyone, offline
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Generator
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlencode
 
-import httpx
-
-from twinvault.api import Api, ClientError, field, json_of, problem
+from twinvault.api import Api, ClientError, field, json_of
+from twinvault.asking import (
+    DEADLINE_S,
+    GRANTS_PATH,
+    PUSH_PATH,
+    Asked,
+    Granted,
+    browser_url,
+    code_fields,
+    granted_by,
+    listen,
+    new_asked,
+    poll,
+    push_fields,
+    renewed_by,
+    verify_landing,
+)
+from twinvault.company_auth import TOKEN_PATH, CompanyAuth
 from twinvault.jws import company_id_of, jwk_of, key_of, sign_jws
+from twinvault.prepared import Prepared
 from twinvault.profile import Profile
 from twinvault.receipts import VerifiedAnswer, answer_path, remember_checkpoint, verify_answered
 from vault.clock import Clock, SystemClock, unix_s
@@ -30,10 +51,8 @@ from vault.schema.terms import Terms
 from vault.seal.ids import ID_BYTES, ConsentId, sha256
 from vault.seal.signing import SigningKey, new_seed
 
-TOKEN_PATH: Final = "/v1/token"  # noqa: S105  (a path)
-_ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-_ASSERTION_S: Final = 60
-_UNAUTHORIZED: Final = 401
+REGISTER_PATH: Final = "/v1/register"
+_FORM: Final = "application/x-www-form-urlencoded"
 
 
 class WrongTerms(ClientError):
@@ -41,93 +60,6 @@ class WrongTerms(ClientError):
 
     slug = "wrong-terms"
     title = "Request names another company"
-
-
-class CompanyAuth(httpx.Auth):
-    """Authorises requests by a DPoP-bound token of client credentials; takes each nonce that the server asks for.
-
-    Args:
-        trust: Names the server.
-        company_id: Its client id.
-        auth_key: Authenticates it at the token endpoint.
-        dpop_key: What its tokens are bound to.
-        clock: Tells the time.
-
-    Source: RFC 6749 section 4.4; RFC 7523; RFC 9449 sections 4, 7, 8 and 9.
-    """
-
-    requires_response_body = True
-
-    def __init__(
-        self, trust: TrustedRoot, company_id: str, auth_key: SigningKey, dpop_key: SigningKey, clock: Clock
-    ) -> None:
-        self._issuer = trust.issuer.rstrip("/")
-        self._company_id = company_id
-        self._auth_key = auth_key
-        self._dpop_key = dpop_key
-        self._clock = clock
-        self._token = ""
-        self._nonce = ""
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send the request with token and proof; once more with a fresh nonce or token where the server asks."""
-        for left in (True, False):
-            if not self._token:
-                yield from self._fetch_token()
-            url = str(request.url.copy_with(query=None, fragment=None))
-            request.headers["Authorization"] = f"DPoP {self._token}"
-            request.headers["DPoP"] = self._proof(request.method, url, self._token)
-            response = yield request
-            self._take_nonce(response)
-            if response.status_code != _UNAUTHORIZED or not left:
-                return
-            if "use_dpop_nonce" not in response.headers.get("WWW-Authenticate", ""):
-                self._token = ""
-
-    def _fetch_token(self) -> Generator[httpx.Request, httpx.Response, None]:
-        url = self._issuer + TOKEN_PATH
-        for left in (True, False):
-            form = {
-                "grant_type": "client_credentials",
-                "client_assertion_type": _ASSERTION_TYPE,
-                "client_assertion": self._assertion(),
-            }
-            response = yield httpx.Request("POST", url, data=form, headers={"DPoP": self._proof("POST", url)})
-            self._take_nonce(response)
-            if response.is_success:
-                self._token = field(json_of(response), "access_token")
-                return
-            refusal = problem(response)
-            if refusal.slug != "use_dpop_nonce" or not left:
-                raise refusal
-
-    def _assertion(self) -> str:
-        now_s = unix_s(self._clock.now())
-        claims: JsonObject = {
-            "iss": self._company_id,
-            "sub": self._company_id,
-            "aud": self._issuer,
-            "jti": secrets.token_urlsafe(16),
-            "iat": now_s,
-            "exp": now_s + _ASSERTION_S,
-        }
-        return sign_jws(self._auth_key, {"typ": "client-authentication+jwt"}, claims)
-
-    def _proof(self, method: str, url: str, token: str | None = None) -> str:
-        claims: JsonObject = {
-            "htm": method,
-            "htu": url,
-            "iat": unix_s(self._clock.now()),
-            "jti": secrets.token_urlsafe(16),
-        }
-        if self._nonce:
-            claims["nonce"] = self._nonce
-        if token is not None:
-            claims["ath"] = b64u(sha256(token.encode()))
-        return sign_jws(self._dpop_key, {"typ": "dpop+jwt", "jwk": jwk_of(self._dpop_key)}, claims)
-
-    def _take_nonce(self, response: httpx.Response) -> None:
-        self._nonce = response.headers.get("DPoP-Nonce", self._nonce)
 
 
 class Company:
@@ -144,6 +76,7 @@ class Company:
         self.company_id = profile.text("company_id")
         self._api = api or Api(profile.trust.issuer)
         self._clock = clock or SystemClock()
+        self._issuer = profile.trust.issuer.rstrip("/")
         self._question_key = SigningKey(profile.binary("question_seed", 32))
         auth_key, dpop_key = (SigningKey(profile.binary(name, 32)) for name in ("auth_seed", "dpop_seed"))
         self._auth = CompanyAuth(profile.trust, self.company_id, auth_key, dpop_key, self._clock)
@@ -161,7 +94,8 @@ class Company:
             name: What owners are shown.
             contact: Where owners reach it.
             agent: Whether software decides by itself what to ask.
-            redirect_uris: https addresses to which an owner's browser may be sent back.
+            redirect_uris: Addresses to which an owner's browser may be sent back: https, or
+                `http://127.0.0.1/...` for a browser on this company's own machine.
             api: The service.
             clock: The machine's own if not given.
 
@@ -187,7 +121,8 @@ class Company:
             "issued_at": unix_s(clock.now()),
         }
         record = sign_jws(question_key, {"typ": COMPANY_TYPE}, claims)
-        kept: JsonObject = {"kind": "company", "company_id": company_id, "name": name}
+        kept: JsonObject = {"kind": "company", "company_id": company_id, "name": name, "record": record}
+        kept |= {"redirect_uris": claims["redirect_uris"]}
         kept |= {part: b64u(seed) for part, seed in seeds.items()}
         return cls(Profile.create(folder, trust, kept), api, clock), record
 
@@ -200,8 +135,26 @@ class Company:
         """
         return cls(Profile.load(folder), api, clock)
 
-    def request_consent(self, terms: Terms) -> str:
-        """Return a signed consent request, a compact JWS to hand to the owner.
+    def apply(self, *, sandbox: bool = False) -> str:
+        """File this company at the service; it exists once the operator approved it (RFC 7591).
+
+        Args:
+            sandbox: Be a test company for good, where the service has a sandbox: no approval, test vaults only.
+
+        Returns:
+            `pending`, or `sandbox`.
+
+        Raises:
+            ApiError: The service refuses.
+        """
+        key = {"keys": [jwk_of(SigningKey(self.profile.binary("auth_seed", 32)))]}
+        uris = self.profile.record["redirect_uris"]
+        filed = {"redirect_uris": uris, "jwks": key, "company_record": self.profile.text("record")}
+        asked = {**filed, "sandbox": True} if sandbox else filed
+        return str(field(json_of(self._api.request("POST", REGISTER_PATH, json=asked)), "company_status"))
+
+    def sign_request(self, terms: Terms) -> str:
+        """Return a signed consent request, a compact JWS, to hand to an owner yourself.
 
         Args:
             terms: The widest terms that the owner may grant.
@@ -213,6 +166,57 @@ class Company:
             raise WrongTerms("The terms name another grantee than this company; use its company id.")
         request = ConsentRequest(secrets.token_bytes(ID_BYTES), terms, unix_s(self._clock.now()))
         return sign_jws(self._question_key, {"typ": REQUEST_TYPE}, dump_consent_request(request))
+
+    def request_consent(
+        self, terms: Terms, *, renew: ConsentId | None = None, redirect_uri: str | None = None
+    ) -> Asked:
+        """Ask an owner through the service: send the browser to the `url` of what comes back, within 90 seconds.
+
+        Args:
+            terms: The widest terms that the owner may grant.
+            renew: A consent that this company holds: its owner then finds the request without any browser.
+            redirect_uri: Where the browser is sent back to; the first one registered if not given.
+
+        Raises:
+            WrongTerms: They name another grantee.
+            ApiError: The service refuses, for example an address that was not registered.
+        """
+        asked = new_asked(self.sign_request(terms), redirect_uri or self._redirect_uri(), renew)
+        auth = self._auth.form(push_fields(asked, terms))
+        pushed = json_of(self._api.request("POST", PUSH_PATH, auth=auth))
+        return replace(asked, url=browser_url(self._issuer, self.company_id, field(pushed, "request_uri")))
+
+    def wait(
+        self, asked: Asked, *, landed: str | None = None, deadline_s: float = DEADLINE_S,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> Granted:  # fmt: skip
+        """Return what the owner gave, once it is decided.
+
+        A renewal is read from the grant itself, ever more slowly. Otherwise the answer comes back with the
+        browser: to this machine, if the redirect address is on it; else to your web server, which passes it on.
+
+        Args:
+            asked: From `request_consent`.
+            landed: The whole address that the browser was sent back to, if your web server has it already.
+            deadline_s: How long to wait, in seconds.
+            sleep: Waits between two tries.
+
+        Raises:
+            NotGranted: The owner refused.
+            NotDecided: The deadline passed, or the request waits no more.
+            WrongLanding: What came back does not answer this request.
+            ApiError: The service refuses the code: it was used before or is older than a minute.
+        """
+        if landed is None and asked.renew is not None:
+            path = f"{GRANTS_PATH}/{b64u(asked.renew)}"
+            return poll(
+                lambda: renewed_by(asked, self._api.get(path, auth=self._auth)), deadline_s=deadline_s, sleep=sleep
+            )
+        if landed is None and not asked.comes_back_here:
+            raise ClientError("The browser comes back to your web server; pass on the whole address as `landed`.")
+        code = verify_landing(asked, self._issuer, landed or listen(asked, deadline_s=deadline_s))
+        auth = self._auth.form(code_fields(asked, code))
+        return granted_by(json_of(self._api.request("POST", TOKEN_PATH, auth=auth)))
 
     def ask(self, consent_id: ConsentId, question: Question, question_id: bytes | None = None) -> VerifiedAnswer:
         """Ask a twin under a consent.
@@ -229,21 +233,12 @@ class Company:
         """
         question_id = question_id or secrets.token_bytes(ID_BYTES)
         body = dump_json(dump_question(question))
-        claims: JsonObject = {
-            "iss": self.company_id,
-            "aud": self.profile.trust.issuer.rstrip("/"),
-            "consent": b64u(consent_id),
-            "question": b64u(question_id),
-            "body": b64u(sha256(body)),
-            "iat": unix_s(self._clock.now()),
-        }
-        signature = sign_jws(self._question_key, {"typ": QUESTION_TYPE, "kid": key_of(self._question_key).kid}, claims)
         response = self._api.request(
             "PUT",
             answer_path(consent_id, question_id),
             auth=self._auth,
             content=body,
-            headers={"Question-Signature": signature},
+            headers={"Question-Signature": self._signature(consent_id, question_id, body)},
         )
         found = verify_answered(
             response.content, self.profile.trust, consent=consent_id, question_id=question_id, question=question,
@@ -252,6 +247,53 @@ class Company:
         remember_checkpoint(self._api, self.profile, found.checkpoint)
         return found
 
+    def prepare_token(self, nonce: str) -> Prepared:
+        """Return a token request for any HTTP client to send.
+
+        Args:
+            nonce: From the `DPoP-Nonce` header of any answer of the service, at most a minute old.
+        """
+        url = self._issuer + TOKEN_PATH
+        headers = {"DPoP": self._auth.proof("POST", url, nonce=nonce), "Content-Type": _FORM}
+        form = self._auth.authenticated({"grant_type": "client_credentials"})
+        return Prepared("POST", url, headers, urlencode(form))
+
+    def prepare_question(self, consent_id: ConsentId, question: Question, *, token: str, nonce: str) -> Prepared:
+        """Return a question for any HTTP client to send; what comes back is a bundle: verify it before you use it.
+
+        Args:
+            consent_id: The consent.
+            question: What to ask.
+            token: An access token that was issued to this company's DPoP key.
+            nonce: As for `prepare_token`.
+        """
+        question_id, body = secrets.token_bytes(ID_BYTES), dump_json(dump_question(question))
+        url = self._issuer + answer_path(consent_id, question_id)
+        headers = {
+            "Authorization": f"DPoP {token}",
+            "DPoP": self._auth.proof("PUT", url, token, nonce),
+            "Question-Signature": self._signature(consent_id, question_id, body),
+            "Content-Type": "application/json",
+        }
+        return Prepared("PUT", url, headers, body.decode())
+
     def close(self) -> None:
         """Give the connections back."""
         self._api.close()
+
+    def _signature(self, consent_id: ConsentId, question_id: bytes, body: bytes) -> str:
+        claims: JsonObject = {
+            "iss": self.company_id,
+            "aud": self._issuer,
+            "consent": b64u(consent_id),
+            "question": b64u(question_id),
+            "body": b64u(sha256(body)),
+            "iat": unix_s(self._clock.now()),
+        }
+        return sign_jws(self._question_key, {"typ": QUESTION_TYPE, "kid": key_of(self._question_key).kid}, claims)
+
+    def _redirect_uri(self) -> str:
+        uris = self.profile.record.get("redirect_uris")
+        if not isinstance(uris, list) or not uris:
+            raise ClientError("This company registered no address to send browsers back to; register with one.")
+        return str(uris[0])

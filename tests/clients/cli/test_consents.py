@@ -266,7 +266,7 @@ def test_a_renewal_is_listed_shown_approved_and_denied_by_its_name(
         companies.register(session, record, now=SystemClock().now())
     opened = Owner.unlock(Profile.load(tmp_path / "home" / "default"), passphrase=PASSPHRASE)
     wanted = company_terms(shop, opened)
-    given = opened.give_company(opened.read_request(shop.request_consent(wanted))).version
+    given = opened.give_company(opened.read_request(shop.sign_request(wanted))).version
     opened.close()
     renewal = {"grant_management_action": "replace", "grant_id": b64u(given.consent_id)}
     assert owner("requests") == {"requests": []}

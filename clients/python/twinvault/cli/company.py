@@ -7,19 +7,33 @@ from typing import Annotated
 
 import typer
 
+from twinvault.api import ClientError, field
+from twinvault.asking import DEADLINE_S, Asked, dump_asked, parse_asked
 from twinvault.cli import common
 from twinvault.cli.common import DEFAULT_PROFILE, PURCHASE, AsJson, BundleFile, ProfileName, TrustFile
 from twinvault.company import Company
+from twinvault.prepared import Prepared
 from twinvault.profile import read_trust, write_private
 from vault.clock import SystemClock, unix_s
+from vault.encoding import b64u, parse_json
 from vault.schema.question import QuestionKind
 from vault.schema.terms import ConsentKind, Handling, Terms
+from vault.seal.ids import sha256
 
 company = typer.Typer(
     no_args_is_help=True, help="Ask twins under consents; every answer is verified before it is shown."
 )
 
+proof = typer.Typer(
+    no_args_is_help=True,
+    help="Print requests that any HTTP client can send: everything that must be signed is signed.",
+)
+company.add_typer(proof, name="proof")
+
+Nonce = Annotated[str, typer.Option("--nonce", help="The DPoP-Nonce header of any answer, at most a minute old.")]
+
 _DAY_S = 86_400
+_ASKED = "asked"
 
 
 @company.command()
@@ -29,16 +43,27 @@ def register(
     name: Annotated[str, typer.Option("--name", help="What owners are shown.")],
     contact: Annotated[str, typer.Option("--contact", help="Where owners reach you.")],
     record: Annotated[Path, typer.Option("--record", help="Write the signed record here; the operator registers it.")],
+    redirect_uri: Annotated[
+        list[str] | None,
+        typer.Option("--redirect-uri", help="Where browsers are sent back to: https, or http://127.0.0.1/... here."),
+    ] = None,
     agent: Annotated[bool, typer.Option("--agent", help="Software decides by itself what to ask.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Also file it at the service, for `approve` there.")] = False,
+    sandbox: Annotated[bool, typer.Option("--sandbox", help="With --apply: a test company, for test vaults.")] = False,
     profile: ProfileName = DEFAULT_PROFILE,
     as_json: AsJson = False,
 ) -> None:
     """Make a company's keys and the signed record that the operator registers."""
+    pinned = read_trust(trust)
     made, signed = Company.register(
-        common.folder_of(profile), read_trust(trust), name=name, contact=contact, agent=agent
-    )
+        common.folder_of(profile), pinned, name=name, contact=contact, agent=agent,
+        redirect_uris=redirect_uri or [], api=common.reach(pinned),
+    )  # fmt: skip
     write_private(record, signed.encode() + b"\n")
-    common.emit({"company_id": made.company_id, "record": str(record)}, as_json=as_json)
+    result = {"company_id": made.company_id, "record": str(record)}
+    if apply or sandbox:
+        result["status"] = made.apply(sandbox=sandbox)
+    common.emit(result, as_json=as_json)
 
 
 @company.command()
@@ -48,9 +73,14 @@ def request(
     controller: Annotated[str, typer.Option("--controller", help="Name and contact of the data controller.")],
     withdrawal: Annotated[str, typer.Option("--withdrawal", help="Where the person withdraws.")],
     rights: Annotated[str, typer.Option("--rights", help="Where the person exercises the other rights.")],
-    out: Annotated[Path, typer.Option("--out", help="Write the signed request here; hand it to the owner.")],
     first: Annotated[str, typer.Option("--from", help="First month of data, YYYY-MM.")],
     last: Annotated[str, typer.Option("--to", help="Last month of data, YYYY-MM.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Only write the signed request here, to hand it to an owner yourself.")
+    ] = None,
+    renews: Annotated[
+        str | None, typer.Option("--renew", help="A consent that you hold; its owner finds the request by itself.")
+    ] = None,
     category: common.Categories = [PURCHASE],  # noqa: B006  (Typer copies its defaults)
     optional: Annotated[list[str] | None, typer.Option("--optional", help="Category that would help.")] = None,
     question: Annotated[list[QuestionKind], typer.Option("--question", help="Kind of question.")] = [  # noqa: B006
@@ -66,8 +96,8 @@ def request(
     profile: ProfileName = DEFAULT_PROFILE,
     as_json: AsJson = False,
 ) -> None:
-    """Sign what you ask a person for; the owner gives it, or less."""
-    found = Company.load(common.folder_of(profile))
+    """Ask a person; send the browser to `url` within 90 seconds, then `wait`. The owner gives it, or less."""
+    found = _load(profile)
     now_s = unix_s(SystemClock().now())
     terms = Terms(
         kind=ConsentKind.COMPANY,
@@ -87,8 +117,32 @@ def request(
         post_mortem=frozenset(),
         handling=Handling(controller, jurisdiction, tuple(sorted(location)), retention, withdrawal, rights),
     )
-    write_private(out, found.request_consent(terms).encode() + b"\n")
-    common.emit({"request": str(out), "company_id": found.company_id}, as_json=as_json)
+    if out is not None:
+        write_private(out, found.sign_request(terms).encode() + b"\n")
+        common.emit({"request": str(out), "company_id": found.company_id}, as_json=as_json)
+        return
+    renewed = None if renews is None else common.parse_consent_id(renews)
+    asked = found.request_consent(terms, renew=renewed)
+    common.emit({"asked": _keep(found, asked), "url": asked.url}, as_json=as_json)
+
+
+@company.command()
+def wait(
+    asked: Annotated[str | None, typer.Argument(help="What `request` printed as `asked`, if several wait.")] = None,
+    *,
+    landed: Annotated[
+        str | None, typer.Option("--landed", help="The whole address that the browser was sent back to.")
+    ] = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long to wait.", min=0)] = DEADLINE_S,
+    profile: ProfileName = DEFAULT_PROFILE,
+    as_json: AsJson = False,
+) -> None:
+    """Wait for the owner's decision; prints the consent's id and what was given, which may be less than was asked."""
+    found = _load(profile)
+    file = _kept(found, asked)
+    granted = found.wait(parse_asked(parse_json(file.read_bytes())), landed=landed, deadline_s=seconds)
+    file.unlink(missing_ok=True)
+    common.emit({"consent": b64u(granted.consent_id), "granted": dict(granted.details)}, as_json=as_json)
 
 
 @company.command()
@@ -106,6 +160,61 @@ def ask(
     """Ask a twin; the answer is shown only if its receipt holds."""
     consent_id = common.parse_consent_id(consent)
     question = common.question_of(category, purpose, top_n, candidate)
+    common.emit(common.answer_json(_load(profile).ask(consent_id, question), bundle), as_json=as_json)
+
+
+@proof.command("token")
+def prove_token(*, nonce: Nonce, profile: ProfileName = DEFAULT_PROFILE, as_json: AsJson = False) -> None:
+    """Print the request for an access token, signed and ready to send once."""
+    _show(_load(profile).prepare_token(nonce), as_json=as_json)
+
+
+@proof.command("ask")
+def prove_question(
+    consent: Annotated[str, typer.Argument(help="The consent's id, from its owner.")],
+    *,
+    token_file: Annotated[Path, typer.Option("--token-file", help="The answer to the request for a token.")],
+    nonce: Nonce,
+    purpose: common.PurposeTerm,
+    category: Annotated[str, typer.Option("--category", help="About what.")] = PURCHASE,
+    top_n: common.TopN = 5,
+    candidate: common.Candidates = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+    as_json: AsJson = False,
+) -> None:
+    """Print a question, signed and ready to send once; what comes back is a bundle for `auditor verify`."""
+    question = common.question_of(category, purpose, top_n, candidate)
+    token = field(parse_json(token_file.read_bytes()), "access_token")
+    consent_id = common.parse_consent_id(consent)
+    _show(_load(profile).prepare_question(consent_id, question, token=token, nonce=nonce), as_json=as_json)
+
+
+def _load(profile: str) -> Company:
     loaded = common.load_profile(profile)
-    answered = Company(loaded, common.reach(loaded.trust)).ask(consent_id, question)
-    common.emit(common.answer_json(answered, bundle), as_json=as_json)
+    return Company(loaded, common.reach(loaded.trust))
+
+
+def _keep(found: Company, asked: Asked) -> str:
+    folder = found.profile.folder / _ASKED
+    folder.mkdir(mode=0o700, exist_ok=True)
+    name = sha256(asked.request.encode()).hex()[:12]
+    write_private(folder / name, dump_asked(asked))
+    return name
+
+
+def _kept(found: Company, name: str | None) -> Path:
+    waiting = sorted(path.name for path in (found.profile.folder / _ASKED).glob("[0-9a-f]*"))
+    if name is None and len(waiting) == 1:
+        name = waiting[0]
+    if name not in waiting:
+        listed = ", ".join(waiting) or "none; run `twinvault company request` first"
+        raise ClientError(f"Say which request to wait for. Waiting: {listed}.")
+    return found.profile.folder / _ASKED / name
+
+
+def _show(prepared: Prepared, *, as_json: bool) -> None:
+    if not as_json:
+        typer.echo(prepared.curl)
+        return
+    said = {"method": prepared.method, "url": prepared.url, "headers": dict(prepared.headers), "body": prepared.body}
+    common.emit(said, as_json=True)

@@ -189,7 +189,7 @@ class Story:
         return company
 
     def _consent(self, owner: Owner, company: Company) -> ConsentId:
-        asked = owner.read_request(company.request_consent(_terms(company)))
+        asked = owner.read_request(company.sign_request(_terms(company)))
         notice = owner.notice(asked.request.terms, asked.company)
         changed = owner.give_company(asked)
         self._tell.step(f"{asked.company} asks for consent; the household's own client shows what it means")
