@@ -15,7 +15,7 @@ import numpy as np
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from tests.consent_kit import PURPOSE
+from tests.consent_kit import PURPOSE, Held
 from tests.twin.worker_kit import OCTOBER, RETAIL, SEPTEMBER, TwinWorld
 from tests.vault_kit import MONTH, PURCHASE
 from vault.answers.ask import AnswerDesk
@@ -102,7 +102,7 @@ class Service(TwinWorld):
             kms.generate("serving/1")
         with self.database.snapshot() as session:
             stated = statements.stated(session, self.operator.public_key, KeyName.PROCESSOR_SIGN)
-        serving = Serving(self.serving, kms, "serving/1", self.shortkeys)
+        serving = Serving(Held((self.serving,)), kms, "serving/1", self.shortkeys, self.operator.public_key)
         return AnswerDesk(self.gate, serving, self.sequencer, self.rules, stated, ISSUER, b"t" * 32, 10.0)
 
     def app(self) -> FastAPI:

@@ -70,6 +70,16 @@ def terms(kind: ConsentKind, grantee: str, **changed: Any) -> Terms:
     return Terms(**values | changed)
 
 
+@dataclass(frozen=True)
+class Held:
+    """The identities of a process, by the hash of their public keys."""
+
+    identities: tuple[Any, ...]
+
+    def find(self, key_hash: bytes) -> Any:
+        return next((one for one in self.identities if one.recipient.key_hash == key_hash), None)
+
+
 @dataclass
 class World:
     """A service with its identities, one owner with a ring, one registered company."""
@@ -80,6 +90,7 @@ class World:
     processor: Identity = field(default_factory=lambda: Identity(new_seed()))
     serving: Identity = field(default_factory=lambda: Identity(new_seed()))
     service: SigningKey = field(default_factory=lambda: SigningKey(new_seed()))
+    operator: SigningKey = field(default_factory=lambda: SigningKey(new_seed()))
     company: CompanyKit = field(default_factory=CompanyKit)
     forgotten: list[ConsentId] = field(default_factory=list)
 
@@ -95,7 +106,7 @@ class World:
 
     @property
     def opener(self) -> Processor:
-        return Processor(self.processor, self.shortkeys)
+        return Processor(Held((self.processor,)), self.shortkeys, self.operator.public_key)
 
     def signer(self, grantee: str, owner: Owner | None = None) -> SigningKey:
         return pairwise_key((owner or self.owner).seeds.pairwise, grantee)

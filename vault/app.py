@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -19,8 +19,10 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
+from sqlmodel import Session
 from starlette.datastructures import State
 
+from vault.answers import records
 from vault.answers.ask import AnswerDesk
 from vault.answers.routes import answers_router
 from vault.clock import Clock, SystemClock
@@ -35,10 +37,11 @@ from vault.http.middleware import Edge
 from vault.http.problems import install_problems
 from vault.ingest.routes import ingest_router
 from vault.ingest.vaults import vaults_router
-from vault.keys import statements
-from vault.keys.identities import open_identity
-from vault.keys.kms import KmsSigner, LocalKeyring
-from vault.keys.operator import APP
+from vault.keys import rollover, statements
+from vault.keys.identities import Epochs, open_identity
+from vault.keys.kms import KmsSigner, LocalKeyring, NoSuchKey
+from vault.keys.operator import APP, key_name
+from vault.keys.rollover import Resealer
 from vault.keys.routes import keys_router
 from vault.keys.serving import Serving
 from vault.logging import configure_logging
@@ -56,7 +59,9 @@ from vault.policy import sets
 from vault.policy.routes import policy_router
 from vault.proof.note import VerifierKey
 from vault.recovery import recover
-from vault.seal.statement import KeyName
+from vault.seal.handover import KeyKind
+from vault.seal.recipient import Recipient
+from vault.seal.statement import KeyName, KeyStatement
 from vault.settings import AppSettings
 from vault.store import rings, shortkeys
 from vault.tlog import log, tombstones
@@ -73,7 +78,7 @@ _log = structlog.get_logger()
 _PUBLISH_EVERY_S: Final = 5
 _COSIGN_EVERY_S: Final = 5
 _FORGET_EVERY_S: Final = 2
-
+_KEYS_EVERY_S: Final = 5
 _THREADS = 160  # waiting for a checkpoint holds a thread, so askers must not use them all up
 
 # The framework's own telemetry shows exception texts, and request bodies too, to whatever listens in this process.
@@ -102,10 +107,7 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     state = app.state
     state.settings, state.clock = settings, clock or SystemClock()
     state.database, state.shortkeys = Database(settings.database_url), Database(settings.shortkeys_url)
-    issuer = str(settings.issuer).rstrip("/")
     kms = LocalKeyring(settings.app_keyring)
-    operator_key = parse_b64u(settings.operator_public_key, size=32)
-    state.service = KmsSigner(kms, APP[KeyName.SERVICE])
     log_key = VerifierKey(settings.log_origin, kms.public_key(APP[KeyName.LOG]))
     state.witnesses = Witnesses.load(settings.log_witnesses, log_key) if settings.log_witnesses else None
     state.log_files = LogFiles(settings.log_files, log_key) if settings.log_files else None
@@ -113,7 +115,8 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     state.sequencer = Sequencer(
         state.database, log_key, lambda data: kms.sign(APP[KeyName.LOG], data), settings.log_anchor, state.journal
     )
-    _make_desks(app, issuer, kms, operator_key)
+    state.stated = ()
+    follow_statements(state)
     # They are tried in turn: what is asked most often comes first.
     for router in (
         answers_router, ingest_router, consent_router, parties_router, vaults_router, keys_router, oauth_router,
@@ -127,18 +130,39 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     return app
 
 
-def _make_desks(app: FastAPI, issuer: str, kms: LocalKeyring, operator_key: bytes) -> None:
-    state = app.state
-    # Ed25519 signatures are deterministic, so every process that holds the key derives the same secret.
-    secret = hashlib.sha256(state.service.sign(b"twinvault/shared-secret/v1")).digest()
+def follow_statements(state: State) -> Mapping[KeyName, KeyStatement]:
+    """Read which keys the operator has stated, and go over to those in force; return them.
+
+    Requests under way end with the desks that they began with.
+
+    Raises:
+        NoSuchKey: The keyring lacks one of them.
+    """
+    operator_key = parse_b64u(state.settings.operator_public_key, size=32)
     with state.database.snapshot() as session:
         keys = statements.in_force(session, operator_key, state.clock.now())
-        worker_statements = statements.stated(session, operator_key, KeyName.PROCESSOR_SIGN)
-        rules = sets.choose(session)
-        service_keys = statements.stated(session, operator_key, KeyName.SERVICE)
-    serving = Serving(
-        open_identity(state.settings.app_keyring, kms, APP[KeyName.SERVING]), kms, APP[KeyName.SERVING], state.shortkeys
-    )
+        stated = tuple(statements.envelopes(session)), tuple(statement.epoch for statement in keys.values())
+        if stated != state.stated:
+            _make_desks(state, session, keys, operator_key)
+            state.stated = stated
+    return keys
+
+
+def _make_desks(state: State, session: Session, keys: Mapping[KeyName, KeyStatement], operator_key: bytes) -> None:
+    if not {KeyName.SERVING, KeyName.SERVICE} <= keys.keys():
+        raise NoSuchKey("The operator has not published the service's keys; run `twinvault operator init` again.")
+    issuer, folder = str(state.settings.issuer).rstrip("/"), state.settings.app_keyring
+    kms = LocalKeyring(folder)
+    # Ed25519 signatures are deterministic, so every process that holds the key derives the same secret; the log's
+    # key has no epochs, so what is remembered or under way under the secret outlives every rollover.
+    secret = hashlib.sha256(kms.sign(APP[KeyName.LOG], b"twinvault/shared-secret/v1")).digest()
+    worker_statements = statements.stated(session, operator_key, KeyName.PROCESSOR_SIGN)
+    service_keys = statements.stated(session, operator_key, KeyName.SERVICE)
+    rules = state.answer_desk.policy_set if state.stated else sets.choose(session)
+    state.service = KmsSigner(kms, key_name(KeyName.SERVICE, keys[KeyName.SERVICE].epoch))
+    serving_name = key_name(KeyName.SERVING, keys[KeyName.SERVING].epoch)
+    open_identity(folder, kms, serving_name)  # better now than at the first question
+    state.serving = Serving(Epochs(folder, kms, KeyName.SERVING), kms, serving_name, state.shortkeys, operator_key)
     state.sign_in_desk = SignInDesk(issuer, secret, rings.live_device_key)
     # Tokens of the keys before outlive the change of key by their own lifetime, and by no more.
     until_s = keys[KeyName.SERVICE].not_before + TOKEN_S
@@ -148,7 +172,7 @@ def _make_desks(app: FastAPI, issuer: str, kms: LocalKeyring, operator_key: byte
     state.company_gate = CompanyGate(proofs, tokens)
     state.answer_desk = AnswerDesk(
         gate=state.company_gate,
-        serving=serving,
+        serving=state.serving,
         sequencer=state.sequencer,
         policy_set=rules,
         worker_statements=worker_statements,
@@ -156,8 +180,9 @@ def _make_desks(app: FastAPI, issuer: str, kms: LocalKeyring, operator_key: byte
         tag_key=hmac.digest(secret, b"twinvault/tags/v1", "sha256"),
         checkpoint_wait_s=state.settings.checkpoint_wait_s,
     )  # fmt: skip
-    state.audit_desk = AuditDesk(issuer, serving, state.sequencer, state.settings.checkpoint_wait_s)
-    state.custody = Custody(state.shortkeys, statements.recipients(keys), state.answer_desk.forget)
+    state.audit_desk = AuditDesk(issuer, state.serving, state.sequencer, state.settings.checkpoint_wait_s)
+    recipients = statements.InForce(state.database, operator_key, state.clock)
+    state.custody = Custody(state.shortkeys, recipients, state.answer_desk.forget)
 
 
 @asynccontextmanager
@@ -175,6 +200,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 if state.witnesses is not None:
                     tasks.start_soon(_repeat, _cosign_growth, _COSIGN_EVERY_S, app.state)
                 tasks.start_soon(_repeat, _forget_ended, _FORGET_EVERY_S, app.state)
+                tasks.start_soon(_repeat, follow_keys, _KEYS_EVERY_S, app.state)
             yield
             tasks.cancel_scope.cancel()
     finally:
@@ -213,6 +239,27 @@ def _forget_ended(state: State) -> None:
     """Drop keys from memory that were taken away through another process."""
     with state.database.snapshot() as session:
         state.answer_desk.forget_ended(session)
+
+
+def follow_keys(state: State) -> None:
+    """Go over to newer keys and finish what the change leaves to do.
+
+    Imprint keys are resealed to the newest `serving` key, kept answers locked under it, and older keys
+    destroyed once nothing needs them.
+    """
+    keys, now = follow_statements(state), state.clock.now()
+    folder, serving = state.settings.app_keyring, keys[KeyName.SERVING]
+    kms = LocalKeyring(folder)
+    if rollover.former(kms, serving):
+        operator_key = parse_b64u(state.settings.operator_public_key, size=32)
+        openers = Epochs(folder, kms, KeyName.SERVING)
+        moving = Resealer(state.database, state.shortkeys, operator_key, KeyKind.IMPRINT, openers, state.service)
+        moving.move_all(Recipient(serving.public_key), now)
+        if rollover.is_over(serving, now):
+            records.rewrap_all(state.database, state.serving)
+            rollover.retire(folder, kms, serving)
+    if rollover.is_over(keys[KeyName.SERVICE], now):
+        rollover.retire(folder, kms, keys[KeyName.SERVICE])
 
 
 def _publish_growth(state: State) -> None:

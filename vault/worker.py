@@ -11,8 +11,8 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from types import FrameType
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -29,17 +29,20 @@ from vault.errors import VaultError
 from vault.imprint.features import MAPPED, feature_map
 from vault.jobs import queue
 from vault.jobs.queue import Job
-from vault.keys import statements
-from vault.keys.identities import open_identity
+from vault.keys import rollover, statements
+from vault.keys.identities import Epochs
 from vault.keys.kms import KmsSigner, LocalKeyring
+from vault.keys.operator import key_name
 from vault.keys.processor import Processor
+from vault.keys.rollover import Resealer
 from vault.logging import configure_logging
 from vault.parties import people
 from vault.policy import sets
 from vault.schema.terms import SELF_GRANTEE
 from vault.seal.fields import parse_id
-from vault.seal.ids import ConsentId, VaultId
-from vault.seal.recipient import Opener
+from vault.seal.handover import KeyKind
+from vault.seal.ids import ConsentId, VaultId, sha256
+from vault.seal.recipient import Recipient
 from vault.seal.statement import KeyName, KeyStatement
 from vault.settings import WorkerSettings
 from vault.tlog import log
@@ -52,6 +55,7 @@ from vault.twin.requests import REFRESH_PURPOSE, enqueue_refresh, last_refresh
 LEASE_S: Final = 120
 MOST_JOBS: Final = 1_000
 SCHEDULE_EVERY: Final = timedelta(hours=1)
+KEYS_EVERY: Final = timedelta(seconds=5)
 _PAGE: Final = 100
 
 _log = structlog.get_logger()
@@ -90,13 +94,40 @@ def open_worker(settings: WorkerSettings, children: Children, clock: Clock) -> I
         with database.snapshot() as session:
             stated = statements.in_force(session, parse_b64u(settings.operator_public_key, size=32), clock.now())
             rules = sets.choose(session)
-        identity, signer = _own_keys(settings.worker_keyring, stated)
-        worker = Worker(database, Processor(identity, short_keys), signer, rules, children, clock)
+        kms, operator_key = LocalKeyring(settings.worker_keyring), parse_b64u(settings.operator_public_key, size=32)
+        openers = Epochs(settings.worker_keyring, kms, KeyName.PROCESSOR)
+        signer = _own_keys(kms, openers, stated)
+        worker = Worker(database, Processor(openers, short_keys, operator_key), signer, rules, children, clock)
         with database.transaction() as session:
             sets.publish(session, worker.policy_set)
             for category in sorted(MAPPED):
                 release.publish_built_in(session, feature_map(category), signer)
         yield worker
+
+
+def follow_keys(worker: Worker, settings: WorkerSettings) -> Worker:
+    """Go over to the keys that the operator has stated since, and finish what the change leaves to do.
+
+    Seeds are resealed to the newest `processor` key; older keys are destroyed once nothing needs them.
+
+    Returns:
+        The worker with the signing key in force.
+    """
+    folder, operator_key = settings.worker_keyring, parse_b64u(settings.operator_public_key, size=32)
+    kms, now = LocalKeyring(folder), worker.clock.now()
+    with worker.database.snapshot() as session:
+        stated = statements.in_force(session, operator_key, now)
+    openers = Epochs(folder, kms, KeyName.PROCESSOR)
+    worker = replace(worker, signer=_own_keys(kms, openers, stated))
+    processor, processor_sign = stated[KeyName.PROCESSOR], stated[KeyName.PROCESSOR_SIGN]
+    if rollover.former(kms, processor):
+        with closing(Database(settings.shortkeys_url)) as short_keys:
+            moving = Resealer(worker.database, short_keys, operator_key, KeyKind.RAW, openers, worker.signer)
+            moving.move_all(Recipient(processor.public_key), now)
+    for statement in (processor, processor_sign):
+        if rollover.is_over(statement, now):
+            rollover.retire(folder, kms, statement)
+    return worker
 
 
 def run_once(worker: Worker) -> bool:
@@ -159,14 +190,17 @@ def main() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    with Children() as children, open_worker(settings, children, clock) as worker:
+    with Children() as children, open_worker(settings, children, clock) as opened:
+        worker = opened
         _log.info("worker ready")
-        due = clock.now()
+        due = keys_due = clock.now()
         while not stop.is_set():
             if clock.now() >= due:
                 with worker.database.transaction() as session:
                     _log.info("scheduled", count=schedule(session, clock.now()))
                 due = clock.now() + SCHEDULE_EVERY
+            if clock.now() >= keys_due:
+                worker, keys_due = follow_keys(worker, settings), clock.now() + KEYS_EVERY
             if not run_once(worker):
                 stop.wait(settings.poll_s)
     _log.info("worker stopped")
@@ -234,20 +268,16 @@ def _vault(job: Job) -> VaultId:
     return VaultId(parse_id(str(job.payload["vault"])))
 
 
-def _own_keys(folder: Path, stated: Mapping[KeyName, KeyStatement]) -> tuple[Opener, KmsSigner]:
-    """Return processor and processor-sign if they are the keys that the operator stated."""
-    keyring = LocalKeyring(folder)
+def _own_keys(kms: LocalKeyring, openers: Epochs, stated: Mapping[KeyName, KeyStatement]) -> KmsSigner:
+    """Return the signer in force, if processor and processor-sign are the keys that the operator stated."""
     if not {KeyName.PROCESSOR, KeyName.PROCESSOR_SIGN} <= stated.keys():
         raise WrongKeys("The operator has not published the worker's keys; run `twinvault operator init` first.")
     processor, processor_sign = stated[KeyName.PROCESSOR], stated[KeyName.PROCESSOR_SIGN]
-    identity, signer = open_identity(folder, keyring, _name(processor)), KmsSigner(keyring, _name(processor_sign))
-    if (identity.recipient.public, signer.public_key) != (processor.public_key, processor_sign.public_key):
+    signer = KmsSigner(kms, key_name(KeyName.PROCESSOR_SIGN, processor_sign.epoch))
+    opened = openers.find(sha256(processor.public_key))
+    if opened is None or signer.public_key != processor_sign.public_key:
         raise WrongKeys("The worker's keyring holds other keys than the operator stated; check VAULT_WORKER_KEYRING.")
-    return identity, signer
-
-
-def _name(statement: KeyStatement) -> str:
-    return f"{statement.name}/{statement.epoch}"
+    return signer
 
 
 if __name__ == "__main__":

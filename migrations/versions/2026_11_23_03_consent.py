@@ -125,12 +125,20 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("key_kind", sa.String(), nullable=False),
         sa.Column("live", sa.Boolean(), nullable=False),
+        sa.Column("recipient", sa.LargeBinary(), nullable=False),
         sa.Column("locked", sa.LargeBinary(), nullable=False),
         sa.Column("leaf_id", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_handover")),
         sa.ForeignKeyConstraint(["consent_id"], ["consent.consent_id"], name=op.f("fk_handover_consent_id_consent")),
     )
     op.create_index(op.f("ix_handover_consent_id"), "handover", ["consent_id"])
+    op.create_index(
+        "ix_handover_recipient",
+        "handover",
+        ["key_kind", "recipient"],
+        sqlite_where=sa.text("live = 1"),
+        postgresql_where=sa.text("live"),
+    )
     op.create_table(
         "exposure",
         sa.Column("vault_id", sa.LargeBinary(), nullable=False),

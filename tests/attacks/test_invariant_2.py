@@ -123,7 +123,7 @@ def opened_by(candidates: set[bytes], story: Story) -> tuple[set[bytes], list[st
                 stored = handovers.read(
                     session, world.shortkeys, ConsentId(version.consent_id), version.version, key_kind
                 )
-            verified = verify_handover(stored, world.owner.vault, world.owner.key.public_key)
+            verified = verify_handover(stored.newest, world.owner.vault, world.owner.key.public_key)
             by_hash = {identity.recipient.key_hash: identity for identity in identities}
             opener = by_hash.get(verified.terms.to)
             if opener is not None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy
 
-from tests.consent_kit import NOW, World
+from tests.consent_kit import NOW, Held, World
 from tests.policy_kit import ask_permit, refresh_permit, train_permit
 from tests.vault_kit import begin
 from vault.consent.errors import KeysGone
@@ -20,8 +20,9 @@ from vault.schema.category import Category
 from vault.schema.consent import ConsentVersion
 from vault.schema.terms import ConsentKind
 from vault.schema.trace import Period
+from vault.seal.chain import Chain
 from vault.seal.errors import SealError
-from vault.seal.handover import KeyKind
+from vault.seal.handover import KeyKind, parse_handover
 from vault.seal.identity import Identity
 from vault.seal.ids import CompartmentId, ConsentId
 from vault.seal.ring import Page
@@ -51,7 +52,8 @@ def swap(world: World, version: ConsentVersion, encoded: bytes) -> None:
         )
         digest = row.scalar_one()
         name = short_key_store.handover_key(digest)
-        locked = lock_short(short_key_store.read(world.shortkeys, [name])[name], encoded, version.consent_id)
+        chain = Chain((), parse_handover(encoded)).encoded
+        locked = lock_short(short_key_store.read(world.shortkeys, [name])[name], chain, version.consent_id)
         session.connection().execute(
             sqlalchemy.text("UPDATE handover SET locked = :locked WHERE digest = :digest"),
             {"locked": locked, "digest": digest},
@@ -154,7 +156,7 @@ def test_another_identity_opens_nothing(world: World) -> None:
     version = world.give(ConsentKind.SELF)
     permit = refresh_permit(world, version)
     with pytest.raises(SealError, match="another identity"), world.database.snapshot() as session:
-        Processor(world.serving, world.shortkeys).seeds(session, permit, NOW)
+        Processor(Held((world.serving,)), world.shortkeys, world.operator.public_key).seeds(session, permit, NOW)
 
 
 def test_a_locked_handover_under_another_consents_name_does_not_open(world: World) -> None:

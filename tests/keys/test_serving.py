@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.consent_kit import NOW, World
+from tests.consent_kit import NOW, Held, World
 from tests.policy_kit import ask_permit, refresh_permit
 from vault.consent.errors import KeysGone
 from vault.db import Database
@@ -64,7 +64,7 @@ def kms(tmp_path: Path) -> LocalKeyring:
 
 @pytest.fixture
 def serving(world: World, identity: CountingIdentity, kms: LocalKeyring) -> Serving:
-    return Serving(identity, kms, "serving/1", world.shortkeys)
+    return Serving(Held((identity,)), kms, "serving/1", world.shortkeys, world.operator.public_key)
 
 
 def keys(world: World, serving: Serving, permit: Permit, **late: int) -> dict[CompartmentId, bytes]:
@@ -132,9 +132,8 @@ def test_kept_keys_end_with_their_handover(world: World, serving: Serving) -> No
 def test_only_the_permitted_category_and_months_come_out(sqlite_database: Database, shortkeys: Database) -> None:
     health = Category("pd:Health")
     world = World(sqlite_database, shortkeys, (Category("pd:Purchase"), health))
-    serving = Serving(
-        world.serving, LocalKeyring.create(Path(f"{sqlite_database.url.database}.ring")), "serving/1", shortkeys
-    )
+    kms = LocalKeyring.create(Path(f"{sqlite_database.url.database}.ring"))
+    serving = Serving(Held((world.serving,)), kms, "serving/1", shortkeys, world.operator.public_key)
     permit = ask_permit(world, world.give(optional=frozenset({health}), explicit_special=frozenset({health})))
     assert set(keys(world, serving, permit)) == {world.owner.compartment().id}
     assert keys(world, serving, replace(permit, data_to=Period("2026-10"))) == {}
@@ -143,7 +142,8 @@ def test_only_the_permitted_category_and_months_come_out(sqlite_database: Databa
 def test_another_identity_opens_nothing(world: World, kms: LocalKeyring) -> None:
     permit = ask_permit(world, world.give())
     with pytest.raises(SealError, match="another identity"):
-        keys(world, Serving(world.processor, kms, "serving/1", world.shortkeys), permit)
+        other = Serving(Held((world.processor,)), kms, "serving/1", world.shortkeys, world.operator.public_key)
+        keys(world, other, permit)
 
 
 def test_memory_is_bounded(

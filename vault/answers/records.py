@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy.dialects.postgresql
 import sqlalchemy.dialects.sqlite
-from sqlalchemy import Row, bindparam, delete, insert, select
+from sqlalchemy import Row, Select, Table, bindparam, delete, insert, select, update
 from sqlmodel import Session
 
 from vault.answers.models import answer, denial
+from vault.db import Database
 from vault.keys.serving import Serving
+from vault.seal.errors import SealError
 from vault.seal.framing import Reader, frames
 from vault.seal.ids import ConsentId
 from vault.tlog.log import PendingId
 
 _MAX_BLOB_BYTES: Final = 8 << 20
+_PAGE: Final = 200
 _FIND: Final = select(answer).where(
     answer.c.consent_id == bindparam("consent_id"), answer.c.question_id == bindparam("question_id")
 )
@@ -136,6 +140,41 @@ def read(session: Session, serving: Serving, leaf_ids: Iterable[PendingId]) -> d
         for row in session.connection().execute(query.where(table.c.leaf_id.in_(wanted))):
             found[PendingId(row.leaf_id)] = _open(serving, row.sealed, row.question_id, ConsentId(row.consent_id))
     return found
+
+
+def rewrap_all(database: Database, serving: Serving) -> int:
+    """Lock every kept answer and denial under the serving key in force; return how many were not yet. Safe to run again.
+
+    One that does not open under any key is left as it is.
+    """
+    count = 0
+    for table in (answer, denial):
+        after = -1
+        while True:
+            with database.transaction() as session:
+                page = session.connection().execute(_page_of(table), {"after": after}).all()
+                for row in page:
+                    count += _rewrap(session, table, row, serving)
+            if not page:
+                break
+            after = page[-1].leaf_id
+    return count
+
+
+def _page_of(table: Table) -> Select[Any]:
+    query = select(table.c.leaf_id, table.c.consent_id, table.c.question_id, table.c.sealed)
+    return query.where(table.c.leaf_id > bindparam("after")).order_by(table.c.leaf_id).limit(_PAGE)
+
+
+def _rewrap(session: Session, table: Table, row: Row[Any], serving: Serving) -> bool:
+    with suppress(SealError):
+        sealed = serving.rewrap_bundle(row.sealed, row.question_id, ConsentId(row.consent_id))
+        if sealed is not None:
+            session.connection().execute(
+                update(table).where(table.c.leaf_id == row.leaf_id, table.c.sealed == row.sealed).values(sealed=sealed)
+            )
+            return True
+    return False
 
 
 def forget(session: Session, consent_ids: Iterable[ConsentId]) -> list[PendingId]:

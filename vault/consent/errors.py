@@ -29,6 +29,14 @@ class BadHandover(VaultError):
     status = 422
 
 
+class StaleRecipient(BadHandover):
+    """Keys sealed to a key of the service that is not in force any more."""
+
+    slug = "stale-recipient"
+    title = "Keys are sealed to a former key"
+    status = 409
+
+
 class NotSpent(VaultError):
     """The consent did not allow an answer at the moment it was to be recorded; nothing was recorded."""
 

@@ -13,12 +13,13 @@ from typing import Any, Final
 from sqlalchemy import Row, bindparam, delete, insert, select, update
 from sqlmodel import Session
 
-from vault.consent.errors import BadHandover, KeysGone
+from vault.consent.errors import BadHandover, KeysGone, StaleRecipient
 from vault.consent.models import handover
 from vault.db import Database
 from vault.schema.consent import ConsentVersion
 from vault.schema.terms import ConsentKind, Terms
-from vault.seal.handover import Handover, KeyKind, VerifiedHandover, parse_handover, verify_handover
+from vault.seal.chain import Chain, parse_chain
+from vault.seal.handover import KeyKind, VerifiedHandover, parse_handover, verify_handover
 from vault.seal.ids import ConsentId, VaultId
 from vault.seal.wrap import lock_short, unlock_short
 from vault.store import rings, shortkeys
@@ -92,7 +93,7 @@ def verify_handovers(
         if item.terms.consent != consent.consent_id:
             raise BadHandover("A handover belongs to another consent.")
         if item.terms.to != custody.recipients[item.terms.kind]:
-            raise BadHandover("A handover is sealed to another key than the one in force; fetch /v1/keys again.")
+            raise StaleRecipient("A handover is sealed to another key than the one in force; fetch /v1/keys again.")
         _refuse_wider(session, item, consent.terms)
     return handovers
 
@@ -123,7 +124,8 @@ def keep(
             "version": consent.version,
             "key_kind": item.terms.kind.value,
             "live": True,
-            "locked": lock_short(keys[names[digest]], item.encoded, consent.consent_id),
+            "recipient": item.terms.to,
+            "locked": lock_short(keys[names[digest]], Chain((), item).encoded, consent.consent_id),
             "leaf_id": leaf_id,
         }
         for digest, item in zip(names, handovers, strict=True)
@@ -162,8 +164,8 @@ def find_live(session: Session, consent_id: ConsentId, version: int, kind: KeyKi
     return bytes(_live(session, consent_id, version, kind).digest)
 
 
-def read(session: Session, short_keys: Database, consent_id: ConsentId, version: int, kind: KeyKind) -> Handover:
-    """Return a live handover; its signature is still to be checked by whoever opens it.
+def read(session: Session, short_keys: Database, consent_id: ConsentId, version: int, kind: KeyKind) -> Chain:
+    """Return a live handover with its chain; its signatures are still to be checked by whoever opens it.
 
     Args:
         session: Any transaction.
@@ -181,7 +183,7 @@ def read(session: Session, short_keys: Database, consent_id: ConsentId, version:
     key = shortkeys.read(short_keys, [name]).get(name)
     if key is None:
         raise KeysGone(_GONE)
-    return parse_handover(unlock_short(key, row.locked, consent_id))
+    return parse_chain(unlock_short(key, row.locked, consent_id))
 
 
 def _live(session: Session, consent_id: ConsentId, version: int, kind: KeyKind) -> Row[Any, Any]:

@@ -46,7 +46,7 @@ version = Table(
     Column("certificate", LargeBinary),
 )
 
-# `locked` is the handover under its short key; it stays opaque here.
+# `locked` is the handover with the chain it descends through, under its short key; it stays opaque here.
 handover = Table(
     "handover",
     SQLModel.metadata,
@@ -55,8 +55,16 @@ handover = Table(
     Column("version", Integer, nullable=False),
     Column("key_kind", String, nullable=False),
     Column("live", Boolean, nullable=False),
+    Column("recipient", LargeBinary, nullable=False),
     Column("locked", LargeBinary, nullable=False),
     Column("leaf_id", BigInteger, nullable=False),
+)
+Index(
+    "ix_handover_recipient",
+    handover.c.key_kind,
+    handover.c.recipient,
+    sqlite_where=handover.c.live,
+    postgresql_where=handover.c.live,
 )
 
 # `ranked` holds tags of candidates under a key that is not in this database.

@@ -67,11 +67,12 @@ class LocalKeyring:
         Raises:
             FileExistsError: The name is taken; a key is never overwritten.
         """
-        descriptor = os.open(self._path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(new_seed())
-            file.flush()
-            os.fsync(file.fileno())
+        write_once(self._path(name), new_seed())
+
+    def epochs(self, name: str) -> list[int]:
+        """Return the epochs of which this keyring holds a key of that name, such as `serving`, oldest first."""
+        suffixes = (path.name.removeprefix(f"{name}.").removesuffix(".key") for path in self._folder.glob("*.key"))
+        return sorted(int(suffix) for suffix in suffixes if suffix.isdigit())
 
     def wrap(self, name: str, data: bytes, aad: bytes) -> bytes:
         """Return data locked under a named key.
@@ -130,6 +131,24 @@ class LocalKeyring:
             raise NoSuchKey(
                 f"This keyring holds no key {name}; it was never made here, or it was destroyed."
             ) from error
+
+
+def write_once(path: Path, data: bytes) -> None:
+    """Write a private file, whole or not at all.
+
+    Raises:
+        FileExistsError: There is one of that name; it is left as it is.
+    """
+    staged = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        path.hardlink_to(staged)
+    finally:
+        staged.unlink()
 
 
 class KmsSigner:

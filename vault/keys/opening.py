@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
+from typing import Protocol
 
 from vault.clock import unix_s
 from vault.errors import VaultError
 from vault.policy.permits import Permit
-from vault.seal.handover import Handover, KeyKind, open_handover, verify_handover
+from vault.seal.chain import Chain, verify_chain
+from vault.seal.errors import SealError
+from vault.seal.handover import KeyKind, VerifiedHandover, open_handover
 from vault.seal.ids import CompartmentId
 from vault.seal.recipient import Opener
 from vault.seal.ring import Compartment
+
+
+class Openers(Protocol):
+    """The identities of one process; `identities.Epochs` is the one that exists."""
+
+    def find(self, key_hash: bytes) -> Opener | None:
+        """Return the identity whose public key has this hash, if this process holds it."""
 
 
 class KeysRefused(VaultError):
@@ -23,12 +33,13 @@ class KeysRefused(VaultError):
 
 
 def open_keys(
-    unverified: Handover,
+    unverified: Chain,
     permit: Permit,
     kind: KeyKind,
     *,
-    opener: Opener,
+    openers: Openers,
     owner_key: bytes,
+    resealers: Collection[bytes],
     compartments: Mapping[CompartmentId, Compartment],
     now: datetime,
 ) -> dict[CompartmentId, bytes]:
@@ -38,23 +49,36 @@ def open_keys(
         unverified: As stored.
         permit: What may happen; only its consent's handover opens.
         kind: Which keys are expected.
-        opener: The identity of this process.
+        openers: The identities of this process.
         owner_key: The owner's signing key in force.
+        resealers: Every key that the operator stated for reseals of this kind of keys.
         compartments: Of the vault's ring.
         now: The current time.
 
     Raises:
         KeysRefused: Of another consent or kind, or outside the handover's window.
-        SealError: Not signed by the owner, sealed to another identity, or a seed whose public key is
-            not the ring's.
+        SealError: It does not descend from what the owner signed, is sealed to another identity, or holds a
+            seed whose public key is not the ring's.
     """
-    handover = verify_handover(unverified, permit.vault_id, owner_key)
+    handover = verify_chain(unverified, permit.vault_id, owner_key, resealers)
     terms = handover.terms
     if terms.consent != permit.consent_id or terms.kind is not kind:
         raise KeysRefused("The stored keys belong to another consent or are of another kind.")
     if not terms.not_before_s <= unix_s(now) < terms.not_after_s:
         raise KeysRefused("The stored keys may not be used at this time.")
-    return open_handover(handover, opener, compartments)
+    return open_handover(handover, opener_of(handover, openers), compartments)
+
+
+def opener_of(handover: VerifiedHandover, openers: Openers) -> Opener:
+    """Return the identity that a handover is sealed to.
+
+    Raises:
+        SealError: This process does not hold it.
+    """
+    opener = openers.find(handover.terms.to)
+    if opener is None:
+        raise SealError("A handover is sealed to another identity.")
+    return opener
 
 
 def permitted(

@@ -8,14 +8,14 @@ from sqlmodel import Session
 
 from vault.consent import handovers
 from vault.db import Database
-from vault.keys.opening import KeysRefused, open_keys, permitted
+from vault.keys import statements
+from vault.keys.opening import KeysRefused, Openers, open_keys, permitted
 from vault.parties import people
 from vault.policy.permits import Permit
 from vault.proof.decision_record import Action
 from vault.seal.dsse import parse_envelope
 from vault.seal.handover import KeyKind
 from vault.seal.ids import CompartmentId
-from vault.seal.recipient import Opener
 from vault.seal.ring import verify_ring
 from vault.store import rings
 
@@ -24,13 +24,15 @@ class Processor:
     """Opens what self and cohort consents hand over.
 
     Args:
-        identity: The `processor/<epoch>` identity.
+        identities: Every epoch of the `processor` identity.
         short_keys: Database of the short keys.
+        operator_key: States the keys whose reseals are accepted, 32 bytes.
     """
 
-    def __init__(self, identity: Opener, short_keys: Database) -> None:
-        self._identity = identity
+    def __init__(self, identities: Openers, short_keys: Database, operator_key: bytes) -> None:
+        self._identities = identities
         self._short_keys = short_keys
+        self._operator_key = operator_key
 
     def seeds(self, session: Session, permit: Permit, now: datetime) -> dict[CompartmentId, bytes]:
         """Return the compartment seeds that a permit allows to open.
@@ -43,8 +45,8 @@ class Processor:
         Raises:
             KeysRefused: The permit is for something else, or the keys are not for it.
             KeysGone: The keys were taken away.
-            SealError: What is stored was not signed by the owner, is sealed to another identity, or
-                holds a seed whose public key is not the one in the owner's signed ring.
+            SealError: What is stored does not descend from what the owner signed, is sealed to another identity,
+                or holds a seed whose public key is not the one in the owner's signed ring.
         """
         if permit.action not in {Action.REFRESH, Action.TRAIN}:
             raise KeysRefused("Traces are opened to refresh or to train, never to answer.")
@@ -58,8 +60,9 @@ class Processor:
             stored,
             permit,
             KeyKind.RAW,
-            opener=self._identity,
+            openers=self._identities,
             owner_key=owner_key,
+            resealers=statements.resealers(session, self._operator_key, KeyKind.RAW),
             compartments=ring.compartments,
             now=now,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -15,15 +16,16 @@ from vault.clock import unix_s
 from vault.consent import handovers
 from vault.consent.errors import KeysGone
 from vault.db import Database
-from vault.keys.kms import LocalKeyring
-from vault.keys.opening import KeysRefused, open_keys, permitted
+from vault.keys import statements
+from vault.keys.kms import LocalKeyring, NoSuchKey
+from vault.keys.opening import KeysRefused, Openers, open_keys, permitted
 from vault.parties import people
 from vault.policy.permits import Permit
 from vault.proof.decision_record import Action
+from vault.seal.errors import SealError
 from vault.seal.framing import frames
 from vault.seal.handover import KeyKind
 from vault.seal.ids import CompartmentId, ConsentId
-from vault.seal.recipient import Opener
 from vault.seal.ring import Compartment
 from vault.store import rings
 
@@ -46,17 +48,21 @@ class Serving:
     """Opens what self and company consents hand over to the web process: never a trace.
 
     Args:
-        identity: The `serving/<epoch>` identity.
-        kms: Holds the key that bundles are locked under.
-        key_name: That key, such as `serving/1`.
+        identities: Every epoch of the `serving` identity.
+        kms: Holds the keys that bundles are locked under.
+        key_name: The key in force, such as `serving/1`.
         short_keys: Database of the short keys.
+        operator_key: States the keys whose reseals are accepted, 32 bytes.
     """
 
-    def __init__(self, identity: Opener, kms: LocalKeyring, key_name: str, short_keys: Database) -> None:
-        self._identity = identity
+    def __init__(
+        self, identities: Openers, kms: LocalKeyring, key_name: str, short_keys: Database, operator_key: bytes
+    ) -> None:
+        self._identities = identities
         self._kms = kms
         self._key_name = key_name
         self._short_keys = short_keys
+        self._operator_key = operator_key
         self._opened: OrderedDict[ConsentId, _Opened] = OrderedDict()
         self._mutex = threading.Lock()
 
@@ -74,7 +80,7 @@ class Serving:
         Raises:
             KeysRefused: The permit is for something else, or the keys are not for it.
             KeysGone: The keys were taken away.
-            SealError: What is stored was not signed by the owner, or is sealed to another identity.
+            SealError: What is stored does not descend from what the owner signed, or is sealed to another identity.
         """
         if permit.action is not Action.ASK:
             raise KeysRefused("Imprint keys are opened to answer a question only.")
@@ -97,13 +103,26 @@ class Serving:
         return self._kms.wrap(self._key_name, bundle, _about(question_id, consent_id))
 
     def unwrap_bundle(self, wrapped: bytes, question_id: bytes, consent_id: ConsentId) -> bytes:
-        """Undo `wrap_bundle`.
+        """Undo `wrap_bundle`, of the epoch in force or of a former one that is not destroyed yet.
 
         Raises:
-            NoSuchKey: The key's epoch is over.
-            SealError: Of another question or consent, or altered.
+            NoSuchKey: This process holds no serving key.
+            SealError: Of another question or consent, altered, or locked under a key that was destroyed.
         """
+        name, _, epoch = self._key_name.partition("/")
+        former = [f"{name}/{other}" for other in reversed(self._kms.epochs(name)) if str(other) != epoch]
+        for key_name in former:  # where there are any, a rollover is under way and most may be older
+            with suppress(SealError, NoSuchKey):
+                return self._kms.unwrap(key_name, wrapped, _about(question_id, consent_id))
         return self._kms.unwrap(self._key_name, wrapped, _about(question_id, consent_id))
+
+    def rewrap_bundle(self, wrapped: bytes, question_id: bytes, consent_id: ConsentId) -> bytes | None:
+        """Lock a bundle of a former epoch under the key in force; None if it is locked under that already."""
+        about = _about(question_id, consent_id)
+        with suppress(SealError):
+            self._kms.unwrap(self._key_name, wrapped, about)
+            return None
+        return self._kms.wrap(self._key_name, self.unwrap_bundle(wrapped, question_id, consent_id), about)
 
     def _opened_for(self, session: Session, permit: Permit, now: datetime) -> _Opened:
         try:
@@ -129,18 +148,20 @@ class Serving:
 
     def _open(self, session: Session, permit: Permit, now: datetime) -> _Opened:
         stored = handovers.read(session, self._short_keys, permit.consent_id, permit.version, KeyKind.IMPRINT)
-        listed = rings.compartments(session, permit.vault_id, stored.terms.compartments)
+        terms = stored.newest.terms
+        listed = rings.compartments(session, permit.vault_id, terms.compartments)
         keys = open_keys(
             stored,
             permit,
             KeyKind.IMPRINT,
-            opener=self._identity,
+            openers=self._identities,
+            resealers=statements.resealers(session, self._operator_key, KeyKind.IMPRINT),
             owner_key=people.get(session, permit.vault_id).owner_key,
             compartments=listed,
             now=now,
         )
-        window = stored.terms.not_before_s, stored.terms.not_after_s
-        return _Opened(permit.version, stored.envelope.digest, *window, keys, listed)
+        window = terms.not_before_s, terms.not_after_s
+        return _Opened(permit.version, stored.newest.envelope.digest, *window, keys, listed)
 
 
 def _about(question_id: bytes, consent_id: ConsentId) -> bytes:

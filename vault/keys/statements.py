@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
+from functools import lru_cache
+from typing import Final
 
 import sqlalchemy.dialects.postgresql
 import sqlalchemy.dialects.sqlite
 from sqlalchemy import select
 from sqlmodel import Session
 
-from vault.clock import unix_s
+from vault.clock import Clock, unix_s
+from vault.db import Database
 from vault.encoding import b64u
 from vault.keys.kms import NoSuchKey
 from vault.keys.models import key_statement
@@ -61,6 +64,12 @@ def envelopes(session: Session) -> list[bytes]:
     return list(session.connection().execute(query).scalars())
 
 
+@lru_cache(maxsize=256)
+def _verified(encoded: bytes, operator_key: bytes) -> KeyStatement:
+    """Verify a signature once: whether the same key signed the same bytes never changes."""
+    return verify_key_statement(parse_envelope(encoded), operator_key)
+
+
 def in_force(session: Session, operator_key: bytes, now: datetime) -> Mapping[KeyName, KeyStatement]:
     """Return the statement of the highest epoch of each name whose time has come.
 
@@ -69,7 +78,7 @@ def in_force(session: Session, operator_key: bytes, now: datetime) -> Mapping[Ke
     """
     found: dict[KeyName, KeyStatement] = {}
     for encoded in envelopes(session):  # in ascending order of epoch
-        statement = verify_key_statement(parse_envelope(encoded), operator_key)
+        statement = _verified(encoded, operator_key)
         if statement.not_before <= unix_s(now):
             found[statement.name] = statement
     return found
@@ -83,10 +92,48 @@ def stated(session: Session, operator_key: bytes, name: KeyName) -> dict[bytes, 
     """
     found = {}
     for encoded in envelopes(session):
-        statement = verify_key_statement(parse_envelope(encoded), operator_key)
+        statement = _verified(encoded, operator_key)
         if statement.name is name:
             found[statement.public_key] = encoded
     return found
+
+
+_RESEALS: Final = {KeyKind.RAW: KeyName.PROCESSOR_SIGN, KeyKind.IMPRINT: KeyName.SERVICE}
+"""Whoever can open keys reseals them: seeds the worker, imprint keys the app. No other key's reseal is believed."""
+
+
+def resealers(session: Session, operator_key: bytes, kind: KeyKind) -> Collection[bytes]:
+    """Return every key that the operator ever stated for reseals of one kind of keys.
+
+    Raises:
+        SealError: A stored statement was not signed by the operator.
+    """
+    return stated(session, operator_key, _RESEALS[kind]).keys()
+
+
+class InForce(Mapping[KeyKind, bytes]):
+    """To whom keys may be handed over at the moment of asking: a new epoch counts from its statement on.
+
+    Args:
+        database: The main database.
+        operator_key: The pinned operator key, 32 bytes.
+        clock: Tells which epochs have begun.
+    """
+
+    def __init__(self, database: Database, operator_key: bytes, clock: Clock) -> None:
+        self._database = database
+        self._operator_key = operator_key
+        self._clock = clock
+
+    def __getitem__(self, kind: KeyKind) -> bytes:
+        with self._database.snapshot() as session:
+            return recipients(in_force(session, self._operator_key, self._clock.now()))[kind]
+
+    def __iter__(self) -> Iterator[KeyKind]:
+        return iter(KeyKind)
+
+    def __len__(self) -> int:
+        return len(KeyKind)
 
 
 def recipients(statements: Mapping[KeyName, KeyStatement]) -> dict[KeyKind, bytes]:

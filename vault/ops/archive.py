@@ -23,7 +23,7 @@ from vault.db import Database, migrate
 from vault.encoding import dump_json, parse_json
 from vault.errors import MalformedInput, VaultError
 from vault.keys.kms import KmsSigner, LocalKeyring
-from vault.keys.operator import APP
+from vault.keys.operator import key_name
 from vault.ops.site import Site
 from vault.proof.checkpoint import parse_checkpoint
 from vault.proof.errors import InvalidProof
@@ -143,7 +143,9 @@ def restore(folder: Path, site: Site, *, replace: bool, now: datetime) -> Restor
 def _recover(site: Site, database: Database, short_keys: Database, now: datetime) -> Recovered:
     if site.journal is None:
         return Recovered()
-    service = KmsSigner(LocalKeyring(site.folder / "keys" / "app"), APP[KeyName.SERVICE])
+    kms = LocalKeyring(site.keyring_folder(KeyName.SERVICE))
+    # What a backup states may be an epoch whose key is destroyed: the newest one here signs.
+    service = KmsSigner(kms, key_name(KeyName.SERVICE, max(kms.epochs(KeyName.SERVICE), default=1)))
     return recover(database, short_keys, site.journal, service=service, now=now)
 
 

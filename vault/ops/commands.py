@@ -17,6 +17,7 @@ from vault.jobs.queue import JobId, JobState
 from vault.oauth import registration
 from vault.ops import archive, doctor
 from vault.ops.journal import journal_app
+from vault.ops.keys import keys_app
 from vault.ops.policies import policies_app
 from vault.ops.site import Site, set_up
 from vault.ops.terminal import HERE, AsJson, SiteFolder, plain_errors, say, transaction
@@ -37,6 +38,7 @@ auditors_app = typer.Typer(no_args_is_help=True, help="Register and list auditor
 operator.add_typer(auditors_app, name="auditors")
 operator.add_typer(policies_app, name="policies")
 operator.add_typer(journal_app, name="journal")
+operator.add_typer(keys_app, name="keys")
 
 _POLL_S = 0.5
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import sqlalchemy
 from sqlalchemy import text
@@ -17,10 +18,10 @@ from vault.jobs import queue
 from vault.keys import statements
 from vault.keys.identities import open_identity
 from vault.keys.kms import LocalKeyring
-from vault.keys.operator import APP, WORKER
+from vault.keys.operator import APP, WORKER, key_name
 from vault.ops.site import Site
 from vault.proof.trust import parse_trust
-from vault.seal.statement import KeyName
+from vault.seal.statement import KeyStatement
 from vault.store import shortkeys
 from vault.tlog import log
 from vault.tlog.errors import NotInLog
@@ -128,19 +129,17 @@ def _keyrings(site: Site, now: datetime) -> str:
         if not folder.is_dir():
             continue  # this machine runs the other process only
         keyring = LocalKeyring(folder)
-        for name, key in names.items():
-            public = _public(site, keyring, name, key, part)
-            if name not in stated or stated[name].public_key != public:
+        for name in names:
+            if name not in stated or stated[name].public_key != _public(folder, keyring, stated[name]):
                 raise Unwell(f"The operator has not stated the {name} key that this keyring holds; run operator init.")
     if (site.folder / "keys" / "operator").is_dir():
         return "every key is stated by the operator; the operator's own key is still online: move it off this machine"
     return "every key is stated by the operator"
 
 
-def _public(site: Site, keyring: LocalKeyring, name: KeyName, key: str, part: str) -> bytes:
-    if name.seals:
-        return open_identity(site.folder / "keys" / part, keyring, key).recipient.public
-    return keyring.public_key(key)
+def _public(folder: Path, keyring: LocalKeyring, statement: KeyStatement) -> bytes:
+    key = key_name(statement.name, statement.epoch)
+    return open_identity(folder, keyring, key).recipient.public if statement.name.seals else keyring.public_key(key)
 
 
 def _trust(site: Site, _now: datetime) -> str:

@@ -135,6 +135,10 @@ class Site:
         with closing(database), closing(short_keys):
             yield database, short_keys
 
+    def keyring_folder(self, name: KeyName) -> Path:
+        """Return the keyring of the process that holds a key."""
+        return self.folder / "keys" / ("app" if name in APP else "worker")
+
     def operator_keyring(self) -> LocalKeyring:
         """Return the keyring with the operator's key, where it has not been taken offline yet."""
         return LocalKeyring(self.folder / "keys" / "operator")

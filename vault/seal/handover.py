@@ -108,13 +108,13 @@ def seal_handover(terms: Terms, keys: Mapping[CompartmentId, bytes], recipient: 
 
 
 def reseal(previous: VerifiedHandover, keys: Mapping[CompartmentId, bytes], to: Recipient, signer: Signer) -> Handover:
-    """Return the same keys, or fewer, sealed to the next epoch's identity under the processor's signature.
+    """Return the same keys, or fewer, sealed to the next epoch's identity under the signature of who opened them.
 
     Args:
         previous: What it replaces.
         keys: The keys to keep: after an erasure, all but the erased compartments'.
         to: The next identity.
-        signer: The processor's signing key.
+        signer: The worker's signing key for seeds, the app's for imprint keys.
 
     Raises:
         SealError: No key is kept.
@@ -133,14 +133,24 @@ def parse_handover(data: bytes) -> Handover:
     reader = Reader(data, MAX_HANDOVER_BYTES)
     envelope, ciphertext = parse_envelope(reader.frame()), reader.frame()
     reader.end()
+    link = parse_link(envelope)
+    if unverified_record(envelope)["ciphertext"] != b64u(sha256(ciphertext)):
+        raise SealError("A handover's ciphertext is not the one that was signed.")
+    return replace(link, ciphertext=ciphertext)
+
+
+def parse_link(envelope: Envelope) -> Handover:
+    """Parse the signed record of a handover or reseal whose ciphertext is not kept; its signature is not checked.
+
+    Raises:
+        SealError: It is another record.
+    """
     if envelope.payload_type not in {PayloadType.HANDOVER, PayloadType.RESEAL}:
         raise SealError("A signed record is not a handover.")
-    record = unverified_record(envelope)
-    fields = Fields(record)
-    if fields.hash("ciphertext") != sha256(ciphertext):
-        raise SealError("A handover's ciphertext is not the one that was signed.")
+    fields = Fields(unverified_record(envelope))
+    fields.hash("ciphertext")
     terms = _parse_terms(fields, resealed=envelope.payload_type is PayloadType.RESEAL)
-    return Handover(envelope, terms, ciphertext)
+    return Handover(envelope, terms, b"")
 
 
 def verify_handover(handover: Handover, vault: VaultId, owner_key: bytes) -> VerifiedHandover:
@@ -155,18 +165,19 @@ def verify_handover(handover: Handover, vault: VaultId, owner_key: bytes) -> Ver
     return VerifiedHandover(handover)
 
 
-def verify_reseal(resealed: Handover, previous: VerifiedHandover, processor_key: bytes) -> VerifiedHandover:
+def verify_reseal(resealed: Handover, previous: VerifiedHandover, signer_key: bytes) -> VerifiedHandover:
     """Check that a reseal continues an unbroken chain from the owner's handover.
 
     Args:
         resealed: What arrived.
         previous: The handover or reseal that it must replace, verified.
-        processor_key: Signing key of the processor whose epoch made it.
+        signer_key: Signing key of the process whose identity opened the one before: the worker's for seeds,
+            the app's for imprint keys.
 
     Raises:
         SealError: A bad signature, another predecessor, or terms wider than before.
     """
-    verify_envelope(resealed.envelope, PayloadType.RESEAL, processor_key)
+    verify_envelope(resealed.envelope, PayloadType.RESEAL, signer_key)
     kept = set(resealed.terms.compartments)
     allowed = tuple(name for name in previous.terms.compartments if name in kept)
     expected = replace(previous.terms, compartments=allowed, to=resealed.terms.to, prev=previous.envelope.digest)

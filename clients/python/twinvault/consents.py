@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import httpx
 
-from twinvault.api import Api, ClientError, field, json_of
-from twinvault.keys import sealing_key, signing_key
+from twinvault.api import Api, ApiError, ClientError, field, json_of
+from twinvault.keys import KEPT_S, sealing_key, signing_key
 from twinvault.profile import Profile
 from twinvault.receipts import remember_checkpoint, verify_changed
 from twinvault.rings import OwnRing, RingKeeper
@@ -42,6 +42,7 @@ HANDOVERS: Final[Mapping[ConsentKind, tuple[KeyKind, ...]]] = {
     # A company's consent never opens a trace.
     ConsentKind.COMPANY: (KeyKind.IMPRINT,),
 }
+_STALE: Final = "stale-recipient"
 _HOLDER: Final = {KeyKind.RAW: KeyName.PROCESSOR, KeyKind.IMPRINT: KeyName.SERVING}
 
 
@@ -230,9 +231,13 @@ class ConsentKeeper:
         envelope = sign_record(PayloadType.CONSENT, dump_consent(version), self._keys.towards(version.terms.grantee))
         body = {**body, "envelope": b64u(envelope.encoded)}
         own = self._rings.read() if version.event.live else None
-        if own is not None:
-            body["handovers"] = [b64u(item.encoded) for item in self._handovers(version, own)]
-        answer = json_of(self._api.request("POST", path, auth=self._auth, json=body))
+        try:
+            answer = self._post(path, body, version, own, KEPT_S)
+        except ApiError as error:
+            if error.slug != _STALE:
+                raise
+            # A new epoch is in force that this client, which keeps what it was shown for a while, has not seen.
+            answer = self._post(path, body, version, own, 0)
         checkpoint = verify_changed(field(answer, "receipt", dict), self._profile.trust, version, envelope)
         remember_checkpoint(self._api, self._profile, checkpoint)
         seen = {f"consent/{b64u(version.consent_id)}": Remembered(version.version, envelope.digest)}
@@ -241,18 +246,25 @@ class ConsentKeeper:
         self._profile.remember_all(seen)
         return Changed(version, tuple(parse_category(str(c)) for c in field(answer, "new_epoch_needed", list)))
 
-    def _handovers(self, version: ConsentVersion, own: OwnRing) -> list[Handover]:
+    def _post(
+        self, path: str, body: dict[str, Any], version: ConsentVersion, own: OwnRing | None, at_most_s: float
+    ) -> Any:
+        if own is not None:
+            body = {**body, "handovers": [b64u(item.encoded) for item in self._handovers(version, own, at_most_s)]}
+        return json_of(self._api.request("POST", path, auth=self._auth, json=body))
+
+    def _handovers(self, version: ConsentVersion, own: OwnRing, at_most_s: float) -> list[Handover]:
         terms = version.terms
         compartments = own.covered(terms.categories, terms.data_from, terms.data_to)
         if not compartments:
             raise NothingToGive("The vault has no keys of these categories and months; import traces first.")
-        return [self._handover(version, own, kind) for kind in HANDOVERS[terms.kind]]
+        return [self._handover(version, own, kind, at_most_s) for kind in HANDOVERS[terms.kind]]
 
-    def _handover(self, version: ConsentVersion, own: OwnRing, kind: KeyKind) -> Handover:
+    def _handover(self, version: ConsentVersion, own: OwnRing, kind: KeyKind, at_most_s: float) -> Handover:
         terms = version.terms
         compartments = own.covered(terms.categories, terms.data_from, terms.data_to)
         # Verified against the pinned operator before anything is sealed to it.
-        recipient = sealing_key(self._api, self._profile, _HOLDER[kind], self._clock)
+        recipient = sealing_key(self._api, self._profile, _HOLDER[kind], self._clock, at_most_s=at_most_s)
         handed = HandoverTerms(
             vault=self._keys.vault,
             consent=ConsentId(version.consent_id),

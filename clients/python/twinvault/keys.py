@@ -44,7 +44,7 @@ def key_statements(api: Api, profile: Profile, *, at_most_s: float = KEPT_S) -> 
     return [_verified(item, profile.trust.operator) for item in _shown(api, at_most_s)]
 
 
-def sealing_key(api: Api, profile: Profile, name: KeyName, clock: Clock) -> Recipient:
+def sealing_key(api: Api, profile: Profile, name: KeyName, clock: Clock, *, at_most_s: float = KEPT_S) -> Recipient:
     """Return the key in force that handovers are sealed to.
 
     Args:
@@ -52,13 +52,14 @@ def sealing_key(api: Api, profile: Profile, name: KeyName, clock: Clock) -> Reci
         profile: Pins the operator key and remembers the newest epoch.
         name: `KeyName.PROCESSOR` or `KeyName.SERVING`.
         clock: Tells which epoch is in force.
+        at_most_s: How old what the service showed may be.
 
     Raises:
         SealError: A statement that the operator did not sign.
         NoKey: The operator vouches for none.
         RolledBack: An older epoch than this client has seen, or another key of the same one.
     """
-    in_force = _in_force(key_statements(api, profile), name, clock)
+    in_force = _in_force(key_statements(api, profile, at_most_s=at_most_s), name, clock)
     if not in_force:
         raise NoKey(f"The operator vouches for no {name} key that is in force; ask the operator.")
     newest = max(in_force, key=lambda statement: statement.epoch)
