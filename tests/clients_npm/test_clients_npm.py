@@ -19,10 +19,11 @@ from tests.http_kit import PURPOSE, QUESTION, House, serving, session_of
 from twinvault.owner import Owner
 from vault.encoding import b64u, dump_json
 from vault.oauth import registration
-from vault.parties import companies
 from vault.parties.companies import CompanyId
 from vault.proof.jose import parse_jws
-from vault.schema.question import dump_question
+from vault.proof.trust import dump_trust
+from vault.schema.answer import parse_answer
+from vault.schema.question import body_sha256, dump_question
 from vault.schema.terms import ConsentKind, Terms, dump_terms
 
 pytestmark = pytest.mark.needs_npm
@@ -102,14 +103,12 @@ def play(script: Script, house: House, owner: Owner, algorithm: str, *decisions:
     """Let the operator register the script's company and the owner decide; return what the script found."""
     try:
         question = dump_json(dump_question(QUESTION)).decode()
-        script.say(issuer=house.url, authAlg=algorithm, redirectUri=REDIRECT, question=question)
+        trust = json.loads(dump_trust(house.service.trust))
+        script.say(issuer=house.url, authAlg=algorithm, redirectUri=REDIRECT, question=question, trust=trust)
         made = script.hear()
+        assert made["early"] == "invalid_client", "before the operator approves it is nobody"
         with house.database.transaction() as session:
-            if "record" in made:
-                companies.register(session, made["record"], now=house.clock.now())
-            else:
-                assert made["early"] == "invalid_client", "before the operator approves it is nobody"
-                registration.approve(session, CompanyId(made["registered"]["client_id"]), now=house.clock.now())
+            registration.approve(session, CompanyId(made["registered"]["client_id"]), now=house.clock.now())
         script.say(terms=dump_terms(wanted(owner)))
         for allow in decisions:
             decide(house, owner, script.hear()["code"], allow=allow)
@@ -118,12 +117,21 @@ def play(script: Script, house: House, owner: Owner, algorithm: str, *decisions:
         script.close()
 
 
+def proves_an_answer(told: dict[str, Any]) -> None:
+    """Check what Node made of the bundle with the pinned log key and its own crypto."""
+    verified, answer = told["verified"], told["verified"]["answer"]
+    assert verified["leaves"] > 1
+    assert parse_answer(dump_json(answer)).kind is QUESTION.kind
+    assert answer["body_sha256"] == b64u(body_sha256(QUESTION))
+    assert told["believed"] == [], "each lie about the bundle is noticed"
+
+
 @pytest.mark.parametrize("algorithm", ["ES256", "PS256", "Ed25519"])
 def test_openid_client_drives_the_whole_flow(scripts: Path, house: House, owner: Owner, algorithm: str) -> None:
     told = play(Script(scripts, "with_openid_client.mjs"), house, owner, algorithm, True, False)
     tokens, grant = told["tokens"], told["tokens"]["grant_id"]
     assert told["answerStatus"] == 200
-    assert '"twinvault-bundle/v1"' in told["bundle"]
+    proves_an_answer(told)
     assert tokens["token_type"] == "dpop"
     assert tokens["authorization_details"][0]["type"] == "twin_query"
     assert told["introspected"]["active"] is True
@@ -153,7 +161,7 @@ def test_oauth4webapi_drives_it_by_hand(scripts: Path, house: House, owner: Owne
     told = play(Script(scripts, "with_oauth4webapi.mjs"), house, owner, "ES256", True)
     assert told["noncesLearned"] is True
     assert told["answerStatus"] == 200
-    assert '"twinvault-bundle/v1"' in told["bundle"]
+    proves_an_answer(told)
     assert told["introspected"]["active"] is True
     assert told["revoked"] == 200
     assert told["afterRevocation"] == {"active": False}

@@ -1,20 +1,23 @@
 // oauth4webapi, the layer below: every request and response by hand, and parameters that no honest client sends.
 import * as oauth from 'oauth4webapi'
-import { browse, hear, makeCompany, say, signedQuestion, twinQuery } from './kit.mjs'
+import { browse, hear, makeCompany, publicJwk, say, signedQuestion, twinQuery, verifyAnswer, liesThatPass } from './kit.mjs'
 
-const { issuer, authAlg, redirectUri, question } = await hear()
+const { issuer, authAlg, redirectUri, question, trust } = await hear()
 const company = await makeCompany(authAlg, redirectUri)
-say({ record: company.record, id: company.id })
-const { terms } = await hear()
-
 const insecure = { [oauth.allowInsecureRequests]: true }
 const discovered = await oauth.discoveryRequest(new URL(issuer), { algorithm: 'oauth2', ...insecure })
 const as = await oauth.processDiscoveryResponse(new URL(issuer), discovered)
-const client = { client_id: company.id }
+const metadata = {
+  client_name: `Npm Shop ${authAlg}`, redirect_uris: [redirectUri], jwks: { keys: [await publicJwk(company.auth)] },
+  token_endpoint_auth_method: 'private_key_jwt', grant_types: ['authorization_code', 'refresh_token'],
+  response_types: ['code'], dpop_bound_access_tokens: true, company_record: company.record,
+}
+const filed = await oauth.dynamicClientRegistrationRequest(as, metadata, insecure)
+const registered = await oauth.processDynamicClientRegistrationResponse(filed)
+const client = { client_id: registered.client_id }
 const clientAuth = oauth.PrivateKeyJwt(company.auth.privateKey)
 const DPoP = oauth.DPoP(client, company.dpop)
 const options = { DPoP, ...insecure }
-
 // The first try has no nonce; the library learns it from the refusal.
 async function twice(send, process) {
   try {
@@ -24,6 +27,13 @@ async function twice(send, process) {
     return { ...(await process(await send())), asked_for_nonce: true }
   }
 }
+
+const first = { DPoP: oauth.DPoP(client, company.dpop), ...insecure } // its nonce is not the flow's
+const own = async () => oauth.clientCredentialsGrantRequest(as, client, clientAuth, new URLSearchParams(), first)
+const early = await twice(own, (response) => oauth.processClientCredentialsResponse(as, client, response))
+  .then(() => 'accepted', (error) => error.error)
+say({ registered, early })
+const { terms } = await hear()
 
 const verifier = oauth.generateRandomCodeVerifier()
 const state = oauth.generateRandomState()
@@ -56,6 +66,10 @@ const tokens = await twice(
 )
 const asked = await signedQuestion(company, issuer, tokens.grant_id, question)
 const answer = await oauth.protectedResourceRequest(tokens.access_token, 'PUT', asked.url, asked.headers, question, options)
+const bundle = await answer.text()
+const about = { question: asked.question, consent: tokens.grant_id, requester: company.id }
+const verified = verifyAnswer(bundle, trust, about)
+const believed = liesThatPass(bundle, trust, about)
 const refreshed = await oauth.processRefreshTokenResponse(as, client, await oauth.refreshTokenGrantRequest(as, client, clientAuth, tokens.refresh_token, options))
 const introspected = await oauth.processIntrospectionResponse(as, client, await oauth.introspectionRequest(as, client, clientAuth, refreshed.access_token, insecure))
 const revoked = (await oauth.revocationRequest(as, client, clientAuth, refreshed.refresh_token, insecure)).status
@@ -80,7 +94,7 @@ refusals.revokedRefresh = await status(
 )
 const dead = await oauth.introspectionRequest(as, client, clientAuth, tokens.access_token, insecure)
 say({
-  noncesLearned: pushed.asked_for_nonce === true, answerStatus: answer.status, bundle: await answer.text(), tokens, introspected,
+  noncesLearned: pushed.asked_for_nonce === true, answerStatus: answer.status, verified, believed, tokens, introspected,
   revoked, afterRevocation: await oauth.processIntrospectionResponse(as, client, dead), refusals,
 })
 process.exit(0)

@@ -1,8 +1,8 @@
 // openid-client, a certified FAPI 2.0 relying party, as a company would use it.
 import * as oidc from 'openid-client'
-import { browse, hear, makeCompany, newKey, now, randomId, say, sha256, sign, publicJwk, signedQuestion, twinQuery } from './kit.mjs'
+import { browse, hear, makeCompany, newKey, now, randomId, say, sha256, sign, publicJwk, signedQuestion, twinQuery, verifyAnswer, liesThatPass } from './kit.mjs'
 
-const { issuer, authAlg, redirectUri, question } = await hear()
+const { issuer, authAlg, redirectUri, question, trust } = await hear()
 const company = await makeCompany(authAlg, redirectUri)
 const metadata = {
   client_name: `Npm Shop ${authAlg}`, redirect_uris: [redirectUri], jwks: { keys: [await publicJwk(company.auth)] },
@@ -48,6 +48,9 @@ const consent = tokens.grant_id
 const asked = await signedQuestion(company, issuer, consent, question)
 const answer = await oidc.fetchProtectedResource(config, tokens.access_token, asked.url, 'PUT', question, asked.headers, { DPoP })
 const bundle = await answer.text()
+const about = { question: asked.question, consent, requester: company.id }
+const verified = verifyAnswer(bundle, trust, about)
+const believed = liesThatPass(bundle, trust, about)
 const refreshed = await oidc.refreshTokenGrant(config, tokens.refresh_token, undefined, { DPoP })
 const introspected = await oidc.tokenIntrospection(config, refreshed.access_token)
 const grantUrl = new URL(`${issuer}/v1/grants/${consent}`)
@@ -93,5 +96,5 @@ refusals.replayedProof = (await proven({ dpop: once })).status
 
 refusals.codeReuse = await errorOf(() => exchange(landed, first.checks))
 refusals.afterCodeReuse = await errorOf(() => oidc.refreshTokenGrant(config, refreshed.refresh_token, undefined, { DPoP }))
-say({ answerStatus: answer.status, bundle, tokens, introspected, queried: await queried.json(), afterRevocation, refusals })
+say({ answerStatus: answer.status, verified, believed, tokens, introspected, queried: await queried.json(), afterRevocation, refusals })
 process.exit(0)
