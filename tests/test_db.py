@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy
 from sqlmodel import Session
 
-from vault.db import Database, UtcDateTime
+from vault.db import Database, Prepared, UtcDateTime
 
 
 def _table(database: Database) -> None:
@@ -141,3 +141,47 @@ def test_a_killed_process_gives_its_turn_back(sqlite_database: Database) -> None
         session.exec(sqlalchemy.text("UPDATE counter SET n = n + 1"))
     with sqlite_database.snapshot() as session:
         assert session.exec(sqlalchemy.text("SELECT n FROM counter")).scalar_one() == 1
+
+
+def test_a_prepared_statement_reads_and_writes_what_its_core_statement_does(database: Database) -> None:
+    kinds = sqlalchemy.Table(
+        "kinds",
+        sqlalchemy.MetaData(),
+        sqlalchemy.Column("name", sqlalchemy.String, primary_key=True),
+        sqlalchemy.Column("body", sqlalchemy.LargeBinary),
+        sqlalchemy.Column("live", sqlalchemy.Boolean),
+        sqlalchemy.Column("at", UtcDateTime),
+        sqlalchemy.Column("used", sqlalchemy.Integer),
+    )
+    at = datetime(2026, 11, 23, 12, tzinfo=UTC)
+    with database.transaction() as session:
+        kinds.create(session.connection())
+        rows = [{"name": name, "body": b"\0\xff", "live": name == "a", "at": at, "used": 1} for name in ("a", "b")]
+        session.connection().execute(kinds.insert(), rows)
+    named = sqlalchemy.select(kinds).where(kinds.c.name == sqlalchemy.bindparam("wanted"))
+    of_core = sqlalchemy.update(kinds).where(kinds.c.name == sqlalchemy.bindparam("wanted"), kinds.c.live)
+    find, every = Prepared(named), Prepared(sqlalchemy.select(kinds).order_by(kinds.c.name))
+    use = Prepared(of_core.values(used=kinds.c.used + 1).returning(kinds.c.used.label("now_used")))
+    spoil = Prepared(of_core.values(body=None))
+    with database.transaction() as session:
+        assert use.one(session, wanted="a").now_used == 2
+        assert use.one(session, wanted="b") is None
+        assert find.one(session, wanted="c") is None
+        for name in ("a", "b"):
+            assert find.one(session, wanted=name) == tuple(session.connection().execute(named, {"wanted": name}).one())
+        assert [row.name for row in every.all(session)] == ["a", "b"]
+        assert (spoil.run(session, wanted="a"), spoil.run(session, wanted="b")) == (1, 0)
+        assert find.one(session, wanted="a").body is None
+    with pytest.raises(KeyError if database.is_sqlite else Exception), database.snapshot() as session:
+        find.one(session)  # a value is missing
+
+
+def test_whoever_watches_statements_sees_prepared_ones(database: Database) -> None:
+    _table(database)
+    seen: list[str] = []
+    sqlalchemy.event.listen(
+        database.engine, "before_cursor_execute", lambda _conn, _cursor, statement, *_rest: seen.append(statement)
+    )
+    with database.snapshot() as session:
+        assert Prepared(sqlalchemy.text("SELECT n FROM counter").columns(n=sqlalchemy.Integer)).one(session) == (0,)
+    assert "SELECT n FROM counter" in seen

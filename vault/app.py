@@ -6,6 +6,7 @@ its environment or its keyring.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import hmac
 import socket
@@ -287,6 +288,8 @@ def _boot(app: FastAPI) -> None:
         _log.error("service.frozen", slug=refusal.slug)
         state.frozen = refusal
         return
+    gc.collect()
+    gc.freeze()  # the framework's and torch's objects stay; looking through them held every request for a moment
     if state.log_files is not None:
         with state.database.snapshot() as session:
             state.log_files.recover(session)

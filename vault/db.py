@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import alembic.command
 import alembic.config
@@ -28,6 +28,73 @@ SQLModel.metadata.naming_convention = {
 _BUSY_TIMEOUT_S = 30
 _WRITERS = 8
 _DURABLE = "durable"  # in the notes that a pooled connection carries along
+
+
+class Prepared:
+    """A Core statement of a hot path: compiled once for each kind of database, then run by the driver alone.
+
+    Building, looking up and wrapping a statement costs SQLAlchemy several times what SQLite takes to run it.
+
+    Args:
+        statement: With a `bindparam` for every value that varies; no parameter expands.
+    """
+
+    def __init__(self, statement: sqlalchemy.sql.ClauseElement) -> None:
+        self._statement = statement
+        self._compiled: dict[str, _Compiled] = {}
+
+    def run(self, session: Session, **values: object) -> int:
+        """Execute it; return how many rows it changed."""
+        return int(self._execute(session, values)[1].rowcount)
+
+    def one(self, session: Session, **values: object) -> Any:
+        """Execute it; return its only row, with a field for each column, or None."""
+        compiled, cursor = self._execute(session, values)
+        found = cursor.fetchone()
+        return None if found is None else compiled.row(found)
+
+    def all(self, session: Session, **values: object) -> list[Any]:
+        """Execute it; return all its rows."""
+        compiled, cursor = self._execute(session, values)
+        return [compiled.row(found) for found in cursor.fetchall()]
+
+    def _execute(self, session: Session, values: dict[str, object]) -> tuple[_Compiled, Any]:
+        connection = session.connection()
+        compiled = self._compiled.get(connection.dialect.name)
+        if compiled is None:
+            compiled = self._compiled[connection.dialect.name] = _Compiled(self._statement, connection.dialect)
+        parameters = compiled.parameters(values)
+        for listen in connection.engine.dispatch.before_cursor_execute:  # whoever watches statements sees these too
+            listen(connection, None, compiled.sql, parameters, None, False)
+        driver: Any = connection.connection.driver_connection
+        return compiled, driver.execute(compiled.sql, parameters)
+
+
+class _Compiled:
+    """A prepared statement in the words of one database."""
+
+    def __init__(self, statement: sqlalchemy.sql.ClauseElement, dialect: sqlalchemy.Dialect) -> None:
+        compiled: Any = statement.compile(dialect=dialect)
+        self.sql = str(compiled)
+        self._places: list[str] | None = compiled.positiontup
+        self._fixed = {name: value for name, value in compiled.params.items() if not compiled.binds[name].required}
+        # What SQLAlchemy itself asks to read a row; it has no public name.
+        columns = compiled._result_columns or []  # noqa: SLF001
+        readers = [column.type._cached_result_processor(dialect, None) for column in columns]  # noqa: SLF001
+        self._readers = readers if any(readers) else None
+        self._row = NamedTuple("Row", [(column.keyname, Any) for column in columns])._make
+
+    def parameters(self, values: dict[str, object]) -> object:
+        if self._fixed:
+            values = self._fixed | values
+        return values if self._places is None else tuple(values[name] for name in self._places)
+
+    def row(self, found: Any) -> Any:
+        if self._readers is None:
+            return self._row(found)
+        return self._row(
+            value if read is None else read(value) for read, value in zip(self._readers, found, strict=True)
+        )
 
 
 class UtcDateTime(sqlalchemy.TypeDecorator[datetime]):
@@ -88,19 +155,37 @@ class Database:
             lies on the disk (SQLite WAL with synchronous=FULL, PostgreSQL with synchronous_commit=on).
         """
         engine = self.engine if durable else self._flushed_later
-        with self._writers, Session(engine, expire_on_commit=False) as session, session.begin():
+        with self._writers, engine.connect() as connection, connection.begin(), _Joined(connection) as session:
             yield session
+            session.flush()
 
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
         """Open one reading transaction that sees one state and never waits for writers."""
-        with Session(self._reader, expire_on_commit=False) as session:
-            yield session
-            session.rollback()
+        with self._reader.connect() as connection:
+            connection.begin()  # and never committed
+            with _Joined(connection) as session:
+                yield session
 
     def close(self) -> None:
         """Give back every connection."""
         self.engine.dispose()
+
+
+class _Joined(Session):
+    """A session over a connection whose transaction is already open, and ends elsewhere.
+
+    Most transactions here run statements and no objects; a session of its own would take longer to begin and end
+    its part in the transaction than SQLite takes for the whole of it.
+    """
+
+    def __init__(self, connection: sqlalchemy.Connection) -> None:
+        super().__init__(connection, expire_on_commit=False)
+        self._joined = connection
+
+    def connection(self, *_arguments: Any, **_options: Any) -> sqlalchemy.Connection:
+        """Return the connection."""
+        return self._joined
 
 
 class _Turns:

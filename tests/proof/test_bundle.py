@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vault.encoding import dump_json, parse_json
 from vault.proof.bundle import Bundle, LoggedLeaf, dump_bundle, parse_bundle, records_by_hash
 from vault.proof.errors import MalformedProof
 from vault.proof.leaf import make_entry
@@ -65,3 +66,18 @@ def test_any_flipped_bit_is_refused_or_changes_what_is_read(data: st.DataObject)
     raw[position // 8] ^= 1 << position % 8
     with contextlib.suppress(MalformedProof):
         assert parse_bundle(bytes(raw)) != original
+
+
+@given(st.data())
+def test_a_bundle_is_written_in_the_one_spelling_of_its_lines(data: st.DataObject) -> None:
+    leaves = []
+    for index in sorted(data.draw(st.sets(st.integers(0, 2**40), max_size=3))):
+        entry, openings = make_entry({"kind": "answer", "n": index}, {"who": "ü"})
+        personal = data.draw(st.sampled_from([None, openings.personal]))
+        path = tuple(data.draw(st.lists(st.binary(min_size=32, max_size=32), max_size=3)))
+        leaves.append(LoggedLeaf(index, entry, path, openings.public, personal))
+    records = records_by_hash(data.draw(st.lists(st.binary(max_size=40), max_size=3)))
+    bundle = Bundle('note "quoted"\n', tuple(leaves), records)
+    written = dump_bundle(bundle)
+    assert written == b"".join(dump_json(parse_json(line)) + b"\n" for line in written.splitlines())
+    assert parse_bundle(written) == bundle

@@ -137,17 +137,19 @@ def build(session: Session, given: Given, shared: Shared) -> bytes:
     records, answer, version = given.records, given.answer, given.version
     manifest = shared.manifest(session, answer.model_sha256)
     policy_set = shared.policy_set(session, answer.policy_set_sha256)
+    given_leaf, version_leaf = log.covered(session, given.leaf_id), log.covered(session, version.leaf_id)
+    if given_leaf is None or version_leaf is None:
+        raise NotInLog("No signed checkpoint covers this answer yet.")
     found = [records.answer, records.decision, records.question, version.envelope, manifest, policy_set]
     leaves = [
-        *log.read(session, [given.leaf_id, version.leaf_id]),
+        given_leaf,
+        version_leaf,
         shared.leaf(session, LeafKind.MANIFEST, sha256(manifest)),
         shared.leaf(session, LeafKind.POLICY_SET, answer.policy_set_sha256),
     ]
     if records.company:
         leaves.append(shared.leaf(session, LeafKind.COMPANY, sha256(records.company)))
         found += [records.company, version.request.encode()]
-    if given.leaf_id not in {leaf.pending_id for leaf in leaves}:
-        raise NotInLog("No signed checkpoint covers this answer yet.")
     leaves.sort(key=lambda leaf: leaf.index)
     proven = tuple(
         LoggedLeaf(leaf.index, leaf.entry, shared.tree.path(session, leaf.index, size), leaf.public, leaf.personal)

@@ -24,7 +24,7 @@ from vault.seal.row import parse_row as parse_sealed
 from vault.twin.infer import Reading, month_number, read
 from vault.twin.reader import MAX_MONTHS
 from vault.twin.release import Model
-from vault.twin.rows import StoredRow, rows_for
+from vault.twin.rows import StoredRow, names_for, rows_for
 
 _MAX_CONSENTS: Final = 2048
 
@@ -71,14 +71,15 @@ class OpenedRows:
             SealError: A row is not the worker's, was altered, or is not the one its place says.
         """
         keys = self._serving.imprint_keys(session, permit, now)
-        stored = rows_for(session, permit.vault_id, feature_map.category, _months(permit, before))
-        mine = [row for row in stored if row.compartment_id in keys and row.map_digest == feature_map.digest]
-        opened = self._of(permit)
-        for item in mine:
-            if item.digest not in opened.rows:
-                opened.rows[item.digest] = self._open(item, keys[item.compartment_id], permit)
-        rows = [opened.rows[item.digest] for item in mine]
-        name = model.manifest.model_sha256, before, tuple(item.digest for item in mine)
+        months, category, opened = _months(permit, before), feature_map.category, self._of(permit)
+        named = names_for(session, permit.vault_id, category, months[0], months[-1]) if months else []
+        mine = [digest for place, made_by, digest in named if place in keys and made_by == feature_map.digest]
+        if not opened.rows.keys() >= set(mine):
+            for item in rows_for(session, permit.vault_id, category, months):
+                if item.digest in mine and item.digest not in opened.rows:
+                    opened.rows[item.digest] = self._open(item, keys[item.compartment_id], permit)
+        rows = [opened.rows[digest] for digest in mine]
+        name = model.manifest.model_sha256, before, tuple(mine)
         reading = opened.readings.get(name)
         if reading is None:
             reading = read(model.backbone, feature_map, rows, before)

@@ -13,7 +13,7 @@ from sqlalchemy import Row, Select, Table, bindparam, delete, insert, select, up
 from sqlmodel import Session
 
 from vault.answers.models import answer, denial
-from vault.db import Database
+from vault.db import Database, Prepared
 from vault.keys.serving import Serving
 from vault.seal.errors import SealError
 from vault.seal.framing import Reader, frames
@@ -22,8 +22,10 @@ from vault.tlog.log import PendingId
 
 _MAX_BLOB_BYTES: Final = 8 << 20
 _PAGE: Final = 200
-_FIND: Final = select(answer).where(
-    answer.c.consent_id == bindparam("consent_id"), answer.c.question_id == bindparam("question_id")
+_FIND: Final = Prepared(
+    select(answer).where(
+        answer.c.consent_id == bindparam("consent_id"), answer.c.question_id == bindparam("question_id")
+    )
 )
 
 
@@ -32,7 +34,12 @@ class AnsweredMeanwhile(Exception):  # never leaves the package: the question is
 
 
 _ADD: Final = {
-    dialect: module.insert(answer).on_conflict_do_nothing().returning(answer.c.leaf_id)
+    dialect: Prepared(
+        module.insert(answer)
+        .values({column.name: bindparam(column.name) for column in answer.c})
+        .on_conflict_do_nothing()
+        .returning(answer.c.leaf_id)
+    )
     for dialect, module in (("sqlite", sqlalchemy.dialects.sqlite), ("postgresql", sqlalchemy.dialects.postgresql))
 }
 
@@ -97,17 +104,17 @@ def add(session: Session, kept: Kept) -> None:
     Raises:
         AnsweredMeanwhile: The question id has an answer; this transaction must not commit.
     """
-    values = {
-        "consent_id": kept.consent_id,
-        "question_id": kept.question_id,
-        "body_sha256": kept.body_sha256,
-        "sender": kept.sender,
-        "asked_at": kept.asked_at,
-        "leaf_id": kept.leaf_id,
-        "sealed": kept.sealed,
-    }
-    connection = session.connection()
-    if connection.execute(_ADD[connection.dialect.name], values).one_or_none() is None:
+    added = _ADD[session.connection().dialect.name].one(
+        session,
+        consent_id=kept.consent_id,
+        question_id=kept.question_id,
+        body_sha256=kept.body_sha256,
+        sender=kept.sender,
+        asked_at=kept.asked_at,
+        leaf_id=kept.leaf_id,
+        sealed=kept.sealed,
+    )
+    if added is None:
         raise AnsweredMeanwhile
 
 
@@ -121,8 +128,7 @@ def add_denial(
 
 def find(session: Session, consent_id: ConsentId, question_id: bytes) -> Kept | None:
     """Return the answer that a question id stands for, if it has one."""
-    values = {"consent_id": consent_id, "question_id": question_id}
-    row = session.connection().execute(_FIND, values).one_or_none()
+    row = _FIND.one(session, consent_id=consent_id, question_id=question_id)
     return None if row is None else _kept(row)
 
 

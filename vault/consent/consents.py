@@ -14,6 +14,7 @@ from sqlmodel import Session
 from vault.clock import month_of
 from vault.consent.errors import UnknownConsent
 from vault.consent.models import consent, version
+from vault.db import Prepared
 from vault.schema.consent import ConsentVersion, parse_consent
 from vault.schema.terms import AGENT_ANSWERS_PER_MONTH
 from vault.seal.dsse import parse_envelope, unverified_record
@@ -25,7 +26,7 @@ _IN_FORCE: Final = (
     .join(version, (version.c.consent_id == consent.c.consent_id) & (version.c.version == consent.c.version))
     .where(version.c.envelope.is_not(None))
 )
-_FIND: Final = _IN_FORCE.where(consent.c.consent_id == bindparam("consent_id"))
+_FIND: Final = Prepared(_IN_FORCE.where(consent.c.consent_id == bindparam("consent_id")))
 _OF_VAULT: Final = _IN_FORCE.where(consent.c.vault_id == bindparam("vault_id")).order_by(consent.c.consent_id)
 _TO_GRANTEE: Final = (
     _IN_FORCE.where(consent.c.grantee == bindparam("grantee"), consent.c.consent_id > bindparam("after"))
@@ -103,7 +104,7 @@ class Consent:
 
 def find(session: Session, consent_id: ConsentId) -> Consent | None:
     """Return a consent with the version in force, if it is kept here."""
-    row = session.connection().execute(_FIND, {"consent_id": consent_id}).one_or_none()
+    row = _FIND.one(session, consent_id=consent_id)
     return None if row is None else _consent(row)
 
 

@@ -19,6 +19,7 @@ from vault.consent import exposure
 from vault.consent.errors import NotSpent, UnknownConsent
 from vault.consent.exposure import Addition
 from vault.consent.models import consent
+from vault.db import Prepared
 from vault.encoding import JsonObject, b64u
 from vault.parties import companies, people
 from vault.proof.leaf import LeafKind
@@ -85,7 +86,7 @@ class Spent(Place):
 
 # A clock that went back a month must not refill a quota: only a later month does.
 _used = case((consent.c.quota_month < bindparam("month"), 0), else_=consent.c.quota_used)
-_SPEND: Final = (
+_SPEND: Final = Prepared(
     update(consent)
     .where(
         consent.c.consent_id == bindparam("spent_consent"),
@@ -113,13 +114,13 @@ _SPEND: Final = (
         consent.c.quota_used,
     )
 )
-_ADVANCE: Final = (
+_ADVANCE: Final = Prepared(
     update(consent)
     .where(consent.c.consent_id == bindparam("advanced_consent"))
     .values(consent_seq=consent.c.consent_seq + 1)
     .returning(consent.c.vault_id, consent.c.subject, consent.c.version, consent.c.consent_seq, consent.c.last_event)
 )
-_LINK: Final = (
+_LINK: Final = Prepared(
     update(consent)
     .where(consent.c.consent_id == bindparam("linked_consent"), consent.c.consent_seq == bindparam("linked_seq"))
     .values(last_event=bindparam("body_sha256"))
@@ -152,7 +153,7 @@ def spend(session: Session, permit: Spendable, now: datetime) -> Spent:
         "month": month_of(now),
         "at_most": at_most,
     }
-    row = session.connection().execute(_SPEND, values).one_or_none()
+    row = _SPEND.one(session, **values)
     if row is None:
         raise NotSpent("The consent changed while the question was answered, or its quota is spent; ask again.")
     exposure.add(session, permit.vault_id, permit.exposure, now)
@@ -190,7 +191,7 @@ def log_event(session: Session, place: Place, kind: LeafKind, public: JsonObject
         "linked_seq": place.consent_seq,
         "body_sha256": sha256(pending.openings.personal.body),
     }
-    session.connection().execute(_LINK, values)
+    _LINK.run(session, **values)
     return pending
 
 
@@ -211,7 +212,7 @@ def advance(session: Session, consent_id: ConsentId) -> Place:
     Raises:
         UnknownConsent: No such consent.
     """
-    row = session.connection().execute(_ADVANCE, {"advanced_consent": consent_id}).one_or_none()
+    row = _ADVANCE.one(session, advanced_consent=consent_id)
     if row is None:
         raise UnknownConsent("No consent of this id is kept here.")
     return Place(

@@ -20,6 +20,7 @@ from sqlmodel import Session
 
 from vault.clock import month_of
 from vault.consent.models import exposure
+from vault.db import Prepared
 from vault.schema.category import Category
 from vault.seal.ids import VaultId
 
@@ -145,8 +146,10 @@ _ADD: Final = {
     .returning(func.length(exposure.c.ranked).label("chars"))
     for dialect, module in (("sqlite", sqlalchemy.dialects.sqlite), ("postgresql", sqlalchemy.dialects.postgresql))
 }
-_OF_MONTH: Final = select(exposure.c.stimuli, exposure.c.variations, exposure.c.ranked).where(
-    exposure.c.vault_id == bindparam("vault_id"), exposure.c.month == bindparam("month")
+_OF_MONTH: Final = Prepared(
+    select(exposure.c.stimuli, exposure.c.variations, exposure.c.ranked).where(
+        exposure.c.vault_id == bindparam("vault_id"), exposure.c.month == bindparam("month")
+    )
 )
 
 
@@ -160,7 +163,7 @@ def read(session: Session, vault_id: VaultId, now: datetime, key: bytes) -> Expo
         key: The service's secret for tags, 32 bytes. Under another key every candidate counts as new.
     """
     month = month_of(now)
-    row = session.connection().execute(_OF_MONTH, {"vault_id": vault_id, "month": month}).one_or_none()
+    row = _OF_MONTH.one(session, vault_id=vault_id, month=month)
     tag_key = hashlib.blake2b(vault_id + month.encode(), key=key, digest_size=KEY_BYTES).digest()
     return Exposure(0, 0, "", tag_key) if row is None else Exposure(row.stimuli, row.variations, row.ranked, tag_key)
 

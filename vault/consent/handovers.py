@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 from sqlmodel import Session
 
 from vault.consent.errors import BadHandover, KeysGone, StaleRecipient
 from vault.consent.models import handover
-from vault.db import Database
+from vault.db import Database, Prepared
 from vault.schema.consent import ConsentVersion
 from vault.schema.terms import ConsentKind, Terms
 from vault.seal.chain import Chain, parse_chain
@@ -27,12 +27,14 @@ from vault.tlog.log import PendingId
 
 _GONE: Final = "This consent's keys were taken away; its owner can renew it."
 
-_LIVE: Final = select(handover.c.digest, handover.c.locked).where(
+_IN_FORCE: Final = select(handover.c.digest, handover.c.locked).where(
     handover.c.consent_id == bindparam("consent_id"),
     handover.c.version == bindparam("version"),
     handover.c.key_kind == bindparam("key_kind"),
     handover.c.live,
 )
+_LIVE: Final = Prepared(_IN_FORCE)
+_DIGEST: Final = Prepared(_IN_FORCE.with_only_columns(handover.c.digest))
 
 REQUIRED: Final[Mapping[ConsentKind, frozenset[KeyKind]]] = {
     ConsentKind.SELF: frozenset({KeyKind.RAW, KeyKind.IMPRINT}),
@@ -161,7 +163,7 @@ def find_live(session: Session, consent_id: ConsentId, version: int, kind: KeyKi
     Raises:
         KeysGone: Withdrawn or replaced.
     """
-    return bytes(_live(session, consent_id, version, kind).digest)
+    return bytes(_live(_DIGEST, session, consent_id, version, kind).digest)
 
 
 def read(session: Session, short_keys: Database, consent_id: ConsentId, version: int, kind: KeyKind) -> Chain:
@@ -178,7 +180,7 @@ def read(session: Session, short_keys: Database, consent_id: ConsentId, version:
         KeysGone: Withdrawn, replaced, or its short key is already deleted.
         SealError: What is stored is not what was stored.
     """
-    row = _live(session, consent_id, version, kind)
+    row = _live(_LIVE, session, consent_id, version, kind)
     name = shortkeys.handover_key(row.digest)
     key = shortkeys.read(short_keys, [name]).get(name)
     if key is None:
@@ -186,9 +188,8 @@ def read(session: Session, short_keys: Database, consent_id: ConsentId, version:
     return parse_chain(unlock_short(key, row.locked, consent_id))
 
 
-def _live(session: Session, consent_id: ConsentId, version: int, kind: KeyKind) -> Row[Any, Any]:
-    values = {"consent_id": consent_id, "version": version, "key_kind": kind.value}
-    row = session.connection().execute(_LIVE, values).one_or_none()
+def _live(query: Prepared, session: Session, consent_id: ConsentId, version: int, kind: KeyKind) -> Any:
+    row = query.one(session, consent_id=consent_id, version=version, key_kind=kind.value)
     if row is None:
         raise KeysGone(_GONE)
     return row

@@ -7,27 +7,29 @@ from datetime import datetime
 from typing import Final
 
 import sqlalchemy
-from sqlalchemy import CursorResult
-from sqlmodel import Session, col, select
+from sqlmodel import Session, SQLModel
 
 from vault.clock import unix_s
-from vault.parties.models import SpentRow
+from vault.db import Prepared
 from vault.seal.framing import frames
 
 # One call in eight drops up to this many: the table shrinks under any load, no call pays for a backlog.
 _SWEEP: Final = 32
-_INSERT: Final = sqlalchemy.text(
-    "INSERT INTO spent (digest, expires_at_s) VALUES (:digest, :expires_at_s) ON CONFLICT DO NOTHING"
+_INSERT: Final = Prepared(
+    sqlalchemy.text("INSERT INTO spent (digest, expires_at_s) VALUES (:digest, :expires_at_s) ON CONFLICT DO NOTHING")
 )
-_IS_SPENT: Final = sqlalchemy.text("SELECT count(*) FROM spent WHERE digest IN (:first, :second)")
+_IS_SPENT: Final = Prepared(
+    sqlalchemy.text("SELECT digest FROM spent WHERE digest IN (:first, :second)").columns(digest=sqlalchemy.LargeBinary)
+)
+_TABLE: Final = SQLModel.metadata.tables["spent"]
 _EXPIRED: Final = (
-    select(SpentRow.digest)
-    .where(col(SpentRow.expires_at_s) <= sqlalchemy.bindparam("now_s"))
-    .order_by(col(SpentRow.expires_at_s))
+    sqlalchemy.select(_TABLE.c.digest)
+    .where(_TABLE.c.expires_at_s <= sqlalchemy.bindparam("now_s"))
+    .order_by(_TABLE.c.expires_at_s)
     .limit(_SWEEP)
     .with_for_update(skip_locked=True)
 )
-_DELETE: Final = sqlalchemy.delete(SpentRow).where(col(SpentRow.digest).in_(_EXPIRED))
+_DELETE: Final = Prepared(sqlalchemy.delete(_TABLE).where(_TABLE.c.digest.in_(_EXPIRED)))
 
 
 def spend(session: Session, kind: bytes, *value: bytes, expires_at_s: int, now: datetime) -> bool:
@@ -46,16 +48,13 @@ def spend(session: Session, kind: bytes, *value: bytes, expires_at_s: int, now: 
         the first to commit or roll back.
     """
     digest = hashlib.sha256(frames(kind, *value)).digest()
-    inserted = session.execute(_INSERT, {"digest": digest, "expires_at_s": expires_at_s})
+    inserted = _INSERT.run(session, digest=digest, expires_at_s=expires_at_s)
     if digest[0] % 8 == 0:
-        session.execute(_DELETE, {"now_s": unix_s(now)}, execution_options={"synchronize_session": False})
-    assert isinstance(inserted, CursorResult)
-    return inserted.rowcount == 1
+        _DELETE.run(session, now_s=unix_s(now))
+    return inserted == 1
 
 
 def is_any_spent(session: Session, kind: bytes, first: bytes, second: bytes) -> bool:
     """Say whether either of two values is used up; one look-up by primary key."""
-    digests = {
-        name: hashlib.sha256(frames(kind, value)).digest() for name, value in (("first", first), ("second", second))
-    }
-    return bool(session.connection().execute(_IS_SPENT, digests).scalar_one())
+    names = (hashlib.sha256(frames(kind, value)).digest() for value in (first, second))
+    return _IS_SPENT.one(session, first=next(names), second=next(names)) is not None

@@ -120,10 +120,6 @@ def parse_bundle(unverified_data: bytes) -> Bundle:
 
 def bundle_lines(bundle: Bundle) -> Iterator[bytes]:
     """Yield the file's lines, so that a large bundle is sent without being held twice."""
-    return (dump_json(record) + b"\n" for record in _records(bundle))
-
-
-def _records(bundle: Bundle) -> Iterator[JsonObject]:
     header: JsonObject = {
         "format": FORMAT,
         "checkpoint": bundle.checkpoint,
@@ -136,19 +132,15 @@ def _records(bundle: Bundle) -> Iterator[JsonObject]:
     if bundle.witnessed is not None:
         proof = cast("list[JsonValue]", [b64u(item) for item in bundle.witnessed.proof])
         header["witnessed"] = {"checkpoint": bundle.witnessed.note, "proof": proof}
-    yield header
+    yield dump_json(header) + b"\n"
+    # The rest is base64url and numbers: written out here it costs a fraction of what an encoder takes to look at it.
     for leaf in bundle.leaves:
-        record: JsonObject = {
-            "index": leaf.index,
-            "entry": b64u(leaf.entry),
-            "path": cast("list[JsonValue]", [b64u(item) for item in leaf.path]),
-            "public": _dump_opening(leaf.public),
-        }
-        if leaf.personal is not None:
-            record["personal"] = _dump_opening(leaf.personal)
-        yield record
+        path = ",".join(f'"{b64u(item)}"' for item in leaf.path)
+        personal = "" if leaf.personal is None else f'"personal":{_dump_opening(leaf.personal)},'
+        places = f'"entry":"{b64u(leaf.entry)}","index":{leaf.index},"path":[{path}]'
+        yield f'{{{places},{personal}"public":{_dump_opening(leaf.public)}}}\n'.encode()
     for digest in sorted(bundle.records):
-        yield {"record": b64u(bundle.records[digest])}
+        yield f'{{"record":"{b64u(bundle.records[digest])}"}}\n'.encode()
 
 
 def records_by_hash(records: Iterable[bytes]) -> dict[bytes, bytes]:
@@ -183,8 +175,8 @@ def _withheld(value: JsonValue) -> frozenset[Withheld]:
     return frozenset(named)
 
 
-def _dump_opening(opening: Opening) -> JsonObject:
-    return {"salt": b64u(opening.salt), "body": b64u(opening.body)}
+def _dump_opening(opening: Opening) -> str:
+    return f'{{"body":"{b64u(opening.body)}","salt":"{b64u(opening.salt)}"}}'
 
 
 def _opening(value: JsonValue, number: int) -> Opening:

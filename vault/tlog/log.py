@@ -13,9 +13,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NewType
 
-from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 from sqlmodel import Session
 
+from vault.db import Prepared
 from vault.encoding import JsonObject
 from vault.errors import MalformedInput
 from vault.proof.leaf import LeafKind, Opening, Openings, make_entry
@@ -38,7 +39,7 @@ _INSERT_BOTH = (  # one round trip
     "INSERT INTO log_opening (entry_id, public_salt, public_body, personal_salt, personal_body) "
     "SELECT id, %s, %s, %s, %s FROM added RETURNING entry_id"
 )
-_HEAD = select(log_head.c.size, log_head.c.checkpoint)
+_HEAD = Prepared(select(log_head.c.size, log_head.c.checkpoint))
 _INDEX_OF = select(log_entry.c.leaf_index).where(log_entry.c.id == bindparam("pending_id"))
 _ENTRIES = (
     select(log_entry.c.entry)
@@ -58,6 +59,7 @@ _TILE_ROOTS = (
     .order_by(log_tile.c.tile_index)
 )
 _LEAVES = select(log_entry, log_opening).join(log_opening, log_opening.c.entry_id == log_entry.c.id)
+_COVERED = Prepared(_LEAVES.where(log_entry.c.id == bindparam("pending_id"), log_entry.c.leaf_index.is_not(None)))
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,12 @@ def between(session: Session, kinds: Iterable[LeafKind], first: int, last: int) 
     return [_leaf(row) for row in session.connection().execute(_LEAVES.where(wanted).order_by(log_entry.c.leaf_index))]
 
 
+def covered(session: Session, pending_id: PendingId) -> Leaf | None:
+    """Return one event, or None while no signed checkpoint covers it."""
+    row = _COVERED.one(session, pending_id=pending_id)
+    return None if row is None else _leaf(row)
+
+
 def read(session: Session, pending_ids: Iterable[PendingId]) -> list[Leaf]:
     """Return these events, in the order of the log; those that no signed checkpoint covers yet are missing."""
     wanted = log_entry.c.id.in_(list(pending_ids)) & log_entry.c.leaf_index.is_not(None)
@@ -303,7 +311,7 @@ def head(session: Session) -> tuple[int, str]:
     Raises:
         NotInLog: The log has never been started.
     """
-    row = session.connection().execute(_HEAD).one_or_none()
+    row = _HEAD.one(session)
     if row is None:
         raise NotInLog("The log has not been started; start the app once.")
     return row.size, row.checkpoint
@@ -342,7 +350,7 @@ def _entries(session: Session, start: int, count: int) -> list[bytes]:
     return list(found)
 
 
-def _leaf(row: Row[Any]) -> Leaf:
+def _leaf(row: Any) -> Leaf:
     erased = row.personal_salt is None
     return Leaf(
         pending_id=PendingId(row.id),

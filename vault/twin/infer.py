@@ -89,16 +89,16 @@ def infer(reading: Reading, question: Question) -> Prognosis:
     known = reading.score_ppm
     match question:
         case NextChoice():
-            offered = known
+            offered = [(-score, code) for code, score in known.items()]
         case Recommend():
             floor = min(known.values())
-            offered = {item.code: known.get(item.code, floor) for item in question.candidates}
+            offered = [(-known.get(item.code, floor), item.code) for item in question.candidates]
         case _:
             assert_never(question)
-    best = heapq.nsmallest(question.top_n, offered.items(), key=lambda item: (-item[1], item[0]))
-    if best[0][1] < ABSTAIN_BELOW_PPM:
+    best = heapq.nsmallest(question.top_n, offered)
+    if -best[0][0] < ABSTAIN_BELOW_PPM:
         return Prognosis((), Confidence.NONE)
-    return Prognosis(tuple(Prediction(code, score) for code, score in best), reading.confidence)
+    return Prognosis(tuple(Prediction(code, -negated) for negated, code in best), reading.confidence)
 
 
 def month_number(period: Period) -> int:

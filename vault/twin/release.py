@@ -8,9 +8,10 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, insert, select
+from sqlalchemy import bindparam, insert, select
 from sqlmodel import Session
 
+from vault.db import Prepared
 from vault.encoding import b64u, parse_json
 from vault.errors import VaultError
 from vault.imprint.features import FeatureMap
@@ -26,7 +27,9 @@ from vault.twin.models import model
 from vault.twin.reader import Backbone, closed_form, closed_form_manifest, dump_backbone, parse_backbone
 
 _RETRY_S: Final = 300
-_NEWEST: Final = select(model).where(model.c.map_digest == bindparam("map_digest")).order_by(model.c.id.desc())
+_NEWEST: Final = Prepared(
+    select(model).where(model.c.map_digest == bindparam("map_digest")).order_by(model.c.id.desc())
+)
 _ENVELOPE: Final = select(model.c.envelope).where(model.c.manifest_digest == bindparam("manifest_digest"))
 
 
@@ -55,6 +58,7 @@ class Model:
     leaf_id: PendingId
 
 
+@lru_cache(maxsize=16)
 def required(feature_map: FeatureMap) -> Required:
     """Return what a model of this map must show: the built-in reader is the only one that needs no certificate."""
     return Required(built_in=frozenset({closed_form(feature_map).digest}))
@@ -110,12 +114,12 @@ def current(session: Session, feature_map: FeatureMap, worker_keys: Collection[b
         NoCertifiedModel: There is none yet, or none whose signature and certificate hold.
     """
     accepted = required(feature_map)
-    found = [_read(row) for row in session.connection().execute(_NEWEST, {"map_digest": feature_map.digest})]
+    found = [_read(row) for row in _NEWEST.all(session, map_digest=feature_map.digest)]
     trained = [one for one in found if one.manifest.model_sha256 not in accepted.built_in]
     for one in trained or found:
         try:
             _verify(one, frozenset(worker_keys))
-            verify_certificate(one.manifest, now, accepted)
+            _verify_certificate(one.manifest, now.replace(second=0, microsecond=0), accepted)
         except (InvalidProof, SealError):
             continue
         return one
@@ -136,7 +140,7 @@ def envelope(session: Session, manifest_digest: bytes) -> bytes:
     return bytes(found)
 
 
-def _read(row: Row[Any]) -> Model:
+def _read(row: Any) -> Model:
     return _parsed(row.model, row.envelope, row.leaf_id)
 
 
@@ -145,6 +149,10 @@ def _read(row: Row[Any]) -> Model:
 def _parsed(backbone: bytes, envelope: bytes, leaf_id: int) -> Model:
     manifest = parse_manifest(parse_envelope(envelope).payload)
     return Model(parse_backbone(backbone), manifest, envelope, PendingId(leaf_id))
+
+
+# Recomputing epsilon takes milliseconds and depends on the time only through the model's age.
+_verify_certificate = lru_cache(maxsize=64)(verify_certificate)
 
 
 @lru_cache(maxsize=16)

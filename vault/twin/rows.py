@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Row, Select, bindparam, delete, func, insert, select
+from sqlalchemy import ColumnElement, Row, Select, bindparam, delete, func, insert, select
 from sqlmodel import Session
 
+from vault.db import Prepared
 from vault.schema.category import Category
 from vault.schema.trace import Period
 from vault.seal.ids import CompartmentId, VaultId
@@ -102,6 +103,16 @@ def rows_for(
     return [_stored(row) for row in session.connection().execute(query, values)]
 
 
+def names_for(
+    session: Session, vault: VaultId, category: Category, first: Period, last: Period
+) -> list[tuple[CompartmentId, bytes, bytes]]:
+    """Return compartment, map digest and digest of each row in force of these months, in the order of `rows_for`."""
+    return [
+        (CompartmentId(row.compartment_id), row.map_digest, row.digest)
+        for row in _NAMES.all(session, vault=vault, category=category, first=first, last=last)
+    ]
+
+
 @lru_cache
 def _in_force(*, by_category: bool, by_period: bool) -> Select[Any]:
     """Return the query of `rows_for`, built once for each shape: every question runs it."""
@@ -110,6 +121,10 @@ def _in_force(*, by_category: bool, by_period: bool) -> Select[Any]:
         wanted &= imprint_row.c.category == bindparam("category")
     if by_period:
         wanted &= imprint_row.c.period.in_(bindparam("periods", expanding=True))
+    return _newest(wanted)
+
+
+def _newest(wanted: ColumnElement[bool]) -> Select[Any]:
     newest = select(func.max(imprint_row.c.id)).where(wanted).group_by(imprint_row.c.category, imprint_row.c.period)
     of_release = imprint_row.alias("of_release")
     in_force = select(of_release.c.release_id).where(of_release.c.id.in_(newest))
@@ -118,6 +133,15 @@ def _in_force(*, by_category: bool, by_period: bool) -> Select[Any]:
         .where(wanted, imprint_row.c.release_id.in_(in_force))
         .order_by(imprint_row.c.period, imprint_row.c.category, imprint_row.c.row_index)
     )
+
+
+_NAMES: Final = Prepared(
+    _newest(
+        (imprint_row.c.vault_id == bindparam("vault"))
+        & (imprint_row.c.category == bindparam("category"))
+        & imprint_row.c.period.between(bindparam("first"), bindparam("last"))
+    ).with_only_columns(imprint_row.c.compartment_id, imprint_row.c.map_digest, imprint_row.c.digest)
+)
 
 
 def forget(session: Session, vault: VaultId, compartments: Iterable[CompartmentId] | None = None) -> int:
