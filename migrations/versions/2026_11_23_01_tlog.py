@@ -14,6 +14,8 @@ _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
+    sqlite = op.get_bind().dialect.name == "sqlite"
+    now_s = "(CAST(strftime('%s', 'now') AS INTEGER))" if sqlite else "CAST(extract(epoch FROM now()) AS BIGINT)"
     op.create_table(
         "log_entry",
         sa.Column("id", _ID, nullable=False),
@@ -21,6 +23,7 @@ def upgrade() -> None:
         sa.Column("entry", sa.LargeBinary(), nullable=False),
         sa.Column("leaf_index", sa.BigInteger(), nullable=True),
         sa.Column("about", sa.LargeBinary(), nullable=True),
+        sa.Column("recorded_s", sa.BigInteger(), server_default=sa.text(now_s), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_log_entry")),
     )
     placed: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.client_kit import Service
+from twinvault import audits
 from twinvault.api import Api, ApiError
 from twinvault.auditor import Auditor
 from twinvault.cli import main
 from vault.ops.commands import operator
+from vault.proof.errors import MalformedProof
+from vault.proof.report import Step
 
 
 def test_from_registration_to_a_verified_bundle(
@@ -43,9 +47,79 @@ def test_from_registration_to_a_verified_bundle(
     report = auditor("bundle", "--first", 0, "--last", 2, "--out", out)
     assert (report["leaves"], report["failures"]) == (3, [])
     assert auditor("verify", out) == report
+    days = ["--since", f"{datetime.now(UTC):%Y-%m-%d}", "--until", f"{datetime.now(UTC) + timedelta(days=1):%Y-%m-%d}"]
+    month = auditor("bundle", *days, "--out", tmp_path / "month")
+    assert (month["leaves"] >= 8, month["failures"]) == (True, [])
+    assert auditor("verify", tmp_path / "month") == month
     auditors("add", record, "--days", 0)
     with pytest.raises(ApiError):
         fetch(0, 0)
+
+
+@pytest.fixture
+def audit(service: Service, tmp_path: Path, api: Api, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fetched audit in several parts."""
+    monkeypatch.setattr(audits, "PART_LEAVES", 3)
+    auditor, registration = Auditor.register(tmp_path / "profile", service.trust, name="Auditors Inc")
+    record = tmp_path / "record.json"
+    record.write_bytes(registration)
+    said = CliRunner().invoke(operator, ["auditors", "add", str(record), "--site", str(service.site.folder)])
+    assert said.exit_code == 0, said.output
+    auditor = Auditor.load(tmp_path / "profile", api)
+    told: list[int] = []
+    leaves = audits.fetch_audit(auditor, 0, 2**32, tmp_path / "audit", told.append)
+    assert leaves == told[-1] > 6
+    return tmp_path / "audit"
+
+
+def test_an_audit_in_parts_holds_as_one_and_every_change_of_it_is_named(service: Service, audit: Path) -> None:
+    parts = sorted(audit.glob("part-*"))
+    assert len(parts) > 2
+    assert audits.verify_audit(audit, service.trust).failures == ()
+    index = audit / "audit.json"
+    honest = {path: path.read_bytes() for path in [*parts, index]}
+
+    def failed() -> set[Step]:
+        report = audits.verify_audit(audit, service.trust)
+        for path, content in honest.items():
+            path.write_bytes(content)
+        return {failure.step for failure in report.failures}
+
+    parts[1].write_bytes(honest[parts[1]][:-20])
+    assert failed() == {Step.BUNDLE}
+    parts[1].write_bytes(b"[" * 100_000 + b"\n")
+    assert failed() == {Step.BUNDLE}
+    parts[0].write_bytes(honest[parts[1]])
+    parts[1].write_bytes(honest[parts[0]])
+    assert Step.OPENINGS in failed()
+    parts[1].write_bytes(honest[parts[0]])
+    assert Step.OPENINGS in failed()
+    record = json.loads(honest[index])
+    for change in ({"end": record["end"] + 1}, {"first": 1}, {"growth": record["growth"][:-1]}):
+        index.write_bytes(json.dumps(record | change).encode())
+        assert failed() == {Step.OPENINGS}, change
+    flipped = bytearray(honest[parts[2]])
+    flipped[flipped.index(b'"entry":"') + 40] ^= 1
+    parts[2].write_bytes(bytes(flipped))
+    assert failed() & {Step.INCLUSION, Step.BUNDLE}
+    assert failed() == set()
+    for content in (b"", b"[]", b"{}", b"[" * 9999, honest[index].replace(b"/v1", b"/v2")):
+        index.write_bytes(content)
+        with pytest.raises(audits.UnreadableFile):
+            audits.verify_audit(audit, service.trust)
+
+
+def test_what_cannot_be_read_is_a_failure_of_step_0_and_exit_status_1(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for content in (b"", b"{}", b"\xff\n", b'{"format":"twinvault-bundle/v1"}\n', b"[" * 9999 + b"\n"):
+        (tmp_path / "bundle").write_bytes(content)
+        with pytest.raises(SystemExit) as end:
+            main(["auditor", "verify", str(tmp_path / "bundle"), "--trust", str(service.trust_file), "--json"])
+        assert end.value.code == 1
+        report = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert (report["leaves"], report["checked"]) == (0, {})
+        assert [(item["step"], item["name"]) for item in report["failures"]] == [(0, "bundle")]
 
 
 def test_a_file_that_is_no_registration_is_refused(service: Service, tmp_path: Path) -> None:
@@ -55,3 +129,14 @@ def test_a_file_that_is_no_registration_is_refused(service: Service, tmp_path: P
         said = CliRunner().invoke(operator, ["auditors", "add", str(path), "--site", str(service.site.folder)])
         assert said.exit_code == 1
         assert said.output.startswith("error: ")
+
+
+def test_a_file_larger_than_any_bundle_is_not_read(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bundle").touch()
+    with (tmp_path / "bundle").open("r+b") as file:
+        file.truncate(10 * 2**30)  # ten gigabytes that take no room on the disk
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("it was read into memory"))
+    with pytest.raises(MalformedProof, match="larger than"):
+        Auditor(service.trust).verify(tmp_path / "bundle")

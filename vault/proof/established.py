@@ -24,6 +24,9 @@ from vault.seal.dsse import Envelope, PayloadType, verify_envelope
 from vault.seal.ids import sha256
 from vault.seal.statement import KeyName, KeyStatement
 
+CHAINED: Final = (LeafKind.CONSENT_REQUEST, LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL)
+"""Events that are numbered and chained in their consent."""
+
 _LAST_S: Final = 2**32
 
 
@@ -61,18 +64,39 @@ class Version:
 
 
 @dataclass
+class Carried:
+    """What the parts of one audit, verified in the order of the log, hand on to the next part.
+
+    Args:
+        complete_from: Where the first part began; None before it.
+        complete_to: Index after the last leaf that was looked at.
+        last: The newest event of each consent.
+        answers_in_month: Answers of each consent and month.
+        latest_s: When the newest answer or denial happened.
+        checkpoint: The newest checkpoint.
+    """
+
+    complete_from: int | None = None
+    complete_to: int = 0
+    last: dict[str, Event] = field(default_factory=dict)
+    answers_in_month: Counter[tuple[str, str]] = field(default_factory=Counter)
+    latest_s: int = 0
+    checkpoint: Checkpoint | None = None
+
+
+@dataclass
 class Evidence:
     """What the steps have established so far; a later step reads only what an earlier one verified."""
 
     bundle: Bundle
     trust: TrustedRoot
+    carried: Carried
     checkpoint: Checkpoint | None = None
     events: defaultdict[LeafKind, list[Event]] = field(default_factory=lambda: defaultdict(list))
     keys: list[KeyStatement] = field(default_factory=list)
     versions: defaultdict[str, list[Version]] = field(default_factory=lambda: defaultdict(list))
     answers: dict[int, Answer] = field(default_factory=dict)
     questions: dict[int, Question] = field(default_factory=dict)
-    answers_in_month: Counter[tuple[str, str]] = field(default_factory=Counter)
     policy_sets: dict[bytes, PolicySet] = field(default_factory=dict)
     checked: Counter[Step] = field(default_factory=Counter)
     withheld: Counter[Step] = field(default_factory=Counter)
@@ -86,6 +110,17 @@ class Evidence:
             check(self, *args)
         except VaultError as refusal:
             self.failures.append(Failure(step, leaf_index, refusal.detail))
+
+    def hand_on(self) -> None:
+        """Bring what is carried to the next part of an audit up to date."""
+        carried = self.carried
+        if carried.complete_from is None:
+            carried.complete_from = self.whole.start
+        new = (event for event in self.of_kind(*CHAINED) if event.index in self.whole)
+        carried.last |= {event.consent: event for event in new}
+        carried.complete_to, carried.checkpoint = self.whole.stop, self.checkpoint
+        asked = (event.at for event in self.of_kind(LeafKind.ANSWER, LeafKind.DENIAL))
+        carried.latest_s = max(asked, default=carried.latest_s)
 
     def shows(self, step: Step, kind: Withheld) -> bool:
         """Say whether a step can look at a kind of record; count it as withheld if not."""
@@ -107,6 +142,12 @@ class Evidence:
     def whole(self) -> range:
         """The range that the bundle claims to be whole."""
         return range(self.bundle.complete_from, self.bundle.complete_to)
+
+    @property
+    def looked_at(self) -> range:
+        """The whole range of this part and of those before it that it continues."""
+        begin = self.carried.complete_from
+        return range(self.whole.start if begin is None else begin, self.whole.stop)
 
     def of_kind(self, *kinds: LeafKind) -> Iterator[Event]:
         """Yield events of these kinds in a consent's chain, whose personal half is open to the holder."""

@@ -7,8 +7,9 @@ from enum import IntEnum
 
 
 class Step(IntEnum):
-    """What is checked, in order."""
+    """What is checked, in order; 0 is whether the file can be read at all."""
 
+    BUNDLE = 0
     CHECKPOINT = 1
     INCLUSION = 2
     OPENINGS = 3
@@ -22,6 +23,9 @@ class Step(IntEnum):
     QUOTA = 11
     ERASURE = 12
     WITNESSES = 13
+    TIME = 14
+    RECORDS = 15
+    LEDGER = 16
 
 
 @dataclass(frozen=True)

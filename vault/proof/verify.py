@@ -13,6 +13,9 @@
 11 quota        no consent gave more answers in a month than its signed quota
 12 erasure      every event of a consent whose opening is missing has a tombstone in a logged group
 13 witnesses    as many as the caller demands cosigned, recently enough, a tree that this one continues
+14 time         no answer or denial is dated before what was logged before it
+15 records      no record, and so no decision, comes without a leaf that names it
+16 ledger       every model learned from people is certified and charged, every charged model was published
 
 Steps 9 to 11 read the leaf, with which step 7 compares the answer: they run even where answers and
 questions are withheld from an auditor; 7 and 8 then count as withheld, never as checked.
@@ -31,11 +34,12 @@ from vault.proof.checkpoint import verify_checkpoint
 from vault.proof.decision import Decision, evaluate, parse_policy_set
 from vault.proof.decision_record import DecisionRecord, consent_entity, parse_decision
 from vault.proof.errors import InvalidProof
-from vault.proof.established import Event, Evidence, Version
+from vault.proof.established import CHAINED, Carried, Event, Evidence, Version
 from vault.proof.jose import REQUEST_TYPE, JwsKey, parse_jws
 from vault.proof.leaf import LeafKind, Part, verify_opening
 from vault.proof.merkle import leaf_hash, verify_inclusion
 from vault.proof.question import parse_company, parse_signed_question, verify_signature
+from vault.proof.reconcile import reconcile
 from vault.proof.report import Failure, Report, Step
 from vault.proof.tombstone import verify_erased
 from vault.proof.trust import TrustedRoot
@@ -51,17 +55,17 @@ from vault.seal.statement import KeyName, verify_key_statement
 
 __all__ = ["Failure", "Report", "Step", "verify_bundle"]
 
-_CHAINED: Final = (LeafKind.CONSENT_REQUEST, LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL)
 _NOT_SPENT: Final = ["not-spent"]  # the rules allowed, but no longer when it was to be logged
 _KEY_STATEMENT: Final = frames(PayloadType.KEY.encode())  # how the encoding of every key statement begins
 
 
-def verify_bundle(bundle: Bundle, trust: TrustedRoot) -> Report:
+def verify_bundle(bundle: Bundle, trust: TrustedRoot, carried: Carried | None = None) -> Report:
     """Check everything that a bundle shows.
 
     Args:
         bundle: As parsed; nothing in it is believed.
         trust: The caller's own pinned keys.
+        carried: What the parts before this one established, where it is one part of an audit; it is brought up to date.
 
     Returns:
         What was checked and every failure with its step and leaf. If the checkpoint or an inclusion
@@ -69,13 +73,15 @@ def verify_bundle(bundle: Bundle, trust: TrustedRoot) -> Report:
 
     Source: C2SP tlog-checkpoint and tlog-proof; RFC 6962 section 2.1.
     """
-    evidence = Evidence(bundle, trust)
+    evidence = Evidence(bundle, trust, carried or Carried())
     evidence.attempt(Step.CHECKPOINT, None, _verify_root)
     for leaf in bundle.leaves if evidence.checkpoint else ():
         evidence.attempt(Step.INCLUSION, leaf.index, _verify_entry, leaf)
     if not evidence.failures:
         for leaf in bundle.leaves:
             evidence.attempt(Step.OPENINGS, leaf.index, _open_leaf, leaf)
+        if evidence.carried.complete_from is not None:
+            evidence.attempt(Step.OPENINGS, None, _verify_continues)
         present = {leaf.index for leaf in bundle.leaves}
         missing = next((index for index in evidence.whole if index not in present), None)
         evidence.attempt(Step.OPENINGS, missing, _verify_whole, missing)
@@ -86,18 +92,22 @@ def verify_bundle(bundle: Bundle, trust: TrustedRoot) -> Report:
             evidence.attempt(Step.ERASURE, leaf.index, verify_erased, leaf)
         _verify_people(evidence)
         _verify_answers(evidence)
+        reconcile(evidence)
         if trust.witnesses is not None:
             evidence.attempt(Step.WITNESSES, None, _verify_witnesses, trust.witnesses)
+    if not evidence.failures:
+        evidence.hand_on()
     return Report(len(bundle.leaves), dict(evidence.checked), dict(+evidence.withheld), tuple(evidence.failures))
 
 
 def _verify_people(evidence: Evidence) -> None:
     for event in evidence.of_kind(LeafKind.CONSENT):
         evidence.attempt(Step.CONSENT, event.index, _verify_consent, event)
-    previous: dict[str, Event] = {}
-    for event in evidence.of_kind(*_CHAINED):
-        evidence.attempt(Step.ORDER, event.index, _verify_place, event, previous.get(event.consent))
-        previous[event.consent] = event
+    previous = dict(evidence.carried.last)
+    for event in evidence.of_kind(*CHAINED):
+        if event.index >= evidence.carried.complete_to:  # what is shown again was looked at in an earlier part
+            evidence.attempt(Step.ORDER, event.index, _verify_place, event, previous.get(event.consent))
+            previous[event.consent] = event
 
 
 def _verify_answers(evidence: Evidence) -> None:
@@ -135,8 +145,16 @@ def _open_leaf(evidence: Evidence, leaf: LoggedLeaf) -> None:
     body = None if leaf.personal is None else leaf.personal.body
     event = Event(leaf.index, LeafKind(str(public["kind"])), public, personal, body)
     evidence.events[event.kind].append(event)
-    if event.kind in _CHAINED and leaf.personal is None and leaf.index in evidence.whole:
+    if event.kind in CHAINED and leaf.personal is None and leaf.index in evidence.whole:
         evidence.unopened.append(leaf)
+
+
+def _verify_continues(evidence: Evidence) -> None:
+    at, seen, now = evidence.carried.complete_to, evidence.carried.checkpoint, evidence.checkpoint
+    if evidence.whole.start != at:
+        raise InvalidProof(f"The part begins at leaf {evidence.whole.start} where the one before it ended at {at}.")
+    if seen is not None and now is not None and (now.size < seen.size or (now.size == seen.size and now != seen)):
+        raise InvalidProof("The part is of an older log than the one before it, or of another.")
 
 
 def _verify_whole(evidence: Evidence, missing: int | None) -> None:
@@ -174,7 +192,7 @@ def _verify_place(evidence: Evidence, event: Event, before: Event | None) -> Non
         first, second = before.personal.get("consent_seq"), event.personal.get("consent_seq")
         if not isinstance(first, int) or not isinstance(second, int) or second <= first:
             raise InvalidProof("Events of one consent are not logged in the order of their numbers.")
-        if second != first + 1 and before.index in evidence.whole and event.index in evidence.whole:
+        if second != first + 1 and before.index in evidence.looked_at and event.index in evidence.looked_at:
             raise InvalidProof("An event of this consent is withheld between the one before and this one.")
         if second == first + 1 and event.personal.get("prev") != b64u(sha256(before.personal_body or b"")):
             raise InvalidProof("The event does not name the one before it: one of the two was exchanged.")
@@ -288,9 +306,10 @@ def _verify_model(evidence: Evidence, event: Event) -> None:
 
 def _verify_quota(evidence: Evidence, event: Event) -> None:
     month = (event.consent, str(event.public.get("period")))
-    evidence.answers_in_month[month] += 1
+    answers_in_month = evidence.carried.answers_in_month
+    answers_in_month[month] += 1
     quota, left = evidence.version_at(event).terms.quota_per_month, event.personal.get("quota_left")
-    if not isinstance(left, int) or left < 0 or evidence.answers_in_month[month] + left > quota:
+    if not isinstance(left, int) or left < 0 or answers_in_month[month] + left > quota:
         raise InvalidProof("The consent gave more answers this month than its signed quota.")
     if month[1] != datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m"):
         raise InvalidProof("The answer is counted in another month than it was given in.")

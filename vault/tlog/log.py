@@ -8,6 +8,7 @@ vault) locks that row before calling `append`, so the second id is drawn after t
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ _TILE_ROOTS = (
     )
     .order_by(log_tile.c.tile_index)
 )
+_RECORDED = select(log_entry.c.recorded_s).where(log_entry.c.leaf_index == bindparam("leaf_index"))
 _LEAVES = select(log_entry, log_opening).join(log_opening, log_opening.c.entry_id == log_entry.c.id)
 _COVERED = Prepared(_LEAVES.where(log_entry.c.id == bindparam("pending_id"), log_entry.c.leaf_index.is_not(None)))
 
@@ -162,6 +164,29 @@ def receipt_for(session: Session, index: int, cosigned: tuple[int, str] | None =
     if not 0 <= index < size:
         raise NotInLog(f"No signed checkpoint covers leaf {index} yet.")
     return Receipt(index, tuple(inclusion_proof(index, size, hashes_at(session, size))), note).text
+
+
+def range_between(session: Session, since_s: int, until_s: int) -> tuple[int, int]:
+    """Return the first index recorded at or after one time, and the first at or after another.
+
+    Times of neighbours may differ by the length of a transaction: give a range a margin.
+
+    Args:
+        session: A snapshot.
+        since_s: Unix seconds.
+        until_s: Unix seconds, not before `since_s`.
+
+    Raises:
+        NotInLog: The log has never been started.
+    """
+    size, _ = head(session)
+
+    def recorded_s(index: int) -> int:
+        found: int = session.connection().execute(_RECORDED, {"leaf_index": index}).scalar_one()
+        return found
+
+    first = bisect_left(range(size), since_s, key=recorded_s)
+    return first, bisect_left(range(size), until_s, lo=first, key=recorded_s)
 
 
 def consistency(session: Session, old_size: int, new_size: int) -> list[bytes]:

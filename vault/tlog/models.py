@@ -9,7 +9,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, SmallInteger, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    FetchedValue,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+)
 from sqlmodel import SQLModel
 
 import vault.db  # noqa: F401  (sets the metadata's naming convention, which the constraints below take)
@@ -24,6 +36,8 @@ log_entry = Table(
     Column("entry", LargeBinary, nullable=False),
     Column("leaf_index", BigInteger),
     Column("about", LargeBinary),
+    # When the database took it, unix seconds: for finding a stretch of the log by date, and for nothing else.
+    Column("recorded_s", BigInteger, server_default=FetchedValue(), nullable=False),
 )
 # Partial, so that recording an event writes no index that only numbered ones are found by.
 _PLACED: dict[str, Any] = dict.fromkeys(("sqlite_where", "postgresql_where"), log_entry.c.leaf_index.is_not(None))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
@@ -17,6 +17,7 @@ from vault.tlog.errors import NotInLog
 from vault.tlog.witnesses import newest
 
 _IMMUTABLE = {"Cache-Control": "public, max-age=31536000, immutable"}
+_LAST_S: Final = 2**32
 _Size = Annotated[int, Query(ge=1, le=MAX_SIZE)]
 
 
@@ -66,6 +67,15 @@ def log_router(database: Database) -> APIRouter:
             else:
                 content = log.tile(session, wanted.level, wanted.index, wanted.width)
         return Response(content, media_type="application/octet-stream", headers=_IMMUTABLE)
+
+    @router.get("/range")
+    def range_between(
+        since: Annotated[int, Query(ge=0, le=_LAST_S)], until: Annotated[int, Query(ge=0, le=_LAST_S)]
+    ) -> dict[str, int]:
+        """Return which leaves were recorded between two times (unix seconds): from `first`, before `end`."""
+        with database.snapshot() as session:
+            first, end = log.range_between(session, since, max(since, until))
+        return {"first": first, "end": end}
 
     @router.get("/proof/consistency")
     def consistency(

@@ -10,9 +10,9 @@ from twinvault.profile import Profile, RolledBack
 from twinvault.receipts import remember_checkpoint
 from vault.clock import Clock, SystemClock, unix_s
 from vault.encoding import JsonObject, b64u
-from vault.proof.bundle import parse_bundle
+from vault.proof.bundle import MAX_BUNDLE_BYTES, parse_bundle
 from vault.proof.checkpoint import verify_checkpoint
-from vault.proof.errors import InvalidProof
+from vault.proof.errors import InvalidProof, MalformedProof
 from vault.proof.trust import TrustedRoot
 from vault.proof.verify import Report, verify_bundle
 from vault.seal.audit import AuditRequest, Registration, dump_registration, sign_audit_request
@@ -67,6 +67,22 @@ class Auditor:
         profile = Profile.load(folder)
         return cls(profile.trust, profile, api)
 
+    @property
+    def connection(self) -> Api:
+        """The service.
+
+        Raises:
+            ClientError: It was made to stay offline.
+        """
+        if self._api is None:
+            raise ClientError("Only a registered auditor fetches bundles; run `twinvault auditor register` first.")
+        return self._api
+
+    @property
+    def trust(self) -> TrustedRoot:
+        """The pinned keys."""
+        return self._trust
+
     def fetch(self, first: int, last: int, clock: Clock | None = None) -> bytes:
         """Return the bundle of a range of leaves, not verified yet; the service logs the access.
 
@@ -95,11 +111,7 @@ class Auditor:
             MalformedProof: It is not a bundle.
             RolledBack: Its log contradicts one that this auditor has seen.
         """
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise UnreadableFile(f"The bundle {path} cannot be read: {error.strerror}.") from error
-        return self.verify_bytes(data)
+        return self.verify_bytes(read_file(path))
 
     def verify_bytes(self, unverified_data: bytes) -> Report:
         """Check everything that a bundle shows.
@@ -127,3 +139,18 @@ class Auditor:
         # Offline nothing shows that another size is of the same log: what was proven last stays the measure.
         if last is None or last.version == seen.version:
             profile.remember("checkpoint", seen)
+
+
+def read_file(path: Path) -> bytes:
+    """Return a bundle's bytes.
+
+    Raises:
+        UnreadableFile: The file cannot be opened.
+        MalformedProof: It is larger than any bundle, and is not read at all.
+    """
+    try:
+        if path.stat().st_size > MAX_BUNDLE_BYTES:
+            raise MalformedProof(f"The bundle {path.name} is larger than {MAX_BUNDLE_BYTES} bytes; fetch it in parts.")
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableFile(f"The bundle {path} cannot be read: {error.strerror}.") from error

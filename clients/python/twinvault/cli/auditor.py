@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from twinvault.auditor import Auditor
+from twinvault.audits import fetch_audit, unreadable, verify_audit
 from twinvault.cli import common
 from twinvault.cli.common import DEFAULT_PROFILE, AsJson, ProfileName, TrustFile
 from twinvault.profile import TRUST, read_trust, write_private
-from vault.proof.verify import Report
+from vault.proof.errors import InvalidProof
+from vault.proof.report import Report
 
 auditor = typer.Typer(no_args_is_help=True, help="Verify answers and whole months offline, against keys you pinned.")
 
+_DAY = ["%Y-%m-%d"]
 _USAGE = 2
 _FAILED = 1
 
@@ -37,23 +41,37 @@ def register(
 @auditor.command()
 def bundle(
     *,
-    first: Annotated[int, typer.Option("--first", help="First leaf index.", min=0)],
-    last: Annotated[int, typer.Option("--last", help="Last leaf index; at most 10,000 leaves at a time.", min=0)],
-    out: Annotated[Path, typer.Option("--out", help="Write the bundle here.")],
+    out: Annotated[Path, typer.Option("--out", help="Write the bundle into this file, or an audit into this folder.")],
+    first: Annotated[int | None, typer.Option("--first", help="First leaf index.", min=0)] = None,
+    last: Annotated[int | None, typer.Option("--last", help="Last leaf index; at most 10,000 leaves.", min=0)] = None,
+    since: Annotated[
+        datetime | None, typer.Option("--since", help="First day (UTC) of an audit.", formats=_DAY)
+    ] = None,
+    until: Annotated[datetime | None, typer.Option("--until", help="Day (UTC) after its last.", formats=_DAY)] = None,
     profile: ProfileName = DEFAULT_PROFILE,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch a range of the log with what it names, keep it, and verify it; exits 1 if anything does not hold."""
-    folder = common.folder_of(profile)
-    found = Auditor.load(folder, common.reach(common.load_profile(profile).trust))
-    data = found.fetch(first, last)
-    write_private(out, data)
-    _show(found.verify_bytes(data), as_json=as_json)
+    """Fetch a stretch of the log with what it names, keep it, and verify it; exits 1 if anything does not hold.
+
+    Either --first and --last (one file), or --since and --until (a folder of parts, of any length).
+    """
+    found = Auditor.load(common.folder_of(profile), common.reach(common.load_profile(profile).trust))
+    if first is not None and last is not None and since is None and until is None:
+        data = found.fetch(first, last)
+        write_private(out, data)
+        _show(found.verify_bytes(data), as_json=as_json)
+    elif since is not None and until is not None and first is None and last is None:
+        since_s, until_s = (int(day.replace(tzinfo=UTC).timestamp()) for day in (since, until))
+        fetch_audit(found, since_s, until_s, out, lambda end: typer.echo(f"fetched up to leaf {end}", err=True))
+        _show(verify_audit(out, found.trust), as_json=as_json)
+    else:
+        typer.echo("twinvault: Give --first and --last, or --since and --until.", err=True)
+        raise typer.Exit(_USAGE)
 
 
 @auditor.command()
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="An answer's or a month's bundle.")],
+    bundle: Annotated[Path, typer.Argument(help="An answer's or a month's bundle, or the folder of an audit.")],
     *,
     trust: Annotated[
         Path | None, typer.Option("--trust", help="Trust file; the profile's pinned keys if not given.")
@@ -61,7 +79,7 @@ def verify(
     profile: ProfileName = DEFAULT_PROFILE,
     as_json: AsJson = False,
 ) -> None:
-    """Check everything that a bundle shows; exits 1 if anything does not hold."""
+    """Check everything that a bundle shows; exits 1 if anything does not hold or cannot be read, 2 without keys."""
     if trust is not None:
         found = Auditor(read_trust(trust))
     elif (common.folder_of(profile) / TRUST).is_file():
@@ -69,7 +87,10 @@ def verify(
     else:
         typer.echo("twinvault: Keys in a bundle prove nothing: name a trust file with --trust.", err=True)
         raise typer.Exit(_USAGE)
-    report = found.verify(bundle)
+    try:
+        report = verify_audit(bundle, found.trust) if bundle.is_dir() else found.verify(bundle)
+    except InvalidProof as error:
+        report = unreadable(error)
     _show(report, as_json=as_json)
 
 
