@@ -11,7 +11,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-DATA = {"complete_journey": "benchmarks._quality_grocery"}
+DATA = {
+    "complete_journey": "benchmarks._quality_grocery",
+    "msnbc": "benchmarks._quality_msnbc",
+    "online_shoppers": "benchmarks._quality_shoppers",
+}
 """Data set -> module with `measure(people, quick=...)`; imported only when asked for."""
 
 

@@ -36,7 +36,7 @@ DELTA: Final = 1e-6
 
 _CONFIDENCE: Final = 0.95
 _GUESSES: Final = (200, 600, 1_200, 2_400, 4_000)
-_RECORDS: Final = 4  # of each canary: a grouping by record instead of by person quadruples its influence
+_RECORDS: Final = 4  # months of each canary: a grouping by anything but the person quadruples its influence
 _STRENGTH: Final = 10.0  # a canary's gradient before clipping, in clips
 _CODES: Final = 6  # the audited reader is small: its gradients only have to be there
 
@@ -108,10 +108,11 @@ def _lower_bound(scores: npt.NDArray[np.float32], taken: npt.NDArray[np.bool_]) 
 
 def _canaries(taken: Integers, records: int = _RECORDS) -> tuple[Integers, dict[str, npt.NDArray[np.generic]]]:
     """Return the records of the canaries, shuffled as they would lie in a store."""
-    person = np.random.default_rng().permutation(np.repeat(taken, records))
+    order = np.random.default_rng().permutation(len(taken) * records)
+    person, month = np.repeat(taken, records)[order], np.tile(np.arange(records), len(taken))[order]
     count = len(person)
     return person, {
-        "month": np.zeros(count, dtype=np.int64),
+        "month": month,
         "rows": np.zeros((count, _CODES + 1)),
         "sigma": np.ones(count, dtype=np.int64),
         "days": np.zeros(count, dtype=np.int64),

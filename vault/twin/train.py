@@ -235,6 +235,7 @@ def private_training(
     expected_people: float,
     *,
     optimizer: torch.optim.Optimizer | None = None,
+    people_at_once: int = 1_024,
 ) -> None:
     """Train a network in place, by DP-SGD with book-keeping.
 
@@ -245,6 +246,7 @@ def private_training(
         descent: Settings.
         expected_people: As in `private_descent`.
         optimizer: What follows the noisy gradient, over the model's parameters; plain descent by default.
+        people_at_once: How many people's activations are held at a time; the sums are the same.
 
     Raises:
         UnsupportedModel: Book-keeping does not see every part of the gradient.
@@ -264,9 +266,12 @@ def private_training(
     count = len(next(iter(people.values())))
     for _ in range(descent.steps):
         drawn = poisson_sample(count, descent.sample_rate)
-        batch = {name: column[drawn] for name, column in people.items()}
-        for name, value in clipped_sums(model, loss, batch, descent.clip).items():
-            trained[name].grad = value
+        for parameter in trained.values():
+            parameter.grad = torch.zeros_like(parameter)
+        for some in torch.split(drawn, people_at_once):
+            batch = {name: column[some] for name, column in people.items()}
+            for name, value in clipped_sums(model, loss, batch, descent.clip).items():
+                trained[name].grad += value
         private.step()
         private.zero_grad()
 
