@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from vault.encoding import dump_json, parse_json
 from vault.proof.certificate import (
+    Activity,
     Certificate,
     CertificateInvalid,
     Charge,
+    Group,
     Manifest,
     People,
     Required,
@@ -39,6 +41,7 @@ CERTIFICATE = Certificate(
     calibration_gap_ppm=-30_000,
     noise_sd_ppm=5_000,
     held_out=80,
+    groups=(Group(Activity.LIGHT, 30, 5_000, -20_000, 15_000), Group(Activity.HEAVY, 50, 14_000, -35_000, 9_000)),
 )
 CHARGES = (
     Charge("popularity", People.TRAINED, 2_096_000, 1_000_000, 1),
@@ -98,7 +101,30 @@ def test_every_measurement_has_a_threshold() -> None:
         for mark in test_a_measurement_beyond_its_threshold_is_refused.pytestmark  # type: ignore[attr-defined]  # pytest's
         for at in range(len(mark.args[1]))
     }
-    assert tested == {field.name for field in fields(Certificate)}
+    assert tested == {field.name for field in fields(Certificate)} - {"groups"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("people", 10), ("gain_ppm", -60_001), ("calibration_gap_ppm", 130_001), ("calibration_gap_ppm", -130_001)],
+)
+def test_a_model_that_is_shown_to_fail_a_group_is_refused(field: str, value: int) -> None:
+    light, heavy = CERTIFICATE.groups
+    worse = replace(light, **{field: value})
+    with pytest.raises(CertificateInvalid, match="group"):
+        verify_certificate(_manifest(certificate=replace(CERTIFICATE, groups=(worse, heavy))), NOW)
+
+
+def test_a_group_within_its_noise_is_no_reason_to_refuse() -> None:
+    light, heavy = CERTIFICATE.groups
+    doubtful = replace(light, gain_ppm=-59_999, calibration_gap_ppm=129_999)
+    verify_certificate(_manifest(certificate=replace(CERTIFICATE, groups=(doubtful, heavy))), NOW)
+
+
+def test_one_group_twice_is_no_certificate() -> None:
+    light, _ = CERTIFICATE.groups
+    with pytest.raises(CertificateInvalid, match="twice"):
+        parse_manifest(dump_manifest(_manifest(certificate=replace(CERTIFICATE, groups=(light, light)))))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 
 from vault.imprint.features import FeatureMap
 from vault.proof.certificate import (
+    Activity,
     CertificateInvalid,
     People,
     Required,
@@ -66,29 +67,34 @@ def test_a_useless_model_is_not_certified(cohort: PersonMonths, retail: FeatureM
                 verify_certificate(judged, NOW)
 
 
-def test_one_person_moves_the_measurement_no_further_than_charged(
-    cohort: PersonMonths, retail: FeatureMap, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    exact = []
-
-    class Recorder:
-        def __init__(self, _sigma: int) -> None: ...
-
-        def sample(self, shape: tuple[int, ...]) -> np.ndarray:
-            return np.zeros(shape, dtype=np.int64)
-
-    monkeypatch.setattr(certify, "DiscreteGaussian", Recorder)
-    real_append = np.append
-    monkeypatch.setattr(certify.np, "append", lambda *a: exact.append(real_append(*a)) or exact[-1])
+def test_one_person_moves_the_measurement_no_further_than_charged(cohort: PersonMonths, retail: FeatureMap) -> None:
     everyone = np.arange(400)
     hostile = replace(cohort, chosen=cohort.chosen.copy(), rows=cohort.rows.copy())
     hostile.chosen[cohort.person == 7] = 10**6
     hostile.rows[cohort.person == 7] = 10**9
     backbone = closed_form(retail)
-    measure(backbone, hostile, retail, CLEAN)
-    _, charge = measure(backbone, hostile.of(everyone != 7, everyone), retail, CLEAN)
-    moved = math.hypot(*(exact[0] - exact[1]))
-    assert moved * charge.noise_multiplier_ppm / 1e6 <= certify._SIGMA
+    with_them = certify._contributions(backbone, hostile, retail).sum(0)
+    without = certify._contributions(backbone, hostile.of(everyone != 7, everyone), retail).sum(0)
+    _, charge = measure(backbone, cohort, retail, CLEAN)
+    moved = math.hypot(*(with_them - without).flatten())
+    assert 0 < moved * charge.noise_multiplier_ppm / 1e6 <= certify._SIGMA
+
+
+def test_groups_are_shown_with_their_noise_and_only_if_large_enough(cohort: PersonMonths, retail: FeatureMap) -> None:
+    days = cohort.days.copy()
+    days[cohort.person < 100] = 2
+    lighter = replace(cohort, days=days, chosen=np.minimum(cohort.chosen, days[:, None]))
+    exact = certify._figures(closed_form(retail), lighter, retail).clip(-certify._LARGEST, certify._LARGEST) * 1e6
+    found = {group.activity: group for group in measure(closed_form(retail), lighter, retail, CLEAN)[0].groups}
+    for activity, which, people in ((Activity.LIGHT, slice(0, 100), 100), (Activity.HEAVY, slice(100, 400), 300)):
+        group = found[activity]
+        assert abs(group.people - people) <= 80
+        for shown, true in zip((group.gain_ppm, group.calibration_gap_ppm), exact[which].mean(0), strict=True):
+            assert abs(shown - true) <= 6 * group.noise_sd_ppm + 0.3 * abs(true)
+    assert found[Activity.LIGHT].noise_sd_ppm > found[Activity.HEAVY].noise_sd_ppm
+    few = lighter.of(np.arange(400) < 3, np.arange(400))
+    shown = [len(measure(closed_form(retail), few, retail, CLEAN)[0].groups) for _ in range(30)]
+    assert np.mean(shown) < 1  # of two groups of 3 and 0 people, noise alone lets one through now and then
 
 
 def test_the_closed_form_reader_ships_with_a_manifest_that_costs_nothing(retail: FeatureMap) -> None:

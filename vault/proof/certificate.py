@@ -63,6 +63,30 @@ class Charge:
     steps: int
 
 
+class Activity(StrEnum):
+    """Groups of people, by a public bound on their own days with a trace in a month."""
+
+    LIGHT = "light"
+    HEAVY = "heavy"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What was measured on the held-out people of one group; groups that are too small are not shown.
+
+    Args:
+        activity: Which group.
+        people: Number of people, noisy, rounded to 10.
+        gain_ppm, calibration_gap_ppm, noise_sd_ppm: As in `Certificate`, of this group.
+    """
+
+    activity: Activity
+    people: int
+    gain_ppm: int
+    calibration_gap_ppm: int
+    noise_sd_ppm: int
+
+
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """What was measured of a model and its trainer.
@@ -79,6 +103,7 @@ class Certificate:
         calibration_gap_ppm: Noisy mean over held-out people of predicted minus observed frequency.
         noise_sd_ppm: Standard deviation of the noise in each of these two means.
         held_out: Number of held-out people, noisy, rounded to 10.
+        groups: The same by group, at most one each.
     """
 
     audit_claimed_ppm: int
@@ -91,6 +116,7 @@ class Certificate:
     calibration_gap_ppm: int
     noise_sd_ppm: int
     held_out: int
+    groups: tuple[Group, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +161,7 @@ class Required:
     age_s: int = 400 * 86_400
     cohort: int = 100
     held_out: int = 20
+    group: int = 20
     audit_claimed_ppm: int = 1_000_000
     audit_canaries: int = 4_000
     noise_ratio_off_ppm: int = 50_000
@@ -243,6 +270,20 @@ def _verify_measurements(certificate: Certificate, r: Required) -> None:
     ):
         if not met:
             raise CertificateInvalid(sentence)
+    for group in c.groups:
+        _verify_group(group, r)
+
+
+def _verify_group(g: Group, r: Required) -> None:
+    """Refuse a model that is shown to fail a group; a small group's figures prove neither, and are not published."""
+    margin = 2 * g.noise_sd_ppm
+    for met, sentence in (
+        (g.people >= r.group, "The certificate shows a group that is too small to be shown."),
+        (g.gain_ppm + margin >= r.worst_gain_ppm, "The model is shown to predict worse than popularity for a group."),
+        (abs(g.calibration_gap_ppm) - margin <= r.calibration_gap_ppm, "The model is badly calibrated for a group."),
+    ):
+        if not met:
+            raise CertificateInvalid(sentence)
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
@@ -269,9 +310,14 @@ def dump_manifest(manifest: Manifest) -> bytes:
             }
             for charge in manifest.charges
         ],
-        "certificate": [] if c is None else [{name: getattr(c, name) for name in _CERTIFICATE}],
+        "certificate": [] if c is None else [_dump_certificate(c)],
     }
     return dump_json(record)
+
+
+def _dump_certificate(c: Certificate) -> JsonObject:
+    groups = [{"activity": g.activity.value} | {name: getattr(g, name) for name in _GROUP} for g in c.groups]
+    return {**{name: getattr(c, name) for name in _CERTIFICATE}, "groups": [*groups]}
 
 
 def parse_manifest(unverified_data: bytes) -> Manifest:
@@ -330,11 +376,25 @@ def _release(text: str) -> str:
 
 def _parse_certificate(r: Reader) -> Certificate:
     values = {name: r.integer(name, low, _MAX_PPM) for name, low in _CERTIFICATE.items()}
+    groups = tuple(_parse_group(item) for item in r.objects("groups", at_most=len(Activity)))
     r.end()
-    return Certificate(**values)
+    if len({group.activity for group in groups}) != len(groups):
+        raise CertificateInvalid("A certificate shows one group twice.")
+    return Certificate(**values, groups=groups)
 
 
-_SIGNED: Final = {"noise_repeats_ppm", "gain_ppm", "calibration_gap_ppm"}
-_CERTIFICATE: Final = {
-    name: -_MAX_PPM if name in _SIGNED else 0 for name in cast("tuple[str, ...]", Certificate.__slots__)
-}
+def _parse_group(r: Reader) -> Group:
+    activity = r.word("activity", Activity)
+    group = Group(activity, **{name: r.integer(name, low, _MAX_PPM) for name, low in _GROUP.items()})
+    r.end()
+    return group
+
+
+def _measures(of: type[Certificate | Group]) -> dict[str, int]:
+    signed = {"noise_repeats_ppm", "gain_ppm", "calibration_gap_ppm"}
+    names = (name for name in cast("tuple[str, ...]", of.__slots__) if name not in {"groups", "activity"})
+    return {name: -_MAX_PPM if name in signed else 0 for name in names}
+
+
+_CERTIFICATE: Final = _measures(Certificate)
+_GROUP: Final = _measures(Group)

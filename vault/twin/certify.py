@@ -16,21 +16,31 @@ import torch
 from vault.clock import unix_s
 from vault.imprint.features import FeatureMap
 from vault.imprint.noise import DiscreteGaussian
-from vault.proof.certificate import Certificate, Charge, Manifest, People
+from vault.proof.certificate import Activity, Certificate, Charge, Group, Manifest, People, Required
 from vault.twin import audit as auditing
 from vault.twin import reader as reading
 from vault.twin import train as training
 from vault.twin.audit import CANARIES, AuditResult, audit
 from vault.twin.reader import Backbone, Months, Reader
-from vault.twin.train import DELTA_INVERSE, DESCENT, POPULARITY_CHARGE, PersonMonths, accounted_epsilon, train
+from vault.twin.train import (
+    DELTA_INVERSE,
+    DESCENT,
+    POPULARITY_CHARGE,
+    Integers,
+    PersonMonths,
+    accounted_epsilon,
+    train,
+)
 
 HELD_OUT_SHARE: Final = 0.2
 
 _UNIT: Final = 1024  # in integers, what `_LARGEST` becomes
 _LARGEST: Final = 0.15  # one person's gain and calibration gap are clipped to this
 _COUNTED: Final = 256
-_SENSITIVITY: Final = math.hypot(_UNIT, _UNIT, _COUNTED)
-_SIGMA: Final = 2_600
+_DIFFERENCE: Final = 2  # what people of the two groups differ in is released divided by this
+_SENSITIVITY: Final = math.hypot(_UNIT, _UNIT, _COUNTED) * math.hypot(1.0, 1.0 / _DIFFERENCE)
+_SIGMA: Final = 2_907
+_LIGHT_BELOW: Final = 4.0  # days with a trace in a month: a public bound between the groups
 _RANKS: Final = 10
 _CERTIFICATE_CHARGE: Final = Charge("certificate", People.HELD_OUT, int(_SIGMA / _SENSITIVITY * 1e6), 1_000_000, 1)
 
@@ -98,12 +108,14 @@ def measure(
     Guarantees: each person adds one integer vector of norm at most `_SENSITIVITY`, and a discrete
         Gaussian hides it.
     """
-    figures = _figures(backbone, held_out, feature_map).clip(-_LARGEST, _LARGEST) / _LARGEST
-    contribution = np.trunc(figures * _UNIT).astype(np.int64)
-    exact = np.append(contribution.sum(0), _COUNTED * len(contribution))
-    noisy = exact + DiscreteGaussian(_SIGMA).sample(exact.shape)
-    people = max(float(noisy[-1]) / _COUNTED, 1.0)
-    gain, gap = noisy[:-1] * _LARGEST / _UNIT / people
+    exact = _contributions(backbone, held_out, feature_map).sum(0)
+    together, apart = exact + DiscreteGaussian(_SIGMA).sample(exact.shape)
+    people, (gain, gap), noise_sd = _means(together, _SIGMA)
+    # Sum and difference give each group's own sum, with the noise of both.
+    halves = {
+        Activity.LIGHT: (together + _DIFFERENCE * apart) / 2,
+        Activity.HEAVY: (together - _DIFFERENCE * apart) / 2,
+    }
     certificate = Certificate(
         audit_claimed_ppm=round(found.claimed * 1e6),
         audit_lower_bound_ppm=round(found.lower_bound * 1e6),
@@ -111,12 +123,37 @@ def measure(
         noise_ratio_ppm=round(found.noise_ratio * 1e6),
         noise_repeats_ppm=round(found.noise_repeats * 1e6),
         contribution_ratio_ppm=round(min(found.contribution_ratio, 1e6) * 1e6),
-        gain_ppm=round(gain * 1e6),
-        calibration_gap_ppm=round(gap * 1e6),
-        noise_sd_ppm=math.ceil(_SIGMA * _LARGEST / _UNIT / people * 1e6),
-        held_out=round(people / 10) * 10,
+        gain_ppm=gain,
+        calibration_gap_ppm=gap,
+        noise_sd_ppm=noise_sd,
+        held_out=people,
+        groups=tuple(
+            group for activity, sums in halves.items() if (group := _group(activity, sums)).people >= Required().group
+        ),
     )
     return certificate, _CERTIFICATE_CHARGE
+
+
+def _group(activity: Activity, sums: Integers) -> Group:
+    people, (gain, gap), noise_sd = _means(sums, _SIGMA * math.hypot(1.0, _DIFFERENCE) / 2)
+    return Group(activity, people, gain, gap, noise_sd)
+
+
+def _means(sums: Integers, sigma: float) -> tuple[int, tuple[int, int], int]:
+    """Return people rounded to 10, mean gain and gap in millionths, and the standard deviation of their noise."""
+    people = max(float(sums[-1]) / _COUNTED, 1.0)
+    gain, gap = (round(float(value) * _LARGEST / _UNIT / people * 1e6) for value in sums[:-1])
+    return round(people / 10) * 10, (gain, gap), math.ceil(sigma * _LARGEST / _UNIT / people * 1e6)
+
+
+def _contributions(backbone: Backbone, held_out: PersonMonths, feature_map: FeatureMap) -> Integers:
+    """Return [people, 2, 3]: gain, calibration gap and a one, once as they are and once divided, minus for the heavy."""
+    figures = _figures(backbone, held_out, feature_map).clip(-_LARGEST, _LARGEST) / _LARGEST
+    people = held_out.grouped()
+    days_a_month = people["days"].sum(1) / people["present"].sum(1).clamp(min=1.0)
+    sign = np.where(days_a_month.numpy() < _LIGHT_BELOW, 1, -1)[:, None]
+    each = np.column_stack([np.trunc(figures * _UNIT), np.full(len(figures), _COUNTED)]).astype(np.int64)
+    return np.stack([each, sign * np.trunc(each / _DIFFERENCE).astype(np.int64)], axis=1)
 
 
 @torch.inference_mode()
