@@ -42,9 +42,9 @@ Ints = npt.NDArray[np.int64]
 
 DELTA = 1e-5
 FOLDS = 5
-HIDDEN = 16
-CLIP = 1.0
-SAMPLE_RATE, STEPS, LEARNING_RATE = 0.2, 100, 0.05
+HIDDEN = 32
+CLIP = 2.0
+SAMPLE_RATE, STEPS, LEARNING_RATE = 0.2, 200, 0.1
 _TUNING_SHARE = 0.2
 
 # Public bounds, set by hand: pages and seconds of a session, shares, and the shop's own value of a page.
@@ -217,13 +217,13 @@ def tested(cut: Sequence[Fold], train: Train, seeds: int, draws: int) -> tuple[f
     return float(np.mean(once)), np.mean(often, axis=0)
 
 
-def best_rival(people: Sessions, epsilon: float) -> Tuned:
+def best_rival(people: Sessions, epsilon: float, seeds: int) -> Tuned:
     """Return the rival's settings that are best on people who are neither trained nor tested on."""
     grid = [Tuned(norm, penalty) for norm in (1.0, 2.0, 3.0) for penalty in (0.1, 1.0, 10.0)]
     cut = list(folds(people, None))
 
     def value(tuned: Tuned) -> float:
-        return tested(cut, lambda some, seed: train_rival(some, epsilon, seed, tuned), seeds=3, draws=1)[0]
+        return tested(cut, lambda some, seed: train_rival(some, epsilon, seed, tuned), seeds, draws=1)[0]
 
     return max(grid, key=value)
 
@@ -252,7 +252,7 @@ def compare(tuning: Sessions, people: Sessions, others: Sessions | None, seeds: 
     by_epsilon: dict[str, dict[str, float]] = {}
     rival: dict[str, float] = {}
     for epsilon in EPSILONS:
-        tuned = best_rival(tuning, epsilon)
+        tuned = best_rival(tuning, epsilon, min(seeds, 3))
         value, often = tested(cut, lambda some, seed: train_network(some, epsilon, seed), seeds, draws)  # noqa: B023
         theirs, theirs_often = tested(
             cut,
