@@ -16,6 +16,7 @@ from vault.jobs import queue
 from vault.jobs.queue import JobId, JobState
 from vault.oauth import registration
 from vault.ops import archive, doctor
+from vault.ops.cards import models_app
 from vault.ops.journal import journal_app
 from vault.ops.keys import keys_app
 from vault.ops.policies import policies_app
@@ -34,6 +35,7 @@ from vault.twin.requests import request_training
 operator = typer.Typer(add_completion=False, no_args_is_help=True, help="Run and look after an installation.")
 companies_app = typer.Typer(no_args_is_help=True, help="Admit, list, suspend and reinstate companies.")
 operator.add_typer(companies_app, name="companies")
+operator.add_typer(models_app, name="models")
 auditors_app = typer.Typer(no_args_is_help=True, help="Register and list auditors; every access of theirs is logged.")
 operator.add_typer(auditors_app, name="auditors")
 operator.add_typer(policies_app, name="policies")

@@ -128,6 +128,18 @@ def current(session: Session, feature_map: FeatureMap, worker_keys: Collection[b
     )
 
 
+def manifests(session: Session, worker_keys: Collection[bytes]) -> list[Manifest]:
+    """Return the manifests of every model ever released here, newest first.
+
+    Raises:
+        SealError: One is not signed by a key of `worker_keys`, or describes another model than the one beside it.
+    """
+    found = [_read(row) for row in session.connection().execute(select(model).order_by(model.c.id.desc()))]
+    for one in found:
+        _verify(one, frozenset(worker_keys))
+    return [one.manifest for one in found]
+
+
 def envelope(session: Session, manifest_digest: bytes) -> bytes:
     """Return the signed manifest of a model that was ever released here.
 

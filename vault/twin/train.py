@@ -266,12 +266,13 @@ def private_training(
     count = len(next(iter(people.values())))
     for _ in range(descent.steps):
         drawn = poisson_sample(count, descent.sample_rate)
-        for parameter in trained.values():
-            parameter.grad = torch.zeros_like(parameter)
+        sums = {name: torch.zeros_like(p) for name, p in trained.items()}
         for some in torch.split(drawn, people_at_once):
             batch = {name: column[some] for name, column in people.items()}
             for name, value in clipped_sums(model, loss, batch, descent.clip).items():
-                trained[name].grad += value
+                sums[name] += value
+        for name, value in sums.items():
+            trained[name].grad = value
         private.step()
         private.zero_grad()
 

@@ -1,0 +1,78 @@
+"""`twinvault operator models ...`: which models were released, and what each one's signed manifest shows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sqlmodel import Session
+
+from vault.clock import SystemClock
+from vault.encoding import b64u
+from vault.errors import VaultError
+from vault.keys import statements
+from vault.ops.site import Site
+from vault.ops.terminal import HERE, AsJson, SiteFolder, plain_errors, say, transaction
+from vault.proof import card as cards
+from vault.proof.certificate import Manifest
+from vault.proof.trust import parse_trust
+from vault.seal.statement import KeyName
+from vault.twin import release
+
+models_app = typer.Typer(no_args_is_help=True, help="List released models and make their cards.")
+
+
+class NoSuchModel(VaultError):
+    """No released model goes by that name."""
+
+    slug = "no-such-model"
+    title = "No such model"
+    status = 404
+
+
+@models_app.command("list")
+def list_released(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
+    """List models, newest first, with what they cost and whether they may serve today."""
+    now = SystemClock().now()
+    with plain_errors(), transaction(site) as session:
+        found = [cards.card(manifest, now) for manifest in _manifests(session, site)]
+    lines = (
+        f"{one['model'][:12]}  {one['trained_at'] or 'built in':10}  epsilon {one['privacy']['epsilon']:.3f}  "
+        f"{'may serve' if one['may_serve'] else one['refused_because']}"
+        for one in found
+    )
+    say(as_json, {"models": found}, "\n".join(lines) or "No model was released.")
+
+
+@models_app.command("card")
+def make_card(
+    model: Annotated[str, typer.Argument(help="The model's name or its beginning; the newest by default.")] = "",
+    *,
+    out: Annotated[Path | None, typer.Option(help="Write the page here; prints the path.")] = None,
+    site: SiteFolder = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Make a model's card from its signed manifest: JSON, and a page with plots that fetches nothing."""
+    now = SystemClock().now()
+    with plain_errors():
+        with transaction(site) as session:
+            manifests = _manifests(session, site)
+        fitting = [one for one in manifests if b64u(one.model_sha256).startswith(model)]
+        if not fitting:
+            raise NoSuchModel(f"No released model's name begins with {model!r}; see `twinvault operator models list`.")
+        chosen = fitting[0]
+        name = b64u(chosen.model_sha256)[:12]
+        file = out or Path(f"model-{name}.html")
+        try:
+            file.write_text(cards.page(chosen, now), encoding="utf-8")
+        except OSError as error:
+            raise NoSuchModel(f"The card cannot be written to {file}: {error.strerror}.") from error
+    made = f"{datetime.fromtimestamp(chosen.trained_at, UTC):%Y-%m-%d}" if chosen.trained_at else "built in"
+    say(as_json, cards.card(chosen, now) | {"page": str(file)}, f"Card of {name} ({made}) written to {file}.")
+
+
+def _manifests(session: Session, site: Path) -> list[Manifest]:
+    operator_key = parse_trust(Site(site).trust_file.read_bytes().strip()).operator
+    return release.manifests(session, statements.stated(session, operator_key, KeyName.PROCESSOR_SIGN))
