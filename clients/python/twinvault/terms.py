@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from twinvault.api import Api, ClientError, field
 from twinvault.jws import company_id_of
+from vault.clock import Clock, SystemClock, unix_s
 from vault.proof.jose import COMPANY_TYPE, REQUEST_TYPE, JwsKey, parse_jws, read_jwk
 from vault.schema.category import Category, Purpose
 from vault.schema.consent import ConsentRequest, parse_consent_request
@@ -21,6 +22,8 @@ COHORT_PURPOSE: Final = Purpose("dpv:ResearchAndDevelopment")
 YEAR_S: Final = 365 * 86_400
 _COMPANY_ID: Final = re.compile("[A-Za-z0-9_-]{22}")
 _OWN_QUOTA: Final = 10_000
+_DAY_S: Final = 86_400
+_ASKABLE: Final = (QuestionKind.NEXT_CHOICE, QuestionKind.RECOMMEND)
 
 
 class BadRequest(ClientError):
@@ -90,6 +93,51 @@ def own_terms(
         explicit_special=frozenset(),
         influence_opt_in=False,
         agent_allowed=False,
+        post_mortem=frozenset(),
+        handling=handling,
+    )
+
+
+def asked_terms(
+    company_id: str, purposes: Iterable[Purpose], necessary: Iterable[Category], *, data_from: Period, data_to: Period,
+    handling: Handling, optional: Iterable[Category] = (), questions: Iterable[QuestionKind] = _ASKABLE,
+    quota_per_month: int = 100, days: int = 365, agent: bool = False, clock: Clock | None = None,
+) -> Terms:  # fmt: skip
+    """Return what a company asks for from now on, nothing sensitive and no influence among it.
+
+    Args:
+        company_id: Who asks.
+        purposes: What the answers serve.
+        necessary: Categories without which the purposes cannot be served.
+        data_from: First month of data.
+        data_to: Last month of data.
+        handling: How the company treats what it learns.
+        optional: Categories that would help.
+        questions: Kinds of question.
+        quota_per_month: Answers a month.
+        days: How long the consent is to last.
+        agent: Whether software decides by itself what to ask.
+        clock: Tells the time; the machine's own by default.
+
+    Raises:
+        BadConsent: The fields contradict each other.
+    """
+    now_s = unix_s((clock or SystemClock()).now())
+    return Terms(
+        kind=ConsentKind.COMPANY,
+        grantee=company_id,
+        purposes=frozenset(purposes),
+        questions=frozenset(questions),
+        necessary=frozenset(necessary),
+        optional=frozenset(optional),
+        data_from=data_from,
+        data_to=data_to,
+        not_before=now_s,
+        not_after=now_s + days * _DAY_S,
+        quota_per_month=quota_per_month,
+        explicit_special=frozenset(),
+        influence_opt_in=False,
+        agent_allowed=agent,
         post_mortem=frozenset(),
         handling=handling,
     )

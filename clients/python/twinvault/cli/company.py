@@ -14,10 +14,10 @@ from twinvault.cli.common import DEFAULT_PROFILE, PURCHASE, AsJson, BundleFile, 
 from twinvault.company import Company
 from twinvault.prepared import Prepared
 from twinvault.profile import read_trust, write_private
-from vault.clock import SystemClock, unix_s
+from twinvault.terms import asked_terms
 from vault.encoding import b64u, parse_json
 from vault.schema.question import QuestionKind
-from vault.schema.terms import ConsentKind, Handling, Terms
+from vault.schema.terms import Handling
 from vault.seal.ids import sha256
 
 company = typer.Typer(
@@ -32,7 +32,6 @@ company.add_typer(proof, name="proof")
 
 Nonce = Annotated[str, typer.Option("--nonce", help="The DPoP-Nonce header of any answer, at most a minute old.")]
 
-_DAY_S = 86_400
 _ASKED = "asked"
 
 
@@ -98,25 +97,12 @@ def request(
 ) -> None:
     """Ask a person; send the browser to `url` within 90 seconds, then `wait`. The owner gives it, or less."""
     found = _load(profile)
-    now_s = unix_s(SystemClock().now())
-    terms = Terms(
-        kind=ConsentKind.COMPANY,
-        grantee=found.company_id,
-        purposes=frozenset(common.parse_purposes(purpose)),
-        questions=frozenset(question),
-        necessary=frozenset(common.parse_categories(category)),
-        optional=frozenset(common.parse_categories(optional or [])),
-        data_from=common.parse_month(first, "--from"),
-        data_to=common.parse_month(last, "--to"),
-        not_before=now_s,
-        not_after=now_s + days * _DAY_S,
-        quota_per_month=quota,
-        explicit_special=frozenset(),
-        influence_opt_in=False,
-        agent_allowed=agent,
-        post_mortem=frozenset(),
-        handling=Handling(controller, jurisdiction, tuple(sorted(location)), retention, withdrawal, rights),
-    )
+    handling = Handling(controller, jurisdiction, tuple(sorted(location)), retention, withdrawal, rights)
+    terms = asked_terms(
+        found.company_id, common.parse_purposes(purpose), common.parse_categories(category),
+        data_from=common.parse_month(first, "--from"), data_to=common.parse_month(last, "--to"), handling=handling,
+        optional=common.parse_categories(optional or []), questions=question, quota_per_month=quota, days=days, agent=agent,
+    )  # fmt: skip
     if out is not None:
         write_private(out, found.sign_request(terms).encode() + b"\n")
         common.emit({"request": str(out), "company_id": found.company_id}, as_json=as_json)
