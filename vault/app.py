@@ -32,6 +32,7 @@ from vault.consent.handovers import Custody
 from vault.consent.routes import consent_router
 from vault.db import Database
 from vault.encoding import parse_b64u
+from vault.erasure.routes import certificates_router, erasure_router
 from vault.evidence.routes import AuditDesk, evidence_router
 from vault.http.health import health_router
 from vault.http.middleware import Edge
@@ -121,7 +122,7 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     # They are tried in turn: what is asked most often comes first.
     for router in (
         answers_router, ingest_router, consent_router, parties_router, vaults_router, keys_router, oauth_router,
-        twin_router, notices_router, policy_router, approval_router, grants_router, evidence_router, health_router,
+        twin_router, notices_router, policy_router, approval_router, grants_router, evidence_router, erasure_router, certificates_router, health_router,
         log_router(state.database),
     ):  # fmt: skip
         app.include_router(router)

@@ -17,6 +17,7 @@ from vault.budget.charge import parse_charge
 from vault.consent.restoring import end_again
 from vault.db import Database
 from vault.encoding import JsonObject
+from vault.erasure.erase import erase_again
 from vault.proof.leaf import LeafKind, Part, verify_opening
 from vault.seal.signing import Signer
 from vault.store import shortkeys
@@ -34,11 +35,13 @@ class Recovered:
         lacking: How many journaled events the database had forgotten.
         consents: How many consents were ended again.
         charges: How many releases were charged again.
+        erasures: How many erasures were carried out again.
     """
 
     lacking: int = 0
     consents: int = 0
     charges: int = 0
+    erasures: int = 0
 
 
 def recover(database: Database, short_keys: Database, journal: Journal, *, service: Signer, now: datetime) -> Recovered:
@@ -55,7 +58,7 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
         JournalMissing: There is none, or it begins after the point to which the database was set back.
         JournalDamaged: It does not hold what was written into it.
 
-    Guarantees: when this returns, every end of a consent and every charge that was acknowledged, and that
+    Guarantees: when this returns, every end of a consent, erasure and charge that was acknowledged, and that
         the journal reaches back to, is in force.
     """
     with database.transaction() as session:
@@ -76,10 +79,11 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
             for _, personal in _opened(missing, LeafKind.RELEASE, LeafKind.TRAINING)
         ]
         charged = sum(ledger.restore(session, charge, at=now) for charge in sorted(charges, key=lambda c: c.scope.key))
-        # Erasures (LeafKind.ERASURE) are journaled too: the verb of `erasure` that erases again belongs here.
+        erasures = _opened(missing, LeafKind.ERASURE, LeafKind.RETENTION)
+        erased = sum(erase_again(session, short_keys, personal) for _, personal in erasures)
         journal.mark(session)
     shortkeys.delete_scheduled(database, short_keys)
-    return Recovered(len(missing), len(ended), charged)
+    return Recovered(len(missing), len(ended), charged, erased)
 
 
 def _size(session: Session) -> int:

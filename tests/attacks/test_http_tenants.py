@@ -64,8 +64,10 @@ def vault_requests(town: Town, vault: str) -> list[tuple[str, str, httpx.Request
             path = template.replace("{vault}", vault).replace("{consent}", b64u(town.bob_to_rival))
             path = path.replace("{locator_hash}", b64u(bytes(32)))
             body = honest.content if honest else b'{"account":"AAAA","slot":"AAAA"}'
-            if path.endswith("freezes"):
+            if path.endswith(("freezes", "erasures")):
                 body = b'{"order":"AAAA"}'
+            if path.endswith("erasures/preview"):
+                body = b"{}"
             if method == "PUT" and honest is None:
                 body = b'{"account":"AAAA"}' if path.endswith("account") else b'{"slot":"AAAA"}'
             kind = honest.headers.get("content-type") if honest else "application/json"

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import sqlalchemy.dialects.postgresql
 import sqlalchemy.dialects.sqlite
-from sqlalchemy import Row, Select, Table, bindparam, delete, insert, select, update
+from sqlalchemy import Row, Select, Table, bindparam, delete, func, insert, select, update
 from sqlmodel import Session
 
 from vault.answers.models import answer, denial
@@ -181,6 +181,13 @@ def _rewrap(session: Session, table: Table, row: Row[Any], serving: Serving) -> 
             )
             return True
     return False
+
+
+def count(session: Session, consent_ids: Iterable[ConsentId]) -> int:
+    """Return how many answers and denials are kept under these consents."""
+    wanted = list(consent_ids)
+    queries = (select(func.count()).select_from(t).where(t.c.consent_id.in_(wanted)) for t in (answer, denial))
+    return sum(int(session.connection().execute(query).scalar_one()) for query in queries)
 
 
 def forget(session: Session, consent_ids: Iterable[ConsentId]) -> list[PendingId]:

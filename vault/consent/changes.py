@@ -85,6 +85,7 @@ def give(session: Session, submission: Submission, *, vault_id: VaultId, custody
         ConsentConflict: The consent exists.
         SealError: A signature that does not hold, or of another vault's keys.
     """
+    people.stay(session, vault_id)
     given = verify_by_person(submission.envelope, ConsentEvent.GIVEN)
     age_s = unix_s(now) - given.event_time
     if not -_CLOCK_SKEW_S <= age_s <= _FRESH_S:

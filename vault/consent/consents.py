@@ -108,6 +108,13 @@ def find(session: Session, consent_id: ConsentId) -> Consent | None:
     return None if row is None else _consent(row)
 
 
+def lock_all(session: Session, vault_id: VaultId) -> list[ConsentId]:
+    """Lock every consent of a vault until the transaction ends, in the order of their ids, and return them."""
+    mine = select(consent.c.consent_id).where(consent.c.vault_id == vault_id)
+    locked = session.connection().execute(mine.order_by(consent.c.consent_id).with_for_update())
+    return [ConsentId(consent_id) for consent_id in locked.scalars()]
+
+
 def get_own(session: Session, consent_id: ConsentId, vault_id: VaultId) -> Consent:
     """Return a consent of this vault.
 

@@ -7,6 +7,7 @@ those of the version before: narrowing takes keys away, it does not merely promi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from vault.schema.consent import ConsentVersion
 from vault.schema.terms import ConsentKind, Terms
 from vault.seal.chain import Chain, parse_chain
 from vault.seal.handover import KeyKind, VerifiedHandover, parse_handover, verify_handover
-from vault.seal.ids import ConsentId, VaultId
+from vault.seal.ids import CompartmentId, ConsentId, VaultId
 from vault.seal.wrap import lock_short, unlock_short
 from vault.store import rings, shortkeys
 from vault.tlog.log import PendingId
@@ -186,6 +187,17 @@ def read(session: Session, short_keys: Database, consent_id: ConsentId, version:
     if key is None:
         raise KeysGone(_GONE)
     return parse_chain(unlock_short(key, row.locked, consent_id))
+
+
+def compartments(
+    session: Session, short_keys: Database, consent_id: ConsentId, version: int
+) -> frozenset[CompartmentId]:
+    """Return the compartments whose keys the live handovers of a consent hold; opens none of the keys."""
+    held: set[CompartmentId] = set()
+    for kind in KeyKind:
+        with suppress(KeysGone):
+            held |= set(read(session, short_keys, consent_id, version, kind).newest.terms.compartments)
+    return frozenset(held)
 
 
 def _live(query: Prepared, session: Session, consent_id: ConsentId, version: int, kind: KeyKind) -> Any:

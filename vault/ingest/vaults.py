@@ -176,6 +176,7 @@ def put_slot(vault: str, locator_hash: str, body: SlotBody, caller: OwnerDep, da
     """Add or replace a slot."""
     vault_id, slot = own(vault, caller), _slot(body.slot, locator_hash)
     with database.transaction() as session:
+        people.stay(session, vault_id)
         slots.put(session, vault_id, slot)
 
 
@@ -203,6 +204,7 @@ def put_account(vault: str, body: AccountBody, caller: OwnerDep, database: Datab
     """Publish the next account record."""
     vault_id, account = own(vault, caller), _envelope(body.account)
     with database.transaction() as session:
+        people.stay(session, vault_id)
         owner_key = people.get(session, vault_id).owner_key
         accounts.publish(session, vault_id, owner_key, account, now=clock.now())
 
@@ -246,6 +248,7 @@ def put_ring(
         owner_key = people.get(session, vault_id).owner_key
     ring = _ring(body, vault_id, owner_key, shortkeys)
     with database.transaction() as session:
+        people.stay(session, vault_id)
         if people.get(session, vault_id).owner_key != ring.owner_key:
             raise NotYours("The owner key was replaced meanwhile; sign in with the new one.")
         rings.publish(session, vault_id, ring, now=clock.now())

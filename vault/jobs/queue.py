@@ -157,7 +157,9 @@ def fail(session: Session, job: Job, reason: str, *, now: datetime) -> None:
     if job.attempts >= _MAX_ATTEMPTS:
         _settle(session, job.id, JobState.FAILED, reason)
         return
-    row = session.get_one(JobRow, job.id)
+    row = session.get(JobRow, job.id)
+    if row is None:  # forgotten while it ran
+        return
     newer = session.exec(
         select(JobRow.id).where(col(JobRow.waiting_key) == row.waiting_key, col(JobRow.state) == JobState.QUEUED)
     ).first()
@@ -170,14 +172,14 @@ def fail(session: Session, job: Job, reason: str, *, now: datetime) -> None:
 
 
 def forget(session: Session, waiting_key: str) -> int:
-    """Drop every job of one key that has not started; erasure calls this.
+    """Drop every job of one key, done ones too; erasure calls this.
+
+    One that a worker runs ends without a trace: what it made is refused where it would be stored.
 
     Returns:
         How many were dropped.
     """
-    result = session.execute(
-        sqlalchemy.delete(JobRow).where(col(JobRow.waiting_key) == waiting_key, col(JobRow.state) == JobState.QUEUED)
-    )
+    result = session.execute(sqlalchemy.delete(JobRow).where(col(JobRow.waiting_key) == waiting_key))
     return int(getattr(result, "rowcount", 0))
 
 
@@ -202,7 +204,9 @@ def count_by_state(session: Session) -> dict[JobState, int]:
 
 
 def _settle(session: Session, job_id: JobId, state: JobState, reason: str) -> None:
-    row = session.get_one(JobRow, job_id)
+    row = session.get(JobRow, job_id)
+    if row is None:  # forgotten while it ran
+        return
     row.state, row.reason, row.lease_until = state, reason, None
     session.add(row)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -120,6 +121,11 @@ def find(session: Session, unverified_token: str, company_id: CompanyId, *, now:
     )
     row = session.connection().execute(query).one_or_none()
     return None if row is None else Family(family_id, company_id, ConsentId(row.consent_id), row.expires_at_s)
+
+
+def forget(session: Session, consent_ids: Iterable[ConsentId]) -> None:
+    """Forget the refresh tokens of these consents; erasure calls this."""
+    session.connection().execute(delete(family).where(family.c.consent_id.in_(list(consent_ids))))
 
 
 def end(session: Session, family_id: bytes, *, now: datetime) -> None:

@@ -26,6 +26,10 @@ _CLOCK_SKEW_S = 300
 
 _TABLE: Final = SQLModel.metadata.tables["person"]
 _FIND: Final = Prepared(sqlalchemy.select(_TABLE).where(_TABLE.c.vault_id == sqlalchemy.bindparam("vault_id")))
+_LOCK: Final = (
+    sqlalchemy.select(_TABLE.c.vault_id).where(_TABLE.c.vault_id == sqlalchemy.bindparam("vault_id")).with_for_update()
+)
+_STAY: Final = _LOCK.with_for_update(read=True)
 
 
 class UnknownVault(VaultError):
@@ -242,6 +246,24 @@ def get(session: Session, vault_id: VaultId) -> Person:
     if person is None:
         raise UnknownVault("No vault of this id lives here.")
     return person
+
+
+def lock(session: Session, vault_id: VaultId) -> bool:
+    """Keep everybody else's hands off a person until the transaction ends; say whether there is one.
+
+    Who also locks consents or the ring locks the person first: so does every answer, by `not_frozen`.
+    """
+    return session.connection().execute(_LOCK, {"vault_id": vault_id}).one_or_none() is not None
+
+
+def stay(session: Session, vault_id: VaultId) -> None:
+    """Make sure that a person is here and is not erased before the transaction ends.
+
+    Raises:
+        UnknownVault: The vault does not live here.
+    """
+    if session.connection().execute(_STAY, {"vault_id": vault_id}).one_or_none() is None:
+        raise UnknownVault("No vault of this id lives here.")
 
 
 def records(session: Session, vault_id: VaultId) -> list[bytes]:

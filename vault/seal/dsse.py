@@ -43,6 +43,7 @@ class PayloadType(StrEnum):
     CONSENT = "twinvault/consent/v1"
     SUBJECT = "twinvault/subject/v1"
     ERASURE = "twinvault/erasure/v1"
+    ERASED = "twinvault/erased/v1"
     PROFILE = "twinvault/profile/v1"
     KEY = "twinvault/key/v1"
     MANIFEST = "twinvault/manifest/v1"

@@ -265,6 +265,13 @@ def compartments(session: Session, vault: VaultId, ids: Iterable[CompartmentId])
     return {CompartmentId(row.compartment_id): _compartment(row) for row in found}
 
 
+def listed(session: Session, vault: VaultId) -> dict[CompartmentId, Compartment]:
+    """Return every compartment that the ring lists and nobody erased."""
+    wanted = _COMPARTMENTS.where(compartment.c.locked.is_not(None))
+    found = session.connection().execute(wanted, {"vault_id": vault})
+    return {CompartmentId(row.compartment_id): _compartment(row) for row in found}
+
+
 def newest(session: Session, vault: VaultId, category: Category, period: Period) -> Compartment | None:
     """Return the compartment of the highest epoch of a category and month: the one that takes batches."""
     wanted = (

@@ -31,7 +31,9 @@ from vault.tlog.errors import JournalDamaged, JournalMissing
 from vault.tlog.log import Leaf, PendingId
 from vault.tlog.models import log_entry
 
-JOURNALED: Final = frozenset({LeafKind.CONSENT, LeafKind.RELEASE, LeafKind.TRAINING, LeafKind.ERASURE})
+JOURNALED: Final = frozenset(
+    {LeafKind.CONSENT, LeafKind.RELEASE, LeafKind.TRAINING, LeafKind.ERASURE, LeafKind.RETENTION}
+)
 """What is journaled: ends of consents, releases with their charges, erasures."""
 
 MAX_BYTES: Final = 256 << 20

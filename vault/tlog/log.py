@@ -293,6 +293,12 @@ def delete_personal_openings(session: Session, pending_ids: Iterable[PendingId])
         session.connection().execute(unlink.values(about=None), rows)
 
 
+def forget_about(session: Session, about: bytes) -> None:
+    """Forget the personal openings of every event that was recorded about this."""
+    found = session.connection().execute(select(log_entry.c.id).where(log_entry.c.about == about))
+    delete_personal_openings(session, [PendingId(name) for name in found.scalars()])
+
+
 def read_tile(session: Session, level: int, index: int, width: int) -> bytes:
     """Return a tile's content, full or partial, without asking whether a checkpoint covers it.
 

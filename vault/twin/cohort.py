@@ -38,6 +38,7 @@ from vault.seal import row as sealed_rows
 from vault.seal.derive import imprint_key
 from vault.seal.errors import SealError
 from vault.seal.ids import ConsentId, sha256
+from vault.store import rings
 from vault.tlog.log import append
 from vault.twin import release, rows
 from vault.twin.certify import CHARGES, build_backbone, code_digest
@@ -280,6 +281,9 @@ def _still_allowed(session: Session, worker: Worker, member: _Member) -> bool:
     permit = member.opening.permit
     if not hold(session, permit, worker.clock.now()):
         return False
+    seeds = member.opening.keys.seeds
+    if rings.compartments(session, permit.vault_id, seeds).keys() != seeds.keys():
+        return False  # some of it was erased meanwhile
     try:
         permitted(session, worker, permit.consent_id, decide_train, TRAIN_PURPOSE)
     except VaultError:

@@ -40,6 +40,7 @@ from vault.proof.leaf import LeafKind
 from vault.seal.derive import imprint_key
 from vault.seal.ids import ConsentId, VaultId, sha256
 from vault.seal.row import RowHeader, seal_row
+from vault.store import rings
 from vault.tlog.log import append
 from vault.twin import rows
 from vault.twin.months import Month, NothingToOpen, Opening, Worker, open_months, permitted, plan
@@ -211,6 +212,7 @@ def _store(worker: Worker, group: Iterable[_Refresh]) -> dict[VaultId, Outcome]:
             count = 0
             if one.noisy:
                 if _still_allowed(session, worker, one):
+                    _drop_erased(session, worker, one)
                     count = _release(session, worker, one)
                 else:
                     for reservation in one.reserved.values():
@@ -228,6 +230,15 @@ def _still_allowed(session: Session, worker: Worker, one: _Refresh) -> bool:
     with one.attempt():
         permitted(session, worker, one.consent_id, decide_refresh, REFRESH_PURPOSE)
     return not one.over
+
+
+def _drop_erased(session: Session, worker: Worker, one: _Refresh) -> None:
+    """Throw away what was made of compartments that were erased meanwhile; who erases locks the consents first."""
+    wanted = {name for month in one.noisy for name in month.compartments}
+    left = rings.compartments(session, one.vault, wanted).keys()
+    for month in [month for month in one.noisy if not left >= set(month.compartments)]:
+        del one.noisy[month]
+        _abort(session, worker, one.reserved[month])
 
 
 def _abort(session: Session, worker: Worker, reservation: Reservation) -> None:

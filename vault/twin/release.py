@@ -140,6 +140,12 @@ def manifests(session: Session, worker_keys: Collection[bytes]) -> list[Manifest
     return [one.manifest for one in found]
 
 
+def trained(session: Session) -> list[Model]:
+    """Return every model that was ever trained on people and released here, oldest first."""
+    found = map(_read, session.connection().execute(select(model).order_by(model.c.id)))
+    return [one for one in found if one.manifest.charges]
+
+
 def envelope(session: Session, manifest_digest: bytes) -> bytes:
     """Return the signed manifest of a model that was ever released here.
 

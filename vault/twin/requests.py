@@ -74,7 +74,7 @@ def last_refresh(session: Session, vault: VaultId) -> Job | None:
 
 
 def forget(session: Session, vault: VaultId) -> None:
-    """Drop a refresh that has not started; erasure calls this."""
+    """Drop every refresh of a vault, whatever became of it; erasure calls this."""
     queue.forget(session, refresh_key(vault))
 
 

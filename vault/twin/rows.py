@@ -144,6 +144,14 @@ _NAMES: Final = Prepared(
 )
 
 
+def count(session: Session, vault: VaultId, compartments: Iterable[CompartmentId] | None = None) -> int:
+    """Return how many rows a vault has, or those compartments of it."""
+    mine = imprint_row.c.vault_id == vault
+    if compartments is not None:
+        mine &= imprint_row.c.compartment_id.in_(sorted(set(compartments)))
+    return int(session.connection().execute(select(func.count()).select_from(imprint_row).where(mine)).scalar_one())
+
+
 def forget(session: Session, vault: VaultId, compartments: Iterable[CompartmentId] | None = None) -> int:
     """Delete rows and the personal openings of their leaves; erasure calls this. Their charges stay.
 

@@ -1,0 +1,1 @@
+"""Erasure: everything about one person, or some of their compartments, destroyed, logged and certified."""

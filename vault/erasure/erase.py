@@ -1,0 +1,232 @@
+"""Erasing: one transaction that destroys, logs and certifies; then the keys, the log, and only then the acknowledgement.
+
+The order of locks is that of everybody else: the person, consents by their ids, the ring. What erasing leaves
+is what names nobody once the rest is gone: consent ids without content, charges under the vault's id, entries
+of the log with their public halves, tombstones, and the certificate.
+
+Source: DESIGN section 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+from sqlalchemy import insert, select
+from sqlmodel import Session
+
+from vault.answers import records
+from vault.clock import unix_s
+from vault.consent import changes, consents, handovers
+from vault.db import Database
+from vault.encoding import JsonObject, b64u
+from vault.erasure.models import erasure
+from vault.erasure.survey import Survey, survey
+from vault.errors import VaultError
+from vault.oauth import authorizations, families
+from vault.parties import people
+from vault.proof.leaf import LeafKind
+from vault.seal.erasure import Author, Certificate, Scope, dump_scope, parse_scope, sign_certificate
+from vault.seal.fields import Fields
+from vault.seal.ids import ConsentId
+from vault.seal.signing import Signer
+from vault.store import accounts, rings, slots
+from vault.tlog import log
+from vault.tlog.log import Pending, PendingId, append
+from vault.twin import requests, rows
+
+Forget: TypeAlias = Callable[[Session, Scope], None]
+"""What a domain above this one destroys of a scope."""
+
+
+class NothingToErase(VaultError):
+    """A scope in which nothing lies."""
+
+    slug = "nothing-to-erase"
+    title = "Nothing to erase"
+    status = 409
+
+
+class ErasureConflict(VaultError):
+    """An erasure id that stands for another order."""
+
+    slug = "erasure-conflict"
+    title = "Erasure id is used"
+    status = 409
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who wants what erased.
+
+    Args:
+        erasure_id: 16 random bytes.
+        scope: What.
+        author: On whose word; the caller has checked it.
+        reason: Why, at most 200 characters.
+        order_sha256: Digest of the owner's signed order; empty where there is none.
+        identity_check: SHA-256 of the operator's record of how the person was identified; empty for an owner.
+    """
+
+    erasure_id: bytes
+    scope: Scope
+    author: Author
+    reason: str
+    order_sha256: bytes = b""
+    identity_check: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """An erasure that is certified; it is acknowledged once the log shows `leaf_id` and the short keys are gone.
+
+    Args:
+        leaf_id: The pending id of its leaf.
+        certificate: The signed certificate's bytes.
+        consents: Whose opened keys every process drops from its memory.
+    """
+
+    leaf_id: PendingId
+    certificate: bytes
+    consents: tuple[ConsentId, ...]
+
+
+def erase(
+    session: Session,
+    short_keys: Database,
+    asked: Asked,
+    *,
+    service: Signer,
+    now: datetime,
+    also: Iterable[Forget] = (),
+) -> Erased:
+    """Destroy what a scope holds, log it and certify it; asking again returns the same certificate.
+
+    The caller then runs `shortkeys.delete_scheduled`, waits for the leaf, and acknowledges.
+
+    Args:
+        session: An open writing transaction.
+        short_keys: Database of the short keys.
+        asked: What and why.
+        service: The service's signing key.
+        now: The current time.
+        also: What domains above this one destroy.
+
+    Raises:
+        NothingToErase: Nothing of the scope is left.
+        ErasureConflict: The id stands for another order.
+
+    Guarantees: after the commit nothing of the scope can be read through this database or answered from; after
+        `delete_scheduled` its seeds and handovers cannot be read from a backup either. Charges stay.
+    """
+    known = find(session, asked.erasure_id)
+    if known is not None:
+        if known[1] != asked.order_sha256:
+            raise ErasureConflict("This erasure id stands for another order; choose a new random one.")
+        return known[0]
+    held, found = _take(session, short_keys, asked.scope)
+    if found is None:
+        raise NothingToErase("Nothing of this is left to erase.")
+    pending = _log(session, asked, now)
+    _destroy(session, asked.scope, found, held, also)
+    certificate = Certificate(
+        erasure_id=asked.erasure_id,
+        scope=asked.scope,
+        author=asked.author,
+        reason=asked.reason,
+        identity_check=asked.identity_check,
+        order_sha256=asked.order_sha256,
+        entry=pending.entry,
+        at=unix_s(now),
+        destroyed=found.counts,
+        models=found.models,
+    )
+    signed = sign_certificate(certificate, service).encoded
+    values = {
+        "erasure_id": asked.erasure_id,
+        "order_sha256": asked.order_sha256,
+        "leaf_id": pending.id,
+        "certificate": signed,
+    }
+    session.connection().execute(insert(erasure), values)
+    return Erased(pending.id, signed, found.consents)
+
+
+def erase_again(session: Session, short_keys: Database, personal: JsonObject, *, also: Iterable[Forget] = ()) -> bool:
+    """Destroy once more what a restored backup brought back; the journal still has the erasure's leaf.
+
+    Args:
+        session: An open writing transaction; `shortkeys.delete_scheduled` follows.
+        short_keys: Database of the short keys.
+        personal: The personal half of the erasure's leaf.
+        also: As for `erase`.
+
+    Returns:
+        Whether there was anything. Repeating it is harmless.
+    """
+    fields = Fields(personal)
+    scope = parse_scope(fields)
+    held, found = _take(session, short_keys, scope)
+    if found is None:
+        return False
+    _destroy(session, scope, found, held, also)
+    return True
+
+
+def find(session: Session, erasure_id: bytes) -> tuple[Erased, bytes] | None:
+    """Return an erasure that was carried out, and the digest of its order."""
+    query = select(erasure).where(erasure.c.erasure_id == erasure_id)
+    row = session.connection().execute(query).one_or_none()
+    return None if row is None else (Erased(PendingId(row.leaf_id), row.certificate, ()), row.order_sha256)
+
+
+def _take(session: Session, short_keys: Database, scope: Scope) -> tuple[list[ConsentId], Survey | None]:
+    """Lock all that an erasure touches; return the vault's consents, and what lies in the scope, if anything."""
+    here = people.lock(session, scope.vault)
+    held = consents.lock_all(session, scope.vault)
+    rings.lock(session, scope.vault)
+    found = survey(session, short_keys, scope)
+    return held, found if found.compartments or (scope.whole and here) else None
+
+
+def _log(session: Session, asked: Asked, now: datetime) -> Pending:
+    kind = LeafKind.RETENTION if asked.author is Author.RETENTION else LeafKind.ERASURE
+    public: JsonObject = {
+        "scope": "person" if asked.scope.whole else "compartments",
+        "author": str(asked.author),
+        "period": f"{now:%Y-%m}",
+    }
+    personal: JsonObject = {
+        **dump_scope(asked.scope),
+        "erasure": b64u(asked.erasure_id),
+        "order": b64u(asked.order_sha256),
+        "reason": asked.reason,
+        "identity_check": b64u(asked.identity_check),
+        "at": unix_s(now),
+    }
+    return append(session, kind, public, personal, about=None if asked.scope.whole else asked.scope.vault)
+
+
+def _destroy(session: Session, scope: Scope, found: Survey, held: list[ConsentId], also: Iterable[Forget]) -> None:
+    vault = scope.vault
+    if scope.whole:
+        log.delete_personal_openings(session, records.forget(session, held))
+        authorizations.forget(session, vault)
+        families.forget(session, held)
+        changes.forget(session, vault)
+        rows.forget(session, vault)
+        requests.forget(session, vault)
+        rings.forget(session, vault)
+        slots.forget(session, vault)
+        accounts.forget(session, vault)
+        people.forget(session, vault)
+        log.forget_about(session, vault)
+    else:
+        for consent_id in found.consents:
+            handovers.close(session, consent_id)
+        rows.forget(session, vault, found.compartments)
+        rings.forget(session, vault, found.compartments)
+    for forget in also:
+        forget(session, scope)

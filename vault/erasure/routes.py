@@ -1,0 +1,140 @@
+"""Routes to look at an erasure beforehand, to order it, and to fetch its certificate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from vault.clock import unix_s
+from vault.consent.handovers import Custody
+from vault.consent.routes import CustodyDep
+from vault.db import Database
+from vault.encoding import b64u, parse_b64u
+from vault.erasure import erase as erasing
+from vault.erasure.erase import Asked, Erased
+from vault.erasure.survey import Survey, survey
+from vault.errors import VaultError
+from vault.http.edge import ClockDep, DatabaseDep
+from vault.parties import people
+from vault.parties.caller import OwnerCaller
+from vault.parties.people import UnknownVault
+from vault.parties.routes import OwnerDep
+from vault.seal.dsse import parse_envelope
+from vault.seal.erasure import MAX_COMPARTMENTS, Author, Scope, verify_order
+from vault.seal.errors import as_seal_error
+from vault.seal.fields import parse_id
+from vault.seal.ids import CompartmentId
+from vault.store import shortkeys
+from vault.tlog import log
+
+erasure_router = APIRouter(prefix="/v1/vaults/{vault}/erasures", tags=["erasure"])
+certificates_router = APIRouter(prefix="/v1/erasures", tags=["erasure"])
+
+_FRESH_S: Final = 86_400
+_CLOCK_SKEW_S: Final = 300
+
+
+class StaleOrder(VaultError):
+    """An order that was signed too long ago, or in the future."""
+
+    slug = "stale-order"
+    title = "Order is not fresh"
+    status = 422
+
+
+class UnknownErasure(VaultError):
+    """No erasure of that id was carried out here."""
+
+    slug = "unknown-erasure"
+    title = "Unknown erasure"
+    status = 404
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class ScopeBody(_Body):
+    """The compartments to erase, by id; none at all for the whole person."""
+
+    compartments: list[str] | None = Field(default=None, max_length=MAX_COMPARTMENTS)
+
+
+class OrderBody(_Body):
+    """An owner's signed order."""
+
+    order: str = Field(max_length=1_400_000)
+
+
+async def _own_vault(vault: str, caller: OwnerDep) -> OwnerCaller:
+    if parse_id(vault) != caller.vault_id:
+        raise UnknownVault("You are signed in to another vault than the one in the address.")
+    return caller
+
+
+OwnVault = Annotated[OwnerCaller, Depends(_own_vault)]
+
+
+@erasure_router.post("/preview")
+def preview(body: ScopeBody, owner: OwnVault, custody: CustodyDep, database: DatabaseDep) -> dict[str, Any]:
+    """Say what an erasure would destroy, whose consents lose keys, and which models may have learned from it."""
+    named = None if body.compartments is None else tuple(CompartmentId(parse_id(name)) for name in body.compartments)
+    with database.snapshot() as session:
+        found = survey(session, custody.short_keys, Scope(owner.vault_id, named))
+    return _survey_json(found)
+
+
+@erasure_router.post("", status_code=201)
+def order(
+    *, body: OrderBody, owner: OwnVault, custody: CustodyDep, request: Request, database: DatabaseDep, clock: ClockDep
+) -> dict[str, Any]:
+    """Erase what the owner's signed order names; acknowledged once keys are gone and the log shows it.
+
+    The same order again returns the same certificate.
+    """
+    with as_seal_error():
+        envelope = parse_envelope(parse_b64u(body.order))
+    now = clock.now()
+    with database.transaction() as session:
+        owner_key = people.get(session, owner.vault_id).owner_key
+        signed = verify_order(envelope, owner_key, owner.vault_id)
+        if not -_CLOCK_SKEW_S <= unix_s(now) - signed.issued_at <= _FRESH_S:
+            raise StaleOrder("An order to erase is sent within a day of being signed; check the clock and sign again.")
+        asked = Asked(signed.erasure_id, signed.scope, Author.OWNER, signed.reason, envelope.digest)
+        erased = erasing.erase(session, custody.short_keys, asked, service=request.app.state.service, now=now)
+    return _acknowledged(request, database, custody, erased)
+
+
+@certificates_router.get("/{erasure}")
+def certificate(erasure: str, custody: CustodyDep, request: Request, database: DatabaseDep) -> dict[str, Any]:
+    """Return the certificate of an erasure to whoever knows its id: a person who was erased has no session."""
+    with database.snapshot() as session:
+        found = erasing.find(session, parse_id(erasure))
+    if found is None:
+        raise UnknownErasure("No erasure of this id was carried out here.")
+    return _acknowledged(request, database, custody, found[0])
+
+
+def _acknowledged(request: Request, database: Database, custody: Custody, erased: Erased) -> dict[str, Any]:
+    """Drop opened keys, delete the short keys and wait for the log: only now is the erasure acknowledged."""
+    for consent_id in erased.consents:
+        custody.forget(consent_id)
+    shortkeys.delete_scheduled(database, custody.short_keys)
+    state = request.app.state
+    index = state.sequencer.wait(erased.leaf_id, state.settings.checkpoint_wait_s)
+    with database.snapshot() as session:
+        proof = log.receipt_for(session, index)
+    return {"certificate": b64u(erased.certificate), "proof": proof}
+
+
+def _survey_json(found: Survey) -> dict[str, Any]:
+    return {
+        "destroys": {str(name): count for name, count in found.counts.items()},
+        "consents": [b64u(consent_id) for consent_id in found.consents],
+        "models": [
+            {"manifest": b64u(one.manifest), "epsilon_ppm": one.epsilon_ppm, "delta_inverse": one.delta_inverse}
+            for one in found.models
+        ],
+    }
