@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import select, text
 
 from tests.client_kit import purchases
-from tests.http_kit import CODES, QUESTION, House
+from tests.http_kit import CODES, QUESTION, House, new_databases
 from tests.process_kit import Process, app_process
 from twinvault.auditor import Auditor
 from twinvault.company import Company
@@ -35,9 +35,12 @@ from vault.tlog import log
 _KILLS = int(os.environ.get("TWINVAULT_KILLS", "3"))
 
 
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[tuple[Process, House]]:
-    with app_process(tmp_path) as running:
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Process, House]]:
+    urls: tuple[str | None, str | None] = (None, None)
+    if request.param == "postgresql":
+        urls = new_databases(request.getfixturevalue("postgresql_server"))
+    with app_process(tmp_path, *urls) as running:
         yield running
 
 

@@ -21,7 +21,8 @@ from vault.seal.ids import ConsentId
 from vault.seal.person import sign_freeze
 from vault.tlog import log
 
-_ROUNDS = int(os.environ.get("TWINVAULT_RACES", "2"))
+_FEW = 2
+_MANY = int(os.environ.get("TWINVAULT_RACES", "20"))
 _ASKERS = 32
 _QUOTA = 20
 
@@ -66,9 +67,19 @@ def events(house: House, town: Town) -> list[tuple[LeafKind, dict[str, Any]]]:
 
 @pytest.mark.parametrize("act", [withdraw, narrow, freeze])
 def test_in_log_order_nothing_is_answered_after_the_owner_said_no(town: Town, act: Act) -> None:
+    race(town, act, _FEW)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("act", [withdraw, narrow, freeze])
+def test_in_many_races_nothing_is_answered_after_the_owner_said_no(town: Town, act: Act) -> None:
+    race(town, act, _MANY)
+
+
+def race(town: Town, act: Act, rounds: int) -> None:
     rng = random.Random(act.__name__)
     witness = town.house.consent(town.bob, town.acme.company)
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         consent = town.house.consent(town.ann, town.acme.company, quota_per_month=_QUOTA)
         token = town.acme.token(consent)
         answers: list[Any] = []

@@ -47,6 +47,7 @@ from vault.schema.language import LABELS, Language
 from vault.schema.terms import ConsentKind
 from vault.seal.dsse import PayloadType, parse_envelope, sign_record, unverified_record
 from vault.seal.errors import SealError
+from vault.seal.handover import KeyKind
 from vault.seal.ids import ConsentId, DeviceId, sha256
 from vault.seal.signing import SigningKey
 from vault.seal.statement import KeyName, KeyStatement, sign_key_statement
@@ -217,10 +218,60 @@ def test_a_freeze_that_the_service_only_claims_is_noticed(owner: Owner, tamper: 
         owner.freeze(frozen=True)
 
 
+def test_a_freeze_without_its_own_receipt_is_noticed(owner: Owner, tamper: Tamper) -> None:
+    owner.freeze(frozen=True)
+    owner.freeze(frozen=False)
+    kept: list[Any] = []
+
+    def swap(response: httpx.Response) -> httpx.Response:
+        shown = response.json()
+        kept.append(shown["receipt"])
+        return json_answer({**shown, "receipt": kept[0]})
+
+    tamper.on("POST", "/freezes", swap)
+    owner.freeze(frozen=True)
+    with pytest.raises(NoReceipt, match="not about the order"):
+        owner.freeze(frozen=False)
+    tamper.rules.clear()
+    tamper.on("POST", "/freezes", lambda response: json_answer({**response.json(), "receipt": {}}))
+    with pytest.raises(ApiError):
+        owner.freeze(frozen=True)
+
+
+def test_an_owner_sees_to_which_keys_a_consent_handed_over_and_believes_no_other(
+    owner: Owner, company: Company, tamper: Tamper
+) -> None:
+    owner.import_traces(purchases())
+    asked = owner.read_request(company.request_consent(company_terms(company, owner)))
+    given, other = (ConsentId(owner.give_company(asked).version.consent_id) for _ in range(2))
+    (held,) = owner.handed_over(given)
+    assert (held.keys, held.epochs, len(held.indexes)) == (KeyKind.IMPRINT, (1,), 1)
+    assert held.compartments > 0
+    path = f"/consents/{b64u(given)}/handovers"
+    theirs = owner._api.get(f"{owner._path}/consents/{b64u(other)}/handovers", auth=owner._auth)["handovers"][0]
+    mine = owner._api.get(f"{owner._path}{path}", auth=owner._auth)["handovers"][0]
+    forged = {
+        "another consent": theirs,
+        "another kind": {**mine, "keys": "raw"},
+        "nothing": {**mine, "steps": []},
+        "another receipt": {**mine, "steps": [{**mine["steps"][0], "receipt": theirs["steps"][0]["receipt"]}]},
+        "no reseal": {**mine, "steps": [*mine["steps"], theirs["steps"][0]]},
+    }
+    for name, lie in forged.items():
+        tamper.rules.clear()
+        tamper.on("GET", path, lambda _, lie=lie: json_answer({"handovers": [lie]}))
+        with pytest.raises(VaultError):
+            owner.handed_over(given)
+        assert name
+    tamper.rules.clear()
+    owner.withdraw(given)
+    assert owner.handed_over(given) == []
+
+
 def test_another_owners_order_freezes_nothing(owner: Owner, new_owner: Callable[..., Any], tamper: Tamper) -> None:
     other, _ = new_owner()
     other.freeze(frozen=True)
-    order = json.loads(tamper.sent[-1].content)
+    order = json.loads(next(sent for sent in tamper.sent if sent.url.path.endswith("/freezes")).content)
     with pytest.raises(ApiError):
         owner._api.request("POST", f"{owner._path}/freezes", auth=owner._auth, json=order)
     with pytest.raises(ApiError) as refusal:

@@ -174,6 +174,15 @@ def test_a_test_company_asks_a_sandbox_vault_and_no_other(server: Any) -> None:
     assert server.world.amend(server.world.next(given, ConsentEvent.NARROWED)).version.version == 2
 
 
+def test_a_sandbox_takes_so_many_test_companies_and_no_more(quick: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registration, "MAX_SANDBOX", 2)
+    for n in range(2):
+        assert register(quick, CompanyKit(name=f"Test Shop {n}"), sandbox=True).status_code == 201
+    full = register(quick, CompanyKit(name="One more"), sandbox=True)
+    assert (full.status_code, full.json()["type"]) == (503, "/problems/registrations-full")
+    assert register(quick, CompanyKit(name="In earnest")).status_code == 201  # who waits for the operator still may
+
+
 def test_a_test_company_stays_one_through_new_keys(quick: Any) -> None:
     kit = CompanyKit(name="Test Shop")
     register(quick, kit, sandbox=True)

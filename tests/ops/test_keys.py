@@ -23,6 +23,7 @@ from vault.ops import operator
 from vault.ops.site import Site
 from vault.proof.bundle import parse_bundle
 from vault.schema.consent import ConsentEvent
+from vault.seal.handover import KeyKind
 from vault.seal.ids import ID_BYTES
 from vault.seal.statement import KeyName
 from vault.settings import WorkerSettings
@@ -102,6 +103,12 @@ def test_all_keys_roll_over_under_a_serving_app_and_worker(house: House) -> None
     assert held(site) == expected
     assert all(row[1:] == ([], 0) for row in shown(site).values())
     assert run(site, "doctor").exit_code == 0
+
+    (handed,) = owner.handed_over(consent)
+    assert (handed.epochs, len(handed.indexes)) == ((1, 2), 2)
+    assert {item.keys: item.epochs for item in owner.handed_over(owner._self_consent().id)} == {  # type: ignore[union-attr]
+        KeyKind.RAW: (2,), KeyKind.IMPRINT: (2,),
+    }  # fmt: skip  # the import renewed it, which begins a new chain
 
     # What the service signs now is believed, and consents live on.
     with house.database.transaction() as session:

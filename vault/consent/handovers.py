@@ -20,6 +20,7 @@ from vault.db import Database, Prepared
 from vault.schema.consent import ConsentVersion
 from vault.schema.terms import ConsentKind, Terms
 from vault.seal.chain import Chain, parse_chain
+from vault.seal.dsse import Envelope
 from vault.seal.handover import KeyKind, VerifiedHandover, parse_handover, verify_handover
 from vault.seal.ids import CompartmentId, ConsentId, VaultId
 from vault.seal.wrap import lock_short, unlock_short
@@ -198,6 +199,28 @@ def compartments(
         with suppress(KeysGone):
             held |= set(read(session, short_keys, consent_id, version, kind).newest.terms.compartments)
     return frozenset(held)
+
+
+def chains(
+    session: Session, short_keys: Database, consent_id: ConsentId, version: int
+) -> dict[KeyKind, list[tuple[Envelope, PendingId]]]:
+    """Return, by kind of keys, the signed records of every live handover of a version and the leaves that show them.
+
+    The owner's handover comes first, then each reseal of it. A leaf may not be in the log yet.
+
+    Raises:
+        KeysGone: A short key is already deleted.
+        SealError: What is stored is not what was stored.
+    """
+    mine = select(handover.c.digest, handover.c.leaf_id, handover.c.key_kind, handover.c.live)
+    mine = mine.where(handover.c.consent_id == consent_id, handover.c.version == version)
+    rows = session.connection().execute(mine).all()
+    leaf_ids = {row.digest: PendingId(row.leaf_id) for row in rows}
+    found = {}
+    for kind in sorted(KeyKind(row.key_kind) for row in rows if row.live):
+        chain = read(session, short_keys, consent_id, version, kind)
+        found[kind] = [(envelope, leaf_ids[envelope.digest]) for envelope in chain.envelopes]
+    return found
 
 
 def _live(query: Prepared, session: Session, consent_id: ConsentId, version: int, kind: KeyKind) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, Field
 
-from vault.consent import changes, consents
+from vault.consent import changes, consents, handovers
 from vault.consent.changes import Change
 from vault.consent.consents import StoredVersion
 from vault.consent.errors import UnknownConsent
@@ -18,13 +18,13 @@ from vault.http.edge import ClockDep, DatabaseDep
 from vault.parties.caller import OwnerCaller
 from vault.parties.people import UnknownVault
 from vault.parties.routes import OwnerDep
-from vault.proof.leaf import Opening
 from vault.schema.consent import ConsentEvent
 from vault.seal.dsse import parse_envelope
 from vault.seal.fields import parse_id
 from vault.seal.ids import ConsentId
 from vault.store import shortkeys
-from vault.tlog import log
+from vault.tlog.errors import NotInLog
+from vault.tlog.shown import receipt_json
 
 consent_router = APIRouter(prefix="/v1/vaults/{vault}/consents", tags=["consents"])
 
@@ -125,11 +125,36 @@ def receipt(
     with database.snapshot() as session:
         mine = consents.get_own(session, ConsentId(parse_id(consent)), owner.vault_id)
         stored = next((kept for kept in consents.history(session, mine.consent_id) if kept.version == version), None)
-        leaf = next(iter(log.read(session, [stored.leaf_id])), None) if stored else None
-        if stored is None or leaf is None or leaf.personal is None:
+        try:
+            proof = receipt_json(session, stored.leaf_id) if stored else None
+        except NotInLog:
+            proof = None
+        if stored is None or proof is None:
             raise UnknownConsent("The log shows no such version of this consent.")
-        proof = _receipt_json(log.receipt_for(session, leaf.index), leaf.index, leaf.entry, leaf.public, leaf.personal)
     return {"envelope": b64u(stored.envelope), "receipt": proof}
+
+
+@consent_router.get("/{consent}/handovers")
+def list_handovers(consent: str, owner: OwnVault, custody: CustodyDep, database: DatabaseDep) -> dict[str, Any]:
+    """Return the signed records through which the service's keys hold this consent's keys, each with its receipt.
+
+    The owner's handover comes first, then every reseal; nothing that is sealed is shown.
+    """
+    with database.snapshot() as session:
+        mine = consents.get_own(session, ConsentId(parse_id(consent)), owner.vault_id)
+        chains = handovers.chains(session, custody.short_keys, mine.consent_id, mine.current.version)
+        return {
+            "handovers": [
+                {
+                    "keys": kind,
+                    "steps": [
+                        {"envelope": b64u(envelope.encoded), "receipt": receipt_json(session, leaf_id)}
+                        for envelope, leaf_id in steps
+                    ],
+                }
+                for kind, steps in chains.items()
+            ]
+        }
 
 
 def _acknowledged(request: Request, database: DatabaseDep, custody: Custody, change: Change) -> dict[str, Any]:
@@ -137,30 +162,15 @@ def _acknowledged(request: Request, database: DatabaseDep, custody: Custody, cha
     custody.forget(ConsentId(change.version.consent_id))
     shortkeys.delete_scheduled(database, custody.short_keys)
     state = request.app.state
-    index = state.sequencer.wait(change.pending.id, state.settings.checkpoint_wait_s)
+    state.sequencer.wait(change.pending.id, state.settings.checkpoint_wait_s)
     with database.snapshot() as session:
-        proof = log.receipt_for(session, index)
-    openings = change.pending.openings
+        proof = receipt_json(session, change.pending.id)
     return {
         "consent": b64u(change.version.consent_id),
         "version": change.version.version,
         "new_epoch_needed": list(change.new_epoch_needed),
-        "receipt": _receipt_json(proof, index, change.pending.entry, openings.public, openings.personal),
+        "receipt": proof,
     }
-
-
-def _receipt_json(proof: str, index: int, entry: bytes, public: Opening, personal: Opening) -> dict[str, Any]:
-    return {
-        "index": index,
-        "proof": proof,
-        "entry": b64u(entry),
-        "public": _opening_json(public),
-        "personal": _opening_json(personal),
-    }
-
-
-def _opening_json(opening: Opening) -> dict[str, str]:
-    return {"salt": b64u(opening.salt), "body": b64u(opening.body)}
 
 
 def _version_json(stored: StoredVersion) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from vault.seal.slot import Slot, parse_slot
 from vault.store import accounts, rings, slots
 from vault.store.errors import NotStored
 from vault.store.rings import VerifiedRing
+from vault.tlog.shown import receipt_json
 
 vaults_router = APIRouter(prefix="/v1", tags=["vaults"])
 
@@ -280,7 +281,8 @@ def freeze(
         followed = _person_json(people.get(session, vault_id))
     state = request.app.state
     state.sequencer.wait(pending.id, state.settings.checkpoint_wait_s)
-    return followed
+    with database.snapshot() as session:
+        return {**followed, "receipt": receipt_json(session, pending.id)}
 
 
 def _person_json(found: people.Person) -> dict[str, Any]:

@@ -27,6 +27,9 @@ from vault.proof.jose import BadJws, JwsKey, read_jwk
 
 KEPT_S: Final = 30 * 86_400
 MAX_WAITING: Final = 1_000
+MAX_SANDBOX: Final = 1_000
+"""How many test companies one server ever takes; nobody approves them, and each is logged for good."""
+
 _FIXED: Final[Mapping[str, tuple[str, ...]]] = {"grant_types": GRANT_TYPES, "response_types": ("code",)}
 
 
@@ -89,7 +92,7 @@ def file(session: Session, metadata: Mapping[str, Any], *, sandbox: bool, now: d
 
     Raises:
         BadMetadata: No acceptable record, or metadata that contradict it.
-        RegistrationsFull: A thousand others wait.
+        RegistrationsFull: A thousand others wait, or the sandbox has a thousand companies.
     """
     jws = metadata.get("company_record")
     if not isinstance(jws, str):
@@ -104,6 +107,8 @@ def file(session: Session, metadata: Mapping[str, Any], *, sandbox: bool, now: d
     if metadata.get("sandbox", False) is not False:
         if not sandbox:
             raise BadMetadata("This server has no sandbox; leave sandbox out and wait for the operator.")
+        if companies.count_sandbox(session) >= MAX_SANDBOX:
+            raise RegistrationsFull("The sandbox is full of test companies; ask the operator to set it up anew.")
         companies.register(session, jws, now=now, sandbox=True)
         return _information(record, jws, "sandbox", now)
     connection = session.connection()

@@ -236,6 +236,12 @@ def rotate(session: Session, unverified_jws: str, *, now: datetime) -> Company:
     return _company(row)
 
 
+def count_sandbox(session: Session) -> int:
+    """Return how many test companies are registered."""
+    counted = select(sqlalchemy.func.count()).select_from(CompanyRow).where(col(CompanyRow.sandbox))
+    return session.exec(counted).one()
+
+
 def set_status(session: Session, company_id: CompanyId, status: CompanyStatus, *, now: datetime) -> None:
     """Suspend or reinstate a company; writes the row and its leaf, or nothing if it is so already.
 

@@ -8,10 +8,11 @@ from twinvault.api import Api, ApiError, field, json_of
 from twinvault.approvals import Approvals, Waiting
 from twinvault.consent_receipts import ConsentReceipt, verify_consent_receipt
 from twinvault.consents import Changed, ConsentKeeper, OwnConsent
+from twinvault.handed import Handed, verify_handed
 from twinvault.keys import statement_of
 from twinvault.notice import notice_of, render
 from twinvault.profile import Profile
-from twinvault.receipts import NoReceipt
+from twinvault.receipts import NoReceipt, remember_checkpoint, verify_logged
 from twinvault.rings import RingKeeper
 from twinvault.signin import SignedIn
 from twinvault.terms import AskedBy, verify_asked, verify_company
@@ -19,6 +20,7 @@ from twinvault.vaults import Keys
 from vault.clock import Clock
 from vault.encoding import b64u
 from vault.errors import VaultError
+from vault.proof.leaf import LeafKind
 from vault.schema.consent import ConsentEvent, Notice
 from vault.schema.language import Language
 from vault.schema.terms import ConsentKind, Terms
@@ -174,6 +176,29 @@ class Consenting:
         done = json_of(self._api.request("POST", f"{self._path}/freezes", auth=self._auth, json=body))
         if (field(done, "state") == _FROZEN) is not frozen:
             raise ApiError("unexpected-answer", 200, "The service did not follow the order.")
+        shown = verify_logged(field(done, "receipt", dict), self.profile.trust)
+        if (shown.kind, shown.personal.get("record")) != (LeafKind.FREEZE.value, b64u(order.digest)):
+            raise NoReceipt("The log's entry is not about the order that was signed.")
+        remember_checkpoint(self._api, self.profile, shown.checkpoint)
+
+    def handed_over(self, consent_id: ConsentId) -> list[Handed]:
+        """Return which of the service's keys hold the keys that a consent handed over, verified step by step.
+
+        Raises:
+            BrokenChain: They do not descend from what this owner handed over.
+            NoReceipt: The log does not show a step.
+            SealError: A signature that does not hold.
+        """
+        shown = field(
+            self._api.get(f"{self._path}/consents/{b64u(consent_id)}/handovers", auth=self._auth), "handovers", list
+        )
+        keys, api = self._keys, self._api
+        return [
+            verify_handed(
+                item, api, self.profile, vault=keys.vault, owner_key=keys.signer.public_key, consent=consent_id
+            )
+            for item in shown
+        ]
 
     def _person(self) -> Any:
         return self._api.get(f"{self._path}/person", auth=self._auth)

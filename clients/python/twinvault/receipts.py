@@ -122,16 +122,50 @@ def verify_changed(receipt: Any, trust: TrustedRoot, version: ConsentVersion, en
         NoReceipt: The log holds something else.
         InvalidProof: The receipt is malformed or not this log's.
     """
+    shown = verify_logged(receipt, trust)
+    said = tuple(shown.personal.get(name) for name in ("consent", "version", "record"))
+    if shown.kind != LeafKind.CONSENT.value or said != (
+        b64u(version.consent_id), version.version, b64u(envelope.digest),
+    ):  # fmt: skip
+        raise NoReceipt("The log's entry is not about the version that was signed.")
+    return shown.checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """An event that the pinned log holds.
+
+    Args:
+        kind: What happened.
+        index: Its leaf.
+        personal: The opened personal half.
+        checkpoint: The signed tree that covers it.
+    """
+
+    kind: str
+    index: int
+    personal: JsonObject
+    checkpoint: Checkpoint
+
+
+def verify_logged(receipt: Any, trust: TrustedRoot) -> Logged:
+    """Return the event of a receipt with both openings, if the pinned log holds it.
+
+    Args:
+        receipt: As the service returned it: proof, entry and both openings.
+        trust: The caller's pinned keys.
+
+    Raises:
+        InvalidProof: The receipt is malformed or not this log's.
+    """
     proof, entry = field(receipt, "proof"), parse_b64u(field(receipt, "entry"))
     verify_receipt(proof, entry, trust.log, trust.origin)
     public = verify_opening(entry, Part.PUBLIC, _opening(field(receipt, "public", dict)))
     personal = verify_opening(entry, Part.PERSONAL, _opening(field(receipt, "personal", dict)))
-    said = tuple(personal.get(name) for name in ("consent", "version", "record"))
-    if public["kind"] != LeafKind.CONSENT.value or said != (
-        b64u(version.consent_id), version.version, b64u(envelope.digest),
-    ):  # fmt: skip
-        raise NoReceipt("The log's entry is not about the version that was signed.")
-    return verify_checkpoint(parse_receipt(proof).checkpoint, trust.log, trust.origin)
+    parsed = parse_receipt(proof)
+    return Logged(
+        str(public["kind"]), parsed.index, personal, verify_checkpoint(parsed.checkpoint, trust.log, trust.origin)
+    )
 
 
 def remember_checkpoint(api: Api, profile: Profile, checkpoint: Checkpoint) -> None:

@@ -170,6 +170,28 @@ def receipt(
     _show_receipt(held, found.language, kept if as_json else None)
 
 
+@consent_commands.command()
+def handovers(
+    consent: ConsentArgument,
+    *,
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check which of the service's keys hold the keys you handed over, and that each step is signed and logged."""
+    found = common.unlock_owner(profile, passphrase_file).handed_over(common.parse_consent_id(consent))
+    rows = [
+        {
+            "keys": item.keys.value,
+            "compartments": item.compartments,
+            "epochs": list(item.epochs),
+            "leaves": list(item.indexes),
+        }
+        for item in found
+    ]
+    common.emit({"handovers": rows}, as_json=as_json)
+
+
 @consent_commands.command("verify-receipt")
 def verify_receipt(
     file: Annotated[Path, typer.Argument(help="A receipt kept by `receipt --out`.")],
