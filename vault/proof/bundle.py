@@ -135,7 +135,7 @@ def bundle_lines(bundle: Bundle) -> Iterator[bytes]:
     yield dump_json(header) + b"\n"
     # The rest is base64url and numbers: written out here it costs a fraction of what an encoder takes to look at it.
     for leaf in bundle.leaves:
-        path = ",".join(f'"{b64u(item)}"' for item in leaf.path)
+        path = ",".join([f'"{b64u(item)}"' for item in leaf.path])
         personal = "" if leaf.personal is None else f'"personal":{_dump_opening(leaf.personal)},'
         places = f'"entry":"{b64u(leaf.entry)}","index":{leaf.index},"path":[{path}]'
         yield f'{{{places},{personal}"public":{_dump_opening(leaf.public)}}}\n'.encode()

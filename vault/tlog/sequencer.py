@@ -30,7 +30,7 @@ from vault.tlog.models import log_entry
 from vault.tlog.tree import grow, require_later, verify_tree
 
 WINDOW_S = 0.005
-IDLE_POLL_S = 0.025  # the worker's events announce themselves by nothing but their rows, and a bell may go unheard
+IDLE_POLL_S = 0.1  # the worker's events announce themselves by nothing but their rows, and a bell may go unheard
 RETRY_S = 0.5
 
 _ANY_PENDING = select(literal(1)).select_from(log_entry).where(log_entry.c.leaf_index.is_(None)).limit(1)
