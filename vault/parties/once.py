@@ -11,6 +11,7 @@ from sqlmodel import Session, SQLModel
 
 from vault.clock import unix_s
 from vault.db import Prepared
+from vault.parties.models import SpentRow
 from vault.seal.framing import frames
 
 # One call in eight drops up to this many: the table shrinks under any load, no call pays for a backlog.
@@ -21,7 +22,7 @@ _INSERT: Final = Prepared(
 _IS_SPENT: Final = Prepared(
     sqlalchemy.text("SELECT digest FROM spent WHERE digest IN (:first, :second)").columns(digest=sqlalchemy.LargeBinary)
 )
-_TABLE: Final = SQLModel.metadata.tables["spent"]
+_TABLE: Final = SQLModel.metadata.tables[str(SpentRow.__tablename__)]
 _EXPIRED: Final = (
     sqlalchemy.select(_TABLE.c.digest)
     .where(_TABLE.c.expires_at_s <= sqlalchemy.bindparam("now_s"))
