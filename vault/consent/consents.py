@@ -11,11 +11,11 @@ from typing import Any, Final
 from sqlalchemy import Row, bindparam, select
 from sqlmodel import Session
 
-from vault.clock import month_of
+from vault.clock import month_of, unix_s
 from vault.consent.errors import UnknownConsent
 from vault.consent.models import consent, version
 from vault.db import Prepared
-from vault.schema.consent import ConsentVersion, parse_consent
+from vault.schema.consent import RENEW_WITHIN_S, ConsentVersion, parse_consent
 from vault.schema.terms import AGENT_ANSWERS_PER_MONTH
 from vault.seal.dsse import parse_envelope, unverified_record
 from vault.seal.ids import ConsentId, SubjectId, VaultId
@@ -28,6 +28,12 @@ _IN_FORCE: Final = (
 )
 _FIND: Final = Prepared(_IN_FORCE.where(consent.c.consent_id == bindparam("consent_id")))
 _OF_VAULT: Final = _IN_FORCE.where(consent.c.vault_id == bindparam("vault_id")).order_by(consent.c.consent_id)
+_ENDING: Final = _IN_FORCE.where(
+    consent.c.vault_id == bindparam("vault_id"),
+    consent.c.live,
+    consent.c.not_after > bindparam("now"),
+    consent.c.not_after <= bindparam("soon"),
+).order_by(consent.c.not_after, consent.c.consent_id)
 _TO_GRANTEE: Final = (
     _IN_FORCE.where(consent.c.grantee == bindparam("grantee"), consent.c.consent_id > bindparam("after"))
     .order_by(consent.c.consent_id)
@@ -130,6 +136,12 @@ def get_own(session: Session, consent_id: ConsentId, vault_id: VaultId) -> Conse
 def list_for(session: Session, vault_id: VaultId) -> list[Consent]:
     """Return all consents of a vault, ended ones included."""
     return [_consent(row) for row in session.connection().execute(_OF_VAULT, {"vault_id": vault_id})]
+
+
+def list_ending(session: Session, vault_id: VaultId, *, now: datetime) -> list[Consent]:
+    """Return the live consents of a vault whose window ends within `RENEW_WITHIN_S`, the first to end first."""
+    soon = {"vault_id": vault_id, "now": unix_s(now), "soon": unix_s(now) + RENEW_WITHIN_S}
+    return [_consent(row) for row in session.connection().execute(_ENDING, soon)]
 
 
 def list_to(session: Session, grantee: str, *, after: bytes = b"", at_most: int = 100) -> list[Consent]:

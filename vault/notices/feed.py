@@ -83,7 +83,7 @@ def _concerns(session: Session, vault_id: VaultId, access: Leaf) -> bool:
 def _notice(session: Session, leaf: Leaf) -> Notice:
     public = parse_json(leaf.public.body)
     personal = {} if leaf.personal is None else parse_json(leaf.personal.body)
-    party = _party(session, str(personal.get("requester", personal.get("grantee", ""))))
+    party = party_of(session, str(personal.get("requester", personal.get("grantee", ""))))
     rules = _rules(session, public, personal)
     return Notice(leaf, public, personal, sentence(leaf.kind, public, personal, party), rules)
 
@@ -102,7 +102,8 @@ def _rules_of(source: bytes) -> Mapping[str, Rule]:
     return parse_policy_set(source).rules
 
 
-def _party(session: Session, name: str) -> str:
+def party_of(session: Session, name: str) -> str:
+    """Return who a grantee or requester is, ready to begin a sentence."""
     if name == SELF_GRANTEE:
         return "You"
     if name == COHORT_GRANTEE:

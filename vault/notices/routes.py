@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query
 
 from vault.consent.routes import OwnVault
 from vault.encoding import b64u
-from vault.http.edge import DatabaseDep
+from vault.http.edge import ClockDep, DatabaseDep
+from vault.notices.ending import ending
 from vault.notices.feed import Notice, notices
 from vault.proof.checkpoint import MAX_SIZE
 
@@ -30,6 +31,24 @@ def history(
     with database.snapshot() as session:
         found = notices(session, owner.vault_id, after=after, limit=limit)
     return {"events": [_notice_json(notice) for notice in found], "next": found[-1].leaf.index if found else after}
+
+
+@notices_router.get("/ending")
+def history_ending(owner: OwnVault, database: DatabaseDep, clock: ClockDep) -> dict[str, Any]:
+    """Return the consents that end within a week unless they are renewed; nothing of it is logged yet."""
+    with database.snapshot() as session:
+        found = ending(session, owner.vault_id, now=clock.now())
+    return {
+        "ending": [
+            {
+                "consent": b64u(item.consent_id),
+                "version": item.version,
+                "ends_at": item.ends_at_s,
+                "sentence": item.sentence,
+            }
+            for item in found
+        ]
+    }
 
 
 def _notice_json(notice: Notice) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from vault.schema.reader import Reader
 from vault.schema.terms import BadConsent, ConsentKind, Terms, dump_terms, narrower_or_equal, parse_terms
 
 SCHEMA_VERSION: Final = "twinvault-consent/1"
+RENEW_WITHIN_S: Final = 7 * 86_400
+"""How long before its end a person is told that a consent ends."""
+
 LAWFUL_BASIS: Final = "dpv:ExplicitlyExpressedConsent"
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")

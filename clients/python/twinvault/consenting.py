@@ -93,6 +93,10 @@ class Consenting:
         granted = terms or asked.request.terms
         return self._consents.give(granted, self._shown(granted, asked.company), asked.jws)
 
+    def ending(self) -> list[dict[str, Any]]:
+        """Return the service's notices of consents that end within a week; `consents` shows the signed dates."""
+        return list(field(self._api.get(f"{self._path}/history/ending", auth=self._auth), "ending", list))
+
     def requests(self) -> list[Waiting]:
         """Return what companies ask that this owner may decide now."""
         return self.approvals.waiting()

@@ -125,7 +125,9 @@ def test_anything_is_narrowed_then_renewed_then_withdrawn(
     assert (item["data_from"], item["data_to"], item["quota_left"]) == ("2026-01", "2026-01", 5)
     assert item["renew_now"]
     assert item["until"] in in_days(3)
+    assert consent in {notice["consent"] for notice in owner("history")["ending"]}
     renewed = owner("renew", consent, "--yes")
+    assert consent not in {notice["consent"] for notice in owner("history")["ending"]}
     assert renewed["until"] in in_days(30)
     item = shown(owner, consent)
     assert (item["state"], item["renew_now"], item["purposes"]) == ("dpv:RenewedConsentGiven", False, [PURPOSE])

@@ -25,6 +25,7 @@ from twinvault.terms import AskedBy
 from vault.clock import SystemClock, unix_s
 from vault.encoding import b64u
 from vault.proof.leaf import LeafKind
+from vault.schema.consent import RENEW_WITHIN_S
 from vault.schema.language import Language
 from vault.schema.terms import ConsentKind, Terms
 
@@ -33,7 +34,6 @@ consent_commands = typer.Typer()
 _COMPANY_DAYS: Final = 30
 _OWN_DAYS: Final = 365
 _DAY_S: Final = 86_400
-_SOON_S: Final = 7 * _DAY_S
 
 ConsentArgument = Annotated[str, typer.Argument(help="The consent's id, from `owner consents`.")]
 Code = Annotated[str, typer.Argument(help="The short code that the browser shows, or a name from `owner requests`.")]
@@ -314,7 +314,7 @@ def _consent_json(item: OwnConsent, uses: Mapping[tuple[str, str], list[int]]) -
         "live": item.live,
         "given": _day(item.versions[0].event_time),
         "until": _day(terms.not_after),
-        "renew_now": item.live and terms.not_after - now_s < _SOON_S,
+        "renew_now": item.live and terms.not_after - now_s <= RENEW_WITHIN_S,
         "categories": sorted(terms.categories),
         "special": sorted(terms.explicit_special),
         "purposes": sorted(terms.purposes),

@@ -222,8 +222,9 @@ def history(
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show who asked what and what was decided, with the rule."""
-    common.emit({"history": common.unlock_owner(profile, passphrase_file).history(after)}, as_json=as_json)
+    """Show who asked what and what was decided, with the rule; and which consents end within a week."""
+    found = common.unlock_owner(profile, passphrase_file)
+    common.emit({"history": found.history(after), "ending": found.ending()}, as_json=as_json)
 
 
 class _Counted:
