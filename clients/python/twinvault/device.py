@@ -120,6 +120,10 @@ class Device:
                 progress(done)
         return Flushed(sent, self._spool.count())
 
+    def forget(self, category: Category, period: Period) -> None:
+        """Forget which traces of a category and month were sent: after an erasure they may be added again."""
+        self._spool.forget(category, period)
+
     def close(self) -> None:
         """Close the spool."""
         self._spool.close()

@@ -18,6 +18,7 @@ from twinvault.api import Api, field, json_of
 from twinvault.consenting import Consenting, this_month
 from twinvault.consents import Changed, OwnConsent, UnknownConsent
 from twinvault.device import Device, Flushed
+from twinvault.erasures import Erasures
 from twinvault.history import read_history
 from twinvault.profile import Profile
 from twinvault.receipts import VerifiedAnswer, answer_path, remember_checkpoint, verify_answered
@@ -54,6 +55,7 @@ class Owner(Consenting):
     def __init__(self, api: Api, profile: Profile, keys: Keys, clock: Clock) -> None:
         super().__init__(api, profile, keys, clock)
         self._device = Device(profile, api, clock)
+        self.erasures = Erasures(self, api, self._auth, profile, keys, rings=self._rings, clock=clock)
 
     @classmethod
     def init(

@@ -29,9 +29,6 @@ from vault.seal.version import NO_PREV, Remembered
 _TRIES: Final = 3
 _CONFLICT: Final = "version-conflict"
 
-NewCompartments = Callable[[Ring], Mapping[Period, Iterable[Category]]]
-"""Decides from the ring in force which months get one more epoch of which categories."""
-
 
 class UnknownDevice(ClientError):
     """A device that the owner's ring does not list."""
@@ -69,6 +66,16 @@ class OwnRing:
             for name, c in self.ring.compartments.items()
             if c.category in wanted and first <= c.period <= last and name in self.locked
         }
+
+    def takes(self, category: Category, period: Period) -> bool:
+        """Say whether devices can seal traces of this category and month: its newest compartment is not erased."""
+        page = self.ring.pages.get(period)
+        newest = None if page is None else page.current(category)
+        return newest is not None and newest.id in self.locked
+
+
+NewCompartments = Callable[[OwnRing], Mapping[Period, Iterable[Category]]]
+"""Decides from the ring in force which months get one more epoch of which categories."""
 
 
 class RingKeeper:
@@ -115,11 +122,8 @@ class RingKeeper:
         """Give each month a compartment of each category that has none; say whether anything was missing."""
         wanted, months = sorted(set(categories)), sorted(set(periods))
 
-        def missing(ring: Ring) -> dict[Period, list[Category]]:
-            found = {
-                period: [c for c in wanted if period not in ring.pages or ring.pages[period].current(c) is None]
-                for period in months
-            }
+        def missing(own: OwnRing) -> dict[Period, list[Category]]:
+            found = {period: [c for c in wanted if not own.takes(c, period)] for period in months}
             return {period: absent for period, absent in found.items() if absent}
 
         return self._publish(missing)
@@ -128,15 +132,19 @@ class RingKeeper:
         """Replace the compartments of these categories from a month on: keys handed over open nothing new."""
         wanted = sorted(set(categories))
 
-        def replaced(ring: Ring) -> dict[Period, list[Category]]:
+        def replaced(own: OwnRing) -> dict[Period, list[Category]]:
             found = {
                 period: [category for category in wanted if page.current(category) is not None]
-                for period, page in ring.pages.items()
+                for period, page in own.ring.pages.items()
                 if period >= first
             }
             return {period: closed for period, closed in found.items() if closed}
 
         return self._publish(replaced)
+
+    def next_epoch_of(self, category: Category, period: Period) -> bool:
+        """Replace the compartment of one category and month, so that the old one can be erased."""
+        return self._publish(lambda _own: {period: [category]})
 
     def enrol(self, device: Device) -> None:
         """List a device that may seal batches to this vault.
@@ -148,7 +156,7 @@ class RingKeeper:
         if known is not None and known.accepted is not None:
             raise RevokedDevice("The device was revoked; enrol one with a new key.")
         if known is None:
-            self._publish(lambda _ring: {}, device)
+            self._publish(lambda _own: {}, device)
 
     def revoke(self, device_id: DeviceId) -> Device:
         """End a device: nothing that it seals from now on counts; what it was acknowledged for stays.
@@ -173,7 +181,7 @@ class RingKeeper:
             envelope = parse_envelope(parse_b64u(last))
             accepted = verify_head_list(envelope, self._keys.vault, known.public_key).heads
         revoked = replace(known, accepted=accepted)
-        self._publish(lambda _ring: {}, revoked)
+        self._publish(lambda _own: {}, revoked)
         return revoked
 
     def keys(
@@ -192,7 +200,7 @@ class RingKeeper:
     def _publish(self, changes: NewCompartments, device: Device | None = None) -> bool:
         for left in reversed(range(_TRIES)):
             own = self.read()
-            new = changes(own.ring)
+            new = changes(own)
             if not new and (device is None or own.ring.head.devices.get(device.id) == device):
                 return False
             head, pages = self._sign(own, new, device)

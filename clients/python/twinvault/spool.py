@@ -146,6 +146,12 @@ class Spool:
             self._connection.execute("DELETE FROM upload")
         return done
 
+    def forget(self, category: str, period: str) -> None:
+        """Forget which traces of a category and month were sent, so that they can be added again."""
+        with self.transaction():
+            sent = "category = ? AND period = ? AND body IS NULL"
+            self._connection.execute(f"DELETE FROM trace WHERE {sent}", (category, period))  # noqa: S608  (constants)
+
     def take_apart(self) -> None:
         """Give a refused upload's traces back to be sealed anew."""
         with self.transaction():

@@ -70,6 +70,7 @@ COMMANDS = {
         "approve",
         "deny",
         "budget",
+        "erase",
     },
     "company": {"register", "request", "ask"},
     "auditor": {"register", "bundle", "verify"},

@@ -1,0 +1,170 @@
+"""An owner erases traces, months or everything, and believes only a certificate that holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.client_kit import PURCHASE, Service, Tamper, json_answer, purchases
+from twinvault.api import ApiError
+from twinvault.cli import common, main
+from twinvault.erasures import ForgedCertificate, NothingThere
+from twinvault.owner import Owner
+from vault.encoding import b64u, parse_b64u, parse_json
+from vault.errors import VaultError
+from vault.proof.errors import InvalidProof
+from vault.schema.terms import ConsentKind
+from vault.schema.trace import Period
+from vault.seal.dsse import PayloadType, parse_envelope, sign_record
+from vault.seal.erasure import Counted
+from vault.seal.signing import SigningKey, new_seed
+
+JANUARY, FEBRUARY = Period("2026-01"), Period("2026-02")
+Begin = Callable[..., tuple[Owner, Any]]
+
+
+@pytest.fixture
+def full(new_owner: Begin, work: Callable[[], None]) -> Owner:
+    """An owner with two months of traces and a twin."""
+    owner, _ = new_owner()
+    owner.give(owner.terms_for(ConsentKind.SELF, [PURCHASE]))
+    for month in (1, 2):
+        owner.import_traces(purchases(5, month=month))
+    owner.refresh()
+    work()
+    return owner
+
+
+def months(owner: Owner) -> dict[Period, int]:
+    return {period: len(owner.erasures.traces.month(PURCHASE, period)) for period in (JANUARY, FEBRUARY)}
+
+
+def test_an_owner_reads_the_own_traces_back(full: Owner) -> None:
+    assert months(full) == {JANUARY: 5, FEBRUARY: 5}
+    assert {trace.id for trace in full.erasures.traces.month(PURCHASE, JANUARY)} == {t.id for t in purchases(5)}
+
+
+def test_a_month_is_erased_and_may_be_imported_again_at_no_new_budget(full: Owner, work: Callable[[], None]) -> None:
+    spent = full.budget()
+    found = full.erasures.compartments(PURCHASE, JANUARY, JANUARY)
+    preview = full.erasures.preview(found)
+    assert preview["destroys"] == {"compartments": 1, "batches": 1, "rows": 1, "consents": 1, "answers": 0}
+    assert months(full) == {JANUARY: 5, FEBRUARY: 5}, "a preview changes nothing"
+    done = full.erasures.erase(found, "never mind")
+    assert done.certificate.destroyed == {Counted(name): count for name, count in preview["destroys"].items()}
+    assert len(done.renewed) == 1
+    assert months(full) == {JANUARY: 0, FEBRUARY: 5}
+    assert "2026-01" not in [row["period"] for row in full.twin()["releases"]]
+    assert full.budget() == spent
+    full.refresh()
+    work()
+    assert full.import_traces(purchases(5, month=1)).sent == 5
+    full.refresh()
+    work()
+    assert months(full) == {JANUARY: 5, FEBRUARY: 5}
+    after = next(month for month in full.budget()["months"] if month["period"] == JANUARY)
+    assert after == next(month for month in spent["months"] if month["period"] == JANUARY)
+    with pytest.raises(NothingThere):
+        full.erasures.erase({})
+
+
+def test_one_trace_is_erased_by_sealing_the_rest_anew(full: Owner) -> None:
+    first = purchases(1)[0]
+    done, gone = full.erasures.erase_traces(PURCHASE, JANUARY, lambda trace: trace.id == first.id)
+    assert gone == 1
+    assert done.certificate.destroyed[Counted.COMPARTMENTS] == 1
+    assert months(full) == {JANUARY: 4, FEBRUARY: 5}
+    assert first.id not in {trace.id for trace in full.erasures.traces.month(PURCHASE, JANUARY)}
+    with pytest.raises(NothingThere):
+        full.erasures.erase_traces(PURCHASE, JANUARY, lambda trace: trace.id == first.id)
+    assert len(full.erasures.compartments(PURCHASE, JANUARY, JANUARY)) == 1
+
+
+def test_a_device_can_go_on_in_a_month_that_was_erased(full: Owner) -> None:
+    full.erasures.erase(full.erasures.compartments(PURCHASE))
+    assert full.import_traces(purchases(2, month=11)).waiting == 0
+
+
+def test_everything_goes_and_the_certificate_can_still_be_fetched(full: Owner, service: Service) -> None:
+    done = full.erasures.erase_everything()
+    with pytest.raises(ApiError):
+        full.twin()
+    answer = httpx.get(f"{service.url}/v1/erasures/{b64u(done.certificate.erasure_id)}")
+    assert answer.status_code == 200
+    assert parse_b64u(answer.json()["certificate"]) == done.encoded
+    assert httpx.get(f"{service.url}/v1/erasures/{b64u(bytes(16))}").status_code == 404
+
+
+@pytest.mark.parametrize("lie", ["signer", "order", "scope", "proof", "missing"])
+def test_a_certificate_that_does_not_hold_is_refused(full: Owner, tamper: Tamper, lie: str) -> None:
+    kept: dict[str, Any] = {}
+
+    def change(response: httpx.Response) -> httpx.Response:
+        document = response.json()
+        signed = parse_envelope(parse_b64u(document["certificate"]))
+        if lie == "signer":
+            forged = sign_record(PayloadType.ERASED, parse_json(signed.payload), SigningKey(new_seed()))
+            document["certificate"] = b64u(forged.encoded)
+        elif lie in {"order", "scope"}:
+            if kept:
+                return json_answer(kept, 201)
+            kept.update(document)
+        elif lie == "proof":
+            document["proof"] = document["proof"].replace("test.example/log", "evil.example/log")
+        else:
+            del document["certificate"]
+        return json_answer(document, 201)
+
+    tamper.on("POST", "/erasures", change)
+    if lie in {"order", "scope"}:
+        full.erasures.erase(full.erasures.compartments(PURCHASE, JANUARY, JANUARY))
+    with pytest.raises((ForgedCertificate, InvalidProof, ApiError)):
+        full.erasures.erase(full.erasures.compartments(PURCHASE, FEBRUARY, FEBRUARY))
+
+
+def test_a_batch_that_the_service_hides_or_invents_shows(full: Owner, new_owner: Begin, tamper: Tamper) -> None:
+    full.import_traces(purchases(7, month=1)[5:])
+    path = f"/v1/vaults/{b64u(full.vault)}/batches"
+    (compartment,) = full.erasures.compartments(PURCHASE, JANUARY, JANUARY)
+    shown = full._api.get(path, auth=full._auth, params={"compartment": b64u(compartment), "after": 0})
+    assert len(shown["batches"]) == 2
+    for lie in ([shown["batches"][1]], shown["batches"][::-1], [shown["batches"][0]] * 2):
+        tamper.rules.clear()
+        tamper.on("GET", "/batches", lambda _, lie=lie: json_answer({"batches": lie, "next": shown["next"]}))
+        with pytest.raises(VaultError):
+            full.erasures.traces.month(PURCHASE, JANUARY)
+
+
+def test_the_command_shows_asks_and_erases(
+    full: Owner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(common, "unlock_owner", lambda *_: full)
+
+    def run(*argv: object, expect: int = 0) -> Any:
+        with pytest.raises(SystemExit) as end:
+            main(["owner", "erase", *map(str, argv), "--json"])
+        said = capsys.readouterr()
+        assert (end.value.code or 0) == expect, said.err
+        lines = [line for line in said.out.splitlines() if line.startswith("{")]
+        return json.loads(lines[-1]) if lines else said.err
+
+    january = ("--category", PURCHASE, "--from", "2026-01", "--to", "2026-01")
+    assert run(*january, "--dry-run")["destroys"]["batches"] == 1
+    assert "--confirm erase" in run(*january, expect=1)
+    assert "Nothing was erased" in run(*january, "--confirm", "yes", expect=1)
+    for wrong in ((), ("--everything", "--category", PURCHASE), ("--category", PURCHASE, "--trace", "till/x")):
+        run(*wrong, "--confirm", "erase", expect=2)
+    assert months(full) == {JANUARY: 5, FEBRUARY: 5}
+    one = purchases(1)[0]
+    erased = run(*january, "--trace", f"{one.source}/{one.id}", "--confirm", "erase")
+    assert (erased["traces"], erased["verified"]) == (1, True)
+    kept = tmp_path / "certificate.json"
+    assert run(*january, "--confirm", "erase", "--certificate", kept)["destroyed"]["batches"] == 1
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert "Nothing was erased" in run("--everything", "--confirm", "erase", expect=1)
+    assert run("--everything", "--confirm", b64u(full.vault))["destroyed"]["consents"] == 1
