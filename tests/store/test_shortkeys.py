@@ -4,11 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import URL, text
 
+from tests.conftest import execute
 from vault.db import Database
 from vault.seal.ids import CompartmentId, VaultId
 from vault.store import shortkeys as keys
@@ -137,3 +140,56 @@ def test_a_crash_between_commit_and_delete_is_made_good_at_boot(sqlite_database:
     assert keys.read(shortkeys, NAMES) == made
     assert keys.delete_scheduled(sqlite_database, shortkeys) == 1
     assert made[NAMES[0]] not in on_disk(shortkeys)
+
+
+@pytest.fixture
+def postgresql_shortkeys(postgresql_server: URL) -> Iterator[Database]:
+    """A fresh database of short keys on PostgreSQL."""
+    name = f"short_{uuid.uuid4().hex}"
+    execute(postgresql_server, f"CREATE DATABASE {name}")
+    database = Database(postgresql_server.set(database=name).render_as_string(hide_password=False))
+    keys.create_table(database)
+    keys.create_table(database)
+    yield database
+    database.close()
+    execute(postgresql_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def in_tables(database: Database) -> bytes:
+    """Return every byte of the database's own files, without the server's write-ahead log."""
+    with database.engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("CHECKPOINT")
+        data = Path(connection.exec_driver_sql("SHOW data_directory").scalar_one())
+        oid = connection.exec_driver_sql("SELECT oid FROM pg_database WHERE datname = current_database()").scalar_one()
+    return b"".join(file.read_bytes() for file in sorted((data / "base" / str(oid)).iterdir()) if file.is_file())
+
+
+def many(count: int, start: int = 0) -> list[keys.ShortKeyName]:
+    return [keys.handover_key(n.to_bytes(32)) for n in range(start, start + count)]
+
+
+def test_on_postgresql_a_deleted_key_is_in_no_page(sqlite_database: Database, postgresql_shortkeys: Database) -> None:
+    made = keys.create(postgresql_shortkeys, many(300))
+    assert all(key in in_tables(postgresql_shortkeys) for key in made.values()), "the scan must find what is there"
+    gone = many(300)[::2]
+    schedule(sqlite_database, gone)
+    assert keys.delete_scheduled(sqlite_database, postgresql_shortkeys) == 150
+    left = in_tables(postgresql_shortkeys)
+    assert [name for name in gone if made[name] in left] == []
+    assert all(made[name] in left for name in many(300)[1::2])
+    assert keys.read(postgresql_shortkeys, many(300)).keys() == set(many(300)[1::2])
+
+
+def test_on_postgresql_an_older_reader_keeps_a_deletion_scheduled(
+    sqlite_database: Database, postgresql_shortkeys: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = keys.create(postgresql_shortkeys, many(2))
+    schedule(sqlite_database, many(1))
+    monkeypatch.setattr(keys, "_TRIES", 3)
+    with postgresql_shortkeys.snapshot() as reader:
+        reader.connection().exec_driver_sql("SELECT count(*) FROM short_key")
+        with pytest.raises(ShortKeysNotErased):
+            keys.delete_scheduled(sqlite_database, postgresql_shortkeys)
+    assert keys.delete_scheduled(sqlite_database, postgresql_shortkeys) == 1
+    assert made[many(1)[0]] not in in_tables(postgresql_shortkeys)
+    assert keys.delete_scheduled(sqlite_database, postgresql_shortkeys) == 0

@@ -10,8 +10,9 @@ Source: SQLite, `PRAGMA secure_delete` and `PRAGMA wal_checkpoint(TRUNCATE)`, ht
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
-from typing import NewType
+from typing import Final, NewType
 
 import sqlalchemy
 import sqlalchemy.dialects.postgresql
@@ -29,7 +30,20 @@ from vault.store.models import short_key, short_key_deletion, short_key_metadata
 ShortKeyName = NewType("ShortKeyName", bytes)
 """SHA-256 of what the key locks: two kinds of blob never share a key."""
 
-_CHUNK = 500  # below every database's limit on bound values
+PARTS: Final = 64
+"""Of the table on PostgreSQL; a withdrawal rewrites one or two of them."""
+
+_CHUNK: Final = 500  # below every database's limit on bound values
+_TRIES: Final = 250
+_TRY_S: Final = 0.02
+_OLDER_READERS: Final = sqlalchemy.text(
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    " AND backend_xmin IS NOT NULL AND age(backend_xmin) >= age(CAST(:horizon AS xid))"
+)
+_PART_OF: Final = sqlalchemy.text(
+    f"SELECT part FROM generate_series(0, {PARTS - 1}) part"  # noqa: S608  (a constant)
+    f" WHERE satisfies_hash_partition(CAST('short_key' AS regclass), {PARTS}, part, CAST(:name AS bytea))"
+)
 
 
 def compartment_key(vault: VaultId, compartment: CompartmentId) -> ShortKeyName:
@@ -52,7 +66,14 @@ def create_table(shortkeys: Database) -> None:
     Its schema is one table that has no reason to change, so it has no migrations.
     """
     with shortkeys.transaction() as session:
-        short_key_metadata.create_all(session.connection())
+        connection = session.connection()
+        short_key_metadata.create_all(connection)
+        if not shortkeys.is_sqlite:
+            for part in range(PARTS):
+                connection.exec_driver_sql(
+                    f"CREATE TABLE IF NOT EXISTS short_key_{part} PARTITION OF short_key"
+                    f" FOR VALUES WITH (MODULUS {PARTS}, REMAINDER {part})"
+                )
 
 
 def create(shortkeys: Database, names: Iterable[ShortKeyName]) -> dict[ShortKeyName, bytes]:
@@ -97,12 +118,11 @@ def delete_scheduled(database: Database, shortkeys: Database) -> int:
         How many deletions were carried out.
 
     Raises:
-        ShortKeysNotErased: A reader kept SQLite from truncating its write-ahead log; the deletion
-            stays scheduled and the next call completes it.
+        ShortKeysNotErased: A reader kept SQLite from truncating its write-ahead log, or PostgreSQL from
+            leaving the keys out; the deletion stays scheduled and the next call completes it.
 
-    Guarantees: once it returns, no byte of these keys is in the database's file or write-ahead log
-        on SQLite. On PostgreSQL they are unreadable through the server; their pages are reused by
-        vacuum, and its write-ahead log is kept no longer than the published retention.
+    Guarantees: once it returns, no byte of these keys is in the table's files, nor, on SQLite, in the
+        write-ahead log. PostgreSQL's write-ahead log is kept no longer than the published retention.
     """
     with database.snapshot() as session:
         names = list(session.connection().execute(select(short_key_deletion.c.name)).scalars())
@@ -111,8 +131,11 @@ def delete_scheduled(database: Database, shortkeys: Database) -> int:
     with shortkeys.transaction() as session:
         for chunk in _chunks(names):
             session.connection().execute(delete(short_key).where(short_key.c.name.in_(chunk)))
-    if shortkeys.is_sqlite:
+        horizon = None if shortkeys.is_sqlite else _transaction_id(session)
+    if horizon is None:
         _truncate_wal(shortkeys)
+    else:
+        _rewrite(shortkeys, names, horizon)
     with database.transaction() as session:
         for chunk in _chunks(names):
             session.connection().execute(delete(short_key_deletion).where(short_key_deletion.c.name.in_(chunk)))
@@ -127,6 +150,26 @@ def _truncate_wal(shortkeys: Database) -> None:
         connection.close()
     if busy:
         raise ShortKeysNotErased("The short keys are deleted but not yet overwritten; try again.", retry_after_s=1)
+
+
+def _transaction_id(session: Session) -> str:
+    found = session.connection().exec_driver_sql("SELECT CAST(CAST(pg_current_xact_id() AS xid) AS text)")
+    return str(found.scalar_one())
+
+
+def _rewrite(shortkeys: Database, names: list[ShortKeyName], horizon: str) -> None:
+    """Write the parts of the table in which these keys lay anew: a plain VACUUM leaves their bytes in its pages."""
+    # VACUUM cannot run inside a transaction, and keeps what an older snapshot of the same database may still read.
+    with shortkeys.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for _ in range(_TRIES):
+            if not connection.execute(_OLDER_READERS, {"horizon": horizon}).scalar_one():
+                break
+            time.sleep(_TRY_S)
+        else:
+            raise ShortKeysNotErased("The short keys are deleted but not yet overwritten; try again.", retry_after_s=1)
+        parts = {connection.execute(_PART_OF, {"name": name}).scalar_one() for name in names}
+        for part in sorted(parts):
+            connection.exec_driver_sql(f"VACUUM (FULL) short_key_{int(part)}")
 
 
 def _read(session: Session, names: list[ShortKeyName]) -> dict[ShortKeyName, bytes]:
