@@ -170,7 +170,8 @@ def many(count: int, start: int = 0) -> list[keys.ShortKeyName]:
 
 def test_on_postgresql_a_deleted_key_is_in_no_page(sqlite_database: Database, postgresql_shortkeys: Database) -> None:
     made = keys.create(postgresql_shortkeys, many(300))
-    assert all(key in in_tables(postgresql_shortkeys) for key in made.values()), "the scan must find what is there"
+    before = in_tables(postgresql_shortkeys)
+    assert all(key in before for key in made.values()), "the scan must find what is there"
     gone = many(300)[::2]
     schedule(sqlite_database, gone)
     assert keys.delete_scheduled(sqlite_database, postgresql_shortkeys) == 150

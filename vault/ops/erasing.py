@@ -1,0 +1,81 @@
+"""`twinvault operator erase`: erase for somebody who cannot, on the record of how that person was identified."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from vault.clock import SystemClock
+from vault.encoding import b64u
+from vault.erasure.erase import Asked, Erased, NothingToErase, erase
+from vault.erasure.survey import survey
+from vault.keys.kms import KmsSigner, LocalKeyring
+from vault.keys.operator import key_name
+from vault.ops.site import Site
+from vault.ops.terminal import HERE, AsJson, SiteFolder, plain_errors, say
+from vault.schema.category import parse_category
+from vault.schema.trace import parse_period
+from vault.seal.erasure import Author, Scope
+from vault.seal.fields import parse_id
+from vault.seal.ids import ID_BYTES, VaultId, sha256
+from vault.seal.statement import KeyName
+from vault.store import rings, shortkeys
+
+_FIRST: Final = "0001-01"
+_LAST: Final = "9999-12"
+
+
+def erase_for(
+    vault: Annotated[str, typer.Argument(help="Whose, by id.")],
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="For the certificate, at most 200 characters.")],
+    identity_check: Annotated[
+        Path, typer.Option("--identity-check", help="Your record of how the person was identified; its hash is logged.")
+    ],
+    category: Annotated[str | None, typer.Option("--category", help="Only this category.")] = None,
+    first: Annotated[str, typer.Option("--from", help="Only from this month, YYYY-MM.")] = _FIRST,
+    last: Annotated[str, typer.Option("--to", help="Only up to this month, YYYY-MM.")] = _LAST,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    confirm: Annotated[str, typer.Option("--confirm", help="The vault's id once more: it is for good.")] = "",
+    site: SiteFolder = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Erase a category, months or, without either, everything that is kept about a person; the service may run."""
+    if not dry_run and confirm != vault:
+        raise typer.BadParameter("Repeat the vault's id with --confirm, or look first with --dry-run.")
+    with plain_errors(), Site(site.resolve()).opened() as (database, short_keys):
+        checked = sha256(identity_check.read_bytes())
+        with database.snapshot() as session:
+            whose = VaultId(parse_id(vault))
+            listed = rings.listed(session, whose)
+            wanted = None if category is None else parse_category(category)
+            named = tuple(
+                name
+                for name, c in sorted(listed.items())
+                if wanted in {None, c.category} and parse_period(first) <= c.period <= parse_period(last)
+            )
+            whole = category is None and (first, last) == (_FIRST, _LAST)
+            if not whole and not named:
+                raise NothingToErase("This vault has nothing of that category and those months.")
+            scope = Scope(whose, None if whole else named)
+            counts = {str(name): count for name, count in survey(session, short_keys, scope).counts.items()}
+        if dry_run:
+            say(as_json, {"destroys": counts, "erased": False}, f"Would destroy: {counts}.")
+            return
+        asked = Asked(secrets.token_bytes(ID_BYTES), scope, Author.OPERATOR, reason, identity_check=checked)
+        with database.transaction() as session:
+            done: Erased = erase(session, short_keys, asked, service=_service(site), now=SystemClock().now())
+        shortkeys.delete_scheduled(database, short_keys)
+    say(
+        as_json,
+        {"erased": True, "erasure": b64u(asked.erasure_id), "destroys": counts, "certificate": b64u(done.certificate)},
+        f"Erased: {counts}. The person fetches the certificate under /v1/erasures/{b64u(asked.erasure_id)}.",
+    )
+
+
+def _service(site: Path) -> KmsSigner:
+    kms = LocalKeyring(Site(site.resolve()).keyring_folder(KeyName.SERVICE))
+    return KmsSigner(kms, key_name(KeyName.SERVICE, max(kms.epochs(KeyName.SERVICE), default=1)))
