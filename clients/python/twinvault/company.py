@@ -214,7 +214,9 @@ class Company:
             )
         if landed is None and not asked.comes_back_here:
             raise ClientError("The browser comes back to your web server; pass on the whole address as `landed`.")
-        code = verify_landing(asked, self._issuer, landed or listen(asked, deadline_s=deadline_s))
+        if landed is None:
+            landed = listen(asked, deadline_s=deadline_s)
+        code = verify_landing(asked, self._issuer, landed)
         auth = self._auth.form(code_fields(asked, code))
         return granted_by(json_of(self._api.request("POST", TOKEN_PATH, auth=auth)))
 

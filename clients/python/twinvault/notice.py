@@ -35,6 +35,7 @@ class _Words:
     optional: str
     questions: Mapping[QuestionKind, str]
     asked: str
+    answer: str
     until: str
     special: str
     none: str
@@ -67,6 +68,7 @@ _ENGLISH: Final = _Words(
         QuestionKind.POPULATION_MAP: "statistics over many people, you among them",
     },
     asked="Questions: {questions};\nat most {quota} answers a month.",
+    answer='An answer is a short list with scores, such as "coffee 41 %, tea 22 %", or that your twin cannot tell.',
     until="From {not_before} until {not_after}.",
     special="Specially protected data: {special}. You explicitly allow: {allowed}.",
     none="none",
@@ -90,7 +92,10 @@ _ENGLISH: Final = _Words(
     responsible="Responsible: {controller}, under the law of {jurisdiction}.",
     kept="Answers are kept in {locations} for {retention}.",
     withdraw="Withdraw: {withdrawal}. Your other rights: {rights}.",
-    closing="A prediction about you is a disclosure about you. You can withdraw at any time.",
+    closing=(
+        "A prediction about you is a disclosure about you. You can withdraw at any time, and complain to your data "
+        "protection authority."
+    ),
 )
 _FRENCH: Final = _Words(
     who={
@@ -113,6 +118,7 @@ _FRENCH: Final = _Words(
         QuestionKind.POPULATION_MAP: "des statistiques sur de nombreuses personnes, dont vous",
     },
     asked="Questions : {questions} ;\nau plus {quota} réponses par mois.",
+    answer="Une réponse est une courte liste notée, comme « café 41 %, thé 22 % », ou l'aveu que le jumeau ne sait pas.",
     until="Du {not_before} au {not_after}.",
     special="Données spécialement protégées : {special}. Vous autorisez explicitement : {allowed}.",
     none="aucune",
@@ -141,8 +147,12 @@ _FRENCH: Final = _Words(
     responsible="Responsable : {controller}, sous le droit de {jurisdiction}.",
     kept="Les réponses sont conservées à {locations} pendant {retention}.",
     withdraw="Retrait : {withdrawal}. Vos autres droits : {rights}.",
-    closing="Une prédiction sur vous est une divulgation sur vous. Vous pouvez retirer ce consentement à tout moment.",
+    closing=(
+        "Une prédiction sur vous est une divulgation sur vous. Vous pouvez retirer ce consentement à tout moment, et "
+        "saisir votre autorité de protection des données."
+    ),
 )
+_LISTS: Final = frozenset({QuestionKind.NEXT_CHOICE, QuestionKind.RECOMMEND})
 _WORDS: Final[Mapping[Language, _Words]] = {Language.EN: _ENGLISH, Language.FR: _FRENCH}
 
 
@@ -163,6 +173,8 @@ def render(terms: Terms, company: str = "", language: Language = Language.EN) ->
     if terms.questions:
         asked = _list(words.questions[kind] for kind in terms.questions)
         lines.append(words.asked.format(questions=asked, quota=terms.quota_per_month))
+    if terms.questions & _LISTS:
+        lines.append(words.answer)
     lines.append(words.until.format(not_before=_day(terms.not_before), not_after=_day(terms.not_after)))
     special = [labels[category] for category in terms.categories if is_special(category)]
     if special:
