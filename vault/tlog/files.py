@@ -20,7 +20,7 @@ from sqlmodel import Session
 
 from vault.proof.checkpoint import Checkpoint, verify_checkpoint
 from vault.proof.errors import InvalidProof
-from vault.proof.note import VerifierKey
+from vault.proof.note import VerifierKey, parse_note
 from vault.proof.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, tile_width
 from vault.tlog import log
 from vault.tlog.errors import LogDamaged
@@ -98,10 +98,10 @@ class LogFiles:
 
     def _write(self, session: Session, before: Checkpoint | None, since: int) -> Checkpoint:
         size, note = log.head(session)
-        cosigned = newest(session)
-        if cosigned is not None and cosigned[0] == size:
-            note = cosigned[1]
         head = verify_checkpoint(note, self._key, self._key.name)
+        cosigned = newest(session)
+        if cosigned is not None and parse_note(cosigned[1]).unverified_text == head.text:
+            note = cosigned[1]
         if before is not None:
             require_later(session, head, before)
         for tile in grown_tiles(since, size):
