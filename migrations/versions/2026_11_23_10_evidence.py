@@ -16,6 +16,8 @@ def upgrade() -> None:
         sa.Column("public_key", sa.LargeBinary(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("not_after_s", sa.BigInteger(), nullable=False),
+        sa.Column("scope_from_s", sa.BigInteger(), nullable=False),
+        sa.Column("scope_to_s", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("key_id", name=op.f("pk_auditor")),
     )
 

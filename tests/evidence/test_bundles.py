@@ -23,6 +23,7 @@ from vault.clock import unix_s
 from vault.consent import changes, consents
 from vault.consent.events import record_event
 from vault.encoding import b64u, dump_json, parse_b64u, parse_json
+from vault.evidence.auditors import BadAuditor, Scope, register_auditor
 from vault.oauth.named import REQUESTED_STATE
 from vault.parties import companies
 from vault.parties.companies import CompanyId, CompanyStatus
@@ -40,6 +41,7 @@ from vault.seal.dsse import PayloadType, parse_envelope, sign_record
 from vault.seal.ids import ConsentId
 from vault.seal.signing import SigningKey, new_seed
 from vault.tlog import log
+from vault.tlog.models import log_entry
 from vault.tlog.witnesses import Witnesses, WitnessPlan, WitnessSite
 
 OPENED = {"consent", "answer", "denial"}
@@ -532,3 +534,24 @@ def test_a_month_in_parts_is_verified_as_one(quick: Audited) -> None:
         assert sum(report.checked.get(step, 0) for report in reports) == whole.checked[step], step
     assert (Step.OPENINGS, None) in failed(run(parts[0], parts[2])[1])
     assert (Step.OPENINGS, None) in failed(run(parts[0], parts[0])[1])
+
+
+def test_an_engagement_shows_the_time_that_it_is_about_and_no_more(site: Audited) -> None:
+    site.live()
+    last = site.size() - 1
+    early, late = 1_700_000_000, 1_710_000_000
+    with site.service.database.transaction() as session:
+        for leaf in log.find(session, limit=1_000):
+            at_s = early if leaf.index < 5 else late
+            session.connection().execute(
+                log_entry.update().where(log_entry.c.id == leaf.pending_id).values(recorded_s=at_s)
+            )
+    key = SigningKey(new_seed())
+    with site.service.database.transaction() as session:
+        register_auditor(session, "Scoped", key.public_key, NOW + timedelta(days=1), Scope(early + 1, late + 1))
+    for first, end, status in ((5, last, 200), (4, last, 403), (0, 4, 403), (5, last + 1, 403)):
+        response = site.send(site.request(first, end, key))
+        assert response.status_code == status, response.text
+    for scope in (Scope(5, 5), Scope(-1, 5), Scope(9, 8), Scope(0, 2**33)):
+        with pytest.raises(BadAuditor), site.service.database.transaction() as session:
+            register_auditor(session, "Scoped", key.public_key, NOW, scope)

@@ -29,6 +29,7 @@ from vault.tlog.log import Pending, append
 MAX_AGE_S: Final = 60
 MAX_LEAVES: Final = 10_000
 
+_EVER_S: Final = 2**32
 _NAME: Final = re.compile(r"\S(?:.{0,78}\S)?")
 
 
@@ -57,6 +58,19 @@ class RangeTooWide(VaultError):
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """The stretch of time that an engagement is about.
+
+    Args:
+        from_s: First unix second.
+        to_s: Unix second after the last.
+    """
+
+    from_s: int = 0
+    to_s: int = _EVER_S
+
+
+@dataclass(frozen=True, slots=True)
 class Auditor:
     """A registered auditor.
 
@@ -64,25 +78,33 @@ class Auditor:
         name: For the operator.
         public_key: Ed25519, 32 bytes.
         not_after_s: Unix second from which on its requests are refused.
+        scope: What was recorded in this time, and nothing else, is shown to it.
     """
 
     name: str
     public_key: bytes
     not_after_s: int
+    scope: Scope
 
 
-def register_auditor(session: Session, name: str, public_key: bytes, not_after: datetime) -> Pending:
-    """Let a key ask for bundles until a time, or change that time; writes the row and its leaf.
+def register_auditor(
+    session: Session, name: str, public_key: bytes, not_after: datetime, scope: Scope | None = None
+) -> Pending:
+    """Engage a key to ask for bundles until a time, or change the engagement; writes the row and its leaf.
 
     Args:
         session: An open writing transaction.
         name: What the operator calls the auditor, at most 80 printable characters.
         public_key: Raw Ed25519 key, 32 bytes.
         not_after: When the access ends; a past time ends it now.
+        scope: What it may be shown; the whole log by default.
 
     Raises:
-        BadAuditor: The name or the key cannot be used.
+        BadAuditor: The name, the key or the scope cannot be used.
     """
+    scope = scope or Scope()
+    if not 0 <= scope.from_s < scope.to_s <= _EVER_S:
+        raise BadAuditor("An engagement is about the time from one day until a later one.")
     if not name.isprintable() or _NAME.fullmatch(name) is None:
         raise BadAuditor("An auditor's name has 1 to 80 printable characters.")
     try:
@@ -91,15 +113,25 @@ def register_auditor(session: Session, name: str, public_key: bytes, not_after: 
         raise BadAuditor("An auditor's key is a raw Ed25519 public key of 32 bytes.") from error
     sqlite = session.get_bind().dialect.name == "sqlite"
     dialect = sqlalchemy.dialects.sqlite if sqlite else sqlalchemy.dialects.postgresql
-    values: dict[str, Any] = {"public_key": public_key, "name": name, "not_after_s": unix_s(not_after)}
+    values: dict[str, Any] = {
+        "public_key": public_key,
+        "name": name,
+        "not_after_s": unix_s(not_after),
+        "scope_from_s": scope.from_s,
+        "scope_to_s": scope.to_s,
+    }
     session.connection().execute(
         dialect.insert(auditor)
         .values(key_id=key_id(public_key), **values)
         .on_conflict_do_update(index_elements=["key_id"], set_=values)
     )
-    return append(
-        session, LeafKind.AUDITOR_ACCESS, {"auditor": b64u(sha256(public_key)), "until": unix_s(not_after)}, {}
-    )
+    public: JsonObject = {
+        "auditor": b64u(sha256(public_key)),
+        "until": unix_s(not_after),
+        "scope_from": scope.from_s,
+        "scope_to": scope.to_s,
+    }
+    return append(session, LeafKind.AUDITOR_ACCESS, public, {})
 
 
 def list_auditors(session: Session) -> list[Auditor]:
@@ -120,8 +152,8 @@ def admit(session: Session, envelope: Envelope, *, origin: str, now: datetime) -
         What may be shown once the pending leaf is covered by a checkpoint.
 
     Raises:
-        AuditRefused: Nobody registered signed it, the registration ended, it was made for another
-            server or more than a minute away from now, or it was used before.
+        AuditRefused: Nobody registered signed it, the engagement ended or is about another time, it was
+            made for another server or more than a minute away from now, or it was used before.
         RangeTooWide: The log ends before the range does, or it is wider than one bundle.
         NotInLog: The log has not been started.
     """
@@ -138,6 +170,12 @@ def admit(session: Session, envelope: Envelope, *, origin: str, now: datetime) -
     size, _ = log.head(session)
     if request.last >= size or request.last - request.first >= MAX_LEAVES:
         raise RangeTooWide(f"The log has {size} leaves; ask for at most {MAX_LEAVES} of them at a time.")
+    scope = Scope(row.scope_from_s, row.scope_to_s)
+    first, end = (0, size) if scope == Scope() else log.range_between(session, scope.from_s, scope.to_s)
+    if request.first < first or request.last >= end:
+        raise AuditRefused(
+            f"The engagement is about the leaves from {first} to {end - 1}; ask the operator for another scope."
+        )
     expires_at_s = request.issued_at + MAX_AGE_S + 1
     if not spend(session, b"audit", row.key_id, request.nonce, expires_at_s=expires_at_s, now=now):
         raise AuditRefused("The request was used before; sign a new one.")
@@ -151,4 +189,4 @@ def admit(session: Session, envelope: Envelope, *, origin: str, now: datetime) -
 
 
 def _auditor(row: Row[Any]) -> Auditor:
-    return Auditor(row.name, row.public_key, row.not_after_s)
+    return Auditor(row.name, row.public_key, row.not_after_s, Scope(row.scope_from_s, row.scope_to_s))

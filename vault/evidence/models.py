@@ -14,4 +14,6 @@ auditor = Table(
     Column("public_key", LargeBinary, nullable=False),
     Column("name", String, nullable=False),
     Column("not_after_s", BigInteger, nullable=False),
+    Column("scope_from_s", BigInteger, nullable=False),
+    Column("scope_to_s", BigInteger, nullable=False),
 )

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from vault.clock import SystemClock
+from vault.clock import SystemClock, unix_s
 from vault.encoding import b64u
 from vault.evidence import auditors
+from vault.evidence.auditors import Scope
 from vault.jobs import queue
 from vault.jobs.queue import JobId, JobState
 from vault.oauth import registration
@@ -45,6 +46,7 @@ operator.add_typer(journal_app, name="journal")
 operator.add_typer(keys_app, name="keys")
 
 _POLL_S = 0.5
+_DAY = ["%Y-%m-%d"]
 
 
 @operator.command()
@@ -168,20 +170,30 @@ def add_auditor(
     file: Annotated[Path, typer.Argument(help="Registration file that the auditor made.")],
     *,
     days: Annotated[int, typer.Option(help="For how many days from now; 0 ends its access.", min=0, max=3650)] = 90,
+    since: Annotated[
+        datetime | None, typer.Option(help="Show it nothing from before this day (UTC).", formats=_DAY)
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(help="Nor from this day on (UTC).", formats=_DAY)] = None,
     site: SiteFolder = HERE,
     as_json: AsJson = False,
 ) -> None:
     """Let an auditor fetch bundles: public parts, decisions under pseudonyms, no question and no answer."""
     not_after = SystemClock().now() + timedelta(days=days)
+    default = Scope()
+    scope = Scope(_day_s(since, default.from_s), _day_s(until, default.to_s))
     with plain_errors():
         registration = parse_registration(_read_text(file).encode())
         with transaction(site) as session:
-            auditors.register_auditor(session, registration.name, registration.public_key, not_after)
+            auditors.register_auditor(session, registration.name, registration.public_key, not_after, scope)
     say(
         as_json,
         {"auditor": registration.name, "until": f"{not_after:%Y-%m-%d}"},
         f"{registration.name} may audit until {not_after:%Y-%m-%d}.",
     )
+
+
+def _day_s(day: datetime | None, default_s: int) -> int:
+    return default_s if day is None else unix_s(day.replace(tzinfo=UTC))
 
 
 @auditors_app.command("list")
