@@ -100,7 +100,7 @@ def test_neighbours_have_the_same_support() -> None:
         a = set((move[at] + draws).ravel().tolist())
         shifted = set(range(int(move[at, 0]) - 4, int(move[at, 0]) + 5))
         assert shifted <= a  # all residues: no lattice tells x from x'
-    fractional = np.tril(np.full((3, 3), 0.5))
+    fractional = np.tril(np.full((3, 3), 1.5))
     with pytest.raises(ValueError, match="whole"):
         Strategy("fractional", fractional)  # type: ignore[arg-type]
 

@@ -97,7 +97,7 @@ def _below(sigma: int, uniform: npt.NDArray[np.uint64]) -> Integers:
     return index
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=12)
 def _guide(sigma: int) -> Integers:
     """Return how many thresholds lie below each value of the leading `_GUIDE_BITS` bits, and below the end."""
     _, high = _thresholds(sigma)
@@ -105,7 +105,7 @@ def _guide(sigma: int) -> Integers:
     return np.append(np.searchsorted(high, starts, side="left"), len(high)).astype(np.int64)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=12)
 def _thresholds(sigma: int) -> tuple[tuple[int, ...], npt.NDArray[np.uint64]]:
     """Return floor(2**256 P[Z <= z]) for z from -18 sigma to 18 sigma - 1, and the top 64 bits of each."""
     reach = _REACH * sigma

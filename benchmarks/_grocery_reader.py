@@ -1,0 +1,235 @@
+"""What is learned from other households, all of it charged to them, and how it reads a noisy imprint.
+
+Three releases, each the sum of one bounded vector of whole numbers a household, with discrete Gaussian noise:
+
+1. the mean unit vector of its shops, how often it shops, and a constant that counts households;
+2. how households' habits vary together: the product of its deviations from that mean in its odd and in its
+   even shops, which leaves out the accidents of single shops;
+3. the mean projected day.
+
+The reader is the posterior mean of a habit under a normal prior; its covariance is a public shape (variance by
+popularity, departments) with a few weights fitted to release 2, and what release 2 shows beyond that after its
+noise is taken out. Nothing is trained on the person who asks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from math import isqrt
+
+import numpy as np
+from scipy.optimize import nnls
+
+from benchmarks._grocery import Floats, Ints, Shops, retail_map
+from vault.budget.accounting import Curve, gaussian, sigma_for
+from vault.imprint.noise import DiscreteGaussian
+from vault.imprint.projection import Projection, whole_within
+from vault.twin.reader import taxonomy
+
+PERSON_EPSILON = 3.0
+PERSON_DELTA = 5e-5  # under 1 / (10 n) for 1,976 households
+CLIP = 48  # of a day, in quantised units
+
+_SHARES = (0.15, 0.80, 0.05)  # of a person's mu^2, by release
+_UNIT = 2048  # a first or third contribution of norm 1
+_HALF = 80  # a half's deviation of the largest norm, in whole units
+_FILLED = 0.97  # of it before rounding, which may lengthen
+_MEAN, _RATE = 0.93, 0.2  # parts of the first vector: mean; rate, its square, and the constant
+_DIAGONAL, _OFF = 2, 3  # integer weights near 1 : sqrt(2), for an entry off the diagonal stands for two
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is set by hand; docs/twin-quality.md says on which people it was chosen."""
+
+    codes: int = 160
+    directions: int = 80
+    power: float = 0.25  # of a direction's variance, in its weight
+    deviation: float = 0.3  # norm to which a household's deviation is clipped
+    inflation: float = 1.5  # makes up for what that clipping takes
+    length: float = 0.85  # of a projected day before it is shortened, relative to its root mean square
+    private: bool = True  # False: exact statistics, to see what their noise costs
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """Everything released about households.
+
+    Args:
+        mean: float64[K] mean unit vector of a shop.
+        keep: int64[M] codes whose habits are modelled.
+        covariance: float64[M, M] of habits between people.
+        rate: Mean of shops a day over people, and its standard deviation.
+        projected: float64[R] mean projected day, in quantised units.
+        projection: Map of a day.
+        people: Noisy number of households.
+    """
+
+    mean: np.ndarray
+    keep: Ints
+    covariance: np.ndarray
+    rate: tuple[float, float]
+    projected: np.ndarray
+    projection: Projection
+    people: float
+
+    @cached_property
+    def accidents(self) -> np.ndarray:
+        """Covariance of single shops, from the identity that a unit vector's squares sum to 1."""
+        mean = self.mean[self.keep]
+        return np.diag(mean / self.mean.sum()) - np.outer(mean, mean)
+
+
+def unit_vectors(bought: np.ndarray) -> Floats:
+    """Return equal parts of the codes of each shop, of norm 1."""
+    return (bought / np.sqrt(np.maximum(bought.sum(1, keepdims=True), 1))).astype(np.float32)
+
+
+def _product_sensitivity() -> int:
+    # |a b' + b a'| <= 2 |a| |b|; with weights 2 and 3 the triangle's square is at most 4.5 of the whole's.
+    return isqrt(int(4.5 * (2 * _HALF**2) ** 2)) + 1
+
+
+def _sigma(sensitivity: int, share: float) -> int:
+    return sigma_for(PERSON_EPSILON, PERSON_DELTA, isqrt(int(sensitivity**2 / share)) + 1)
+
+
+def person_charge() -> Curve:
+    """Return what the three releases together cost a household."""
+    sensitivities = (_UNIT, _product_sensitivity(), _UNIT)
+    one, two, three = (gaussian(s, _sigma(s, share)) for s, share in zip(sensitivities, _SHARES, strict=True))
+    return one + two + three
+
+
+def _release(contributions: np.ndarray, share: float, *, private: bool) -> np.ndarray:
+    """Return the noisy sum of rows of norm at most 1."""
+    if not private:
+        return contributions.sum(0, dtype=np.float64)
+    exact = whole_within(contributions.astype(np.float64) * _UNIT, _UNIT**2).sum(0)
+    return (exact + DiscreteGaussian(_sigma(_UNIT, share)).sample(exact.shape)) / _UNIT
+
+
+def person_means(vectors: Floats, person: Ints, people: int) -> Floats:
+    """Return the mean vector of each of `people`, zero for those without one; rows are sorted by person."""
+    total = np.zeros((people, vectors.shape[1]), dtype=np.float32)
+    starts = np.flatnonzero(np.diff(person, prepend=-1))
+    if len(starts):
+        total[person[starts]] = np.add.reduceat(vectors, starts, axis=0)
+    return total / np.maximum(np.bincount(person, minlength=people), 1)[:, None].astype(np.float32)
+
+
+def learn(shops: Shops, days: int, settings: Settings) -> Learned:
+    """Release what the reader needs from the households of `shops`; noise is drawn anew on each call."""
+    vectors, people, private = unit_vectors(shops.bought), len(shops.people), settings.private
+    means = person_means(vectors, shops.person, people)
+    rates = np.bincount(shops.person, minlength=people)[:, None] / days
+    parts = (_MEAN * means, _RATE * rates, _RATE * rates**2, np.full((people, 1), _RATE))
+    first = _release(np.hstack(parts), _SHARES[0], private=private)
+    count = max(first[-1] / _RATE, 1.0)
+    noise = _sigma(_UNIT, _SHARES[0]) / _UNIT / _MEAN / count if private else 1e-9
+    seen = first[:-3] / _MEAN / count
+    trusted = np.square(seen.clip(0)) / (np.square(seen) + noise**2)
+    prior = taxonomy(retail_map()).prior[: len(seen)].astype(np.float64)
+    mean = trusted * seen + (1 - trusted) * np.minimum(prior, noise) / 2
+    rate = float(np.clip(first[-3] / _RATE / count, 0.01, 1))
+    spread = math.sqrt(max(first[-2] / _RATE / count - rate**2, rate**2 / 4))
+
+    keep = np.argsort(-mean, kind="stable")[: settings.codes]
+    covariance = _habits(*_products(shops, vectors[:, keep], mean[keep], count, settings), mean[keep], keep)
+    values, axes = np.linalg.eigh(covariance)
+    top = np.argsort(-values)[: settings.directions]
+    directions = np.zeros((len(top), len(mean)))
+    directions[:, keep] = (axes[:, top] * (values[top] / values[top[0]]) ** settings.power).T
+    found = Learned(mean, keep, covariance, (rate, spread), np.zeros(0), Projection(mean, directions, 1.0, CLIP), count)
+    length = settings.length * math.sqrt(mean_square(found))
+    projection = Projection(mean, directions, length, CLIP)
+    projected = projection.day_vectors(shops.bought)[:, :-1].astype(np.float32) / CLIP
+    third = _release(person_means(projected, shops.person, people), _SHARES[2], private=private)
+    return Learned(mean, keep, covariance, (rate, spread), third / count * CLIP, projection, count)
+
+
+def _products(
+    shops: Shops, vectors: Floats, mean: np.ndarray, count: float, settings: Settings
+) -> tuple[np.ndarray, float]:
+    """Release the mean product of two halves' deviations; return it and the noise in each entry."""
+    odd = (np.arange(len(shops.day)) - np.searchsorted(shops.person, shops.person)) % 2
+    one, two = (
+        _deviations(person_means(vectors[odd == half], shops.person[odd == half], len(shops.people)), mean, settings)
+        for half in (0, 1)
+    )
+    exact = one.T @ two + two.T @ one  # whole numbers, far below what float64 holds
+    scale = settings.inflation * settings.deviation**2 / (2 * _HALF**2) / count
+    if not settings.private:
+        return exact * scale, 0.0
+    scale /= _FILLED**2
+    weights = np.where(np.eye(len(mean), dtype=bool), _DIAGONAL, _OFF)
+    sigma = _sigma(_product_sensitivity(), _SHARES[1])
+    rows, columns = np.triu_indices(len(mean))
+    noisy = np.zeros_like(exact)
+    noise = DiscreteGaussian(sigma).sample(len(rows))
+    noisy[rows, columns] = (exact * weights)[rows, columns].astype(np.int64) + noise
+    seen = noisy / weights * scale
+    return seen + np.triu(seen, 1).T, sigma / _OFF * scale
+
+
+def _deviations(means: Floats, centre: np.ndarray, settings: Settings) -> np.ndarray:
+    deviation = np.where(means.any(1)[:, None], means - centre, 0.0)
+    length = np.maximum(np.linalg.norm(deviation, axis=1) / settings.deviation, 1.0)
+    scaled = deviation / length[:, None] * (_HALF / settings.deviation)
+    return whole_within(_FILLED * scaled, _HALF**2).astype(np.float64) if settings.private else scaled
+
+
+def _habits(seen: np.ndarray, entry: float, mean: np.ndarray, keep: Ints) -> np.ndarray:
+    """Return the covariance of habits: public shapes fitted to a noisy one, its diagonal, and its larger eigenvalues.
+
+    Source: Gavish and Donoho, "Optimal shrinkage of singular values" (2017), for a symmetric matrix.
+    """
+    department = taxonomy(retail_map()).department[keep].astype(np.float64)
+    same, root = department @ department.T, np.sqrt(mean * (0.8 - mean).clip(0.1))
+    squares = (np.outer(root, root), np.outer(mean, mean))
+    shapes = [shape * square for shape in (np.eye(len(mean)), np.ones_like(same), same) for square in squares]
+    weights, _ = nnls(np.stack([shape.ravel() for shape in shapes], axis=1), seen.ravel())
+    found = sum((weight * shape for weight, shape in zip(weights, shapes, strict=True)), np.zeros_like(seen))
+    usual = np.diag(found)
+    trusted = (0.7 * usual) ** 2 / ((0.7 * usual) ** 2 + 2 * entry**2)
+    found = found + np.diag(np.maximum(trusted * (np.diag(seen) - usual), -0.7 * usual))
+    values, axes = np.linalg.eigh(seen - found)
+    kept = np.sign(values) * np.sqrt(np.maximum(values**2 - 4 * len(seen) * entry**2, 0.0))
+    values, axes = np.linalg.eigh(found + (axes * kept) @ axes.T)
+    return (axes * values.clip(1e-7)) @ axes.T
+
+
+def mean_square(learned: Learned) -> float:
+    """Return the mean squared length of a projected day, from what was released."""
+    directions = learned.projection.directions[:, learned.keep]
+    return float(np.trace(directions @ (learned.covariance + learned.accidents) @ directions.T))
+
+
+def read(learned: Learned, estimates: Floats, noise_variance: Floats, square: Floats) -> Floats:
+    """Return the score of every code: how much of a shop it makes up, [N, K].
+
+    Args:
+        learned: From other households.
+        estimates: float32[N, R + 1] levels of projected days, in quantised units a day.
+        noise_variance: float32[N] of the noise in them.
+        square: float32[N] sums of squared weights.
+    """
+    projection, keep = learned.projection, learned.keep
+    directions, (rate, spread) = projection.directions[:, keep], learned.rate
+    noise, square = noise_variance[:, None].astype(np.float64), square[:, None].astype(np.float64)
+    doubt = noise / projection.active_day**2 + square * rate
+    shops = (rate / spread**2 + estimates[:, -1:] / projection.active_day / doubt) / (1 / spread**2 + 1 / doubt)
+    shops = np.logaddexp(0.0, 40.0 * shops) / 40.0  # never negative
+    scale = projection.scale * min(1.0, projection.length / math.sqrt(mean_square(learned)))  # most days are shortened
+    values, axes = np.linalg.eigh(scale**2 * directions @ learned.covariance @ directions.T)
+    values = values.clip(1e-9)
+    turned = axes.T @ directions
+    accident = scale**2 * np.einsum("ij,jk,ik->i", turned, learned.accidents, turned).clip(0)
+    surprise = (estimates[:, :-1] - shops * learned.projected) @ axes
+    gain = shops * values / (shops**2 * values + noise + shops * square * accident)
+    back = learned.covariance @ directions.T @ axes * (scale / values)
+    scores = np.tile(learned.mean.astype(np.float32), (len(estimates), 1))
+    scores[:, keep] += ((surprise * gain) @ back.T).astype(np.float32)
+    return scores
