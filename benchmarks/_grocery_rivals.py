@@ -17,6 +17,7 @@ from vault.imprint.projection import Projection
 
 HALF_LIVES = (60.0, 100.0, 160.0)
 SMOOTHING = (2.0, 4.0, 8.0)
+SPREADS = (0.0005, 0.002, 0.01)
 RIDGE = (3.0, 10.0, 30.0)
 CLIP = 24  # of a counted day, in quantised units
 _COUNTED = 128
@@ -135,14 +136,14 @@ def network(trained: Examples, asked: Examples) -> Floats:
 def unigrams(shops: Shops, which: np.ndarray, learned: Learned, epsilon: float) -> Iterator[tuple[np.ndarray, Floats]]:
     """Yield scores from DP counts of codes: square-root chain, uncentred, added to the prior as pseudo-counts.
 
-    The prior is the one that was released; yields one list for each of `SMOOTHING`'s strengths.
+    The prior is the one that was released; yields float32[spreads, n, K], one for each of `SPREADS`.
     """
     keep = learned.keep[:_COUNTED]
     counted = Projection(np.zeros(len(learned.mean)), np.eye(len(learned.mean))[keep], 1.0, CLIP)
     chosen = filter_of(power(50, 365), CLIP, epsilon, 0.0)
     for wanted, found in levels(shops, which, counted.day_vectors(shops.bought), chosen):
         days = (shops.day[wanted] - 1)[:, None]
-        count = np.maximum(found[:, :-1] * days / counted.scale, 0)
+        count = found[:, :-1] * days / counted.scale
         doubt = np.sqrt(chosen.noise_variance[shops.day[wanted]])[:, None] * days / counted.scale
         seen = np.maximum(found[:, -1:] * days / counted.active_day, 0)
         yield wanted, _strengths(learned, keep, count, seen, doubt)
@@ -163,19 +164,22 @@ def bigrams(shops: Shops, which: np.ndarray, learned: Learned, epsilon: float) -
     chosen = filter_of(power(50, 365), CLIP, epsilon, 0.0)
     for wanted, found in levels(shops, which, whole, chosen):
         days = (shops.day[wanted] - 1)[:, None]
-        count = np.maximum(found * days / (CLIP / 2), 0).reshape(-1, _PAIRED, _PAIRED)
+        count = (found * days / (CLIP / 2)).reshape(-1, _PAIRED, _PAIRED)
         doubt = np.sqrt(chosen.noise_variance[shops.day[wanted]])[:, None] * days / (CLIP / 2)
         context = (last[wanted] > 0).astype(np.float32)
         followed = np.einsum("ij,ijk->ik", context, count)
-        yield wanted, _strengths(learned, keep, followed, followed.sum(1, keepdims=True), doubt)
+        yield wanted, _strengths(learned, keep, followed, np.maximum(followed.sum(1, keepdims=True), 0), doubt)
 
 
 def _strengths(learned: Learned, keep: np.ndarray, count: Floats, seen: Floats, doubt: Floats) -> Floats:
-    """Return float32[strengths, n, K]: counts added to the prior, worth more shops the noisier the counts are."""
-    found = np.tile(learned.mean.astype(np.float32), (len(SMOOTHING), len(count), 1))
-    for at, strength in enumerate(SMOOTHING):
-        worth = strength + strength * doubt
-        found[at][:, keep] = (count + worth * learned.mean[keep]) / (seen + worth)
-        rest = np.setdiff1d(np.arange(found.shape[2]), keep)
+    """Return float32[spreads, n, K]: counts added to the prior, which is worth more shops the noisier they are.
+
+    With habits of variance `spread` the best worth is doubt^2 / (spread seen); at infinite noise this is popularity.
+    """
+    found = np.tile(learned.mean.astype(np.float32), (len(SPREADS), len(count), 1))
+    rest = np.setdiff1d(np.arange(found.shape[2]), keep)
+    for at, spread in enumerate(SPREADS):
+        worth = 2.0 + doubt**2 / (spread * np.maximum(seen, 1.0))
+        found[at][:, keep] = np.maximum((count + worth * learned.mean[keep]) / (seen + worth), 0.0)
         found[at][:, rest] *= worth / (seen + worth)
     return found

@@ -160,9 +160,9 @@ def _twin(learned: Learned, tested: Shops, where: npt.NDArray[np.bool_], chosen:
 
 
 def _counts(name: str, learned: Learned, tested: Shops, where: npt.NDArray[np.bool_], epsilon: float) -> list[Floats]:
-    """Return NDCG@10 at each smoothing strength."""
+    """Return NDCG@10 at each of `SPREADS`."""
     counted = rivals.unigrams if name == "dp unigram counts" else rivals.bigrams
-    scores = np.zeros((len(rivals.SMOOTHING), len(tested.day), tested.bought.shape[1]), dtype=np.float32)
+    scores = np.zeros((len(rivals.SPREADS), len(tested.day), tested.bought.shape[1]), dtype=np.float32)
     for wanted, found in counted(tested, where, learned, epsilon):
         scores[:, wanted] = found
     return [ndcg(one[where], tested.bought[where]) for one in scores]
@@ -186,8 +186,8 @@ def _evaluate(split: int | Path, *, quick: bool) -> Results:
             results.late.setdefault(epsilon, []).append(value[late])
         _say(f"{split}: seed {seed + 1} of {seeds}")
     for epsilon, name in itertools.product(EPSILONS, ("dp unigram counts", "dp bigram counts")):
-        for strength, value in enumerate(_counts(name, learned, tested, where, epsilon)):
-            results.values[f"{name} {epsilon:g} {strength}"] = value
+        for spread, value in enumerate(_counts(name, learned, tested, where, epsilon)):
+            results.values[f"{name} {epsilon:g} {spread}"] = value
     _say(f"{split}: counts")
     return results
 

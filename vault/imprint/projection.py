@@ -8,6 +8,7 @@ directions are public constants or outputs of a charged release about people, fr
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,14 +50,14 @@ class Projection:
     @property
     def active_day(self) -> int:
         """What a day with a trace adds to the last coordinate."""
-        return int((self.clip**2 * _ACTIVE_PERCENT / 100) ** 0.5)
+        return math.isqrt(self.clip**2 * _ACTIVE_PERCENT // 100)
 
     @property
     def scale(self) -> float:
         """What one unit of length becomes for a day that is not shortened."""
-        return _FILLED * (self.clip**2 - self.active_day**2) ** 0.5 / self.length
+        return _FILLED * math.sqrt(self.clip**2 - self.active_day**2) / self.length
 
-    def day_vectors(self, present: npt.NDArray[np.generic]) -> Integers:
+    def day_vectors(self, present: npt.NDArray[np.bool_] | npt.NDArray[np.float64]) -> Integers:
         """Return the vectors of many days.
 
         Args:
@@ -65,11 +66,10 @@ class Projection:
         Returns:
             int64[N, R + 1].
         """
-        with np.errstate(invalid="ignore"):
-            present = (present > 0) & np.isfinite(present)
-        count = present.sum(1)
+        occurred = (present > 0) & np.isfinite(present)
+        count = occurred.sum(1)
         active = count > 0
-        unit = present / np.sqrt(np.maximum(count, 1))[:, None]
+        unit = occurred / np.sqrt(np.maximum(count, 1))[:, None]
         projected = (unit - self.centre) @ self.directions.T
         longer = np.maximum(np.linalg.norm(projected, axis=1) / self.length, 1.0)
         scaled = np.where(active[:, None], projected * (self.scale / longer)[:, None], 0.0)
