@@ -18,6 +18,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from math import isqrt
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import nnls
@@ -50,7 +51,25 @@ class Settings:
     deviation: float = 0.3  # norm to which a household's deviation is clipped
     inflation: float = 1.5  # makes up for what that clipping takes
     length: float = 0.85  # of a projected day before it is shortened, relative to its root mean square
+    departments: bool = False  # rows of the public hierarchy's departments only
+    centred: bool = True  # take out what people do on average before the clip
     private: bool = True  # False: exact statistics, to see what their noise costs
+
+
+class Lens(NamedTuple):
+    """The axes in which habits and noise are independent.
+
+    Args:
+        axes: float64[R, R], a column each.
+        values: float64[R] variance of habits along them, in squared quantised units.
+        accident: float64[R] variance of a single shop.
+        back: float64[R, M] what a unit along them says about each code.
+    """
+
+    axes: np.ndarray
+    values: np.ndarray
+    accident: np.ndarray
+    back: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +93,16 @@ class Learned:
     projected: np.ndarray
     projection: Projection
     people: float
+
+    @cached_property
+    def lens(self) -> Lens:
+        """How projected days are read, the same for everyone."""
+        directions, projection = self.projection.directions[:, self.keep], self.projection
+        scale = projection.scale * min(1.0, projection.length / math.sqrt(mean_square(self)))  # most are shortened
+        values, axes = np.linalg.eigh(scale**2 * directions @ self.covariance @ directions.T)
+        values, turned = values.clip(1e-9), axes.T @ directions
+        accident = scale**2 * np.einsum("ij,jk,ik->i", turned, self.accidents, turned).clip(0)
+        return Lens(axes, values, accident, (self.covariance @ directions.T @ axes * (scale / values)).T)
 
     @cached_property
     def accidents(self) -> np.ndarray:
@@ -138,13 +167,15 @@ def learn(shops: Shops, days: int, settings: Settings) -> Learned:
 
     keep = np.argsort(-mean, kind="stable")[: settings.codes]
     covariance = _habits(*_products(shops, vectors[:, keep], mean[keep], count, settings), mean[keep], keep)
-    values, axes = np.linalg.eigh(covariance)
-    top = np.argsort(-values)[: settings.directions]
-    directions = np.zeros((len(top), len(mean)))
-    directions[:, keep] = (axes[:, top] * (values[top] / values[top[0]]) ** settings.power).T
-    found = Learned(mean, keep, covariance, (rate, spread), np.zeros(0), Projection(mean, directions, 1.0, CLIP), count)
+    found_directions = _directions(covariance, keep, settings)
+    directions = np.zeros((len(found_directions), len(mean)))
+    directions[:, keep] = found_directions
+    centre = mean if settings.centred else np.zeros_like(mean)
+    found = Learned(
+        mean, keep, covariance, (rate, spread), np.zeros(0), Projection(centre, directions, 1.0, CLIP), count
+    )
     length = settings.length * math.sqrt(mean_square(found))
-    projection = Projection(mean, directions, length, CLIP)
+    projection = Projection(centre, directions, length, CLIP)
     projected = projection.day_vectors(shops.bought)[:, :-1].astype(np.float32) / CLIP
     third = _release(person_means(projected, shops.person, people), _SHARES[2], private=private)
     return Learned(mean, keep, covariance, (rate, spread), third / count * CLIP, projection, count)
@@ -201,10 +232,23 @@ def _habits(seen: np.ndarray, entry: float, mean: np.ndarray, keep: Ints) -> np.
     return (axes * values.clip(1e-7)) @ axes.T
 
 
+def _directions(covariance: np.ndarray, keep: Ints, settings: Settings) -> np.ndarray:
+    """Return the directions in which people differ most, the larger differences weighing more."""
+    basis = np.eye(len(keep))
+    if settings.departments:
+        department = taxonomy(retail_map()).department[keep].astype(np.float64)
+        department = department[:, department.any(0)]
+        basis = department / np.linalg.norm(department, axis=0)
+    values, axes = np.linalg.eigh(basis.T @ covariance @ basis)
+    top = np.argsort(-values)[: settings.directions]
+    return np.asarray(((basis @ axes[:, top]) * (values[top] / values[top[0]]) ** settings.power).T)
+
+
 def mean_square(learned: Learned) -> float:
     """Return the mean squared length of a projected day, from what was released."""
     directions = learned.projection.directions[:, learned.keep]
-    return float(np.trace(directions @ (learned.covariance + learned.accidents) @ directions.T))
+    offset = learned.projection.directions @ (learned.mean - learned.projection.centre)
+    return float(np.trace(directions @ (learned.covariance + learned.accidents) @ directions.T) + offset @ offset)
 
 
 def read(learned: Learned, estimates: Floats, noise_variance: Floats, square: Floats) -> Floats:
@@ -216,20 +260,13 @@ def read(learned: Learned, estimates: Floats, noise_variance: Floats, square: Fl
         noise_variance: float32[N] of the noise in them.
         square: float32[N] sums of squared weights.
     """
-    projection, keep = learned.projection, learned.keep
-    directions, (rate, spread) = projection.directions[:, keep], learned.rate
+    projection, keep, lens, (rate, spread) = learned.projection, learned.keep, learned.lens, learned.rate
     noise, square = noise_variance[:, None].astype(np.float64), square[:, None].astype(np.float64)
     doubt = noise / projection.active_day**2 + square * rate
     shops = (rate / spread**2 + estimates[:, -1:] / projection.active_day / doubt) / (1 / spread**2 + 1 / doubt)
     shops = np.logaddexp(0.0, 40.0 * shops) / 40.0  # never negative
-    scale = projection.scale * min(1.0, projection.length / math.sqrt(mean_square(learned)))  # most days are shortened
-    values, axes = np.linalg.eigh(scale**2 * directions @ learned.covariance @ directions.T)
-    values = values.clip(1e-9)
-    turned = axes.T @ directions
-    accident = scale**2 * np.einsum("ij,jk,ik->i", turned, learned.accidents, turned).clip(0)
-    surprise = (estimates[:, :-1] - shops * learned.projected) @ axes
-    gain = shops * values / (shops**2 * values + noise + shops * square * accident)
-    back = learned.covariance @ directions.T @ axes * (scale / values)
+    surprise = (estimates[:, :-1] - shops * learned.projected) @ lens.axes
+    gain = shops * lens.values / (shops**2 * lens.values + noise + shops * square * lens.accident)
     scores = np.tile(learned.mean.astype(np.float32), (len(estimates), 1))
-    scores[:, keep] += ((surprise * gain) @ back.T).astype(np.float32)
+    scores[:, keep] += ((surprise * gain) @ lens.back).astype(np.float32)
     return scores
