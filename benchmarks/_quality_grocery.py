@@ -168,8 +168,8 @@ def _counts(name: str, learned: Learned, tested: Shops, where: npt.NDArray[np.bo
     return [ndcg(one[where], tested.bought[where]) for one in scores]
 
 
-def _evaluate(split: int | Path, *, quick: bool) -> Results:
-    """Return everything about one split."""
+def evaluate(split: int | Path, *, quick: bool, seeds: int) -> Results:
+    """Return everything about one split: a fold's number, or the folder of other people."""
     trained, tested = _split(split)
     if quick:
         tested = tested.of(np.arange(len(tested.people)) % 4 == 0)
@@ -177,7 +177,7 @@ def _evaluate(split: int | Path, *, quick: bool) -> Results:
     results = Results(tested.people[tested.person[where]], tested.day[where], len(trained.people))
     _raw_readers(trained, tested, results, quick=quick)
     _say(f"{split}: raw readers of {len(tested.people)} people")
-    seeds, late = 1 if quick else SEEDS, tested.day[where] >= POOLED_FROM
+    late = tested.day[where] >= POOLED_FROM
     for seed in range(seeds):
         learned = learn(trained, DAYS, Settings())
         for epsilon in EPSILONS:
@@ -235,7 +235,12 @@ def measure(people: Path | None, *, quick: bool) -> dict[str, Any]:
     splits = _splits(people, quick=quick)
     # A fresh interpreter each: torch and its threads do not survive a fork.
     with ProcessPoolExecutor(min(2, len(splits)), mp_context=get_context("spawn")) as pool:
-        found = list(pool.map(partial(_evaluate, quick=quick), splits))
+        found = list(pool.map(partial(evaluate, quick=quick, seeds=1 if quick else SEEDS), splits))
+    return summarise(found, quick=quick)
+
+
+def summarise(found: list[Results], *, quick: bool) -> dict[str, Any]:
+    """Return the figures of all splits together."""
     values = {name: np.concatenate([one.values[name] for one in found]) for name in found[0].values}
     person = np.unique(np.concatenate([one.person for one in found]), return_inverse=True)[1]
     figures = Figures(values, person, np.concatenate([one.day for one in found]))

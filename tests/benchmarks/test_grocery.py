@@ -1,0 +1,94 @@
+"""The grocery benchmark: what it charges households bounds what it releases; a question reads closed days only."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import _grocery_reader as reader
+from benchmarks._grocery import DAYS, Shops, retail_map
+from benchmarks._grocery_chain import CLOSES_AFTER, filter_of
+from benchmarks._quality_grocery import folds_of, ndcg
+from vault.budget.accounting import gaussian
+from vault.imprint.chain import prefix
+from vault.imprint.noise import DiscreteGaussian
+
+K = len(retail_map().codes) - 2
+
+
+def shops_of(people: int, seed: int, per_person: int = 9) -> Shops:
+    rng = np.random.default_rng(seed)
+    person = np.repeat(np.arange(people), per_person)
+    day = np.concatenate([np.sort(rng.choice(DAYS, per_person, replace=False)) for _ in range(people)])
+    return Shops(np.arange(people), person, day, rng.random((len(person), K)) < 0.02)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, object]]:
+    """Record sigma and shape of every draw, and draw nothing: what is released is the exact sum."""
+    seen: list[tuple[int, object]] = []
+
+    def nothing(self: DiscreteGaussian, shape: object) -> np.ndarray:
+        seen.append((self.sigma, shape))
+        return np.zeros(shape, dtype=np.int64)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(DiscreteGaussian, "sample", nothing)
+    return seen
+
+
+@pytest.mark.parametrize("extreme", [False, True])
+def test_a_household_moves_the_products_by_at_most_what_is_charged(drawn: list, extreme: bool) -> None:
+    settings = reader.Settings(codes=30)
+    everyone = shops_of(6, 1)
+    if extreme:  # one category in every shop: the longest deviation there is
+        everyone.bought[everyone.person == 5] = np.arange(K) == 3
+    without = everyone.of(np.arange(6) < 5)
+    mean = np.full(30, 0.05)
+    released = []
+    for shops in (everyone, without):
+        seen, _ = reader._products(shops, reader.unit_vectors(shops.bought)[:, :30], mean, 1.0, settings)
+        released.append(seen)
+    scale = settings.inflation * settings.deviation**2 / (2 * reader._HALF**2) / reader._FILLED**2
+    weights = np.where(np.eye(30, dtype=bool), reader._DIAGONAL, reader._OFF)
+    move = ((released[0] - released[1]) / scale * weights)[np.triu_indices(30)]
+    assert np.abs(move - np.rint(move)).max() < 1e-6
+    assert 0 < np.linalg.norm(move) <= reader._product_sensitivity()
+    assert {sigma for sigma, _ in drawn} == {reader._sigma(reader._product_sensitivity(), reader._SHARES[1])}
+
+
+def test_a_household_moves_the_means_by_at_most_what_is_charged(drawn: list) -> None:
+    people = 40
+    contributions = np.random.default_rng(2).normal(size=(people, 50))
+    contributions /= np.linalg.norm(contributions, axis=1, keepdims=True)
+    whole = [reader._release(rows, reader._SHARES[0], private=True) for rows in (contributions, contributions[1:])]
+    assert np.linalg.norm((whole[0] - whole[1]) * reader._UNIT) <= reader._UNIT
+    too_long = reader._release(contributions * 1.5, reader._SHARES[0], private=True)
+    assert not too_long.any()  # a contribution that broke its promise is dropped, not released
+
+
+def test_what_is_drawn_is_what_is_charged(drawn: list) -> None:
+    learned = reader.learn(shops_of(30, 3), DAYS, reader.Settings(codes=40, directions=20))
+    sensitivities = (reader._UNIT, reader._product_sensitivity(), reader._UNIT)
+    assert len(drawn) == 3
+    curves = [gaussian(s, sigma) for s, (sigma, _) in zip(sensitivities, drawn, strict=True)]
+    assert sum(curves[1:], curves[0]) == reader.person_charge()
+    assert reader.person_charge().epsilon(reader.PERSON_DELTA) <= reader.PERSON_EPSILON
+    assert drawn[1][1] == 40 * 41 // 2
+    assert learned.projection.size == 21
+
+
+def test_a_question_reads_only_days_that_had_closed() -> None:
+    chosen = filter_of(prefix(DAYS), 48, 3.0, 0.0)
+    for day in (60, 240, 364):
+        assert not chosen.weights[day, day - CLOSES_AFTER :].any()
+        assert chosen.weights[day].sum() == pytest.approx(1.0, abs=1e-4)
+    assert np.isinf(chosen.noise_variance[CLOSES_AFTER])
+
+
+def test_ndcg_by_hand_and_folds_of_equal_size() -> None:
+    scores = np.arange(12.0, dtype=np.float32)[None]
+    bought = np.zeros((1, 12), dtype=bool)
+    bought[0, [11, 9]] = True
+    assert ndcg(scores, bought)[0] == pytest.approx((1 + 1 / np.log2(4)) / (1 + 1 / np.log2(3)))
+    counts = np.bincount(folds_of(np.arange(1, 2501)))
+    assert counts.min() > 490
