@@ -301,6 +301,7 @@ def summarise(found: list[Results], *, quick: bool) -> dict[str, Any]:
         "freshness_days": 1,
         "closes_after_days": 2,
         "seeds": len(seeds),
+        "folds": len(found),
         **_budget(),
     }
 

@@ -1,6 +1,7 @@
 """Write docs/twin-quality.md from what the two commands printed; every number on the page comes from their JSON.
 
-`python -m benchmarks._quality_page QUALITY.json VARIANTS.json > docs/twin-quality.md`
+`python -m benchmarks._quality_page QUALITY.json VARIANTS.json... > docs/twin-quality.md`; the variants may have
+been measured in several runs, each of some names.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+
+from benchmarks._quality_grocery import FOLDS, SEEDS
 
 _TARGETS = {"3": ("60 % pooled (goal 70 %), 50 % per person", 0.60, 0.50), "8": ("75 % pooled", 0.75, None)}
 
@@ -31,6 +34,19 @@ def _verdict(epsilon: str, found: dict[str, Any]) -> str:
     return f"{text}: " + ", ".join("met" if one else "missed" for one in met)
 
 
+def _shorter(quality: dict[str, Any]) -> list[str]:
+    """Say so if fewer folds or draws were run than the command takes."""
+    if quality["folds"] == FOLDS and quality["seeds"] == SEEDS:
+        return []
+    return [
+        (
+            f"**Shorter than the command's own run** ({FOLDS} folds, {SEEDS} draws): the machine had no quiet core. The "
+            f"draws differ by a standard deviation of {quality['by_epsilon']['3']['seed_sd']:.4f} at epsilon 3."
+        ),
+        "",
+    ]
+
+
 def page(quality: dict[str, Any], variants: dict[str, Any]) -> str:
     """Return the page."""
     lines = [
@@ -42,13 +58,14 @@ def page(quality: dict[str, Any], variants: dict[str, Any]) -> str:
         "    python -m benchmarks._quality_variants --json",
         "",
         (
-            f"Measure: {quality['measure']}. {quality['people_tested']} households in 5 folds, each read by what was "
+            f"Measure: {quality['measure']}. {quality['people_tested']} households in {quality['folds']} folds, each read by what was "
             f"learned from {quality['people_trained']} others at most, {quality['seeds']} draws of all noise, the "
             "households' statistics included. A share is (twin - popularity) / (best - popularity); *best* is the "
             f"strongest reader of the raw history, here the {quality['best_non_private']}. Intervals are 95 % of a paired "
             "bootstrap over people."
         ),
         "",
+        *_shorter(quality),
         "## The twin",
         "",
         "| owner-day epsilon | NDCG@10 | share pooled | its interval | share per person | its interval | against recency-weighted frequency alone | target |",
@@ -145,4 +162,7 @@ def page(quality: dict[str, Any], variants: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    print(page(*(json.loads(Path(name).read_text()) for name in sys.argv[1:3])), end="")
+    quality, first, *others = (json.loads(Path(name).read_text()) for name in sys.argv[1:])
+    for other in others:
+        first["variants"] |= other["variants"]
+    print(page(quality, first), end="")

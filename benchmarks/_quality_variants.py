@@ -35,7 +35,7 @@ VARIANTS: dict[str, tuple[Settings, Strategy, int, float]] = {
     "independent days": (SHIPPED, power(0, DAYS), 1, DRIFT),
     "p = 0.50": (SHIPPED, power(50, DAYS), 1, DRIFT),
     "p = 0.65": (SHIPPED, power(65, DAYS), 1, DRIFT),
-    "p = 0.80": (SHIPPED, power(80, DAYS), 1, DRIFT),
+    "p = 0.75": (SHIPPED, power(75, DAYS), 1, DRIFT),
     "weekly rows": (SHIPPED, prefix(WEEKS), 7, DRIFT),
     "monthly rows": (SHIPPED, prefix(MONTHS), 30, DRIFT),
     "independent months": (SHIPPED, power(0, MONTHS), 30, DRIFT),
@@ -65,8 +65,8 @@ def _references(trained: Shops, tested: Shops, where: np.ndarray) -> tuple[Float
     return ndcg(np.broadcast_to(popularity, bought.shape), bought), ndcg(past.smoothed(popularity, 4.0), bought)
 
 
-def measure() -> dict[str, Any]:
-    """Return each variant's shares."""
+def measure(names: list[str]) -> dict[str, Any]:
+    """Return the shares of the named variants."""
     splits = [_split(fold) for fold in FOLDS]
     wheres = [asked(tested) for _, tested in splits]
     person = np.concatenate(
@@ -76,7 +76,8 @@ def measure() -> dict[str, Any]:
     references = [_references(*split, where) for split, where in zip(splits, wheres, strict=True)]
     low, high = (_means(person, day, np.concatenate(parts)) for parts in zip(*references, strict=True))
     found = {}
-    for name, (settings, strategy, freshness, drift) in VARIANTS.items():
+    for name in names:
+        settings, strategy, freshness, drift = VARIANTS[name]
         chosen = filter_of(strategy, CLIP, EPSILON, drift, freshness)
         values = np.concatenate(
             [
@@ -97,4 +98,6 @@ def measure() -> dict[str, Any]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
-    print(json.dumps(measure(), indent=2 if parser.parse_args().json else None))
+    parser.add_argument("names", nargs="*", help="only these variants")
+    chosen = parser.parse_args()
+    print(json.dumps(measure(chosen.names or list(VARIANTS)), indent=2 if chosen.json else None))
