@@ -8,10 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -36,10 +37,11 @@ class Process:
     site: Site
     port: int
     log: Path
+    environment: Mapping[str, str]
     child: subprocess.Popen[bytes] | None = field(default=None)
 
     def start(self) -> None:
-        environment = {**os.environ, **self.site.environment("app"), "VAULT_PORT": str(self.port)}
+        environment = {**os.environ, **self.site.environment("app"), "VAULT_PORT": str(self.port), **self.environment}
         with self.log.open("ab") as file:
             self.child = subprocess.Popen([sys.executable, "-m", "vault.app"], env=environment, stderr=file)
         for _ in range(20 * _START_S):
@@ -66,7 +68,10 @@ class App:
 
 @contextmanager
 def app_process(
-    folder: Path, database_url: str | None = None, shortkeys_url: str | None = None
+    folder: Path,
+    database_url: str | None = None,
+    shortkeys_url: str | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[tuple[Process, House]]:
     """Set a site up and run the app on it as a child process, with a worker at hand."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -74,7 +79,7 @@ def app_process(
     url = f"http://127.0.0.1:{port}"
     site = Site(folder / "site")
     set_up(site, issuer=url, log_origin="test.example/log", database_url=database_url, shortkeys_url=shortkeys_url, now=SystemClock().now())  # fmt: skip
-    running = Process(site, port, folder / "app.log")
+    running = Process(site, port, folder / "app.log", environment)
     running.start()
     database, shortkeys = site.databases()
     state = type("State", (), {"database": database, "shortkeys": shortkeys})
