@@ -222,6 +222,20 @@ def test_forgetting_drops_the_personal_half_only(
     ]  # fmt: skip
 
 
+def test_with_an_erasure_the_journal_forgets_what_the_database_forgot(
+    database: Database, log_key: VerifierKey, sign: Sign, journal: Journal
+) -> None:
+    live(database, log_key, sign, journal, LeafKind.CONSENT, LeafKind.CONSENT, LeafKind.RELEASE)
+    before = journal.read().leaves
+    assert before[0].personal is not None
+    with database.transaction() as session:
+        log.delete_personal_openings(session, [before[0].pending_id, before[2].pending_id])
+    assert live(database, log_key, sign, journal, LeafKind.ERASURE)
+    after = journal.read().leaves
+    assert before[0].personal.salt not in journal._path.read_bytes()
+    assert [leaf.personal is None for leaf in after] == [True, False, False, False]  # what was charged stays charged
+
+
 def test_an_old_tree_is_not_needed_to_read_it(
     journal: Journal, database: Database, log_key: VerifierKey, sign: Sign
 ) -> None:

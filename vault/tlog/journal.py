@@ -28,13 +28,17 @@ from vault.seal.errors import SealError
 from vault.seal.framing import Reader, frames
 from vault.seal.ids import sha256
 from vault.tlog.errors import JournalDamaged, JournalMissing
-from vault.tlog.log import Leaf, PendingId
-from vault.tlog.models import log_entry
+from vault.tlog.log import Leaf, PendingId, between
+from vault.tlog.models import log_entry, log_opening
 
 JOURNALED: Final = frozenset(
     {LeafKind.CONSENT, LeafKind.RELEASE, LeafKind.TRAINING, LeafKind.ERASURE, LeafKind.RETENTION}
 )
 """What is journaled: ends of consents, releases with their charges, erasures."""
+
+_ERASING: Final = frozenset({LeafKind.ERASURE, LeafKind.RETENTION})
+# What was charged stays charged when its day is erased, in the ledger and so here.
+_CHARGED: Final = frozenset({LeafKind.RELEASE, LeafKind.TRAINING})
 
 MAX_BYTES: Final = 256 << 20
 """Above this the older half is dropped; a backup from before what is left starts frozen."""
@@ -104,6 +108,24 @@ class Journal:
         leaves = {leaf.entry: leaf for leaf in parsed if leaf.kind}
         newest = (parsed[-1].pending_id, parsed[-1].entry) if parsed else None
         return Journaled(begins_at, tuple(leaf.leaf() for leaf in leaves.values()), newest)
+
+    def write(self, session: Session, first: int, last: int) -> None:
+        """Journal what is journaled of a stretch of the log; with an erasure, forget what its transaction forgot.
+
+        Args:
+            session: The transaction that numbered the events.
+            first: Leaf index of the first.
+            last: Leaf index of the last.
+
+        Raises:
+            JournalMissing: Somebody took the file away; nothing is acknowledged without it.
+            JournalDamaged: Somebody else wrote into it.
+        """
+        leaves = between(session, JOURNALED, first, last)
+        self.append(leaves)
+        if any(leaf.kind in _ERASING for leaf in leaves):
+            personal = [leaf.pending_id for leaf in self.read().leaves if leaf.personal and leaf.kind not in _CHARGED]
+            self.forget(_forgotten(session, personal))
 
     def append(self, leaves: Iterable[Leaf]) -> None:
         """Add events; when this returns they are on the disk. Adding none writes nothing.
@@ -302,6 +324,13 @@ def _contents(file: BinaryIO) -> Iterator[bytes]:
     else:
         return
     file.seek(at)
+
+
+def _forgotten(session: Session, pending_ids: list[PendingId]) -> Iterator[PendingId]:
+    for start in range(0, len(pending_ids), _CHUNK):
+        named = log_opening.c.entry_id.in_(pending_ids[start : start + _CHUNK])
+        query = select(log_opening.c.entry_id).where(named, log_opening.c.personal_salt.is_(None))
+        yield from map(PendingId, session.connection().execute(query).scalars())
 
 
 def _has(session: Session, named: list[tuple[PendingId, bytes]]) -> set[bytes]:

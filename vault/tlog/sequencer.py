@@ -24,7 +24,7 @@ from vault.tlog import log as tlog
 from vault.tlog.anchor import Anchor
 from vault.tlog.bell import Bell
 from vault.tlog.errors import JournalMissing, LogBusy, LogDamaged
-from vault.tlog.journal import JOURNALED, Journal
+from vault.tlog.journal import Journal
 from vault.tlog.log import PendingId
 from vault.tlog.models import log_entry
 from vault.tlog.tree import grow, require_later, verify_tree
@@ -187,7 +187,7 @@ class Sequencer:
             seen, places = grow(session, self._key, self._sign, self._seen)
             if self._journal and places:  # before the commit: whoever waits in another process looks at the rows
                 indexes = places.values()
-                self._journal.append(tlog.between(session, JOURNALED, min(indexes), max(indexes)))
+                self._journal.write(session, min(indexes), max(indexes))
             note = tlog.checkpoint(session)
         self._seen = seen
         if self._anchor:
