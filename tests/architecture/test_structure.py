@@ -66,9 +66,8 @@ def test_every_error_has_its_own_slug_title_and_status() -> None:
         assert owner is error or issubclass(error, owner) or issubclass(owner, error), (owner, error)
 
 
-@pytest.mark.parametrize("module", ["vault.app", "vault.worker", "vault.ops", "twinvault.cli"])
-def test_every_program_starts_without_what_another_imported(module: str) -> None:
-    run = subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, text=True, check=False)
+def test_the_operators_commands_start_without_what_a_test_imported() -> None:
+    run = subprocess.run([sys.executable, "-c", "import vault.ops"], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
 
 

@@ -22,6 +22,7 @@ from vault.seal.person import sign_freeze
 from vault.tlog import log
 
 _FEW = 2
+_ROUNDS_OF_ONE = 8
 _MANY = int(os.environ.get("TWINVAULT_RACES", "20"))
 _ASKERS = 32
 _QUOTA = 20
@@ -77,9 +78,11 @@ def test_in_many_races_nothing_is_answered_after_the_owner_said_no(town: Town, a
 
 
 def race(town: Town, act: Act, rounds: int) -> None:
-    rng = random.Random(act.__name__)
+    rng, acme = random.Random(act.__name__), town.acme
     witness = town.house.consent(town.bob, town.acme.company)
-    for _ in range(rounds):
+    for turn in range(rounds):
+        if turn and turn % _ROUNDS_OF_ONE == 0:  # soon nobody may ask about her any more this month
+            town = replace(town, ann=town.house.owner_with_twin((1,)))
         consent = town.house.consent(town.ann, town.acme.company, quota_per_month=_QUOTA)
         token = town.acme.token(consent)
         answers: list[Any] = []
@@ -88,7 +91,7 @@ def race(town: Town, act: Act, rounds: int) -> None:
         def asker(token: str = token, consent: ConsentId = consent, answers: list[Any] = answers) -> None:
             while len(answers) < 4 * _ASKERS:
                 late = acknowledged.is_set()  # noqa: B023  (this round's own)
-                response = town.acme.ask(consent, token=token)
+                response = acme.ask(consent, token=token)
                 answers.append((late, response))
                 if late:
                     return

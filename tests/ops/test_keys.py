@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import secrets
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from typer.testing import CliRunner
 
 from tests.client_kit import purchases
 from tests.http_kit import QUESTION, Caller, House, new_databases, serving, settings_of
+from tests.ops import rollover_child
 from vault.app import follow_keys
 from vault.clock import SystemClock
 from vault.consent import changes
@@ -153,3 +157,33 @@ def test_a_rollover_is_finished_before_the_next_begins_and_resumed_where_it_brok
     assert "keyring folder does not exist" in offline.stderr
     back = run(site, "keys", "rotate", "service", "--operator-keyring", str(site.folder / "elsewhere"))
     assert back.exit_code == 0, back.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("house", ["sqlite"], indirect=True)
+def test_a_rollover_killed_anywhere_goes_on_where_it_was(house: House) -> None:
+    site, owner = house.service.site, house.owner_with_twin((1,))
+    shop = Caller(house, house.company())
+    consent = house.consent(owner, shop.company)
+    assert shop.ask(consent).status_code == 200
+    for point, (act, *_) in rollover_child.POINTS.items():
+        if act is not rollover_child.rotate:
+            rollover_child.rotate(site)
+        command = [sys.executable, "-m", "tests.ops.rollover_child", str(site.folder), point]
+        died = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert died.returncode == -signal.SIGKILL, (point, died.stderr[-2000:])
+        # The same commands and the next turn of app and worker, without anybody's help.
+        rollover_child.rotate(site)
+        follow_keys(house.service.app.state)
+        rollover_child.follow_as_worker(site)
+        rows = shown(site)
+        assert all(row[1:] == ([], 0) for row in rows.values()), (point, rows)
+        assert shop.ask(consent, token=shop.token(consent)).status_code == 200, point
+        (held_under,) = owner.handed_over(consent)
+        assert held_under.epochs[-1] == rows["serving"][0], point
+        with house.database.snapshot() as session:
+            left = session.connection().exec_driver_sql("SELECT count(*) FROM short_key_deletion").scalar_one()
+        assert left == 0, point
+    owner.refresh()
+    house.work()
+    assert owner.twin()["releases"]

@@ -1,0 +1,79 @@
+"""Rolls keys over in a process of its own and dies by SIGKILL at a chosen point. `python -m tests.ops.rollover_child SITE POINT`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from tests.http_kit import settings_of
+from vault import app as app_module
+from vault.clock import SystemClock
+from vault.consent import reseals
+from vault.keys import operator as operator_keys
+from vault.keys import rollover
+from vault.keys.kms import LocalKeyring
+from vault.ops import operator
+from vault.ops.site import Site
+from vault.settings import AppSettings, WorkerSettings
+from vault.store import shortkeys
+from vault.twin.children import Children
+from vault.worker import follow_keys, open_worker
+
+
+def _die(*_: Any, **__: Any) -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _then_die(act: Callable[..., Any]) -> Callable[..., Any]:
+    def both(*args: Any, **kwargs: Any) -> Any:
+        act(*args, **kwargs)
+        _die()
+
+    return both
+
+
+def rotate(site: Site) -> None:
+    for name in ("serving", "processor", "service", "processor-sign"):
+        CliRunner().invoke(operator, ["keys", "rotate", name, "--site", str(site.folder)], catch_exceptions=False)
+
+
+def follow_as_app(site: Site) -> None:
+    app = app_module.create_app(AppSettings.model_validate(settings_of(site, "app")))
+    app_module.follow_keys(app.state)
+    app.state.database.close()
+    app.state.shortkeys.close()
+
+
+def follow_as_worker(site: Site) -> None:
+    settings = WorkerSettings.model_validate(settings_of(site, "worker"))
+    with Children() as children, open_worker(settings, children, SystemClock()) as worker:
+        follow_keys(worker, settings)
+
+
+POINTS: dict[str, tuple[Callable[[Site], None], Any, str, Callable[..., Any]]] = {
+    "key made, not stated": (rotate, operator_keys, "sign_key_statement", _die),
+    "app inside a reseal": (follow_as_app, reseals, "put", _then_die(reseals.put)),
+    "app before the old short keys go": (follow_as_app, shortkeys, "delete_scheduled", _die),
+    "app with the old key half gone": (follow_as_app, LocalKeyring, "destroy", _then_die(LocalKeyring.destroy)),
+    "worker inside a reseal": (follow_as_worker, reseals, "put", _then_die(reseals.put)),
+    "worker with the old key half gone": (follow_as_worker, LocalKeyring, "destroy", _then_die(LocalKeyring.destroy)),
+}
+
+
+def main() -> None:
+    operator_keys.LEAD_S, rollover.GRACE_S = 0, 0  # type: ignore[misc]  # nobody waits in a test
+    site, point = Site(Path(sys.argv[1])), sys.argv[2]
+    act, owner, name, instead = POINTS[point]
+    setattr(owner, name, instead)
+    act(site)
+    raise AssertionError("it did not die")
+
+
+if __name__ == "__main__":
+    main()
