@@ -13,7 +13,7 @@ from tests.company_kit import b64
 from tests.consent_kit import terms
 from tests.vault_kit import begin
 from vault.consent import consents
-from vault.oauth import authorizations, named
+from vault.oauth import authorizations
 from vault.schema.consent import ConsentEvent, ConsentVersion
 from vault.schema.terms import ConsentKind
 from vault.seal.ids import ConsentId
@@ -193,7 +193,7 @@ def test_a_forgotten_vault_was_never_asked(server: Any) -> None:
     given = server.world.give()
     push(server, given)
     with server.database.transaction() as session:
-        named.forget(session, server.world.owner.vault)
+        authorizations.forget(session, server.world.owner.vault)
     assert listed(server) == []
     with server.database.snapshot() as session:
         assert consents.find(session, ConsentId(given.consent_id)) is not None

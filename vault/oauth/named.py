@@ -15,8 +15,7 @@ from vault.oauth import authorizations
 from vault.oauth.authorizations import Asked
 from vault.parties.once import spend
 from vault.proof.leaf import LeafKind
-from vault.seal.ids import VaultId, sha256
-from vault.tlog import log
+from vault.seal.ids import sha256
 
 REQUESTED_STATE: Final = "dpv:ConsentRequested"
 _DAY_S: Final = 86_400
@@ -48,12 +47,3 @@ def push(session: Session, asked: Asked, renewed: Consent, *, now: datetime) -> 
             {"grantee": asked.company_id, "at": unix_s(now), "record": b64u(sha256(asked.request.encode()))},
         )
     return uri
-
-
-def forget(session: Session, vault_id: VaultId) -> None:
-    """Forget what was asked of a vault: the requests, and the openings of their leaves; erasure calls this."""
-    authorizations.forget(session, vault_id)
-    after = -1
-    while page := log.find(session, kind=LeafKind.CONSENT_REQUEST, about=vault_id, after=after):
-        log.delete_personal_openings(session, [leaf.pending_id for leaf in page])
-        after = page[-1].index
