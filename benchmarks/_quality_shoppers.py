@@ -191,7 +191,7 @@ class Fold:
 
 
 def folds(people: Sessions, others: Sessions | None) -> Iterator[Fold]:
-    """Yield five folds, or everybody against the others."""
+    """Yield five folds, or everybody against the others; a quick run takes the first two."""
     if others is not None:
         yield Fold(people, others)
         return
@@ -217,13 +217,25 @@ def tested(cut: Sequence[Fold], train: Train, seeds: int, draws: int) -> tuple[f
     return float(np.mean(once)), np.mean(often, axis=0)
 
 
-def best_rival(people: Sessions, epsilon: float, seeds: int) -> Tuned:
+@dataclass(frozen=True)
+class Size:
+    """How much is computed: seeds of a fold, bootstrap draws, and how many of the folds."""
+
+    seeds: int
+    draws: int
+    folds: int
+
+
+FULL, QUICK = Size(10, 500, FOLDS), Size(1, 100, 2)
+
+
+def best_rival(people: Sessions, epsilon: float, size: Size) -> Tuned:
     """Return the rival's settings that are best on people who are neither trained nor tested on."""
     grid = [Tuned(norm, penalty) for norm in (1.0, 2.0, 3.0) for penalty in (0.1, 1.0, 10.0)]
-    cut = list(folds(people, None))
+    cut = list(folds(people, None))[: size.folds]
 
     def value(tuned: Tuned) -> float:
-        return tested(cut, lambda some, seed: train_rival(some, epsilon, seed, tuned), seeds, draws=1)[0]
+        return tested(cut, lambda some, seed: train_rival(some, epsilon, seed, tuned), min(size.seeds, 3), draws=1)[0]
 
     return max(grid, key=value)
 
@@ -242,23 +254,23 @@ _PLAIN: dict[str, Callable[[], Any]] = {
 }
 
 
-def compare(tuning: Sessions, people: Sessions, others: Sessions | None, seeds: int, draws: int) -> dict[str, Any]:
+def compare(tuning: Sessions, people: Sessions, others: Sessions | None, size: Size) -> dict[str, Any]:
     """Return everything with one set of features."""
     torch.set_num_threads(1)
-    cut = list(folds(people, others))
+    cut = list(folds(people, others))[: size.folds]
     plain = {name: tested(cut, _plain(build), 1, 1)[0] for name, build in _PLAIN.items()}
-    plain["network"] = tested(cut, lambda some, seed: train_network(some, 0.0, seed), seeds, 1)[0]
+    plain["network"] = tested(cut, lambda some, seed: train_network(some, 0.0, seed), size.seeds, 1)[0]
     best = max(plain.values())
     by_epsilon: dict[str, dict[str, float]] = {}
     rival: dict[str, float] = {}
     for epsilon in EPSILONS:
-        tuned = best_rival(tuning, epsilon, min(seeds, 3))
-        value, often = tested(cut, lambda some, seed: train_network(some, epsilon, seed), seeds, draws)  # noqa: B023
+        tuned = best_rival(tuning, epsilon, size)
+        value, often = tested(cut, lambda some, seed: train_network(some, epsilon, seed), size.seeds, size.draws)  # noqa: B023
         theirs, theirs_often = tested(
             cut,
             lambda some, seed: train_rival(some, epsilon, seed, tuned),  # noqa: B023
-            seeds,
-            draws,
+            size.seeds,
+            size.draws,
         )
         low, high = np.quantile(often, [0.025, 0.975])
         gain_low, gain_high = np.quantile(often - theirs_often, [0.025, 0.975])
@@ -294,7 +306,7 @@ def measure(people: Path | None, *, quick: bool) -> dict[str, Any]:
     apart = round(_TUNING_SHARE * len(order))
     tuning, rest = everyone.of(order[:apart]), everyone.of(order[apart:])
     others = load(people) if people else None
-    seeds, draws = (1, 100) if quick else (10, 500)
+    size = QUICK if quick else FULL
     trained = len(rest.bought) if others else len(rest.bought) * (FOLDS - 1) // FOLDS
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         alone = pool.submit(
@@ -302,10 +314,9 @@ def measure(people: Path | None, *, quick: bool) -> dict[str, Any]:
             tuning.without_page_values(),
             rest.without_page_values(),
             others and others.without_page_values(),
-            seeds,
-            draws,
+            size,
         )
-        figures = pool.submit(compare, tuning, rest, others, seeds, draws).result()
+        figures = pool.submit(compare, tuning, rest, others, size).result()
         without = alone.result()
     value = (others or rest).facts[:, -2]
     sold = (others or rest).bought
@@ -323,7 +334,7 @@ def measure(people: Path | None, *, quick: bool) -> dict[str, Any]:
         ],
         "search": f"on {apart} people set apart as public, who are neither trained nor tested on",
         "people_trained": trained,
-        "people_tested": len(sold),
+        "people_tested": sum(len(fold.tested.bought) for fold in list(folds(rest, others))[: size.folds]),
         "freshness_days": None,
-        "seeds": seeds,
+        "seeds": size.seeds,
     }

@@ -7,6 +7,11 @@ loader of the training data, so that somebody of four months is four people.
 
 The right trainer is then audited again and again: `false_alarm_rate_at_most` is the 95 % upper bound that so many
 right runs allow. It is a bound on what was seen, not the probability itself, which theory keeps below 5 %.
+
+`served` attacks what the twin answers: somebody who knows all of a person but one day sees every score that could be
+served, of two people who differ in that day, and tells them apart by the best linear rule. `advantage` is true less
+false alarms, `low` what it is at least at 97.5 %, `bound` what no attack can pass under the charged noise. With a third
+of the noise the same attack must pass it.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from typing import Any
 import torch
 from scipy.stats import beta
 
+from tests.served_attack import attack
 from tests.trainer_kit import AUDITS, judge
 from vault.proof.certificate import CertificateInvalid
 from vault.twin.audit import CANARIES, AuditResult
@@ -54,10 +60,21 @@ def measure(*, quick: bool) -> dict[str, Any]:
     seconds = time.perf_counter() - started_s
     right = [AUDITS["correct"]() for _ in range(10 if quick else 300)]
     alarms = sum(bool(refuted(found)) for found in right)
+    answers = 1_000 if quick else 20_000
+    served = {"noise_as_charged": attack(answers), "noise_third": attack(answers, noise_over_charged=1 / 3)}
     return {
         "trainers": trainers,
         "seconds": round(seconds, 1),
         "canaries": CANARIES,
+        "served": {
+            name: {
+                "advantage": round(found.advantage, 4),
+                "low": round(found.low, 4),
+                "bound": round(found.bound, 4),
+                "passes_the_bound": found.low > found.bound,
+            }
+            for name, found in served.items()
+        },
         "right_runs": len(right),
         "false_alarms": alarms,
         "false_alarm_rate_at_most": round(float(beta.ppf(0.95, alarms + 1, len(right) - alarms)), 4),

@@ -21,6 +21,7 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from opacus.accountants import RDPAccountant
 from opacus.optimizers import DPOptimizer
+from opacus.optimizers.ddpoptimizer_fast_gradient_clipping import DistributedDPOptimizerFastGradientClipping
 from opacus.optimizers.optimizer_fast_gradient_clipping import DPOptimizerFastGradientClipping
 from torch import Tensor, nn
 
@@ -183,6 +184,10 @@ class SummedOptimizer(_CryptographicNoise, DPOptimizerFastGradientClipping):  # 
     """Opacus's optimizer for sums that are clipped already (`grad`): adds noise."""
 
 
+class SharedOptimizer(DistributedDPOptimizerFastGradientClipping, SummedOptimizer):  # type: ignore[misc]
+    """The same for several processes: the first adds noise for all, then they add up."""
+
+
 def person_gradients(loss: Loss, parameters: Tensors, people: Tensors) -> Tensors:
     """Return each person's gradient, [people, *parameter], for any number of people, none included."""
     if not len(people["present"]):
@@ -239,12 +244,15 @@ def private_training(
 ) -> None:
     """Train a network in place, by DP-SGD with book-keeping.
 
+    Within a `torch.distributed` group each process draws from its own people; all start from the first one's
+    parameters and end with equal ones.
+
     Args:
         model: A network of `nn.Linear` and `nn.Embedding`, with public or released parameters.
         loss: Of (model, people), one value a person.
-        people: Tensors [people, examples, ...].
+        people: Tensors [people, examples, ...]; each person in one process only.
         descent: Settings.
-        expected_people: As in `private_descent`.
+        expected_people: As in `private_descent`, of all processes together.
         optimizer: What follows the noisy gradient, over the model's parameters; plain descent by default.
         people_at_once: How many people's activations are held at a time; the sums are the same.
 
@@ -255,14 +263,19 @@ def private_training(
     """
     verify_supported(model)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    private = SummedOptimizer(
+    shared = torch.distributed.is_initialized()
+    processes = torch.distributed.get_world_size() if shared else 1
+    private = (SharedOptimizer if shared else SummedOptimizer)(
         optimizer or torch.optim.SGD(trained.values(), lr=descent.learning_rate),
         noise_multiplier=descent.noise_multiplier,
         max_grad_norm=descent.clip,
-        expected_batch_size=expected_people * descent.sample_rate,
+        expected_batch_size=expected_people * descent.sample_rate / processes,
     )
     if {id(p) for p in private.params} != {id(p) for p in trained.values()}:
         raise UnsupportedModel("The optimizer moves other parameters than those that are clipped.")
+    if shared:
+        for parameter in model.parameters():
+            torch.distributed.broadcast(parameter.data, src=0)
     count = len(next(iter(people.values())))
     for _ in range(descent.steps):
         drawn = poisson_sample(count, descent.sample_rate)
