@@ -145,7 +145,7 @@ class Asked:
 
 
 def _rules(order: int, *, quick: bool) -> Iterator[Rule]:
-    for ratio, clip in itertools.product((0.5,) if quick else (0.5, 1.0), (2.0, 4.0) if quick else (2.0, 4.0, 8.0)):
+    for ratio, clip in itertools.product((0.5,) if quick else (0.5, 1.0), (2.0,) if quick else (2.0, 4.0, 8.0)):
         yield Rule(order, ratio, clip, 0.0, 0.0)
 
 
