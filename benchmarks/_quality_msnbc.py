@@ -64,14 +64,15 @@ QUICK = Size(300_000, 20_000, sample_rate=0.008, steps=80, learning_rate=0.03, s
 
 
 class Network(nn.Module):
-    """Two hidden layers over the last pages, how often each page was seen, and how many there were."""
+    """Two hidden layers, and one that skips them, over the last pages, how often each was seen, and how many."""
 
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second = nn.Linear((WINDOW + 1) * PAGES + 2, HIDDEN), nn.Linear(HIDDEN, HIDDEN)
-        self.scores = nn.Linear(HIDDEN, PAGES)
-        nn.init.zeros_(self.scores.weight)
-        nn.init.zeros_(self.scores.bias)
+        self.direct, self.scores = nn.Linear((WINDOW + 1) * PAGES + 2, PAGES), nn.Linear(HIDDEN, PAGES)
+        for layer in (self.direct, self.scores):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, pages: Tensor) -> Tensor:
         """Return scores [people, views, PAGES] of each page from those before it."""
@@ -82,7 +83,7 @@ class Network(nn.Module):
         often = torch.log1p(seen.cumsum(1) - seen)
         at = torch.arange(views).float().view(1, views, 1).expand(people, views, 1)
         facts = torch.cat([*last, often, (at == 0).float(), torch.log1p(at) / 3], 2)
-        out: Tensor = self.scores(torch.relu(self.second(torch.relu(self.first(facts)))))
+        out: Tensor = self.direct(facts) + self.scores(torch.relu(self.second(torch.relu(self.first(facts)))))
         return out
 
 
