@@ -24,8 +24,8 @@ from vault.seal.ids import ID_BYTES, VaultId, sha256
 from vault.seal.statement import KeyName
 from vault.store import rings, shortkeys
 
-_FIRST: Final = "0001-01"
-_LAST: Final = "9999-12"
+_FIRST: Final = "1970-01"
+_LAST: Final = "2199-12"
 
 
 def erase_for(

@@ -71,6 +71,7 @@ COMMANDS = {
         "deny",
         "budget",
         "erase",
+        "mirror",
     },
     "company": {"register", "request", "ask"},
     "auditor": {"register", "bundle", "verify"},

@@ -20,6 +20,7 @@ from twinvault.cli.common import CLOSING
 from twinvault.cli.company import company
 from twinvault.cli.consents import consent_commands
 from twinvault.cli.erase import erase_commands
+from twinvault.cli.mirror import mirror_commands
 from twinvault.cli.owner import owner
 from twinvault.cli.server import add_server_commands
 from twinvault.cli.witness import witness
@@ -38,6 +39,7 @@ app = typer.Typer(
 owner.add_typer(consent_commands)
 owner.add_typer(budget_commands)
 owner.add_typer(erase_commands)
+owner.add_typer(mirror_commands)
 app.add_typer(owner, name="owner")
 app.add_typer(company, name="company")
 app.add_typer(auditor, name="auditor")

@@ -1,0 +1,113 @@
+"""The mirror: what one's own twin believes, beside what one really did, and how far noise blurs the view.
+
+The twin is asked like anybody asks it, under the self consent, and the question is in the log. The traces are
+fetched, opened and counted on this machine. How much noise lies over the rows is public: it does not depend on
+what the rows say.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import date
+from math import sqrt
+from zoneinfo import ZoneInfo
+
+from twinvault.api import ClientError, field
+from twinvault.owner import Owner
+from twinvault.terms import OWN_PURPOSE
+from vault.imprint.features import feature_map
+from vault.schema.category import Category, parse_purpose
+from vault.schema.question import NextChoice
+from vault.schema.trace import local_date, parse_period
+
+
+class NoReflection(ClientError):
+    """A twin that has nothing of the category to look at."""
+
+    slug = "no-reflection"
+    title = "Nothing to see yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One thing, from both sides.
+
+    Args:
+        code: What it is.
+        believed: Probability that it occurs on the next day with a trace, as the twin answers; None if it does
+            not name it.
+        really: On what share of the days with a trace it occurred.
+    """
+
+    code: str
+    believed: float | None
+    really: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Both sides of one category.
+
+    Args:
+        category: Which.
+        months: The months that the twin summarises.
+        days: How many days of them hold a trace.
+        seen: What the twin names, then what it misses, each by how often it really occurred.
+        blur: Standard deviation of the noise in a share, if the rows were simply summed: the reader does better,
+            by leaning on what is common; days on which many things occur are blurred more.
+        named: Of the things that really occurred most, how many the twin names among as many.
+    """
+
+    category: Category
+    months: tuple[str, ...]
+    days: int
+    seen: tuple[Seen, ...]
+    blur: float
+    named: int
+
+
+def look(owner: Owner, category: Category, top_n: int = 10) -> Mirror:
+    """Ask the own twin, open the own traces, and compare.
+
+    Args:
+        owner: An unlocked vault with a live self consent.
+        category: About what; it has a published feature map.
+        top_n: How many things to ask for, 1 to 20.
+
+    Raises:
+        NoReflection: The twin has no row of this category, or its months hold no trace.
+        NoFeatureMap: Nothing is ever learned from this category.
+        NoReceipt: The answer does not prove that it is in the log.
+    """
+    mapped = feature_map(category)
+    releases = [row for row in field(owner.twin(), "releases", list) if row.get("category") == category]
+    months = sorted({field(row, "period") for row in releases})
+    if not months:
+        raise NoReflection("Your twin has no row of this category yet; `twinvault owner refresh` makes them.")
+    zone = ZoneInfo(owner.profile.text("time_zone"))
+    by_day: defaultdict[date, set[str]] = defaultdict(set)
+    for month in months:
+        for trace in owner.erasures.traces.month(category, parse_period(month)):
+            by_day[local_date(trace.occurred_at, zone)].add(trace.object)
+    if not by_day:
+        raise NoReflection("The months that your twin summarises hold no trace of this category.")
+    occurred: defaultdict[str, int] = defaultdict(int)
+    for codes in by_day.values():
+        for code in codes:
+            occurred[code] += 1
+    asked = owner.ask(NextChoice(category, parse_purpose(OWN_PURPOSE), top_n)).answer
+    believed = {item.code: item.score_ppm / 1e6 for item in asked.predictions}
+    most = sorted(occurred, key=lambda code: (-occurred[code], code))[:top_n]
+    shown = sorted({*believed, *most}, key=lambda code: (code not in believed, -occurred[code], code))
+    # mu^2 = (clip / sigma)^2 of each row is public; a lone code adds `content` to its coordinate each day.
+    sigmas = [mapped.clip / sqrt(field(row, "mu2_micro", int) / 1e6) for row in releases]
+    blur = sqrt(sum(sigma**2 for sigma in sigmas)) / mapped.content / len(by_day)
+    return Mirror(
+        category=category,
+        months=tuple(months),
+        days=len(by_day),
+        seen=tuple(Seen(code, believed.get(code), occurred[code] / len(by_day)) for code in shown),
+        blur=blur,
+        named=len(set(most) & set(list(believed)[: len(most)])),
+    )

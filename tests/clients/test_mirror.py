@@ -1,0 +1,77 @@
+"""The mirror: the twin's own answer beside the own traces, opened here and nowhere else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.client_kit import PURCHASE, Tamper, purchases
+from twinvault.cli import common, main
+from twinvault.mirror import NoReflection, look
+from twinvault.owner import Owner
+from vault.imprint.features import feature_map
+from vault.schema.terms import ConsentKind
+from vault.schema.trace import Period
+
+BACON = "completejourney:bacon"
+
+
+@pytest.fixture
+def seen(new_owner: Callable[..., tuple[Owner, Any]], work: Callable[[], None]) -> Owner:
+    """Bacon on every one of five days, apples on one of them."""
+    owner, _ = new_owner()
+    owner.give(owner.terms_for(ConsentKind.SELF, [PURCHASE]))
+    first = purchases(1)[0]
+    days = [replace(first, id=f"day-{n}", occurred_at=first.occurred_at + timedelta(days=n)) for n in range(5)]
+    owner.import_traces([*days, replace(days[0], id="apples", object="completejourney:apples")])
+    with pytest.raises(NoReflection, match="refresh"):
+        look(owner, PURCHASE)
+    owner.refresh()
+    work()
+    return owner
+
+
+def test_both_sides_are_what_they_say(seen: Owner, tamper: Tamper) -> None:
+    before = len(tamper.sent)
+    found = look(seen, PURCHASE, 5)
+    assert found.days == 5
+    assert found.months[0] == "2026-01"
+    really = {one.code: one.really for one in found.seen}
+    assert (really[BACON], really["completejourney:apples"]) == (1.0, 0.2)
+    history = [event for event in seen.history() if event["kind"] == "answer"]
+    assert len(history) == 1, "the twin was asked once, on the record"
+    believed = [one for one in found.seen if one.believed is not None]
+    assert all(0 < one.believed <= 1 for one in believed if one.believed is not None)
+    mapped, rows = feature_map(PURCHASE), seen.twin()["releases"]
+    sigma = mapped.clip / (rows[0]["mu2_micro"] / 1e6) ** 0.5
+    assert found.blur == pytest.approx(sigma * len(rows) ** 0.5 / mapped.content / 5)
+    assert 0 <= found.named <= 2
+    # Nothing that was sent holds what was counted.
+    bodies = b"".join(request.content for request in tamper.sent[before:])
+    assert b"bacon" not in bodies
+
+
+def test_months_without_a_trace_reflect_nothing(seen: Owner) -> None:
+    seen.erasures.erase(seen.erasures.compartments(PURCHASE, Period("2026-01"), Period("2026-01")))
+    with pytest.raises(NoReflection):
+        look(seen, PURCHASE)
+
+
+def test_the_command_prints_bars_and_json(
+    seen: Owner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(common, "unlock_owner", lambda *_: seen)
+    with pytest.raises(SystemExit):
+        main(["owner", "mirror", "--top-n", "3"])
+    out = capsys.readouterr().out
+    assert "100%" in out
+    assert "bacon" in out
+    with pytest.raises(SystemExit):
+        main(["owner", "mirror", "--json"])
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (told["days"], told["category"]) == (5, PURCHASE)

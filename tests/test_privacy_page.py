@@ -1,0 +1,32 @@
+"""The privacy page states the constants that the code has, and names commands and files that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from typer.main import get_command
+
+from twinvault.cli import app
+from vault.budget.accounting import OWNER_DAY_CAP, PERSON_YEAR_CAP
+from vault.ops import operator
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "privacy.md").read_text()
+
+
+def test_the_caps_are_those_of_the_ledger() -> None:
+    assert f"{OWNER_DAY_CAP.epsilon:g} at delta {OWNER_DAY_CAP.delta:.6f} for each day" in PAGE.replace("\n", " ")
+    assert f"cap {PERSON_YEAR_CAP.epsilon:g} at delta {PERSON_YEAR_CAP.delta:.6f} a year" in PAGE
+
+
+def test_every_command_and_file_it_names_exists() -> None:
+    owners = get_command(app).commands["owner"].commands  # type: ignore[attr-defined]
+    known = {"owner": owners, "operator": get_command(operator).commands}  # type: ignore[attr-defined]
+    for noun, verb in re.findall(r"`twinvault (owner|operator) ([a-z-]+)`", PAGE):
+        assert verb in known[noun], (noun, verb)
+    for path in re.findall(r"`(tests/[^`]+)`|\]\(([^)#]+)\)", PAGE):
+        named = path[0] or f"docs/{path[1]}"
+        assert (ROOT / named).exists(), named
+    for module in re.findall(r"`python -m benchmarks\.([a-z_]+)`", PAGE):
+        assert (ROOT / "benchmarks" / f"{module}.py").exists(), module
