@@ -17,6 +17,8 @@ from tests.audit_kit import Audited
 from tests.clients.test_witness import listening
 from tests.consent_kit import NOW, PURPOSE
 from tests.leaves import leaves
+from tests.proof.test_certificate import _manifest
+from tests.twin.worker_kit import RETAIL
 from twinvault.witness import Witness
 from vault.answers import records
 from vault.clock import unix_s
@@ -43,6 +45,8 @@ from vault.seal.signing import SigningKey, new_seed
 from vault.tlog import log
 from vault.tlog.models import log_entry
 from vault.tlog.witnesses import Witnesses, WitnessPlan, WitnessSite
+from vault.twin import release
+from vault.twin.reader import closed_form
 
 OPENED = {"consent", "answer", "denial"}
 
@@ -514,6 +518,29 @@ def test_a_charged_training_whose_model_was_not_published_is_named(quick: Audite
     quick.live()
     index = _trained(quick)
     assert failed(verify(quick, quick.bundle())) == {(Step.LEDGER, index)}
+
+
+def test_a_model_learned_from_people_is_published_and_charged_or_named(quick: Audited) -> None:
+    quick.live()
+    learned, model = _manifest(), closed_form(RETAIL)
+    with quick.service.database.transaction() as session:
+        published = release.publish(session, model, learned, quick.service.worker_key)
+    index = quick.service.sequencer.wait(published, 20)
+    assert verify(quick, quick.bundle()).failures == (), "its training may lie just beyond the range"
+    said = {
+        "map": b64u(learned.map_sha256), "code": b64u(learned.code_sha256), "cohort": learned.cohort,
+        "epsilon_ppm": learned.epsilon_ppm, "delta_inverse": learned.delta_inverse, "outcome": "released",
+    }  # fmt: skip
+    with quick.service.database.transaction() as session:
+        for n in range(64):
+            last = log.append(session, LeafKind.TRAINING, {"outcome": "refused", "n": n}, {})
+    quick.service.sequencer.wait(last.id, 20)
+    assert failed(verify(quick, quick.bundle())) == {(Step.LEDGER, index)}
+    with quick.service.database.transaction() as session:
+        charged = log.append(session, LeafKind.TRAINING, {**said}, {"charge": ""})
+    quick.service.sequencer.wait(charged.id, 20)
+    report = verify(quick, quick.bundle())
+    assert (report.failures, report.checked[Step.LEDGER]) == ((), 3), "two models and one training"
 
 
 def test_a_month_in_parts_is_verified_as_one(quick: Audited) -> None:
