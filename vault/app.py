@@ -36,7 +36,7 @@ from vault.erasure.routes import certificates_router, erasure_router
 from vault.evidence.routes import AuditDesk, evidence_router
 from vault.http.health import health_router
 from vault.http.middleware import Edge
-from vault.http.problems import install_problems
+from vault.http.problems import RESPONSES, install_problems
 from vault.ingest.routes import ingest_router
 from vault.ingest.vaults import vaults_router
 from vault.keys import rollover, statements
@@ -104,7 +104,13 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
         NoSuchKey: The operator has not made or published the keys yet.
     """
     app = FastAPI(
-        title="TwinVault", version="1", lifespan=_lifespan, docs_url=None, redoc_url=None, telemetry=_NO_TELEMETRY
+        title="TwinVault",
+        version="1",
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        telemetry=_NO_TELEMETRY,
+        responses=RESPONSES,
     )
     state = app.state
     state.settings, state.clock = settings, clock or SystemClock()

@@ -7,8 +7,9 @@ from fastapi import APIRouter, Request, Response
 from vault.answers.ask import AnswerDesk, ask
 from vault.answers.asked import Asked, CompanySender, OwnerSender, Sender, parse_body
 from vault.answers.evenly import even_refusals
-from vault.http.edge import ClockDep, DatabaseDep, RawBody
+from vault.http.edge import ClockDep, DatabaseDep, RawBody, documented, returned
 from vault.parties.routes import caller_of, require_owner
+from vault.schema.question import QUESTION_SCHEMA
 from vault.seal.fields import parse_id
 from vault.seal.ids import ConsentId
 
@@ -17,7 +18,12 @@ MEDIA_TYPE = "application/x-ndjson"
 answers_router = APIRouter(prefix="/v1", tags=["answers"])
 
 
-@answers_router.put("/consents/{consent}/answers/{question_id}", response_class=Response)
+@answers_router.put(
+    "/consents/{consent}/answers/{question_id}",
+    response_class=Response,
+    responses=returned(MEDIA_TYPE, "The bundle"),
+    openapi_extra=documented(takes="application/json", body=QUESTION_SCHEMA, security=("company", "session")),
+)
 def put_answer(
     *, consent: str, question_id: str, body: RawBody, request: Request, database: DatabaseDep, clock: ClockDep
 ) -> Response:

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 
 from vault.evidence import bundles
 from vault.evidence.auditors import admit
-from vault.http.edge import ClockDep, DatabaseDep, RawBody
+from vault.http.edge import ClockDep, DatabaseDep, RawBody, documented, returned
 from vault.keys.serving import Serving
 from vault.proof.bundle import bundle_lines
 from vault.seal.dsse import parse_envelope
@@ -41,7 +41,12 @@ class AuditDesk:
     checkpoint_wait_s: float
 
 
-@evidence_router.post("/bundle", response_class=StreamingResponse)
+@evidence_router.post(
+    "/bundle",
+    response_class=StreamingResponse,
+    responses=returned(MEDIA_TYPE, "The bundle"),
+    openapi_extra=documented(takes="application/octet-stream"),
+)
 def audit_bundle(*, body: RawBody, request: Request, database: DatabaseDep, clock: ClockDep) -> StreamingResponse:
     """Return a bundle of leaves (JSON lines); the body is the auditor's signed request (binary DSSE).
 

@@ -6,7 +6,8 @@ costs a request more than all that they do.
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
@@ -27,6 +28,29 @@ async def _clock(request: Request) -> Clock:
 
 async def _raw_body(request: Request) -> bytes:
     return await request.body()
+
+
+def documented(*, takes: str = "", body: dict[str, Any] | None = None, security: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what the OpenAPI document cannot know about a route that reads its request itself.
+
+    Args:
+        takes: Media type of the body; empty for none.
+        body: Its JSON schema; bytes by default.
+        security: Names of the schemes of which one is needed, where no dependency says so.
+    """
+    found: dict[str, Any] = {}
+    if takes:
+        schema = body or {"type": "string", "format": "binary"}
+        found["requestBody"] = {"required": True, "content": {takes: {"schema": schema}}}
+    if security:
+        found["security"] = [{name: []} for name in security]
+    return found
+
+
+def returned(media_type: str, description: str) -> dict[int | str, dict[str, Any]]:
+    """Return what the OpenAPI document says of an answer that is no JSON object."""
+    schema = {"type": "string", "format": "binary"}
+    return {200: {"description": description, "content": {media_type: {"schema": schema}}}}
 
 
 DatabaseDep = Annotated[Database, Depends(_database)]

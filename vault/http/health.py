@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import text
 
 from vault.errors import VaultError
-from vault.http.edge import DatabaseDep
+from vault.http.edge import DatabaseDep, returned
 
 health_router = APIRouter(tags=["health"])
 
@@ -44,7 +44,7 @@ def installed_version() -> dict[str, str]:
     return {"version": version("twinvault")}
 
 
-@health_router.get("/metrics", response_class=Response)
+@health_router.get("/metrics", response_class=Response, responses=returned("text/plain", "Metrics"))
 def metrics() -> Response:
     """Return process metrics in the Prometheus text format; none names a person or company."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

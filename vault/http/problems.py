@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI, Request
@@ -17,17 +17,24 @@ from vault.errors import VaultError
 _log = structlog.get_logger()
 _FIELD = re.compile(r"[a-z_]{1,24}")  # what this server's own fields and parameters are called
 
-PROBLEM_SCHEMA = {
+MEDIA_TYPE: Final = "application/problem+json"
+_SCHEMA: Final[dict[str, Any]] = {
+    "title": "Problem",
     "type": "object",
     "required": ["type", "title", "status", "detail"],
     "properties": {
         "type": {"type": "string", "format": "uri-reference"},
         "title": {"type": "string"},
-        "status": {"type": "integer"},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
         "detail": {"type": "string"},
         "instance": {"type": "string", "format": "uri-reference"},
     },
 }
+RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    "4XX": {"description": "Refused; `type` says why", "content": {MEDIA_TYPE: {"schema": _SCHEMA}}},
+    "5XX": {"description": "Not now; try again later", "content": {MEDIA_TYPE: {"schema": _SCHEMA}}},
+}
+"""What the OpenAPI document says of every route: no refusal has another form."""
 
 
 class InvalidRequest(VaultError):
@@ -82,7 +89,7 @@ def problem_response(error: VaultError, *, instance: str | None = None) -> Respo
     headers = {"Cache-Control": "no-store", **error.headers}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
-    return Response(json.dumps(body), error.status, headers, media_type="application/problem+json")
+    return Response(json.dumps(body), error.status, headers, media_type=MEDIA_TYPE)
 
 
 def install_problems(app: FastAPI) -> None:

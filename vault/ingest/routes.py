@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from vault.encoding import b64u
-from vault.http.edge import ClockDep, DatabaseDep, RawBody
+from vault.http.edge import ClockDep, DatabaseDep, RawBody, documented, returned
 from vault.ingest.accept import accept
 from vault.ingest.vaults import own
 from vault.parties.routes import DeviceDep, OwnerDep
@@ -19,7 +19,12 @@ from vault.store import batches
 ingest_router = APIRouter(prefix="/v1", tags=["batches"])
 
 
-@ingest_router.post("/vaults/{vault}/batches", response_class=Response)
+@ingest_router.post(
+    "/vaults/{vault}/batches",
+    response_class=Response,
+    responses=returned("application/octet-stream", "The signed acknowledgement"),
+    openapi_extra=documented(takes="application/octet-stream"),
+)
 def upload(
     *, vault: str, body: RawBody, caller: DeviceDep, request: Request, database: DatabaseDep, clock: ClockDep
 ) -> Response:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Request, Response, Security
+from fastapi.security.http import HTTPBase
 from sqlmodel import Session
 
 from vault.http.edge import ClockDep, DatabaseDep
@@ -120,7 +121,13 @@ class CompanyGate:
         )
 
 
-def _company_caller(request: Request, response: Response, database: DatabaseDep, clock: ClockDep) -> CompanyCaller:
+# For the OpenAPI document only: the gate reads the headers itself.
+_Dpop = Annotated[object, Security(HTTPBase(scheme="DPoP", scheme_name="company", auto_error=False))]
+
+
+def _company_caller(
+    request: Request, response: Response, database: DatabaseDep, clock: ClockDep, _documented: _Dpop
+) -> CompanyCaller:
     gate = request.app.state.company_gate
     assert isinstance(gate, CompanyGate)
     now, headers = clock.now(), request.headers

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Request, Response, Security
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 
 from vault.encoding import b64u
 from vault.errors import VaultError
-from vault.http.edge import ClockDep, DatabaseDep, RawBody
+from vault.http.edge import ClockDep, DatabaseDep, RawBody, documented
 from vault.parties import companies
 from vault.parties.caller import DeviceCaller, OwnerCaller
 from vault.parties.companies import Company
@@ -62,8 +63,13 @@ async def _desk(request: Request) -> SignInDesk:
 
 DeskDep = Annotated[SignInDesk, Depends(_desk)]
 
+# For the OpenAPI document only: `caller_of` reads the header itself.
+_Bearer = Annotated[object, Security(HTTPBearer(scheme_name="session", auto_error=False))]
 
-def caller_of(request: Request, database: DatabaseDep, clock: ClockDep) -> OwnerCaller | DeviceCaller:
+
+def caller_of(
+    request: Request, database: DatabaseDep, clock: ClockDep, _documented: _Bearer = None
+) -> OwnerCaller | DeviceCaller:
     """Return who speaks in the request's session.
 
     Raises:
@@ -113,7 +119,7 @@ def challenge(body: ChallengeRequest, response: Response, desk: DeskDep, clock: 
     return ChallengeAnswer(nonce=b64u(nonce), origin=desk.origin, expires_in=CHALLENGE_S)
 
 
-@parties_router.post("/sessions")
+@parties_router.post("/sessions", openapi_extra=documented(takes="application/octet-stream"))
 def open_session(
     body: RawBody, response: Response, desk: DeskDep, database: DatabaseDep, clock: ClockDep
 ) -> SessionAnswer:

@@ -12,7 +12,11 @@ from vault.policy import sets
 policy_router = APIRouter(prefix="/v1/policies", tags=["policies"])
 
 
-@policy_router.get("/{sha256}", response_class=Response)
+@policy_router.get(
+    "/{sha256}",
+    response_class=Response,
+    responses={200: {"description": "The set", "content": {"application/json": {"schema": {"type": "object"}}}}},
+)
 def policy_set(sha256: str, database: DatabaseDep) -> Response:
     """Return a policy set: one JSON object of schema and Cedar texts whose SHA-256 is the address."""
     with database.snapshot() as session:

@@ -20,6 +20,43 @@ CODE: Final = re.compile(r"[^\x00-\x20\x7f]{1,128}")
 _TEXT = re.compile(r"[^\x00-\x1f\x7f]{0,200}")
 
 
+_ASKED: Final[JsonObject] = {
+    "category": {"type": "string"},
+    "purpose": {"type": "string"},
+    "top_n": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_N},
+}
+_CANDIDATE: Final[JsonObject] = {
+    "type": "object",
+    "required": ["code", "text"],
+    "additionalProperties": False,
+    "properties": {
+        "code": {"type": "string", "pattern": f"^{CODE.pattern}$"},
+        "text": {"type": "string", "pattern": f"^{_TEXT.pattern}$"},
+    },
+}
+QUESTION_SCHEMA: Final[JsonObject] = {
+    "oneOf": [
+        {
+            "type": "object",
+            "required": ["kind", "category", "purpose", "top_n"],
+            "additionalProperties": False,
+            "properties": {"kind": {"const": "next_choice"}, **_ASKED},
+        },
+        {
+            "type": "object",
+            "required": ["kind", "category", "purpose", "top_n", "candidates"],
+            "additionalProperties": False,
+            "properties": {
+                "kind": {"const": "recommend"},
+                **_ASKED,
+                "candidates": {"type": "array", "minItems": 1, "maxItems": MAX_CANDIDATES, "items": _CANDIDATE},
+            },
+        },
+    ]
+}
+"""The catalogue's shape for the OpenAPI document; `parse_question` also knows the vocabulary and the one spelling."""
+
+
 class BadQuestion(VaultError):
     """A question that is outside the catalogue or its bounds."""
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
 from vault.db import Database
+from vault.http.edge import returned
 from vault.proof.checkpoint import MAX_SIZE
 from vault.proof.errors import MalformedProof
 from vault.proof.note import b64
@@ -31,14 +32,14 @@ def log_router(database: Database) -> APIRouter:
     """
     router = APIRouter(prefix="/v1/log", tags=["log"])
 
-    @router.get("/checkpoint", response_class=Response)
+    @router.get("/checkpoint", response_class=Response, responses=returned("text/plain", "A signed note"))
     def checkpoint() -> Response:
         """Return the newest signed checkpoint."""
         with database.snapshot() as session:
             note = log.checkpoint(session)
         return Response(note, media_type="text/plain; charset=utf-8", headers={"Cache-Control": "no-cache"})
 
-    @router.get("/witnessed", response_class=Response)
+    @router.get("/witnessed", response_class=Response, responses=returned("text/plain", "A signed note"))
     def witnessed_checkpoint() -> Response:
         """Return the newest checkpoint that enough witnesses cosigned."""
         with database.snapshot() as session:
@@ -47,14 +48,16 @@ def log_router(database: Database) -> APIRouter:
             raise NotInLog("No witness has cosigned this log yet.")
         return Response(found[1], media_type="text/plain; charset=utf-8", headers={"Cache-Control": "no-cache"})
 
-    @router.get("/receipt/{index}", response_class=Response)
+    @router.get("/receipt/{index}", response_class=Response, responses=returned("text/plain", "A tlog-proof"))
     def receipt(index: Annotated[int, Path(ge=0, le=MAX_SIZE)]) -> Response:
         """Return the `tlog-proof` of one leaf, made anew, under the newest cosigned checkpoint if that covers it."""
         with database.snapshot() as session:
             text = log.receipt_for(session, index, newest(session))
         return Response(text, media_type="text/plain; charset=utf-8", headers={"Cache-Control": "no-cache"})
 
-    @router.get("/tile/{path:path}", response_class=Response)
+    @router.get(
+        "/tile/{path:path}", response_class=Response, responses=returned("application/octet-stream", "Its hashes")
+    )
     def tile(path: str) -> Response:
         """Return a tile or entry bundle; partial ones stay available after the full one exists."""
         try:
