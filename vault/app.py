@@ -48,6 +48,7 @@ from vault.keys.routes import keys_router
 from vault.keys.serving import Serving
 from vault.logging import configure_logging
 from vault.notices.routes import notices_router
+from vault.notices.stream import Streams
 from vault.oauth.approval import approval_router
 from vault.oauth.dpop import NonceClock, ProofReader
 from vault.oauth.grant_management import grants_router
@@ -188,6 +189,7 @@ def _make_desks(state: State, session: Session, keys: Mapping[KeyName, KeyStatem
         tag_key=hmac.digest(secret, b"twinvault/tags/v1", "sha256"),
         checkpoint_wait_s=state.settings.checkpoint_wait_s,
     )  # fmt: skip
+    state.streams = Streams(state.database)
     state.audit_desk = AuditDesk(issuer, state.serving, state.sequencer, state.settings.checkpoint_wait_s)
     recipients = statements.InForce(state.database, operator_key, state.clock)
     state.custody = Custody(state.shortkeys, recipients, state.answer_desk.forget)
@@ -201,6 +203,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         async with anyio.create_task_group() as tasks:
             if state.frozen is None:
+                tasks.start_soon(state.streams.watch)
                 tasks.start_soon(_repeat, _expire_due, EVERY_S, app.state)
                 tasks.start_soon(_repeat, _publish_erased, EVERY_S, app.state)
                 if state.log_files is not None:

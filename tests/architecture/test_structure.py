@@ -107,9 +107,3 @@ def test_every_invariant_has_a_guard() -> None:
 @pytest.mark.parametrize("word", ["TO" + "DO", "FIX" + "ME", "NotImplemented" + "Error"])
 def test_no_stub_is_left(word: str) -> None:
     assert [path.name for path in SOURCES if word in path.read_text()] == []
-
-
-@pytest.mark.parametrize("module", ["vault.app", "vault.worker", "vault.ops", "vault.parties.once", "twinvault.cli"])
-def test_a_fresh_process_starts_with_any_entry_point(module: str) -> None:
-    """No module relies on another having been imported before it."""
-    subprocess.run([sys.executable, "-c", f"import {module}"], check=True, timeout=120, cwd=ROOT)

@@ -39,6 +39,7 @@ from tests.http_kit import CODES, PURCHASE, PURPOSE, Town, device_session_of, se
 from vault.clock import unix_s
 from vault.encoding import b64u, dump_json
 from vault.evidence.auditors import register_auditor
+from vault.notices import stream
 from vault.schema.question import Candidate, NextChoice, Question, Recommend, dump_question
 from vault.seal.audit import NONCE_BYTES, AuditRequest, sign_audit_request
 from vault.seal.ids import ID_BYTES
@@ -185,7 +186,10 @@ def _question(rng: random.Random) -> Question:
 
 
 @pytest.mark.parametrize("cases", [100, pytest.param(_CASES, marks=pytest.mark.slow)])
-def test_every_answer_is_what_the_openapi_document_says(town: Town, cases: int) -> None:
+def test_every_answer_is_what_the_openapi_document_says(
+    town: Town, cases: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "STREAM_S", 0.05)
     house, callers = town.house, Callers(town)
     session = requests.Session()
     schema = schemathesis.openapi.from_dict(house.http.get("/openapi.json").json())

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from string import Formatter
 from typing import Any
 
 import pytest
 
 from tests.audit_kit import Audited
 from vault.encoding import b64u, dump_json, parse_b64u
-from vault.notices.sentences import sentence
+from vault.notices.sentences import WORDS, sentence
 from vault.proof.leaf import LeafKind, Opening, Part, verify_opening
 from vault.proof.tiles import parse_bundle
+from vault.schema.consent import ConsentEvent
 from vault.seal.ids import VaultId
 from vault.tlog import log
 
 
-def feed(site: Audited, vault: VaultId | None = None, **params: int) -> dict[str, Any]:
+def feed(site: Audited, vault: VaultId | None = None, **params: int | str) -> dict[str, Any]:
     service = site.service
     path = f"/v1/vaults/{b64u(vault or service.owner.vault)}/history"
     headers = {"authorization": f"Bearer {service.session_token()}"}
@@ -124,6 +126,35 @@ def test_pages_beyond_the_bounds_are_refused(quick: Audited, params: dict[str, i
     headers = {"authorization": f"Bearer {quick.service.session_token()}"}
     path = f"/v1/vaults/{b64u(quick.service.owner.vault)}/history"
     assert quick.service.client.get(path, params=params, headers=headers).status_code == 422
+
+
+def test_every_kind_of_event_and_end_has_its_sentence_in_both_languages() -> None:
+    english, french = WORDS.values()
+    assert english.events.keys() == french.events.keys()
+    assert set(english.states) == set(french.states) == set(ConsentEvent)
+    assert english.not_rules.keys() == french.not_rules.keys()
+    for kind, said in english.events.items():
+        fields = {name for _, name, _, _ in Formatter().parse(said) if name}
+        assert {name for _, name, _, _ in Formatter().parse(french.events[kind]) if name} == fields
+
+
+def test_an_owner_reads_french(site: Audited) -> None:
+    site.live()
+    events = feed(site, language="fr")["events"]
+    assert [event["index"] for event in events] == [event["index"] for event in feed(site)["events"]]
+    said = [event["sentence"] for event in events]
+    assert "Acme Groceries : la version 1 de votre consentement est en vigueur." in said
+    assert "Vous : la version 1 de votre consentement est en vigueur." in said
+    assert any(sentence.startswith("L'exploitant : la version 1") for sentence in said)
+    spent, withdrawn = of_kind(events, "denial")
+    assert {"rule": "quota-spent", "sentence": "Le quota du consentement pour ce mois est épuisé."} in spent["rules"]
+    assert all(item["sentence"].startswith(("Le ", "La ")) for item in withdrawn["rules"])
+
+
+def test_a_language_that_nobody_speaks_here_is_refused(quick: Audited) -> None:
+    headers = {"authorization": f"Bearer {quick.service.session_token()}"}
+    path = f"/v1/vaults/{b64u(quick.service.owner.vault)}/history"
+    assert quick.service.client.get(path, params={"language": "tlh"}, headers=headers).status_code == 422
 
 
 def test_a_company_name_cannot_write_the_sentence() -> None:

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from heapq import merge
 from itertools import islice
+from typing import assert_never
 
 from sqlmodel import Session
 
 from vault.encoding import JsonObject, parse_b64u, parse_json
-from vault.notices.sentences import NOT_RULES, sentence
+from vault.notices.sentences import WORDS, Words, sentence
 from vault.parties import companies
 from vault.policy import sets
 from vault.proof.decision import Rule, parse_policy_set
 from vault.proof.leaf import LeafKind
+from vault.schema.language import Language
 from vault.schema.terms import COHORT_GRANTEE, SELF_GRANTEE
 from vault.seal.ids import VaultId
 from vault.tlog import log
@@ -42,7 +44,9 @@ class Notice:
     rules: Mapping[str, str]
 
 
-def notices(session: Session, vault_id: VaultId, *, after: int, limit: int) -> list[Notice]:
+def notices(
+    session: Session, vault_id: VaultId, *, after: int, limit: int, language: Language = Language.EN
+) -> list[Notice]:
     """Return what happened to a vault, oldest first.
 
     Args:
@@ -50,6 +54,7 @@ def notices(session: Session, vault_id: VaultId, *, after: int, limit: int) -> l
         vault_id: Whose feed.
         after: The last leaf index already seen; -1 from the start.
         limit: How many at most.
+        language: In which the owner reads.
 
     Guarantees: besides events of this vault only auditors' accesses are shown, and only those that
         opened events of this vault.
@@ -57,7 +62,7 @@ def notices(session: Session, vault_id: VaultId, *, after: int, limit: int) -> l
     own = log.find(session, about=vault_id, after=after, limit=limit)
     accesses = _accesses(session, vault_id, after, limit)
     found = merge(own, accesses, key=lambda leaf: leaf.index)
-    return [_notice(session, leaf) for leaf in islice(found, limit)]
+    return [_notice(session, leaf, language) for leaf in islice(found, limit)]
 
 
 def _accesses(session: Session, vault_id: VaultId, after: int, limit: int) -> list[Leaf]:
@@ -80,21 +85,32 @@ def _concerns(session: Session, vault_id: VaultId, access: Leaf) -> bool:
     return bool(touched) and touched[0].index <= last
 
 
-def _notice(session: Session, leaf: Leaf) -> Notice:
+def _notice(session: Session, leaf: Leaf, language: Language) -> Notice:
     public = parse_json(leaf.public.body)
     personal = {} if leaf.personal is None else parse_json(leaf.personal.body)
-    party = party_of(session, str(personal.get("requester", personal.get("grantee", ""))))
-    rules = _rules(session, public, personal)
-    return Notice(leaf, public, personal, sentence(leaf.kind, public, personal, party), rules)
+    party = party_of(session, str(personal.get("requester", personal.get("grantee", ""))), WORDS[language])
+    rules = _rules(session, public, personal, language)
+    return Notice(leaf, public, personal, sentence(leaf.kind, public, personal, party, WORDS[language]), rules)
 
 
-def _rules(session: Session, public: JsonObject, personal: JsonObject) -> dict[str, str]:
+def _rules(session: Session, public: JsonObject, personal: JsonObject, language: Language) -> dict[str, str]:
     decided = personal.get("rules")
     if not isinstance(decided, list):
         return {}
     known = _rules_of(sets.get(session, parse_b64u(public["policy_set"], size=32)))
     names = [str(name) for name in decided]
-    return {name: known[name].sentence if name in known else NOT_RULES[name] for name in names}
+    return {name: _said(known[name], language) if name in known else WORDS[language].not_rules[name] for name in names}
+
+
+def _said(rule: Rule, language: Language) -> str:
+    """Return a rule's sentence; sets older than version 2 speak English only."""
+    match language:
+        case Language.EN:
+            return rule.sentence
+        case Language.FR:
+            return rule.sentence_fr or rule.sentence
+        case _:
+            assert_never(language)
 
 
 @lru_cache(maxsize=8)
@@ -102,11 +118,11 @@ def _rules_of(source: bytes) -> Mapping[str, Rule]:
     return parse_policy_set(source).rules
 
 
-def party_of(session: Session, name: str) -> str:
+def party_of(session: Session, name: str, words: Words = WORDS[Language.EN]) -> str:
     """Return who a grantee or requester is, ready to begin a sentence."""
     if name == SELF_GRANTEE:
-        return "You"
+        return words.owner
     if name == COHORT_GRANTEE:
-        return "The operator"
+        return words.operator
     company = companies.find(session, name)
-    return company.name if company else "A company"
+    return company.name if company else words.company

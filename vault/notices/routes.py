@@ -2,34 +2,62 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from vault.consent.routes import OwnVault
 from vault.encoding import b64u
 from vault.http.edge import ClockDep, DatabaseDep
 from vault.notices.ending import ending
 from vault.notices.feed import Notice, notices
+from vault.notices.stream import PAGE, Streams
+from vault.parties.routes import caller_of
+from vault.parties.sessions import NotSignedIn
 from vault.proof.checkpoint import MAX_SIZE
+from vault.schema.language import Language
 
 notices_router = APIRouter(prefix="/v1/vaults/{vault}/history", tags=["notices"])
+
+_RETRY_MS: Final = 2_000
+_Index = Annotated[int, Query(ge=-1, le=MAX_SIZE)]
+
+
+async def _streams(request: Request) -> Streams:
+    streams = request.app.state.streams
+    assert isinstance(streams, Streams)
+    return streams
+
+
+StreamsDep = Annotated[Streams, Depends(_streams)]
+
+
+async def _place(owner: OwnVault, streams: StreamsDep) -> AsyncIterator[None]:
+    """Hold a place until the stream is over; where all are taken the request is refused before it begins."""
+    async with streams.place(owner.vault_id):
+        yield
 
 
 @notices_router.get("")
 def history(
     owner: OwnVault,
     database: DatabaseDep,
-    after: Annotated[int, Query(ge=-1, le=MAX_SIZE)] = -1,
+    after: _Index = -1,
+    language: Language = Language.EN,
     limit: Annotated[int, Query(ge=1, le=256)] = 256,
 ) -> dict[str, Any]:
     """Return the vault's events after a leaf index, oldest first; `next` is the cursor of the next page.
+
+    `sentence` and the sentences of `rules` are in the language asked for, `en` or `fr`.
 
     `public` and `personal` are what the entry commits to, in the one spelling of signed JSON (sorted
     keys, no spaces, UTF-8): with the salts a client checks each against `entry` and the log's tiles.
     """
     with database.snapshot() as session:
-        found = notices(session, owner.vault_id, after=after, limit=limit)
+        found = notices(session, owner.vault_id, after=after, limit=limit, language=language)
     return {"events": [_notice_json(notice) for notice in found], "next": found[-1].leaf.index if found else after}
 
 
@@ -49,6 +77,40 @@ def history_ending(owner: OwnVault, database: DatabaseDep, clock: ClockDep) -> d
             for item in found
         ]
     }
+
+
+@notices_router.get("/stream", response_class=EventSourceResponse)
+async def stream(
+    *,
+    owner: OwnVault,
+    request: Request,
+    database: DatabaseDep,
+    clock: ClockDep,
+    streams: StreamsDep,
+    _held: Annotated[None, Depends(_place)],
+    after: _Index = -1,
+    last_event_id: Annotated[int | None, Header(ge=-1, le=MAX_SIZE)] = None,
+    language: Language = Language.EN,
+) -> AsyncIterator[ServerSentEvent]:
+    """Send the vault's events as they are logged, as server-sent events whose id is the leaf index.
+
+    `Last-Event-ID` outweighs `after`. A comment keeps the line open while nothing happens. The stream ends after five
+    minutes, or with the session; open it again with the id of the last event.
+    """
+    cursor = after if last_event_id is None else last_event_id
+
+    def read(seen: int) -> list[Notice]:
+        if caller_of(request, database, clock) != owner:
+            raise NotSignedIn("The session has ended; sign in again.")
+        with database.snapshot() as session:
+            return notices(session, owner.vault_id, after=seen, limit=PAGE, language=language)
+
+    yield ServerSentEvent(comment="open", retry=_RETRY_MS)
+    try:
+        async for notice in streams.follow(owner.vault_id, cursor, read):
+            yield ServerSentEvent(id=str(notice.leaf.index), raw_data=json.dumps(_notice_json(notice)))
+    except NotSignedIn:
+        yield ServerSentEvent(comment="The session has ended; sign in again.")
 
 
 def _notice_json(notice: Notice) -> dict[str, Any]:

@@ -1,54 +1,145 @@
-"""One plain sentence for each kind of event, as its owner reads it."""
+"""One plain sentence for each kind of event, as its owner reads it, in the owner's language."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from vault.encoding import JsonObject
 from vault.proof.leaf import LeafKind
 from vault.schema.consent import ConsentEvent
-
-NOT_RULES: Final = {
-    "not-spent": "While the question was being answered, the consent changed, its quota was spent, or all companies"
-    " together used up what they may show you.",
-    "not-yours": "The consent was given to somebody else.",
-}
-"""Reasons of a denial that no policy gives."""
-
-_EVENTS: Final = {
-    ConsentEvent.GIVEN: "is in force",
-    ConsentEvent.NARROWED: "is in force, narrower than before",
-    ConsentEvent.RENEWED: "was renewed",
-    ConsentEvent.WITHDRAWN: "was withdrawn by you",
-    ConsentEvent.REVOKED: "was revoked by the operator",
-    ConsentEvent.RETURNED: "was given back, and so ended, by them",
-    ConsentEvent.EXPIRED: "has expired",
-    ConsentEvent.INVALIDATED: "was found invalid",
-}
-_SENTENCES: Final = {
-    LeafKind.VAULT_GENESIS: "Your vault began.",
-    LeafKind.SUCCESSION: "The next owner key, from your recovery kit, replaced your owner key.",
-    LeafKind.PROFILE: "Your signed profile was put in force.",
-    LeafKind.ACCOUNT: "Version {version} of your account record was stored.",
-    LeafKind.RING_HEAD: "Version {version} of your list of compartments and devices was put in force.",
-    LeafKind.UPLOAD: "A device of yours uploaded sealed batches: {count}.",
-    LeafKind.CONSENT_REQUEST: "{party} asks you to renew a consent; `owner requests` shows what for.",
-    LeafKind.CONSENT: "{party}: version {version} of your consent {state}.",
-    LeafKind.HANDOVER: "The keys that your consent covers were handed over to this service, sealed.",
-    LeafKind.RESEAL: "Keys that a consent handed over were sealed anew to this service's newer key.",
-    LeafKind.RELEASE: "A noisy summary of {category} in {period} was made for your twin.",
-    LeafKind.ANSWER: "{party} asked ({question_kind}, for {purpose}) and got an answer; {quota_left} left this month.",
-    LeafKind.DENIAL: "{party} asked ({question_kind}) and was refused.",
-    LeafKind.FREEZE: "A signed order to freeze or unfreeze your vault was followed.",
-    LeafKind.ERASURE: "What an erasure names was destroyed.",
-    LeafKind.RETENTION: "What was kept long enough was destroyed.",
-    LeafKind.AUDITOR_ACCESS: "An auditor was shown leaves {first} to {last} of the log: what was decided about your"
-    " consents, under pseudonyms; no question and no answer.",
-}
-_ANYTHING: Final = "Something that concerns every vault of this service was logged."
+from vault.schema.language import Language
 
 
-def sentence(kind: LeafKind, public: JsonObject, personal: JsonObject, party: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The wording of one language; braces are filled in.
+
+    Args:
+        events: By kind of event.
+        anything: For every other kind.
+        states: What became of a consent.
+        changed: For a consent whose event is not known any more.
+        not_rules: Reasons of a denial that no policy gives.
+        owner: The owner, as a party.
+        operator: The operator, as a party.
+        company: A company without a name.
+    """
+
+    events: Mapping[LeafKind, str]
+    anything: str
+    states: Mapping[ConsentEvent, str]
+    changed: str
+    not_rules: Mapping[str, str]
+    owner: str
+    operator: str
+    company: str
+
+
+_ENGLISH: Final = Words(
+    events={
+        LeafKind.VAULT_GENESIS: "Your vault began.",
+        LeafKind.SUCCESSION: "The next owner key, from your recovery kit, replaced your owner key.",
+        LeafKind.PROFILE: "Your signed profile was put in force.",
+        LeafKind.ACCOUNT: "Version {version} of your account record was stored.",
+        LeafKind.RING_HEAD: "Version {version} of your list of compartments and devices was put in force.",
+        LeafKind.UPLOAD: "A device of yours uploaded sealed batches: {count}.",
+        LeafKind.CONSENT_REQUEST: "{party} asks you to renew a consent; `owner requests` shows what for.",
+        LeafKind.CONSENT: "{party}: version {version} of your consent {state}.",
+        LeafKind.HANDOVER: "The keys that your consent covers were handed over to this service, sealed.",
+        LeafKind.RESEAL: "Keys that a consent handed over were sealed anew to this service's newer key.",
+        LeafKind.RELEASE: "A noisy summary of {category} in {period} was made for your twin.",
+        LeafKind.ANSWER: (
+            "{party} asked ({question_kind}, for {purpose}) and got an answer; {quota_left} left this month."
+        ),
+        LeafKind.DENIAL: "{party} asked ({question_kind}) and was refused.",
+        LeafKind.FREEZE: "A signed order to freeze or unfreeze your vault was followed.",
+        LeafKind.ERASURE: "What an erasure names was destroyed.",
+        LeafKind.RETENTION: "What was kept long enough was destroyed.",
+        LeafKind.AUDITOR_ACCESS: (
+            "An auditor was shown leaves {first} to {last} of the log: what was decided about your consents, under "
+            "pseudonyms; no question and no answer."
+        ),
+    },
+    anything="Something that concerns every vault of this service was logged.",
+    states={
+        ConsentEvent.GIVEN: "is in force",
+        ConsentEvent.NARROWED: "is in force, narrower than before",
+        ConsentEvent.RENEWED: "was renewed",
+        ConsentEvent.WITHDRAWN: "was withdrawn by you",
+        ConsentEvent.REVOKED: "was revoked by the operator",
+        ConsentEvent.RETURNED: "was given back, and so ended, by them",
+        ConsentEvent.EXPIRED: "has expired",
+        ConsentEvent.INVALIDATED: "was found invalid",
+    },
+    changed="changed",
+    not_rules={
+        "not-spent": (
+            "While the question was being answered, the consent changed, its quota was spent, or all companies "
+            "together used up what they may show you."
+        ),
+        "not-yours": "The consent was given to somebody else.",
+    },
+    owner="You",
+    operator="The operator",
+    company="A company",
+)
+_FRENCH: Final = Words(
+    events={
+        LeafKind.VAULT_GENESIS: "Votre coffre a été créé.",
+        LeafKind.SUCCESSION: "La clé suivante, celle de votre kit de secours, a remplacé votre clé de propriétaire.",
+        LeafKind.PROFILE: "Votre profil signé est entré en vigueur.",
+        LeafKind.ACCOUNT: "La version {version} de votre fiche de compte a été enregistrée.",
+        LeafKind.RING_HEAD: "La version {version} de votre liste de compartiments et d'appareils est en vigueur.",
+        LeafKind.UPLOAD: "Un de vos appareils a envoyé des lots scellés : {count}.",
+        LeafKind.CONSENT_REQUEST: (
+            "{party} vous demande de renouveler un consentement ; `owner requests` montre pour quoi."
+        ),
+        LeafKind.CONSENT: "{party} : la version {version} de votre consentement {state}.",
+        LeafKind.HANDOVER: "Les clés que couvre votre consentement ont été remises à ce service, scellées.",
+        LeafKind.RESEAL: "Des clés remises par un consentement ont été rescellées pour la nouvelle clé de ce service.",
+        LeafKind.RELEASE: "Un résumé bruité de {category} en {period} a été fait pour votre jumeau.",
+        LeafKind.ANSWER: (
+            "{party} a posé une question ({question_kind}, pour {purpose}) et a reçu une réponse ; il en reste "
+            "{quota_left} ce mois-ci."
+        ),
+        LeafKind.DENIAL: "{party} a posé une question ({question_kind}) et a essuyé un refus.",
+        LeafKind.FREEZE: "Un ordre signé de geler ou de dégeler votre coffre a été suivi.",
+        LeafKind.ERASURE: "Ce que nomme un effacement a été détruit.",
+        LeafKind.RETENTION: "Ce qui a été gardé assez longtemps a été détruit.",
+        LeafKind.AUDITOR_ACCESS: (
+            "Un auditeur a vu les feuilles {first} à {last} du journal : ce qui a été décidé de vos consentements, "
+            "sous pseudonymes ; aucune question ni réponse."
+        ),
+    },
+    anything="Un événement qui concerne tous les coffres de ce service a été consigné.",
+    states={
+        ConsentEvent.GIVEN: "est en vigueur",
+        ConsentEvent.NARROWED: "est en vigueur, plus étroite qu'avant",
+        ConsentEvent.RENEWED: "a été renouvelée",
+        ConsentEvent.WITHDRAWN: "a été retirée par vous",
+        ConsentEvent.REVOKED: "a été révoquée par l'exploitant",
+        ConsentEvent.RETURNED: "a été rendue par son bénéficiaire, et a donc pris fin",
+        ConsentEvent.EXPIRED: "a expiré",
+        ConsentEvent.INVALIDATED: "a été jugée non valable",
+    },
+    changed="a changé",
+    not_rules={
+        "not-spent": (
+            "Pendant que la réponse se préparait, le consentement a changé, son quota a été épuisé, ou toutes les "
+            "entreprises réunies ont épuisé ce qu'elles ont le droit de vous montrer."
+        ),
+        "not-yours": "Le consentement a été donné à quelqu'un d'autre.",
+    },
+    owner="Vous",
+    operator="L'exploitant",
+    company="Une entreprise",
+)
+WORDS: Final[Mapping[Language, Words]] = {Language.EN: _ENGLISH, Language.FR: _FRENCH}
+
+
+def sentence(kind: LeafKind, public: JsonObject, personal: JsonObject, party: str, words: Words = _ENGLISH) -> str:
     """Return what happened.
 
     Args:
@@ -56,7 +147,8 @@ def sentence(kind: LeafKind, public: JsonObject, personal: JsonObject, party: st
         public: Its public half.
         personal: Its personal half.
         party: Who asked or to whom a consent was given, ready to begin a sentence.
+        words: The wording.
     """
     event = personal.get("event")
-    state = _EVENTS[ConsentEvent(str(event))] if kind is LeafKind.CONSENT and event else "changed"
-    return _SENTENCES.get(kind, _ANYTHING).format_map({**public, **personal, "party": party, "state": state})
+    state = words.states[ConsentEvent(str(event))] if kind is LeafKind.CONSENT and event else words.changed
+    return words.events.get(kind, words.anything).format_map({**public, **personal, "party": party, "state": state})

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
 
 import httpx
 
@@ -17,6 +18,7 @@ _PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 5
 _IDEMPOTENT: Final = frozenset({"GET", "PUT", "DELETE"})
 _BUSY: Final = frozenset({502, 503, 504})
+_UNAUTHORIZED: Final = 401
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 _NEXT_STEPS: Final = {
@@ -76,6 +78,16 @@ def problem(response: httpx.Response) -> ApiError:
     after = response.headers.get("Retry-After", "")
     retry_after_s = int(after) if after.isascii() and after.isdigit() else None
     return ApiError(kind.rpartition("/")[2], response.status_code, detail, retry_after_s=retry_after_s)
+
+
+class SignIn(Protocol):
+    """What a stream needs of a session; `SignedIn` is the one that exists."""
+
+    def authorization(self, client: httpx.Client) -> str:
+        """Return the header's value, after signing in if there is no session."""
+
+    def forget(self) -> None:
+        """Drop a session that has ended."""
 
 
 class Api:
@@ -180,6 +192,37 @@ class Api:
             document = self.get(path)
             self._kept[path] = now_s, document
         return document
+
+    @contextmanager
+    def stream(self, path: str, *, auth: SignIn, params: dict[str, Any]) -> Iterator[Iterator[str]]:
+        """Open a stream of lines that lasts as long as the service keeps it.
+
+        Args:
+            path: Below the base URL.
+            auth: Who asks; signs in again if its session has ended.
+            params: Query.
+
+        Raises:
+            ApiError: The service refuses.
+            Unreachable: The connection was not made, or broke.
+        """
+        for last in (False, True):
+            try:
+                headers = {"Authorization": auth.authorization(self._client)}
+                with self._client.stream("GET", path, params=params, headers=headers) as response:
+                    if response.is_success:
+                        yield response.iter_lines()
+                        return
+                    response.read()
+            except httpx.HTTPError as error:
+                raise Unreachable(f"The stream from {self.base_url} broke ({type(error).__name__}).") from error
+            if last or response.status_code != _UNAUTHORIZED:
+                raise problem(response)
+            auth.forget()
+
+    def pause(self, seconds: float) -> None:
+        """Wait before trying again."""
+        self._sleep(seconds)
 
     def close(self) -> None:
         """Give the connections back."""

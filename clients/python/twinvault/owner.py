@@ -8,7 +8,7 @@ owner.give_company(asked)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from secrets import token_bytes
@@ -19,7 +19,7 @@ from twinvault.consenting import Consenting, this_month
 from twinvault.consents import Changed, OwnConsent, UnknownConsent
 from twinvault.device import Device, Flushed
 from twinvault.erasures import Erasures
-from twinvault.history import read_history
+from twinvault.history import follow_history, read_history
 from twinvault.profile import Profile
 from twinvault.receipts import VerifiedAnswer, answer_path, remember_checkpoint, verify_answered
 from twinvault.terms import YEAR_S, own_terms
@@ -261,12 +261,16 @@ class Owner(Consenting):
         return found
 
     def history(self, after: int = -1) -> list[dict[str, Any]]:
-        """Return who asked what and what was decided, from the log, oldest first.
+        """Return who asked what and what was decided, from the log, oldest first, in the owner's language.
 
         Args:
             after: Only events after this leaf index.
         """
-        return read_history(self._api, self._auth, self._path, after)
+        return read_history(self._api, self._auth, self._path, after, self.language)
+
+    def follow(self, after: int = -1) -> Iterator[dict[str, Any]]:
+        """Yield the same, and then each event as it is logged, without end."""
+        return follow_history(self._api, self._auth, self._path, after, self.language)
 
     def close(self) -> None:
         """Close this machine's spool and give the connections back."""

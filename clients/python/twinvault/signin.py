@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Final
 
 import httpx
@@ -54,6 +55,20 @@ class SignedIn(httpx.Auth):
             yield from self._sign_in()
             request.headers["Authorization"] = f"Bearer {self._token}"
             yield request
+
+    def authorization(self, client: httpx.Client) -> str:
+        """Return the header's value, after signing in if there is no session."""
+        if not self._token:
+            flow = self._sign_in()
+            request = next(flow)
+            with suppress(StopIteration):
+                while True:
+                    request = flow.send(client.send(request))
+        return f"Bearer {self._token}"
+
+    def forget(self) -> None:
+        """Drop a session that has ended."""
+        self._token = ""
 
     def _sign_in(self) -> Generator[httpx.Request, httpx.Response, None]:
         base = self._trust.issuer.rstrip("/")

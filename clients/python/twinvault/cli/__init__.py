@@ -21,6 +21,7 @@ from twinvault.cli.company import company
 from twinvault.cli.consents import consent_commands
 from twinvault.cli.erase import erase_commands
 from twinvault.cli.mirror import mirror_commands
+from twinvault.cli.notices import notice_commands
 from twinvault.cli.owner import owner
 from twinvault.cli.server import add_server_commands
 from twinvault.cli.witness import witness
@@ -40,6 +41,7 @@ owner.add_typer(consent_commands)
 owner.add_typer(budget_commands)
 owner.add_typer(erase_commands)
 owner.add_typer(mirror_commands)
+owner.add_typer(notice_commands)
 app.add_typer(owner, name="owner")
 app.add_typer(company, name="company")
 app.add_typer(auditor, name="auditor")

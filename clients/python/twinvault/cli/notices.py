@@ -1,0 +1,37 @@
+"""`twinvault owner notices`: what happened to the vault, in plain words, and with `--follow` as it happens."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from twinvault.cli import common
+from twinvault.cli.common import DEFAULT_PROFILE, AsJson, PassphraseFile, ProfileName, Said
+
+notice_commands = typer.Typer()
+
+
+@notice_commands.command()
+def notices(
+    *,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until interrupted.")] = False,
+    after: Annotated[int, typer.Option("--after", help="Only events after this index.", min=-1)] = -1,
+    language: Said = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what happened: who asked what, what was refused and by which rule, what changed and what ended."""
+    found = common.unlock_owner(profile, passphrase_file, language=language)
+    for notice in found.follow(after) if follow else found.history(after):
+        typer.echo(json.dumps(notice, ensure_ascii=False) if as_json else _told(notice))
+
+
+def _told(notice: dict[str, Any]) -> str:
+    at = notice.get("at")
+    when = f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}" if isinstance(at, int) else "-"
+    because = [f"    {item['sentence']} ({item['rule']})" for item in notice.get("rules", [])]
+    return "\n".join([f"{notice['index']:>6}  {when}  {notice['sentence']}", *because])
