@@ -47,7 +47,8 @@ def test_from_registration_to_a_verified_bundle(
     report = auditor("bundle", "--first", 0, "--last", 2, "--out", out)
     assert (report["leaves"], report["failures"]) == (3, [])
     assert auditor("verify", out) == report
-    days = ["--since", f"{datetime.now(UTC):%Y-%m-%d}", "--until", f"{datetime.now(UTC) + timedelta(days=1):%Y-%m-%d}"]
+    today, day = datetime.now(UTC), timedelta(days=1)  # midnight may pass meanwhile
+    days = ["--since", f"{today - day:%Y-%m-%d}", "--until", f"{today + 2 * day:%Y-%m-%d}"]
     month = auditor("bundle", *days, "--out", tmp_path / "month")
     assert (month["leaves"] >= 8, month["failures"]) == (True, [])
     assert auditor("verify", tmp_path / "month") == month
