@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from tests.client_kit import REDIRECT, Service, Tamper, company_terms, json_answer, purchases
+from twinvault import company
 from twinvault.api import Api, ApiError, ClientError, Unreachable
 from twinvault.asking import (
     Asked,
@@ -329,11 +330,25 @@ def test_an_answer_of_another_shape_is_not_believed(owner: Owner, shop: Company,
             shop.wait(asked, landed=url)
 
 
-def test_a_company_without_an_address_says_so(company: Company, owner: Owner) -> None:
+def test_a_company_without_an_address_says_so(service: Service, owner: Owner, api: Api, tmp_path: Path) -> None:
     owner.import_traces(purchases())
+    made, _ = Company.register(tmp_path / "nowhere", service.trust, name="Acme", contact="a@acme.example", api=api)
     with pytest.raises(ClientError, match="register with one"):
-        company.request_consent(company_terms(company, owner))
+        made.request_consent(company_terms(made, owner))
 
 
 def test_granted_is_compared_by_value() -> None:
     assert Granted(parse_b64u("A" * 22), {}) == Granted(parse_b64u("A" * 22), {})
+
+
+def test_a_companys_id_is_never_taken_for_an_option(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds = [bytes([number]) * 32 for number in range(256)]
+    dashed = next(seed for seed in seeds if company._id_of(seed).startswith("-"))
+    drawn = iter([b"a" * 32, dashed, b"d" * 32, dashed, b"q" * 32])
+    monkeypatch.setattr(company, "new_seed", lambda: next(drawn))
+    made, _ = Company.register(tmp_path / "dashed", service.trust, name="Acme", contact="a@acme.example")
+    assert made.company_id == company._id_of(b"q" * 32)
+    assert not made.company_id.startswith("-")
+    made.close()
