@@ -40,7 +40,8 @@ def _shorter(quality: dict[str, Any]) -> list[str]:
         return []
     return [
         (
-            f"**Shorter than the command's own run** ({FOLDS} folds, {SEEDS} draws): the machine had no quiet core. The "
+            f"**Shorter than the command's own run** ({FOLDS} folds, {SEEDS} draws): the machine had no quiet core, so "
+            "`benchmarks._quality_grocery.evaluate` was called for each fold with fewer draws and `summarise` for all. The "
             f"draws differ by a standard deviation of {quality['by_epsilon']['3']['seed_sd']:.4f} at epsilon 3."
         ),
         "",
