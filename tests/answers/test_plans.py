@@ -13,7 +13,8 @@ from tests.answer_kit import Service, slug_of
 from vault.db import Database
 from vault.seal.ids import new_id
 
-_OF_THE_LOG = re.compile(r"\b(log_\w+|sqlite_master)\b")
+# The log has tests of its own; the operator's few statements about keys are all wanted, once for an opened handover.
+_LEFT_OUT = re.compile(r"\b(log_\w+|sqlite_master|key_statement)\b")
 
 
 @contextmanager
@@ -51,7 +52,7 @@ def test_no_look_up_of_an_answer_reads_a_whole_table(service: Service) -> None:
     looked_up = {
         statement: parameters
         for statement, parameters in statements.items()
-        if statement.lstrip().startswith(("SELECT", "UPDATE", "DELETE", "WITH")) and not _OF_THE_LOG.search(statement)
+        if statement.lstrip().startswith(("SELECT", "UPDATE", "DELETE", "WITH")) and not _LEFT_OUT.search(statement)
     }
     tables = {table for statement in looked_up for table in re.findall(r"(?:FROM|JOIN|UPDATE) \"?(\w+)", statement)}
     assert {"consent", "consent_version", "handover", "person", "company", "answer", "imprint_row"} <= tables
