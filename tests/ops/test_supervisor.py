@@ -56,7 +56,9 @@ class Service:
             return False
 
 
-def until(ask: Callable[[], T | None], seconds: float = 60) -> T:
+def until(
+    ask: Callable[[], T | None], seconds: float = 240
+) -> T:  # three processes start, on a machine that may be busy
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := ask():
