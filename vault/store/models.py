@@ -141,5 +141,5 @@ short_key = Table(
     short_key_metadata,
     Column("name", LargeBinary, primary_key=True),
     Column("key", LargeBinary, nullable=False),
-    postgresql_partition_by="HASH (name)",  # a deletion rewrites one part of it, not all: docs/adr/0021
+    postgresql_partition_by="HASH (name)",  # a deletion rewrites one part of it, not all: docs/adr/0014
 )
