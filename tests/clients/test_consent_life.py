@@ -242,7 +242,7 @@ def test_an_owner_sees_to_which_keys_a_consent_handed_over_and_believes_no_other
     owner: Owner, company: Company, tamper: Tamper
 ) -> None:
     owner.import_traces(purchases())
-    asked = owner.read_request(company.request_consent(company_terms(company, owner)))
+    asked = owner.read_request(company.sign_request(company_terms(company, owner)))
     given, other = (ConsentId(owner.give_company(asked).version.consent_id) for _ in range(2))
     (held,) = owner.handed_over(given)
     assert (held.keys, held.epochs, len(held.indexes)) == (KeyKind.IMPRINT, (1,), 1)
