@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import select, text
 
 from tests.client_kit import purchases
-from tests.http_kit import CODES, QUESTION, House, new_databases
+from tests.http_kit import CODES, PURCHASE, PURPOSE, House, new_databases
 from tests.process_kit import Process, app_process
 from twinvault.auditor import Auditor
 from twinvault.company import Company
@@ -28,10 +28,12 @@ from vault.consent.models import handover
 from vault.db import Database
 from vault.encoding import b64u
 from vault.errors import VaultError
+from vault.schema.question import NextChoice
 from vault.seal.ids import ConsentId
 from vault.store import shortkeys
 from vault.tlog import log
 
+_ASKED = NextChoice(PURCHASE, PURPOSE, 3)  # ranks nothing, so no limit over all companies ends it
 _KILLS = int(os.environ.get("TWINVAULT_KILLS", "3"))
 
 
@@ -77,7 +79,7 @@ class Clients:
 
     def ask(self) -> None:
         while True:
-            self.bundles.append(self.company.ask(self.consent, QUESTION).bundle)
+            self.bundles.append(self.company.ask(self.consent, _ASKED).bundle)
 
     def until_the_app_dies(self, act: Callable[[], None]) -> None:
         with suppress(VaultError, httpx.HTTPError):

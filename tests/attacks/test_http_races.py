@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.http_kit import House, Town, slug
+from tests.http_kit import PURCHASE, PURPOSE, House, Town, slug
 from vault.clock import SystemClock
 from vault.encoding import b64u, parse_json
 from vault.parties import people
 from vault.proof.leaf import LeafKind
 from vault.schema.consent import ConsentEvent
+from vault.schema.question import NextChoice
 from vault.seal.ids import ConsentId
 from vault.seal.person import sign_freeze
 from vault.tlog import log
@@ -26,6 +27,7 @@ _ROUNDS_OF_ONE = 8
 _MANY = int(os.environ.get("TWINVAULT_RACES", "20"))
 _ASKERS = 32
 _QUOTA = 20
+_ASKED = NextChoice(PURCHASE, PURPOSE, 3)  # ranks nothing, so no limit over all companies ends it
 
 Act = Callable[[Town, ConsentId], None]
 
@@ -91,7 +93,7 @@ def race(town: Town, act: Act, rounds: int) -> None:
         def asker(token: str = token, consent: ConsentId = consent, answers: list[Any] = answers) -> None:
             while len(answers) < 4 * _ASKERS:
                 late = acknowledged.is_set()  # noqa: B023  (this round's own)
-                response = acme.ask(consent, token=token)
+                response = acme.ask(consent, _ASKED, token=token)
                 answers.append((late, response))
                 if late:
                     return
@@ -102,7 +104,7 @@ def race(town: Town, act: Act, rounds: int) -> None:
         threading.Event().wait(rng.uniform(0, 0.6))
         act(town, consent)
         acknowledged.set()
-        other = town.acme.ask(witness)
+        other = town.acme.ask(witness, _ASKED)
         for thread in threads:
             thread.join(120)
             assert not thread.is_alive()
@@ -118,7 +120,7 @@ def race(town: Town, act: Act, rounds: int) -> None:
         if act is not withdraw:
             town.ann.withdraw(consent)  # waits until the log holds everything before it
         judge(town, consent, act)
-        assert slug(town.acme.ask(consent, token=token)) in {"not-permitted", "consent-not-active"}
+        assert slug(town.acme.ask(consent, _ASKED, token=token)) in {"not-permitted", "consent-not-active"}
         assert town.acme.token_response(consent).json()["error"] == "invalid_grant"
 
 
