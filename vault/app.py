@@ -82,6 +82,8 @@ _PUBLISH_EVERY_S: Final = 5
 _COSIGN_EVERY_S: Final = 5
 _FORGET_EVERY_S: Final = 2
 _KEYS_EVERY_S: Final = 5
+# Longer than clients keep an idle connection (httpx: 5 s): who sends into one that just closes gets no answer.
+_KEEP_ALIVE_S: Final = 30
 _THREADS = 160  # waiting for a checkpoint holds a thread, so askers must not use them all up
 
 # The framework's own telemetry shows exception texts, and request bodies too, to whatever listens in this process.
@@ -327,7 +329,8 @@ def run(app: FastAPI, settings: AppSettings) -> None:
     """Serve an app until a signal ends it; with a shared port the kernel spreads connections over its processes."""
     address, family = (settings.host, settings.port), socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, timeout_graceful_shutdown=10, server_header=False
+        app, log_config=None, access_log=False, timeout_graceful_shutdown=10, server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
     )  # fmt: skip
     with socket.create_server(address, family=family, backlog=2048, reuse_port=settings.shared_port) as listener:
         uvicorn.Server(config).run(sockets=[listener])
