@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
 from math import isqrt
-from typing import Final, cast
-
-import numpy as np
+from typing import TYPE_CHECKING, Final, cast
 
 from vault.encoding import dump_json, parse_json
 from vault.errors import VaultError
-from vault.imprint.noise import Integers
 from vault.schema.category import Category
+
+if TYPE_CHECKING:
+    from vault.imprint.noise import Integers
 
 OTHER: Final = "other"
 ACTIVE_DAY: Final = "active-day"
@@ -94,6 +94,8 @@ class FeatureMap:
         Returns:
             int64[K], zero if there is no trace.
         """
+        import numpy as np  # noqa: PLC0415  whoever only reads a map, such as an owner's client, has none
+
         vector = np.zeros(self.size, dtype=np.int64)
         present = {self._index.get(code, self.size - 2) for code in objects}
         if present:

@@ -162,6 +162,7 @@ def _copy_sqlite(database: Database, copy: Path) -> tuple[str, int]:
             found = _newest_in(session)
         with closing(made.engine.raw_connection()) as connection:
             connection.cursor().execute("PRAGMA journal_mode=DELETE")
+    Path(f"{copy}.writers").unlink(missing_ok=True)  # nobody takes turns at a copy
     return found
 
 

@@ -127,9 +127,11 @@ def test_a_broken_bundle_is_one_clear_error(run: Any, tmp_path: Path, trust: Pat
     bundle = tmp_path / "bundle"
     bundle.write_bytes(content)
     code, out, err = run("auditor", "verify", bundle, "--trust", trust, "--json")
-    assert (code, out) == (1, "")
-    assert err.startswith("twinvault: ")
-    assert err.count("\n") == 1
+    assert (code, err) == (1, "")
+    found = json.loads(out)
+    assert (found["leaves"], found["checked"]) == (0, {})
+    assert [(failure["step"], failure["leaf"]) for failure in found["failures"]] == [(0, None)]
+    assert found["failures"][0]["detail"]
 
 
 def test_without_pinned_keys_nothing_is_verified(run: Any, tmp_path: Path) -> None:
