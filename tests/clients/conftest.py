@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,19 @@ from vault.worker import open_worker, run_once
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The shipped app under uvicorn on a free port, over SQLite; one for all tests, each with its own vaults."""
-    folder = tmp_path_factory.mktemp("site") / "site"
+    with _serving(tmp_path_factory.mktemp("site") / "site") as found:
+        yield found
+
+
+@pytest.fixture
+def own_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service whose log holds one test's events only: others forge some into theirs."""
+    with _serving(tmp_path_factory.mktemp("own") / "site") as found:
+        yield found
+
+
+@contextmanager
+def _serving(folder: Path) -> Iterator[Service]:
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     site = Site(folder)

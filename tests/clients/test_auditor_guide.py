@@ -21,8 +21,9 @@ GUIDE = Path(__file__).parents[2] / "docs/guides/auditor.md"
 
 
 def test_the_guide_takes_an_auditor_from_nothing_to_a_verified_month(
-    service: Service, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    own_service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    service, api = own_service, Api(own_service.url)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TWINVAULT_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(common, "reach", lambda _: api)
@@ -52,3 +53,4 @@ def test_the_guide_takes_an_auditor_from_nothing_to_a_verified_month(
     trust = parse_trust(service.trust_file.read_bytes().strip())
     assert trust.witnesses is not None
     assert [key.text for key in trust.witnesses.keys] == [said["key"]]
+    api.close()
