@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,22 @@ from tests.twin.worker_kit import SEPTEMBER
 from tests.vault_kit import MONTH, Owner, begin
 from vault.clock import unix_s
 from vault.db import Database
+from vault.encoding import parse_json
 from vault.evidence.auditors import register_auditor
 from vault.evidence.routes import AuditDesk, evidence_router
 from vault.notices.routes import notices_router
-from vault.proof.bundle import Bundle, parse_bundle
+from vault.proof.bundle import Bundle, LoggedLeaf, dump_bundle, parse_bundle
+from vault.proof.leaf import LeafKind
+from vault.proof.verify import Report, Step, verify_bundle
 from vault.schema.consent import ConsentEvent, ConsentVersion
 from vault.schema.terms import ConsentKind
 from vault.seal.audit import AuditRequest, sign_audit_request
 from vault.seal.ids import new_id
 from vault.seal.signing import Signer, SigningKey, new_seed
 from vault.tlog import log
+
+OPENED = {"consent", "answer", "denial"}
+"""The kinds of leaves whose personal halves an auditor is shown."""
 
 
 class Audited:
@@ -108,3 +115,39 @@ def audited(database: Database, shortkeys: Database, folder: Path) -> Iterator[A
     service.put_rows("completejourney:bread")
     with running(service):
         yield Audited(service)
+
+
+def verify(site: Audited, bundle: Bundle) -> Report:
+    """Verify a bundle under the pinned keys, as it comes over the wire."""
+    return verify_bundle(parse_bundle(dump_bundle(bundle)), site.service.trust)
+
+
+def kind_of(leaf: LoggedLeaf) -> str:
+    return str(parse_json(leaf.public.body)["kind"])
+
+
+def leaf_of(bundle: Bundle, kind: LeafKind, place: int = 0, **personal: str | int) -> LoggedLeaf:
+    """Return one leaf of a kind whose personal half says this."""
+    found = [leaf for leaf in bundle.leaves if kind_of(leaf) == kind]
+    said = [
+        leaf for leaf in found if personal.items() <= (parse_json(leaf.personal.body) if leaf.personal else {}).items()
+    ]
+    return said[place]
+
+
+def without(bundle: Bundle, *gone: LoggedLeaf) -> Bundle:
+    return replace(bundle, leaves=tuple(leaf for leaf in bundle.leaves if leaf not in gone))
+
+
+def closed(bundle: Bundle, *hidden: LoggedLeaf) -> Bundle:
+    """Keep the leaves but not what opens their personal halves."""
+    shown = (replace(leaf, personal=None) if leaf in hidden else leaf for leaf in bundle.leaves)
+    return replace(bundle, leaves=tuple(shown))
+
+
+def failed(report: Report) -> set[tuple[Step, int | None]]:
+    return {(failure.step, failure.leaf_index) for failure in report.failures}
+
+
+def bodies(bundle: Bundle) -> list[bytes]:
+    return [leaf.personal.body for leaf in bundle.leaves if leaf.personal is not None]

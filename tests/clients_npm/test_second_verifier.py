@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.audit_kit import audited
+from tests.audit_kit import audited, closed, leaf_of, without
 from tests.clients.test_witness import listening
-from tests.evidence.test_bundles import closed, leaf_of, without
 from twinvault.witness import Witness
 from vault.db import Database
 from vault.proof.bundle import Bundle, dump_bundle, parse_bundle

@@ -1,0 +1,113 @@
+"""The events of a consent: none can be hidden, dated back, or told otherwise than the rules decide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.audit_kit import Audited, closed, failed, leaf_of, verify, without
+from tests.consent_kit import NOW
+from vault.clock import unix_s
+from vault.consent.events import record_event
+from vault.encoding import b64u, parse_json
+from vault.oauth.named import REQUESTED_STATE
+from vault.parties import companies
+from vault.parties.companies import CompanyId, CompanyStatus
+from vault.proof.leaf import LeafKind
+from vault.proof.verify import Step
+from vault.schema.consent import ConsentVersion
+from vault.seal.ids import ConsentId
+
+
+def test_a_hidden_withdrawal_is_named(quick: Audited) -> None:
+    consent = quick.live()
+    bundle = quick.bundle()
+    withdrawal = leaf_of(bundle, LeafKind.CONSENT, consent=b64u(consent.consent_id), version=3)
+    denial = leaf_of(bundle, LeafKind.DENIAL, place=-1, consent=b64u(consent.consent_id))
+    left_out = failed(verify(quick, without(bundle, withdrawal)))
+    assert {(Step.OPENINGS, withdrawal.index), (Step.ORDER, denial.index)} <= left_out
+    shut = failed(verify(quick, closed(bundle, withdrawal)))
+    assert {(Step.ERASURE, withdrawal.index), (Step.ORDER, denial.index)} <= shut
+
+
+def test_a_request_to_renew_is_a_link_of_the_consents_chain(quick: Audited) -> None:
+    consent = ConsentId(quick.service.give().consent_id)
+    asked = {"grantee": "A" * 22, "at": 0, "record": b64u(bytes(32))}
+    with quick.service.database.transaction() as session:
+        record_event(session, consent, LeafKind.CONSENT_REQUEST, {"event_state": REQUESTED_STATE}, asked)
+        record_event(session, consent, LeafKind.DENIAL, {"period": "2026-11"}, {"rules": [], "at": unix_s(NOW)})
+    quick.settle()
+    bundle = quick.bundle()
+    assert verify(quick, bundle).failures == ()
+    request = leaf_of(bundle, LeafKind.CONSENT_REQUEST)
+    after = leaf_of(bundle, LeafKind.DENIAL, place=-1)
+    lies = {Step.OPENINGS: without(bundle, request), Step.ERASURE: closed(bundle, request)}
+    for step, lie in lies.items():
+        assert {(step, request.index), (Step.ORDER, after.index)} <= failed(verify(quick, lie))
+
+
+def test_hiding_the_end_of_a_consent_is_named(quick: Audited) -> None:
+    """Nothing follows, so no number shows a gap: the leaf itself must be there and open."""
+    consent = quick.live()
+    bundle = quick.bundle()
+    last = [
+        leaf_of(bundle, LeafKind.CONSENT, consent=b64u(consent.consent_id), version=3),
+        leaf_of(bundle, LeafKind.DENIAL, place=-1, consent=b64u(consent.consent_id)),
+    ]
+    assert {(Step.ERASURE, leaf.index) for leaf in last} <= failed(verify(quick, closed(bundle, *last)))
+
+
+def _again(site: Audited, consent: ConsentVersion, kind: LeafKind, **changed: Any) -> int:
+    """Let the service itself log a copy of a consent's first event of a kind with its personal half changed."""
+    first = leaf_of(site.bundle(), kind, consent=b64u(consent.consent_id))
+    assert first.personal is not None
+    public, personal = parse_json(first.public.body), parse_json(first.personal.body)
+    del public["kind"]
+    with site.service.database.transaction() as session:
+        pending = record_event(session, ConsentId(consent.consent_id), kind, public, personal | changed)
+    return site.service.sequencer.wait(pending.id, 20)
+
+
+def test_a_service_that_lies_about_why_it_denied_is_named(quick: Audited) -> None:
+    consent = quick.live()
+    for rules in (["purpose-not-covered"], [], ["not-spent"], "quota-spent"):
+        index = _again(quick, consent, LeafKind.DENIAL, rules=rules)
+        assert failed(verify(quick, quick.bundle())) >= {(Step.DECISION, index)}
+
+
+def test_a_service_that_answers_whom_it_may_not_is_named_without_question_and_answer(quick: Audited) -> None:
+    consent = quick.service.consent(quota_per_month=9)
+    assert quick.service.ask(consent).status_code == 200
+    quick.settle()
+    assert failed(verify(quick, quick.bundle())) == set()
+    honest = _again(quick, consent, LeafKind.ANSWER, quota_left=7)
+    assert failed(verify(quick, quick.bundle())) == set(), "a copy alone is no lie that the leaves show"
+    to_another = _again(quick, consent, LeafKind.ANSWER, quota_left=6, requester="B" * 22)
+    at_another_time = _again(quick, consent, LeafKind.ANSWER, quota_left=5, at=1_795_435_201)
+    overdrawn = _again(quick, consent, LeafKind.ANSWER, quota_left=9)
+    with quick.service.database.transaction() as session:
+        companies.set_status(session, CompanyId(quick.service.company.company_id), CompanyStatus.SUSPENDED, now=NOW)
+    suspended = _again(quick, consent, LeafKind.ANSWER, quota_left=3)
+    quick.service.withdraw(consent)
+    ended = _again(quick, consent, LeafKind.ANSWER, quota_left=2)
+    found = failed(verify(quick, quick.bundle()))
+    assert {
+        (Step.DECISION, to_another), (Step.DECISION, at_another_time), (Step.QUOTA, overdrawn),
+        (Step.DECISION, suspended), (Step.ORDER, ended),
+    } <= found  # fmt: skip
+    assert honest not in {index for _, index in found}
+    alone = quick.bundle(suspended, suspended)
+    assert (Step.DECISION, suspended) in failed(verify(quick, alone)), "the suspension lies before the range"
+
+
+def test_an_answer_dated_back_or_inserted_late_is_named(quick: Audited) -> None:
+    consent = quick.live()
+    with quick.service.database.transaction() as session:
+        late = record_event(
+            session,
+            ConsentId(consent.consent_id),
+            LeafKind.DENIAL,
+            {"period": "2026-11"},
+            {"rules": [], "at": unix_s(NOW) - 301},
+        )
+    index = quick.service.sequencer.wait(late.id, 20)
+    assert failed(verify(quick, quick.bundle())) == {(Step.TIME, index)}
