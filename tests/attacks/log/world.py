@@ -14,7 +14,7 @@ from tests.audit_kit import Audited, audited
 from tests.clients.test_witness import listening
 from twinvault.witness import Witness
 from vault.db import Database
-from vault.encoding import JsonObject
+from vault.encoding import JsonObject, parse_json
 from vault.errors import VaultError
 from vault.evidence import bundles
 from vault.proof.bundle import Bundle, dump_bundle, parse_bundle
@@ -50,6 +50,12 @@ class World:
     consent: ConsentVersion
     folder: Path
     checkpoint: Checkpoint
+
+
+def flip(data: bytes, at: int = -1) -> bytes:
+    changed = bytearray(data)
+    changed[at] ^= 1
+    return bytes(changed)
 
 
 @contextmanager
@@ -111,6 +117,22 @@ class Tampered:
         """Return the index of a leaf about the consent."""
         found = self.sql("SELECT leaf_index FROM log_entry WHERE kind = ? ORDER BY leaf_index", kind.value)
         return int(found[place][0])
+
+    def opening(self, index: int, column: str) -> bytes:
+        """Return the salt or body of one half of a leaf."""
+        query = f"SELECT {column} FROM log_opening JOIN log_entry ON id = entry_id WHERE leaf_index = ?"
+        [[value]] = self.sql(query, index)
+        return bytes(value)
+
+    def set_opening(self, index: int, column: str, value: bytes | None) -> None:
+        entry = "(SELECT id FROM log_entry WHERE leaf_index = ?)"
+        self.sql(f"UPDATE log_opening SET {column} = ? WHERE entry_id = {entry}", value, index)
+
+    def halves(self, index: int) -> tuple[JsonObject, JsonObject]:
+        """Return what a leaf says in public, without its kind, and of a person."""
+        public = parse_json(self.opening(index, "public_body"))
+        del public["kind"]
+        return public, parse_json(self.opening(index, "personal_body"))
 
     def remove(self, index: int) -> None:
         """Take a leaf out of the database and close the gap behind it."""

@@ -1,0 +1,129 @@
+"""What the service itself can do, which signs whatever it likes with the log's key."""
+
+from __future__ import annotations
+
+from tests.attacks.log.world import Tampered
+from tests.consent_kit import NOW
+from vault.clock import unix_s
+from vault.encoding import JsonValue, b64u, parse_json
+from vault.proof.leaf import LeafKind
+from vault.seal.ids import sha256
+
+
+def answer_removed(t: Tampered) -> None:
+    t.remove(t.leaf(LeafKind.ANSWER))
+    t.sign_again()
+
+
+def denial_removed(t: Tampered) -> None:
+    t.remove(t.leaf(LeafKind.DENIAL))
+    t.sign_again()
+
+
+def withdrawal_removed(t: Tampered) -> None:
+    t.remove(t.leaf(LeafKind.CONSENT, -1))
+    t.sign_again()
+
+
+def last_leaves_cut_off(t: Tampered) -> None:
+    size = t.world.checkpoint.size
+    for index in range(size - 1, size - 4, -1):
+        t.remove(index)
+    t.sign_again()
+
+
+def answer_inserted_late(t: Tampered) -> None:
+    index = t.leaf(LeafKind.ANSWER)
+    t.add(LeafKind.ANSWER, *t.halves(index), index=index + 1)
+    t.sign_again()
+
+
+def _answered_again(t: Tampered, consent: bytes, **changed: JsonValue) -> None:
+    """Log another answer under a consent, like its first, rightly numbered and chained, and sign."""
+    chain: list[tuple[int, bytes]] = []
+    for (index,) in t.sql("SELECT leaf_index FROM log_entry WHERE kind IN ('consent', 'answer', 'denial') ORDER BY 1"):
+        body = t.opening(index, "personal_body")
+        if parse_json(body).get("consent") == b64u(consent):
+            chain.append((index, body))
+    public, personal = t.halves(next(index for index, body in chain if b"quota_left" in body))
+    left = personal["quota_left"]
+    assert isinstance(left, int)
+    personal |= {
+        "quota_left": max(0, left - 1),
+        "consent_seq": len(chain) + 1,
+        "prev": b64u(sha256(chain[-1][1])),
+    }
+    for key, value in changed.items():
+        (public if key in public else personal)[key] = value
+    t.add(LeafKind.ANSWER, public, personal)
+    t.sign_again()
+
+
+def answered_again_rightly(t: Tampered) -> None:
+    """No attack: it shows that what follows is noticed for what it changes, and for nothing else."""
+    _answered_again(t, t.world.site.own.consent_id)
+
+
+def answered_after_the_withdrawal(t: Tampered) -> None:
+    _answered_again(t, t.world.consent.consent_id)
+
+
+def answered_dated_back(t: Tampered) -> None:
+    _answered_again(t, t.world.site.own.consent_id, at=unix_s(NOW) - 3600)
+
+
+def answered_for_another_purpose(t: Tampered) -> None:
+    _answered_again(t, t.world.site.own.consent_id, purpose="marketing")
+
+
+def answered_by_an_unpublished_model(t: Tampered) -> None:
+    _answered_again(t, t.world.site.own.consent_id, model=b64u(bytes(32)))
+
+
+def answered_by_unpublished_rules(t: Tampered) -> None:
+    _answered_again(t, t.world.site.own.consent_id, policy_set=b64u(bytes(32)))
+
+
+def answered_without_a_decision(t: Tampered) -> None:
+    _answered_again(t, t.world.site.own.consent_id, decision=b64u(bytes(32)))
+
+
+def answered_somebody_else(t: Tampered) -> None:
+    _answered_again(t, t.world.site.own.consent_id, requester="B" * 22)
+
+
+def _rewritten(t: Tampered, kind: LeafKind, **changed: JsonValue) -> None:
+    """Put another leaf in the place of the first of a kind, and sign."""
+    index = t.leaf(kind)
+    public, personal = t.halves(index)
+    t.remove(index)
+    t.add(kind, public, personal | changed, index=index)
+    t.sign_again()
+
+
+def denied_for_another_reason(t: Tampered) -> None:
+    _rewritten(t, LeafKind.DENIAL, rules=["purpose-not-covered"])
+
+
+def rewritten_without_its_chain(t: Tampered) -> None:
+    """Nothing that any step reads is changed, but the next event of the consent names what stood here."""
+    _rewritten(t, LeafKind.ANSWER, note="another")
+
+
+def rewritten_with_another_quota(t: Tampered) -> None:
+    _rewritten(t, LeafKind.ANSWER, quota_left=7)
+
+
+def begun_anew(t: Tampered) -> None:
+    t.sql("DELETE FROM log_opening")
+    t.sql("DELETE FROM log_entry")
+    t.add(LeafKind.VAULT_GENESIS, {}, {})
+    t.sign_again()
+
+
+def set_back_whole(t: Tampered) -> None:
+    """Yesterday's database, whole and rightly signed."""
+    size = t.world.checkpoint.size
+    for index in range(size - 1, size - 5, -1):
+        t.remove(index)
+    t.sign_again()
