@@ -63,10 +63,11 @@ def test_a_minor_alone_and_the_dead_are_not_asked_about(service: Service, profil
 
 
 def test_a_guardian_or_a_rule_for_after_death_lets_ask(quick: Service) -> None:
-    consent = quick.consent(post_mortem=frozenset({PURPOSE}))
-    for profile in (Profile(minor=True, guardian_ok=True), Profile(deceased=True)):
+    consent, told = quick.consent(post_mortem=frozenset({PURPOSE})), []
+    for profile in (Profile(), Profile(minor=True, guardian_ok=True), Profile(deceased=True)):
         become(quick, profile)
-        answer_in(quick.ask(consent))
+        told.append(decision_in(answer_in(quick.ask(consent))[1])["entities"])
+    assert told == [told[0]] * 3, "the company that asks can tell them apart"
 
 
 def test_a_frozen_vault_is_not_asked_about(service: Service) -> None:
@@ -107,19 +108,18 @@ def test_what_one_company_showed_counts_for_all(service: Service, monkeypatch: p
 def test_an_answer_says_nothing_of_what_others_asked(quick: Service) -> None:
     question = offer("x:1", "x:2", "x:3")
     first = quick.consent()
-    told = [context_in(answer_in(quick.ask(first, question))[1])]
+    told = [decision_in(answer_in(quick.ask(first, question))[1])["context"]]
     quick.company = another_company(quick)
-    told.append(context_in(answer_in(quick.ask(quick.consent(), question))[1]))
+    told.append(decision_in(answer_in(quick.ask(quick.consent(), question))[1])["context"])
     for context in told:
         context.pop("consent")
     assert told[0] == told[1]
 
 
-def context_in(bundle: Bundle) -> dict[str, Any]:
-    """Return the context of the decision in an answer's bundle."""
+def decision_in(bundle: Bundle) -> Any:
+    """Return the record of the decision in an answer's bundle."""
     (found,) = (json.loads(r) for r in bundle.records.values() if r.startswith(b"{") and b'"Vault::Consent"' in r)
-    context: dict[str, Any] = found["context"]
-    return context
+    return found
 
 
 def test_candidates_are_counted_over_all_companies(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,4 +192,4 @@ def test_what_an_answer_could_reveal_is_in_its_decision(quick: Service) -> None:
     (logged,) = events(quick, "answer")
     assert logged["public"]["classifier"] == reveals.VERSION
     assert answer.consent_id == consent.consent_id
-    assert context_in(bundle)["reveals"] == []
+    assert decision_in(bundle)["context"]["reveals"] == []

@@ -52,9 +52,9 @@ def _general(context: Any, consent: Any, twin: Any, person: Any, **_: Any) -> It
     for category in SPECIAL.intersection({*context["categories"], *context["reveals"]}):
         if category not in consent["explicit_special"]:
             yield "special" + "".join(f"-{c.lower()}" if c.isupper() else c for c in category.removeprefix("pd:"))
-    if person["minor"] != 0 and person["guardian_ok"] != 1:
+    if "minor-without-guardian" in person["profile"]:
         yield "minor-without-guardian"
-    if person["deceased"] != 0 and context["purpose"] not in consent["post_mortem"]:
+    if "deceased" in person["profile"] and context["purpose"] not in consent["post_mortem"]:
         yield "deceased"
     if twin["frozen"] != 0:
         yield "vault-frozen"
@@ -63,7 +63,7 @@ def _general(context: Any, consent: Any, twin: Any, person: Any, **_: Any) -> It
 def _forbidden_aims(context: Any, consent: Any, person: Any, **_: Any) -> Iterator[str]:
     if context["purpose"] in INFLUENCE and consent["influence_opt_in"] != 1:
         yield "influence-not-allowed"
-    if context["purpose"] in INFLUENCE and person["minor"] != 0:
+    if context["purpose"] in INFLUENCE and "minor" in person["profile"]:
         yield "influence-of-minor"
     if context["purpose"] in SALE:
         yield "sale-of-data"

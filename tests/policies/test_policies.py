@@ -15,6 +15,7 @@ import pytest
 from tests.policies.cases import CASES, FOLDER
 from tests.policies.draw import random_record
 from tests.policies.oracle import INFLUENCE, LIVE, SALE, SPECIAL, decide
+from vault.policy.records import without_profile
 from vault.policy.review import Case, find_faults
 from vault.proof.decision import PolicySet, evaluate, load_policy_set, load_shipped_policy_set
 from vault.schema.category import CATEGORIES, MINTED_PURPOSES, parse_purpose
@@ -128,6 +129,19 @@ def test_cedar_and_the_oracle_agree_on_random_records(count: int) -> None:
         seen |= set(decision.reasons)
     assert count / 10 < allowed < count * 9 / 10
     assert seen == set(SHIPPED.rules)
+
+
+def test_what_is_allowed_is_allowed_alike_by_a_record_that_says_nothing_of_the_person() -> None:
+    rng, told = random.Random(20261127), 0
+    for _ in range(1000):
+        record = random_record(rng, SHIPPED)
+        decision = evaluate(record, SHIPPED)
+        if decision.allowed:
+            shown = without_profile(record)
+            assert evaluate(shown, SHIPPED) == decision
+            assert [one.attrs for one in shown.entities if one.uid.type == "Vault::Person"] == [{"profile": []}]
+            told += shown != record
+    assert told > 0
 
 
 def test_the_manifest_is_what_the_rules_say() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.consent_kit import NOW, World
+from tests.consent_kit import NOW, PURPOSE, World
 from tests.policy_kit import (
     RULES,
     UNMET,
@@ -174,6 +174,29 @@ def test_what_a_company_is_told_does_not_change_with_the_person(world: World) ->
             decide_ask(replace(facts, person=person), RULES)
         told.append((type(refused.value), refused.value.detail))
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    "profile", [Profile(minor=True, guardian_ok=True), Profile(guardian_ok=True), Profile(deceased=True)]
+)
+def test_the_record_of_what_is_allowed_does_not_change_with_the_person(world: World, profile: Profile) -> None:
+    facts = ask(world, world.give(post_mortem=frozenset({PURPOSE})))
+    other = replace(facts, person=replace(facts.person, profile=profile))
+    assert decide_ask(other, RULES).decision == decide_ask(facts, RULES).decision
+
+
+def test_the_record_of_a_refusal_says_what_it_was_for(world: World) -> None:
+    facts = ask(world, world.give())
+    for profile, said in (
+        (Profile(minor=True), ["minor", "minor-without-guardian"]),
+        (Profile(minor=True, guardian_ok=True, deceased=True), ["minor", "deceased"]),
+    ):
+        with pytest.raises(Forbidden) as refused:
+            decide_ask(replace(facts, person=replace(facts.person, profile=profile)), RULES)
+        (person,) = (
+            one for one in parse_decision(parse_json(refused.value.record)).entities if one.uid.type == "Vault::Person"
+        )
+        assert person.attrs == {"profile": said}
 
 
 def test_an_unknown_consent_looks_like_somebody_elses(world: World) -> None:

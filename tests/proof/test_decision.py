@@ -150,6 +150,41 @@ def test_rules_on_a_hierarchy_cannot_be_loaded_where_cedar_alone_skips_them(forb
         load_policy_set({"a.cedar": PERMIT + forbid}, SCHEMA)
 
 
+GROWN_UP = """@id("{}") @visibility("owner") @sentence("More.")
+{} (principal, action, resource is Vault::Twin) {};
+"""
+
+
+@pytest.mark.parametrize(
+    ("effect", "conditions"),
+    [
+        ("permit", 'when { resource.owner.profile.contains("minor") }'),
+        ("permit", 'unless { resource.owner.profile.contains("minor") }'),
+        ("forbid", 'when { !resource.owner.profile.contains("adult") }'),
+        ("forbid", 'unless { resource.owner.profile.contains("adult") }'),
+        ("forbid", "when { resource.owner.profile.isEmpty() }"),
+        ("forbid", 'when { resource.owner.profile == ["minor"] }'),
+        ("forbid", 'when { resource.owner.profile.contains("minor") || context.now + 9223372036854775807 > 0 }'),
+        ("forbid", 'when { if resource.owner.profile.contains("minor") then false else context.now > 0 }'),
+        ("forbid", 'when { ["minor"].containsAll(resource.owner.profile) && context.now > 0 }'),
+        ("forbid", "when { resource.owner.profile.contains(context.purpose) && resource.owner.profile.isEmpty() }"),
+    ],
+)
+def test_a_rule_in_which_a_profile_does_more_than_forbid_cannot_be_loaded(effect: str, conditions: str) -> None:
+    texts = SOURCE["policies"] | {"more.cedar": GROWN_UP.format("more", effect, conditions)}
+    with pytest.raises(BadPolicySet, match="'more' reads a person's profile otherwise than to forbid"):
+        load_policy_set(texts, SOURCE["schema"])
+
+
+def test_a_rule_may_forbid_for_what_a_profile_says() -> None:
+    conditions = 'when { context.now > 0 && (resource.owner.profile.contains("minor") && context.now > 1) }'
+    texts = SOURCE["policies"] | {"more.cedar": GROWN_UP.format("more", "forbid", conditions)}
+    policy_set = load_policy_set(texts, SOURCE["schema"])
+    minor = record_of(base_of("ask_company"), {"Person.profile": ["minor"]}, policy_set)
+    assert evaluate(minor, policy_set).reasons == ("more",)
+    assert evaluate(record_of(base_of("ask_company"), {}, policy_set), policy_set).allowed
+
+
 def test_a_forbid_that_errors_is_a_denial_where_cedar_alone_allows() -> None:
     forbid = FORBID.format("late", "action", "context.now + 9223372036854775807 > 0")
     policy_set = load_policy_set({"a.cedar": PERMIT + forbid}, SCHEMA)
@@ -244,7 +279,7 @@ def test_another_companys_consent_permits_nothing() -> None:
 def test_another_persons_consent_or_twin_permits_nothing() -> None:
     for topic in TOPICS:
         record = record_of(base_of(topic), {}, SHIPPED)
-        other = Entity(Uid("Vault::Person", "other"), {"minor": 0, "guardian_ok": 0, "deceased": 0})
+        other = Entity(Uid("Vault::Person", "other"), {"profile": []})
         twin = Entity(Uid("Vault::Twin", "other"), {"owner": other.uid.reference, "frozen": 0})
         entities = (*record.entities, other, twin)
         assert not evaluate(replace(record, resource=twin.uid, entities=entities), SHIPPED).allowed

@@ -13,7 +13,7 @@ from vault.consent.exposure import NOTHING, Addition
 from vault.encoding import dump_json
 from vault.errors import VaultError
 from vault.parties.caller import CompanyCaller, OwnerCaller
-from vault.policy.records import Ask, Facts, Use, ask_record, use_record
+from vault.policy.records import Ask, Facts, Use, ask_record, use_record, without_profile
 from vault.proof.decision import NOT_PERMITTED, Decision, PolicySet, evaluate
 from vault.proof.decision_record import Action, DecisionRecord, dump_decision
 from vault.schema.category import Category
@@ -102,7 +102,7 @@ class Permit:
         data_to: Last month that may be read.
         agent: Whether a software agent asks.
         exposure: What the answer adds to what the person met this month.
-        decision: The decision record's bytes; replaying them allows the same.
+        decision: The decision record's bytes, without the person's profile; replaying them allows the same.
         policy_set_sha256: Under which rules.
         rules: Ids of the rules that allowed it.
     """
@@ -198,7 +198,7 @@ def _is_for(consent: Consent, caller: CompanyCaller | OwnerCaller) -> bool:
 def _allowed(record: DecisionRecord, policy_set: PolicySet) -> tuple[DecisionRecord, Decision]:
     decision = evaluate(record, policy_set)
     if decision.allowed:
-        return record, decision
+        return without_profile(record), decision
     told = decision.code != NOT_PERMITTED
     refusal = _TOLD.get(decision.code, NotCovered) if told else Forbidden
     sentence = policy_set.rules[decision.code].sentence if told else NOTHING_TOLD

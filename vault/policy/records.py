@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Final, TypeAlias, assert_never
@@ -22,6 +22,7 @@ from vault.schema.question import NextChoice, Question, Recommend
 from vault.schema.trace import Period
 
 WORKER: Final = Uid("Vault::Service", "worker")
+_PERSON: Final = "Vault::Person"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ def ask_record(facts: Ask, addition: Addition, policy_set_sha256: bytes) -> Deci
     match caller:
         case OwnerCaller():
             # A signed-in owner proved the key itself; the session never leaves the owner's client.
-            principal = Uid("Vault::Person", twin.id)
+            principal = Uid(_PERSON, twin.id)
             context |= {"agent": 0, "sender_constrained": 1}
             entities = (*snapshot, model)
         case CompanyCaller():
@@ -150,20 +151,30 @@ def use_record(facts: Use, action: Action, policy_set_sha256: bytes) -> Decision
     return DecisionRecord(action, WORKER, twin, context, entities, policy_set_sha256, ENGINE)
 
 
+def without_profile(allowed: DecisionRecord) -> DecisionRecord:
+    """Return the record of what was allowed as it is kept and shown: nothing in it is known of the person alone.
+
+    A company reads the record of its answer. It is decided alike: a policy set in which a profile does
+    more than forbid is none.
+    """
+    entities = [Entity(one.uid, {"profile": []}) if one.uid.type == _PERSON else one for one in allowed.entities]
+    return replace(allowed, entities=tuple(entities))
+
+
 def _twin(facts: Facts) -> tuple[Uid, tuple[Entity, ...]]:
     """Return the twin's name with the snapshots of consent, person and twin; all go by the pairwise pseudonym."""
     subject = b64u(facts.consent.subject)
-    person, twin = Uid("Vault::Person", subject), Uid("Vault::Twin", subject)
+    person, twin = Uid(_PERSON, subject), Uid("Vault::Twin", subject)
     profile = facts.person.profile
-    flags: JsonObject = {
-        "minor": int(profile.minor),
-        "guardian_ok": int(profile.guardian_ok),
-        "deceased": int(profile.deceased),
+    said = {
+        "minor": profile.minor,
+        "minor-without-guardian": profile.minor and not profile.guardian_ok,
+        "deceased": profile.deceased,
     }
     frozen = int(facts.person.state is not VaultState.ACTIVE)
     return twin, (
         consent_entity(facts.consent.current, twin),
-        Entity(person, flags),
+        Entity(person, {"profile": [fact for fact, holds in said.items() if holds]}),
         Entity(twin, {"owner": person.reference, "frozen": frozen}),
     )
 

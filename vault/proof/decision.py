@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache, lru_cache
@@ -132,7 +132,10 @@ def load_policy_set(
 
     Raises:
         BadPolicySet: A text does not parse or validate; a rule lacks a unique `@id`, a `@sentence` or a
-            `@visibility`; or a rule depends on a hierarchy, which Cedar skips silently when it is incomplete.
+            `@visibility`; a rule depends on a hierarchy, which Cedar skips silently when it is incomplete; or
+            one reads a person's `profile` otherwise than to forbid.
+
+    Guarantees: a record that is allowed is allowed by the same permits without what it says of a profile.
     """
     if (version, len(predecessor)) != (1, 0) and (version < 2 or len(predecessor) != 32):
         raise BadPolicySet("Version 1 has no predecessor; every later version names its predecessor's address.")
@@ -277,6 +280,11 @@ def _rule(policy: Mapping[str, Any]) -> Rule:
     scopes = (policy["principal"], policy["resource"])
     if any("in" in (scope["op"], *scope) for scope in scopes) or _uses_in(policy["conditions"]):
         raise BadPolicySet(f"Rule {name!r} depends on a hierarchy; rules read attributes only.")
+    if not _only_forbids(policy):
+        raise BadPolicySet(
+            f"Rule {name!r} reads a person's profile otherwise than to forbid. Name a fact in the `when` of a `forbid`, "
+            'as `profile.contains("fact")`, joined by && only; nothing may be allowed because of it.'
+        )
     return Rule(
         id=name,
         permits=policy["effect"] == "permit",
@@ -288,5 +296,39 @@ def _rule(policy: Mapping[str, Any]) -> Rule:
 
 
 def _uses_in(tree: object) -> bool:
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    return any(key == "in" or _uses_in(item) for key, item in items)
+    return any(key == "in" for key, _ in _parts(tree))
+
+
+def _reads_profile(tree: object) -> bool:
+    return ("attr", "profile") in _parts(tree)
+
+
+def _only_forbids(policy: Mapping[str, Any]) -> bool:
+    """Say whether a profile that says less can make the rule forbid nothing more, and permit nothing less."""
+    if policy["effect"] == "permit":
+        return not _reads_profile(policy["conditions"])
+    return all(
+        _needs_facts(condition["body"]) if condition["kind"] == "when" else not _reads_profile(condition["body"])
+        for condition in policy["conditions"]
+    )
+
+
+def _needs_facts(condition: object) -> bool:
+    """Say whether a condition names facts of a profile only as `profile.contains("fact")` that must hold too.
+
+    No `||`: where its first side no longer holds, its other side is evaluated, and may be an error.
+    """
+    match condition:
+        case {"&&": {"left": left, "right": right}}:
+            return _needs_facts(left) and _needs_facts(right)
+        case {"contains": {"left": {".": {"attr": "profile"}}, "right": {"Value": str()}}}:
+            return True
+        case _:
+            return not _reads_profile(condition)
+
+
+def _parts(tree: object) -> Iterator[tuple[object, object]]:
+    """Yield every key or position in a parsed rule with what stands there."""
+    for key, item in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
+        yield key, item
+        yield from _parts(item)
