@@ -7,17 +7,20 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 
 from tests.consent_kit import World
 from tests.vault_kit import NOW
 from vault.consent import changes, consents, handovers
 from vault.consent.errors import KeysGone
 from vault.consent.expiry import expire_due
+from vault.consent.models import handover
 from vault.db import Database
 from vault.schema.consent import ConsentEvent
 from vault.schema.terms import ConsentKind
 from vault.seal.handover import KeyKind
-from vault.seal.ids import ConsentId
+from vault.seal.ids import ID_BYTES, ConsentId
+from vault.store import shortkeys
 
 LATER = NOW + timedelta(days=31)
 
@@ -68,6 +71,17 @@ def test_one_that_changed_meanwhile_is_left_alone_and_the_others_still_end(
     assert expire(world) == 1
     assert events(world, renewed.consent_id) == [ConsentEvent.GIVEN, ConsentEvent.RENEWED]
     assert events(world, over.consent_id)[-1] is ConsentEvent.EXPIRED
+
+
+def test_one_that_was_erased_meanwhile_keeps_no_other_from_losing_its_keys(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, erased = world.give(), b"e" * ID_BYTES
+    monkeypatch.setattr(changes, "due_to_expire", lambda *_, **__: [ConsentId(over.consent_id), ConsentId(erased)])
+    assert expire(world) == 1
+    with world.database.snapshot() as session:
+        (digest,) = session.connection().execute(select(handover.c.digest)).scalars()
+    assert shortkeys.read(world.shortkeys, [shortkeys.handover_key(digest)]) == {}
 
 
 def test_two_processes_expire_a_consent_once(world: World) -> None:

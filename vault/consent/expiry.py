@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from vault.consent import changes
+from vault.consent.errors import UnknownConsent
 from vault.consent.handovers import Custody
 from vault.db import Database
 from vault.schema.consent import ConsentEvent
@@ -26,7 +27,7 @@ def expire_due(database: Database, custody: Custody, service: Signer, *, now: da
         now: The current time.
 
     Returns:
-        How many ended. A consent that was renewed, withdrawn or ended by another process meanwhile is left alone.
+        How many ended. A consent that was renewed, withdrawn, erased or ended meanwhile is left alone.
     """
     with database.snapshot() as session:
         due = changes.due_to_expire(session, now=now)
@@ -35,7 +36,7 @@ def expire_due(database: Database, custody: Custody, service: Signer, *, now: da
         try:
             with database.transaction() as session:
                 changes.end(session, consent_id, ConsentEvent.EXPIRED, service=service, now=now)
-        except BadConsent:
+        except (BadConsent, UnknownConsent):
             continue
         custody.forget(consent_id)
         ended += 1
