@@ -155,6 +155,19 @@ def test_a_browser_that_opens_it_shows_a_code_and_the_list_answers_it_too(server
     assert body["authorization_details"][0]["quota"]["n"] == 7
 
 
+def test_a_browser_that_opens_it_and_leaves_takes_it_from_no_list(quick: Any) -> None:
+    given = quick.world.give()
+    jws, uri = push(quick, given)
+    (before,) = listed(quick)
+    browser = quick.browser()
+    quick.code_on(quick.open(browser, uri))
+    quick.clock.at += timedelta(seconds=authorizations.NAMED_S - 1)
+    assert listed(quick) == [before]
+    renew(quick, given, jws)
+    assert decide(quick, before["name"], "approve", consent=b64(given.consent_id)) == 204
+    assert query(quick, given)["renewal"] == "approved"
+
+
 def test_asking_again_replaces_what_waits_and_adds_one_leaf_a_day(server: Any) -> None:
     given = server.world.give()
     other = server.world.give()

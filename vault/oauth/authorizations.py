@@ -182,11 +182,15 @@ def find(session: Session, unverified_uri: str, client_id: str) -> Authorization
 
 
 def show(session: Session, unverified_uri: str, client_id: str, browser: str, *, now: datetime) -> Authorization | None:
-    """Open a pushed request for one browser; no other browser, and no second time, opens it again."""
+    """Open a pushed request for one browser; no other browser, and no second time, opens it again.
+
+    What nobody is asked by name waits ten minutes from here; what stands in an owner's list, as long as before.
+    """
+    is_named = authorization.c.vault_id.is_not(None)
     values = {
         "browser_hash": _hash(browser),
         "user_code": "".join(secrets.choice(_LETTERS) for _ in range(8)),
-        "expires_at_s": unix_s(now) + SHOWN_S,
+        "expires_at_s": case((is_named, authorization.c.expires_at_s), else_=unix_s(now) + SHOWN_S),
     }
     closed_to_none = _named(unverified_uri, client_id) & (authorization.c.opens_until_s > unix_s(now))
     return _step(session, closed_to_none, State.PUSHED, State.SHOWN, now, **values)
