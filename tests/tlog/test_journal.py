@@ -194,6 +194,22 @@ def test_two_processes_append_to_one_file(
     assert [found.index for found in journal.read().leaves] == [0, 0, 1, 2, 3]
 
 
+def test_a_file_that_another_process_replaced_is_known_for_another(
+    journal: Journal, database: Database, log_key: VerifierKey, sign: Sign
+) -> None:
+    """Twice replaced it may have the inode of before, and be shorter."""
+    live(database, log_key, sign, journal, *[LeafKind.CONSENT] * 3)
+    leaves = journal.read().leaves
+    other = Journal(journal._path, ORIGIN)
+    for leaf in leaves[:2]:
+        journal.append([leaf])
+        other.forget([leaf.entry])
+        other.forget([leaves[2].entry])
+        journal.append([leaf])
+        other.append([leaf])
+    assert {leaf.entry for leaf in journal.read().leaves} == {leaf.entry for leaf in leaves}
+
+
 def test_it_is_bounded_and_says_from_where_on_it_knows(
     tmp_path: Path, database: Database, log_key: VerifierKey, sign: Sign
 ) -> None:
@@ -205,13 +221,29 @@ def test_it_is_bounded_and_says_from_where_on_it_knows(
     assert [leaf.index for leaf in found.leaves] == list(range(found.begins_at, 40))
 
 
+def test_events_of_a_log_that_was_set_back_count_for_what_the_shortened_journal_knows(
+    tmp_path: Path, database: Database, log_key: VerifierKey, sign: Sign
+) -> None:
+    """Once they are dropped, a backup that lacks one of them must not pass for one that lacks nothing."""
+    journal = Journal(tmp_path / "log.journal", ORIGIN, max_bytes=8000)
+    live(database, log_key, sign, journal, *[LeafKind.CONSENT] * 12)
+    leaf = journal.read().leaves[-1]
+    with database.transaction() as session:
+        session.connection().execute(sqlalchemy.update(log_entry).values(leaf_index=None))  # the newest waits
+        journal.mark(session)
+    while journal.read().begins_at == 0:
+        journal.append([Leaf(leaf.pending_id, 3, leaf.kind, bytes(65), leaf.public, leaf.personal)])
+    assert leaf.entry not in [kept.entry for kept in journal.read().leaves]
+    assert journal.read().begins_at == 12
+
+
 def test_forgetting_drops_the_personal_half_only(
     database: Database, log_key: VerifierKey, sign: Sign, journal: Journal
 ) -> None:
     live(database, log_key, sign, journal, LeafKind.CONSENT, LeafKind.CONSENT)
     first, second = journal.read().leaves
     assert first.personal is not None
-    journal.forget([first.pending_id])
+    journal.forget([first.entry])
     assert first.personal.salt not in journal._path.read_bytes()
     after = journal.read().leaves
     assert (after[0].personal, after[0].public, after[1]) == (None, first.public, second)
@@ -234,6 +266,18 @@ def test_with_an_erasure_the_journal_forgets_what_the_database_forgot(
     after = journal.read().leaves
     assert before[0].personal.salt not in journal._path.read_bytes()
     assert [leaf.personal is None for leaf in after] == [True, False, False, False]  # what was charged stays charged
+
+
+def test_an_event_that_a_set_back_took_away_is_not_forgotten_for_the_one_that_has_its_id_now(
+    database: Database, log_key: VerifierKey, sign: Sign, journal: Journal
+) -> None:
+    live(database, log_key, sign, journal, LeafKind.CONSENT)
+    (before,) = journal.read().leaves
+    with database.transaction() as session:
+        session.connection().execute(sqlalchemy.update(log_entry).values(entry=bytes(65), kind=LeafKind.ERASURE.value))
+        log.delete_personal_openings(session, [before.pending_id])
+        journal.write(session, before.index, before.index)
+    assert journal.read().leaves[0] == before
 
 
 def test_an_old_tree_is_not_needed_to_read_it(

@@ -12,6 +12,7 @@ A last frame that was being written when the power went is cut off; any other da
 from __future__ import annotations
 
 import os
+import secrets
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -45,6 +46,7 @@ MAX_BYTES: Final = 256 << 20
 
 _FORMAT: Final = b"twinvault-journal/1"
 _HEAD: Final = struct.Struct(">II32s")
+_NAME_BYTES: Final = 16
 _CHUNK: Final = 500  # below every database's limit on bound values
 
 
@@ -77,7 +79,7 @@ class Journal:
         self._origin = origin.encode()
         self._max_bytes = max_bytes
         self._sound_bytes = 0
-        self._inode = 0
+        self._name = b""
 
     def exists(self) -> bool:
         """Say whether there is one; it may still be damaged."""
@@ -88,6 +90,7 @@ class Journal:
         with suppress(FileExistsError):
             self._path.hardlink_to(self._stage(size, []))
         self._staged.unlink()
+        self._flush_folder()
 
     def set_aside(self, name: str) -> None:
         """Rename the file, if there is one, so that another may begin."""
@@ -102,7 +105,7 @@ class Journal:
             JournalDamaged: It holds something else than what was written, or another log's events.
         """
         with self._open("rb") as file:
-            begins_at = self._header(file)
+            begins_at, _ = self._header(file)
             records = [record for content in _contents(file) for record in _split(content)]
         parsed = [_parse(record) for record in records]
         leaves = {leaf.entry: leaf for leaf in parsed if leaf.kind}
@@ -124,7 +127,7 @@ class Journal:
         leaves = between(session, JOURNALED, first, last)
         self.append(leaves)
         if any(leaf.kind in _ERASING for leaf in leaves):
-            personal = [leaf.pending_id for leaf in self.read().leaves if leaf.personal and leaf.kind not in _CHARGED]
+            personal = [leaf for leaf in self.read().leaves if leaf.personal and leaf.kind not in _CHARGED]
             self.forget(_forgotten(session, personal))
 
     def append(self, leaves: Iterable[Leaf]) -> None:
@@ -145,23 +148,28 @@ class Journal:
             record = _Record(PendingId(newest.id), newest.leaf_index or 0, "", newest.entry, None, None)
             self._append(frames(record.dump()))
 
-    def forget(self, pending_ids: Iterable[PendingId]) -> None:
+    def forget(self, entries: Iterable[bytes]) -> None:
         """Drop the personal halves of events, as `log.delete_personal_openings` does in the database.
 
         Nobody may sequence meanwhile.
+
+        Args:
+            entries: Their log entries; ids would not do, which a database set back gives out anew.
         """
-        forgotten = set(pending_ids)
+        forgotten = set(entries)
+        if not forgotten:
+            return
         with self._open("rb") as file:
-            begins_at = self._header(file)
+            begins_at, _ = self._header(file)
             records = [_parse(record) for content in _contents(file) for record in _split(content)]
-        kept = [replace(one, personal=None) if one.pending_id in forgotten else one for one in records]
+        kept = [replace(one, personal=None) if one.entry in forgotten else one for one in records]
         self._replace(begins_at, [one.dump() for one in kept])
 
     def _append(self, content: bytes) -> None:
         with self._open("r+b") as file:
-            if os.fstat(file.fileno()).st_ino != self._inode:  # the first time, or since another process replaced it
-                self._header(file)
-                self._inode, self._sound_bytes = os.fstat(file.fileno()).st_ino, file.tell()
+            _, name = self._header(file)
+            if name != self._name:  # the first time, or since another process replaced it
+                self._name, self._sound_bytes = name, file.tell()
             file.seek(self._sound_bytes)
             for _ in _contents(file):  # what another process wrote, up to a frame that it left unfinished
                 self._sound_bytes = file.tell()
@@ -176,10 +184,12 @@ class Journal:
 
     def _drop_older_half(self) -> None:
         with self._open("rb") as file:
-            self._header(file)
+            begins_at, _ = self._header(file)
             records = [record for content in _contents(file) for record in _split(content)]
-        kept = records[len(records) // 2 :]
-        self._replace(_parse(kept[0]).index, kept)
+        half = len(records) // 2
+        # Where the database was set back, later events have lower indexes: what follows the highest is known whole.
+        begins_at = max([begins_at, *(_parse(record).index + 1 for record in records[:half])])
+        self._replace(begins_at, records[half:])
 
     @property
     def _staged(self) -> Path:
@@ -189,7 +199,8 @@ class Journal:
         self._staged.unlink(missing_ok=True)
         descriptor = os.open(self._staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(_frame(frames(_FORMAT, self._origin, begins_at.to_bytes(8, "big"))))
+            name = secrets.token_bytes(_NAME_BYTES)  # an inode's number would not do: the next file may get it again
+            file.write(_frame(frames(_FORMAT, self._origin, begins_at.to_bytes(8, "big"), name)))
             if records:
                 file.write(_frame(frames(*records)))
             file.flush()
@@ -198,12 +209,14 @@ class Journal:
 
     def _replace(self, begins_at: int, records: list[bytes]) -> None:
         self._stage(begins_at, records).replace(self._path)
+        self._flush_folder()
+
+    def _flush_folder(self) -> None:
         folder = os.open(self._path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-        self._inode = 0
 
     def _open(self, mode: str) -> BinaryIO:
         try:
@@ -213,17 +226,18 @@ class Journal:
                 f"The journal {self._path.name} is gone; nothing is acknowledged without it. Put it back."
             ) from error
 
-    def _header(self, file: BinaryIO) -> int:
+    def _header(self, file: BinaryIO) -> tuple[int, bytes]:
+        """Return where the journal begins, and the name of this file, which no other has."""
         content = next(_contents(file), b"")
         try:
             reader = Reader(content, 1 << 16)
-            found, origin, begins_at = reader.frame(), reader.frame(), reader.frame()
+            found, origin, begins_at, name = (reader.frame() for _ in range(4))
             reader.end()
         except SealError as error:
             raise JournalDamaged(_damaged(self._path)) from error
         if found != _FORMAT or origin != self._origin:
             raise JournalDamaged(_damaged(self._path))
-        return int.from_bytes(begins_at, "big")
+        return int.from_bytes(begins_at, "big"), name
 
 
 def lacking(session: Session, journaled: Journaled) -> tuple[Leaf, ...]:
@@ -326,11 +340,13 @@ def _contents(file: BinaryIO) -> Iterator[bytes]:
     file.seek(at)
 
 
-def _forgotten(session: Session, pending_ids: list[PendingId]) -> Iterator[PendingId]:
-    for start in range(0, len(pending_ids), _CHUNK):
-        named = log_opening.c.entry_id.in_(pending_ids[start : start + _CHUNK])
-        query = select(log_opening.c.entry_id).where(named, log_opening.c.personal_salt.is_(None))
-        yield from map(PendingId, session.connection().execute(query).scalars())
+def _forgotten(session: Session, leaves: list[Leaf]) -> Iterator[bytes]:
+    wanted = {leaf.entry for leaf in leaves}
+    query = select(log_entry.c.entry).join(log_opening, log_opening.c.entry_id == log_entry.c.id)
+    query = query.where(log_opening.c.personal_salt.is_(None))
+    for start in range(0, len(leaves), _CHUNK):
+        named = log_entry.c.id.in_([leaf.pending_id for leaf in leaves[start : start + _CHUNK]])
+        yield from wanted.intersection(session.connection().execute(query.where(named)).scalars())
 
 
 def _has(session: Session, named: list[tuple[PendingId, bytes]]) -> set[bytes]:
