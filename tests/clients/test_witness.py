@@ -19,9 +19,9 @@ from twinvault.witness import BadWitness, Witness, server
 from vault.encoding import parse_json
 from vault.proof.checkpoint import Checkpoint
 from vault.proof.merkle import Edge, consistency_proof, leaf_hash, range_root
-from vault.proof.note import VerifierKey, parse_note, sign_note
+from vault.proof.note import NoteSignature, VerifierKey, parse_note, sign_note
 from vault.proof.trust import TrustedRoot, dump_trust
-from vault.proof.witness import AddCheckpoint, parse_cosignature_lines, verify_cosignatures
+from vault.proof.witness import AddCheckpoint, add_cosignature, verify_cosignatures
 
 ORIGIN = "log.example/vault"
 
@@ -74,7 +74,7 @@ def test_it_cosigns_what_continues_what_it_saw(log: Log, witness: Witness) -> No
     for old, new in ((0, 1), (1, 1), (1, 5), (5, 8), (8, 40)):
         reply = witness.add_checkpoint(log.ask(old, new))
         assert reply.status == 200, reply
-        cosigned = parse_cosignature_lines(reply.text, log.note(new))
+        cosigned = add_cosignature(log.note(new), witness.key, reply.text)
         assert list(verify_cosignatures(cosigned, log.checkpoint(new), [witness.key])) == ["witness.example/1"]
 
 
@@ -133,6 +133,14 @@ def test_stray_signatures_do_not_fill_its_store(log: Log, witness: Witness) -> N
     strays = "".join(f"— stray.example/{n} QUFBQUFBQUE=\n" for n in range(31))
     assert len(parse_note(log.note(4) + strays).signatures) == 32
     assert witness.add_checkpoint(AddCheckpoint(0, (), log.note(4) + strays).body).status == 200
+    assert witness.add_checkpoint(log.ask(4, 9)).status == 200
+
+
+def test_a_stray_line_with_the_log_s_key_id_is_not_taken_for_the_log_s(log: Log, witness: Witness) -> None:
+    """An id has four bytes and is public: only with the name it is the log's."""
+    text, line = log.note(4).split("\n\n")
+    stray = NoteSignature("stray.example", log.key.key_id, bytes(64)).line
+    assert witness.add_checkpoint(AddCheckpoint(0, (), f"{text}\n\n{stray}{line}").body).status == 200
     assert witness.add_checkpoint(log.ask(4, 9)).status == 200
 
 

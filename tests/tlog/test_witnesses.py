@@ -16,7 +16,7 @@ from twinvault.witness import Witness
 from vault.db import Database
 from vault.proof.checkpoint import verify_checkpoint
 from vault.proof.errors import InvalidProof, MalformedProof
-from vault.proof.note import VerifierKey
+from vault.proof.note import NoteSignature, VerifierKey
 from vault.proof.receipt import parse_receipt, verify_receipt
 from vault.proof.witness import Witnessed, verify_cosignatures, verify_witnessed
 from vault.tlog import log
@@ -198,6 +198,25 @@ def test_a_witness_that_lies_counts_for_nothing(watched: Watched) -> None:
         client = httpx.Client(transport=httpx.MockTransport(lambda _, text=answer: httpx.Response(200, text=text)))
         assert Witnesses(watched.growing.key, watched.plan, client).ask(watched.growing.database) == 0
         assert watched.seen() == first
+
+
+def test_a_witness_cannot_spoil_what_the_others_sign(watched: Watched) -> None:
+    """Beside its own good line it answers with a wrong one of each other, and as many strays as a note can hold."""
+    _, *others = watched.plan.sites
+    spoiling = [NoteSignature(site.key.name, site.key.key_id, bytes(72)).line for site in others]
+    spoiling += [f"— stray.example/{n} QUFBQUFBQUE=\n" for n in range(29)]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked = httpx.post(request.url, content=request.read())
+        lies = str(request.url).startswith(watched.plan.sites[0].url) and asked.status_code == httpx.codes.OK
+        text = asked.text + "".join(spoiling) if lies else asked.text
+        return httpx.Response(asked.status_code, text=text, headers={"Content-Type": asked.headers["Content-Type"]})
+
+    client = httpx.Client(transport=httpx.MockTransport(answer))
+    watched.asking = Witnesses(watched.growing.key, watched.plan, client)
+    assert watched.to(4) == 3
+    assert watched.to(9) == 3
+    watched.verify()
 
 
 def test_the_plan_has_one_shape(watched: Watched) -> None:

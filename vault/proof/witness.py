@@ -194,12 +194,18 @@ def parse_add_checkpoint(unverified_body: bytes) -> AddCheckpoint:
     return AddCheckpoint(parse_decimal(old.removeprefix("old ")), proof, note)
 
 
-def parse_cosignature_lines(unverified_lines: str, note: str) -> str:
-    """Return the note with a witness's answer appended, whatever it holds; `verify_cosignatures` decides what counts.
+def add_cosignature(note: str, key: VerifierKey, unverified_lines: str) -> str:
+    """Return the note with a witness's own line out of its answer; `verify_cosignatures` decides whether that counts.
+
+    Lines under other keys are left out: one witness must not spoil, or use up, the places of the others.
+
+    Args:
+        note: The note that the witness was asked to cosign.
+        key: The witness's key.
+        unverified_lines: Its answer.
 
     Raises:
-        MalformedProof: The two together are not a note.
+        MalformedProof: The answer is not signature lines.
     """
-    cosigned = note + unverified_lines
-    parse_note(cosigned)
-    return cosigned
+    answered = parse_note(f"\n\n{unverified_lines}").signatures
+    return note + "".join(one.line for one in answered if (one.name, one.key_id) == (key.name, key.key_id))

@@ -30,7 +30,7 @@ from vault.proof.witness import (
     AddCheckpoint,
     Witnessed,
     WitnessPolicy,
-    parse_cosignature_lines,
+    add_cosignature,
     verify_cosignatures,
 )
 from vault.tlog import log
@@ -195,7 +195,7 @@ class Witnesses:
             _log.error("log.witness_saw_another", key_name=site.key.name, tree_size=size)
         if response.status_code != httpx.codes.OK:
             raise InvalidProof(f"The witness {site.key.name} refuses with status {response.status_code}.")
-        longer = parse_cosignature_lines(response.text, cosigned)
+        longer = add_cosignature(cosigned, site.key, response.text)
         checkpoint = verify_checkpoint(longer, self._key, self._key.name)
         if site.key.name not in verify_cosignatures(longer, checkpoint, [site.key]):
             raise InvalidProof(f"The witness {site.key.name} answers without its cosignature.")

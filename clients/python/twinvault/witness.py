@@ -148,7 +148,8 @@ class Witness:
             return Reply(HTTPStatus.UNPROCESSABLE_ENTITY, f"{error.detail}\n")
         line = cosign(new, self.key, self._private.sign, unix_s(self._clock.now())).line
         # Only these two lines: whoever sends the request may add as many of unknown keys as a note can hold.
-        signed = next(item for item in parse_note(request.note).signatures if item.key_id == log.key_id)
+        signatures = parse_note(request.note).signatures
+        signed = next(one for one in signatures if (one.name, one.key_id) == (log.name, log.key_id))
         write_private(path, f"{new.text}\n{signed.line}{line}".encode())
         return Reply(HTTPStatus.OK, line)
 
