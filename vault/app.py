@@ -276,12 +276,15 @@ def follow_keys(state: State) -> None:
 
 
 def _publish_growth(state: State) -> None:
+    if not state.sequencer.elected:
+        return
     with state.database.snapshot() as session:
         state.log_files.publish(session)
 
 
 def _cosign_growth(state: State) -> None:
-    state.witnesses.ask(state.database)
+    if state.sequencer.elected:
+        state.witnesses.ask(state.database)
 
 
 def _boot(app: FastAPI) -> None:

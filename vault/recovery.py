@@ -21,7 +21,7 @@ from vault.erasure.erase import erase_again
 from vault.proof.leaf import LeafKind, Part, verify_opening
 from vault.seal.signing import Signer
 from vault.store import shortkeys
-from vault.tlog import log
+from vault.tlog import log, tree
 from vault.tlog.errors import JournalMissing, NotInLog
 from vault.tlog.journal import Journal, lacking
 from vault.tlog.log import Leaf
@@ -62,6 +62,7 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
         the journal reaches back to, is in force.
     """
     with database.transaction() as session:
+        tree.lock(session)  # another process may be starting too, or writing the journal
         journaled = journal.read()
         missing = lacking(session, journaled)
         if not missing:
@@ -73,7 +74,7 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
                 " journal back; only if neither exists, accept the loss with `twinvault operator journal begin`."
             )
         ended = end_again(session, _opened(missing, LeafKind.CONSENT), service=service, now=now)
-        # A release without its charge's opening was erased; erasing keeps the charge in the ledger, never here only.
+        # A release whose opening was erased before the log took it cannot be charged from here.
         charges = [
             parse_charge(personal["charge"])  # type: ignore[arg-type]  # it refuses what is no object
             for _, personal in _opened(missing, LeafKind.RELEASE, LeafKind.TRAINING)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from click.testing import Result
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
@@ -26,12 +28,16 @@ from vault.ops import archive, operator
 from vault.ops.archive import BadBackup, NoTool, back_up
 from vault.ops.site import Site
 from vault.parties import people
+from vault.recovery import Recovered, recover
 from vault.schema.consent import ConsentEvent
 from vault.schema.trace import Period
 from vault.seal.handover import KeyKind
 from vault.seal.ids import CompartmentId, ConsentId, VaultId
+from vault.seal.signing import SigningKey, new_seed
 from vault.settings import AppSettings, WorkerSettings
 from vault.store import batches, rings
+from vault.tlog import tree
+from vault.tlog.journal import Journal
 from vault.twin import rows
 from vault.twin.children import Children
 from vault.twin.requests import request_training
@@ -239,6 +245,30 @@ def test_a_journal_that_begins_later_than_the_backup_does_not_do(past: Past) -> 
     result = past.run("restore", str(past.backup), "--replace", "--json")
     assert "begins at leaf" in json.loads(result.stdout)["frozen"]
     _serves_nothing(past, "journal-missing")
+
+
+def test_recovering_waits_for_whoever_writes_the_journal(
+    postgresql_database: Database, shortkeys: Database, tmp_path: Path
+) -> None:
+    """Two app processes that start at once would tear it; on SQLite all writers take turns anyway."""
+    journal = Journal(tmp_path / "log.journal", "log.example/vault")
+    journal.begin(0)
+    service = SigningKey(new_seed())
+    with ThreadPoolExecutor(1) as pool:
+        with postgresql_database.transaction() as session:
+            tree.lock(session)
+            recovering = pool.submit(
+                recover, postgresql_database, shortkeys, journal, service=service, now=SystemClock().now()
+            )
+            while not _somebody_waits(postgresql_database):
+                assert not recovering.done()
+        assert recovering.result() == Recovered()
+
+
+def _somebody_waits(database: Database) -> bool:
+    waiting = sqlalchemy.text("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    with database.snapshot() as session:
+        return session.connection().execute(waiting).first() is not None
 
 
 def test_a_backup_of_the_other_kind_or_without_its_program_is_refused(

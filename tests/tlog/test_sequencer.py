@@ -242,9 +242,11 @@ def test_on_sqlite_one_process_sequences_and_another_takes_over(
     for _ in range(5):
         second.wait(record(sqlite_database).id, WAIT_S)
     assert set(signers) == {"first"}
+    assert (first.elected, second.elected) == (True, False)
     first.stop()
     assert second.wait(record(sqlite_database).id, WAIT_S) == 5
     assert signers[-1] == "second"
+    assert second.elected
     second.stop()
 
 

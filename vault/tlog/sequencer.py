@@ -74,6 +74,11 @@ class Sequencer:
         self._seen: Checkpoint | None = None
         self._election = _Election(database)
 
+    @property
+    def elected(self) -> bool:
+        """Whether this process sequences now; on PostgreSQL every one does."""
+        return self._election.holds
+
     def start(self) -> None:
         """Compare the whole tree with its signed head, then begin to sequence.
 

@@ -82,9 +82,8 @@ def grow(
             signing on top of it would fork the log.
         InvalidProof: `sign` does not use the log's key.
     """
+    lock(session)
     connection = session.connection()
-    if connection.dialect.name == "postgresql":
-        connection.execute(_LOCK, {"lock_id": _LOCK_ID})
     head = read_head(session, log) or _begin(session, log, sign)
     if seen is not None:
         require_later(session, head.checkpoint, seen)
@@ -97,6 +96,13 @@ def grow(
     note = sign_note(checkpoint.text, log, sign)
     connection.execute(_SET_HEAD, {"s": edge.size, "e": b"".join(edge.hashes), "c": note})
     return checkpoint, {PendingId(row.id): row.leaf_index for row in rows}
+
+
+def lock(session: Session) -> None:
+    """Keep every process from sequencing until the transaction ends; on SQLite any writing transaction does."""
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        connection.execute(_LOCK, {"lock_id": _LOCK_ID})
 
 
 def read_head(session: Session, log: VerifierKey) -> Head | None:
