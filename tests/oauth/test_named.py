@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy
 
+from tests.answer_kit import together
 from tests.company_kit import b64
 from tests.consent_kit import terms
 from tests.vault_kit import begin
@@ -180,6 +183,22 @@ def test_asking_again_replaces_what_waits_and_adds_one_leaf_a_day(server: Any) -
     server.clock.at += timedelta(days=1)
     push(server, given)
     assert leaves(server) == 3
+
+
+def test_of_two_requests_at_once_one_replaces_the_other(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = server.world.give()
+    honest, both = authorizations.push, threading.Barrier(2)
+
+    def slowly(*args: Any, **kwargs: Any) -> str:
+        uri = honest(*args, **kwargs)
+        with suppress(threading.BrokenBarrierError):  # the other one waits for the lock and never comes
+            both.wait(1)
+        return uri
+
+    monkeypatch.setattr(authorizations, "push", slowly)
+    together(*[lambda: push(server, given)] * 2)
+    assert len(listed(server)) == 1
+    assert leaves(server) == 1
 
 
 @pytest.mark.parametrize("event", [ConsentEvent.WITHDRAWN, ConsentEvent.REVOKED])

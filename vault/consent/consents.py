@@ -114,6 +114,15 @@ def find(session: Session, consent_id: ConsentId) -> Consent | None:
     return None if row is None else _consent(row)
 
 
+def lock(session: Session, consent_id: ConsentId) -> None:
+    """Lock a consent until the transaction ends.
+
+    Whoever adds an event to it locks this row first, so the order of the log is the order of events.
+    """
+    this = select(consent.c.consent_id).where(consent.c.consent_id == consent_id)
+    session.connection().execute(this.with_for_update())
+
+
 def lock_all(session: Session, vault_id: VaultId) -> list[ConsentId]:
     """Lock every consent of a vault until the transaction ends, in the order of their ids, and return them."""
     mine = select(consent.c.consent_id).where(consent.c.vault_id == vault_id)

@@ -10,6 +10,7 @@ from sqlalchemy import func, insert, select, update
 from sqlmodel import Session
 
 from vault.clock import month_of, unix_s
+from vault.consent import consents
 from vault.consent.models import consent, handover
 from vault.db import Database
 from vault.encoding import b64u
@@ -88,8 +89,7 @@ def put(session: Session, replaced: Live, resealed: Chain, *, short_keys: Databa
     new = shortkeys.handover_key(resealed.newest.envelope.digest)
     key = shortkeys.create(short_keys, [new])[new]
     connection = session.connection()
-    # Whoever changes the consent locks this row first, so the log's order is the order of events.
-    connection.execute(select(consent.c.version).where(consent.c.consent_id == replaced.consent_id).with_for_update())
+    consents.lock(session, replaced.consent_id)
     taken = (
         update(handover)
         .where(handover.c.digest == replaced.digest, handover.c.live)

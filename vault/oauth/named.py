@@ -27,7 +27,7 @@ def push(session: Session, asked: Asked, renewed: Consent, *, now: datetime) -> 
     Args:
         session: An open writing transaction.
         asked: What was pushed; names `renewed`.
-        renewed: A live consent of the company that asks.
+        renewed: A live consent of the company that asks, locked.
         now: The current time.
 
     Returns:

@@ -17,6 +17,7 @@ from authlib.oauth2.rfc6749.errors import InvalidGrantError, OAuth2Error, Unauth
 from sqlmodel import Session
 
 from vault.clock import unix_s
+from vault.consent import consents
 from vault.consent.consents import Consent
 from vault.oauth import authorizations, families, named
 from vault.oauth.authorizations import PUSHED_S, Asked, Authorization, State
@@ -256,11 +257,18 @@ class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no type
         return self._proof.jkt
 
     def _renewed(self, fields: dict[str, str], company: Company) -> Consent | None:
-        """Return the consent that the company wants renewed (Grant Management: `replace`)."""
+        """Return the consent that the company wants renewed (Grant Management: `replace`), held still until the commit.
+
+        So one request replaces the other also where two come at once, and none is kept about a vault that is erased.
+        """
         action = fields.get("grant_management_action", "create")
         if action not in GRANT_ACTIONS or (action == "replace") is not ("grant_id" in fields):
             raise InvalidRequestError("grant_management_action is create without a grant_id, or replace with one.")
-        return self._grant(fields["grant_id"], company) if action == "replace" else None
+        if action != "replace":
+            return None
+        found = self._grant(fields["grant_id"], company)  # before it is locked: nobody holds up another's consent
+        consents.lock(self._session, found.consent_id)
+        return self._live(found.consent_id, company)
 
     def redirect(self) -> Reply:
         """Answer the browser through Authlib: a code if the request was approved, else `access_denied`."""
