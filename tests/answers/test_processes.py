@@ -14,6 +14,7 @@ from tests.answer_kit import ISSUER, NEXT, Service, answer_in, running, slug_of,
 from tests.consent_kit import NOW
 from tests.twin.worker_kit import OCTOBER
 from vault.answers.ask import AnswerDesk
+from vault.consent import handovers
 from vault.db import Database
 from vault.encoding import b64u, dump_json
 from vault.parties import people
@@ -62,6 +63,15 @@ def test_each_process_answers_and_every_answer_verifies(service: Service, other:
     for process in (other, service, other, other, service):
         _, bundle = answer_in(process.ask(consent))
         assert verify_bundle(bundle, service.trust).failures == ()
+
+
+def test_keys_that_an_erasure_took_away_leave_the_memory_of_the_others(service: Service, other: Service) -> None:
+    consent = service.consent()
+    answer_in(other.ask(consent))
+    assert held_by(other) == {consent.consent_id}
+    with service.database.transaction() as session:
+        handovers.close(session, consent.consent_id)  # as erasing months does
+    assert held_by(other) == set()
 
 
 def test_a_withdrawal_through_one_process_holds_for_the_others(service: Service, other: Service) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
 from sqlmodel import Session
 
-from tests.answer_kit import NEXT, answer_in, neighbour, together
+from tests.answer_kit import NEXT, answer_in, neighbour, slug_of, together
 from tests.consent_kit import PURPOSE
 from tests.erasure_kit import Erasing, mentions
 from tests.leaves import leaves
 from tests.twin.worker_kit import OCTOBER, SEPTEMBER, purchase
 from tests.vault_kit import MONTH, NOW, PURCHASE, begin, wait_until_blocked
+from vault.answers import ask as asking
 from vault.budget import ledger
 from vault.budget.accounting import gaussian
 from vault.budget.charge import Charge, owner_day
@@ -267,6 +269,22 @@ def test_whatever_happens_at_the_same_time_leaves_nothing_behind(site: Erasing) 
     }
     with site.database.snapshot() as session:
         assert rings.listed(session, site.owner.vault) == {}
+
+
+def test_what_was_inferred_before_months_were_erased_is_not_answered_after(
+    site: Erasing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    company = site.consent()
+    commit = asking._commit
+
+    def erase_first(*arguments: Any) -> Any:
+        site.erase(site.scope(OCTOBER))
+        return commit(*arguments)
+
+    monkeypatch.setattr(asking, "_commit", erase_first)
+    assert slug_of(site.ask(company)) == "keys-gone"
+    with site.database.snapshot() as session:
+        assert "answer" not in [kind for kind, _, _ in leaves(session)]
 
 
 def test_a_consent_waits_for_an_erasure_and_is_refused_then(

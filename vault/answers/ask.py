@@ -25,7 +25,7 @@ from vault.answers.opened import OpenedRows
 from vault.answers.records import AnsweredMeanwhile, Kept, Records
 from vault.answers.reveals import VERSION, narrow
 from vault.clock import month_of, unix_s
-from vault.consent import consents, events, exposure
+from vault.consent import consents, events, exposure, handovers
 from vault.consent.consents import Consent, StoredVersion
 from vault.consent.errors import NotSpent
 from vault.consent.exposure import ExposureSpent, RankedMeanwhile
@@ -46,6 +46,7 @@ from vault.proof.leaf import LeafKind
 from vault.schema.answer import SALT_BYTES, Answer, answer_bytes, release_name
 from vault.schema.terms import SELF_GRANTEE
 from vault.schema.trace import Period, periods_from
+from vault.seal.handover import KeyKind
 from vault.seal.ids import ConsentId, sha256
 from vault.tlog.log import append
 from vault.tlog.sequencer import Sequencer
@@ -101,7 +102,7 @@ class AnswerDesk:
         self.rows.forget(consent_id)
 
     def forget_ended(self, session: Session) -> None:
-        """Drop what consents have opened that ended or changed meanwhile, through whichever process of the service.
+        """Drop what consents opened that ended, changed or lost their keys, through whichever process of the service.
 
         Nothing in memory answers without the consent's row, which each question reads; this is so that keys that
         were taken away do not outlive it.
@@ -159,6 +160,7 @@ def ask(desk: AnswerDesk, database: Database, asked: Asked) -> bytes:
         QuestionIdUsed: The id stands for another question.
         TwinNotReady: The owner's own twin has no row yet.
         NoCertifiedModel: No model may answer now.
+        KeysGone: What the consent opened was erased, and its owner has not renewed it.
         Unauthenticated: The proof was used before, or the company is gone.
         BadQuestionSignature: The company did not sign this question.
         LogBusy: The answer is logged but its checkpoint is late; the same question returns it.
@@ -257,6 +259,9 @@ def _commit(database: Database, asked: Asked, caller: Caller, draft: _Draft) -> 
         with database.transaction(durable=False) as session:  # nothing of it is shown before its checkpoint is durable
             asked.sender.use_up(session, asked.at)
             spent = events.spend(session, draft.permit, asked.at)
+            # Erasing months leaves the consent as it was decided on, and takes its keys away. A statement of its own:
+            # PostgreSQL's would not see within `spend` what an erasure that it waited for did to another table.
+            handovers.find_live(session, asked.consent_id, answer.consent_version, KeyKind.IMPRINT)
             personal["quota_left"] = spent.quota_left
             leaf = events.log_event(session, spent, LeafKind.ANSWER, public, personal)
             kept = Kept(

@@ -13,7 +13,7 @@ from sqlmodel import Session
 
 from vault.clock import month_of, unix_s
 from vault.consent.errors import UnknownConsent
-from vault.consent.models import consent, version
+from vault.consent.models import consent, handover, version
 from vault.db import Prepared
 from vault.schema.consent import RENEW_WITHIN_S, ConsentVersion, parse_consent
 from vault.schema.terms import AGENT_ANSWERS_PER_MONTH
@@ -39,8 +39,10 @@ _TO_GRANTEE: Final = (
     .order_by(consent.c.consent_id)
     .limit(bindparam("at_most"))
 )
-_LIVE_AMONG: Final = select(consent.c.consent_id, consent.c.version).where(
-    consent.c.live, consent.c.consent_id.in_(bindparam("consent_ids", expanding=True))
+_LIVE_AMONG: Final = (
+    select(consent.c.consent_id, consent.c.version)
+    .join(handover, (handover.c.consent_id == consent.c.consent_id) & (handover.c.version == consent.c.version))
+    .where(consent.c.live, handover.c.live, consent.c.consent_id.in_(bindparam("consent_ids", expanding=True)))
 )
 
 _HISTORY: Final = (
@@ -167,7 +169,7 @@ def list_to(session: Session, grantee: str, *, after: bytes = b"", at_most: int 
 
 
 def live_among(session: Session, consent_ids: Iterable[ConsentId]) -> dict[ConsentId, int]:
-    """Return those of these consents that allow anything at all, each with its version in force."""
+    """Return those of these consents that allow anything and have their keys, each with its version in force."""
     rows = session.connection().execute(_LIVE_AMONG, {"consent_ids": list(consent_ids)})
     return {ConsentId(row.consent_id): row.version for row in rows}
 
