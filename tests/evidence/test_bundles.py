@@ -11,12 +11,14 @@ import pytest
 
 from tests.answer_kit import NEXT
 from tests.audit_kit import OPENED, Audited, bodies, failed, kind_of, leaf_of, verify, without
-from tests.consent_kit import PURPOSE
+from tests.consent_kit import NOW, PURPOSE
 from tests.leaves import leaves
+from vault.clock import unix_s
 from vault.encoding import b64u, dump_json, parse_json
 from vault.proof.bundle import Bundle, Withheld, dump_bundle, parse_bundle, records_by_hash
 from vault.proof.established import Carried
 from vault.proof.leaf import LeafKind
+from vault.proof.reconcile import SKEW_S
 from vault.proof.verify import Report, Step, verify_bundle
 from vault.schema.question import dump_question
 from vault.seal.dsse import PayloadType, parse_envelope, sign_record
@@ -94,6 +96,13 @@ def test_a_month_in_parts_is_verified_as_one(quick: Audited) -> None:
         assert sum(report.checked.get(step, 0) for report in reports) == whole.checked[step], step
     assert (Step.OPENINGS, None) in failed(run(parts[0], parts[2])[1])
     assert (Step.OPENINGS, None) in failed(run(parts[0], parts[0])[1])
+
+
+def test_a_part_whose_events_lag_behind_does_not_set_the_time_of_an_audit_back(quick: Audited) -> None:
+    quick.live()
+    carried = Carried(latest_s=unix_s(NOW) + SKEW_S)
+    assert verify_bundle(quick.bundle(), quick.service.trust, carried).failures == ()
+    assert carried.latest_s == unix_s(NOW) + SKEW_S
 
 
 def test_a_removed_leaf_is_named(quick: Audited) -> None:

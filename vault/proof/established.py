@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from heapq import merge
 from typing import Final
 
@@ -16,6 +17,7 @@ from vault.proof.decision import PolicySet
 from vault.proof.errors import InvalidProof
 from vault.proof.leaf import LeafKind
 from vault.proof.report import Failure, Step
+from vault.proof.tombstone import Tombstone, tombstones_by_leaf
 from vault.proof.trust import TrustedRoot
 from vault.schema.answer import Answer
 from vault.schema.consent import ConsentVersion
@@ -120,12 +122,17 @@ class Evidence:
         carried.last |= {event.consent: event for event in new}
         carried.complete_to, carried.checkpoint = self.whole.stop, self.checkpoint
         asked = (event.at for event in self.of_kind(LeafKind.ANSWER, LeafKind.DENIAL))
-        carried.latest_s = max(asked, default=carried.latest_s)
+        carried.latest_s = max([carried.latest_s, *asked])
 
     def shows(self, step: Step, kind: Withheld) -> bool:
         """Say whether a step can look at a kind of record; count it as withheld if not."""
         self.withheld[step] += kind in self.bundle.withheld
         return kind not in self.bundle.withheld
+
+    @cached_property
+    def tombstones(self) -> Mapping[int, Sequence[Tombstone]]:
+        """The bundle's tombstones, by the leaf that they are about."""
+        return tombstones_by_leaf(self.bundle.records.values())
 
     @property
     def latest_s(self) -> int:

@@ -9,13 +9,15 @@ Source: RFC 6962 section 2.1, for the tree.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from vault.encoding import JsonObject, JsonValue, b64u, dump_json, parse_b64u, parse_json
 from vault.errors import MalformedInput
-from vault.proof.bundle import Bundle, LoggedLeaf
+from vault.proof.bundle import LoggedLeaf
 from vault.proof.errors import InvalidProof, MalformedProof
 from vault.proof.leaf import ENTRY_BYTES, LeafKind
 from vault.proof.merkle import leaf_hash, verify_inclusion
@@ -97,6 +99,16 @@ def parse_tombstone(unverified_record: bytes) -> Tombstone:
     return Tombstone(leaf, group, salt, position, size, path)
 
 
+def tombstones_by_leaf(unverified_records: Iterable[bytes]) -> Mapping[int, Sequence[Tombstone]]:
+    """Return the tombstones among a bundle's records by the leaf that they are about; malformed ones are left out."""
+    found: defaultdict[int, list[Tombstone]] = defaultdict(list)
+    for record in filter(is_tombstone, unverified_records):
+        with suppress(MalformedProof):  # then nothing accounts for its leaf, which is a failure
+            tombstone = parse_tombstone(record)
+            found[tombstone.leaf].append(tombstone)
+    return found
+
+
 def verify_tombstone(tombstone: Tombstone, entry: bytes, group_public: JsonObject) -> None:
     """Check that a group accounts for an entry's missing opening.
 
@@ -128,11 +140,11 @@ class _Event(Protocol):
 
 
 class Shown(Protocol):
-    """What this step needs of the evidence: the bundle, and its leaves that are verified already."""
+    """What this step needs of the evidence: the bundle's tombstones, and its leaves that are verified already."""
 
     @property
-    def bundle(self) -> Bundle:
-        """As it arrived."""
+    def tombstones(self) -> Mapping[int, Sequence[Tombstone]]:
+        """From `tombstones_by_leaf`."""
 
     @property
     def events(self) -> Mapping[LeafKind, Sequence[_Event]]:
@@ -148,12 +160,10 @@ def verify_erased(shown: Shown, leaf: LoggedLeaf) -> None:
 
     Raises:
         InvalidProof: None does.
-        MalformedProof: What claims to be a tombstone is none.
     """
     groups = {group.index: group.public for group in shown.events[LeafKind.TOMBSTONES]}
-    for record in filter(is_tombstone, shown.bundle.records.values()):
-        tombstone = parse_tombstone(record)
-        if tombstone.leaf == leaf.index and tombstone.group in groups:
+    for tombstone in shown.tombstones.get(leaf.index, ()):
+        if tombstone.group in groups:
             return verify_tombstone(tombstone, leaf.entry, groups[tombstone.group])
     raise InvalidProof("The personal half is not opened, and no tombstone in a logged group accounts for it.")
 
