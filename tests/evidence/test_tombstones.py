@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,30 @@ def test_erased_openings_have_tombstones_and_every_other_proof_stays(site: Audit
         groups = [public for kind, public, _ in leaves(session) if kind == "tombstones"]
     assert len(groups) == 1
     assert groups[0]["count"] >= len(erased)
+
+
+def test_what_is_erased_while_an_audit_is_prepared_does_not_look_concealed(site: Audited) -> None:
+    site.live()
+    last = site.size() - 1
+    state = site.service.client.app.state  # type: ignore[attr-defined]  # FastAPI
+    desk = state.audit_desk
+    erasures = iter([lambda: _forget(site, LeafKind.DENIAL), lambda: erase_all(site)])
+
+    class ErasingMeanwhile:
+        def wait(self, *arguments: Any) -> int:
+            next(erasures, lambda: None)()
+            return int(desk.sequencer.wait(*arguments))
+
+    state.audit_desk = replace(desk, sequencer=ErasingMeanwhile())
+    report = verify(site, site.bundle(0, last))
+    assert report.failures == ()
+    assert report.checked[Step.ERASURE] > 5
+    assert list(erasures) == []
+
+
+def _forget(site: Audited, kind: LeafKind) -> None:
+    with site.service.database.transaction() as session:
+        log.delete_personal_openings(session, [leaf.pending_id for leaf in log.find(session, kind=kind)])
 
 
 def _unlinked(bundle: Bundle) -> int:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from typing import Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
+from vault.db import Database
 from vault.evidence import bundles
 from vault.evidence.auditors import admit
 from vault.http.edge import ClockDep, DatabaseDep, RawBody, documented, returned
 from vault.keys.serving import Serving
-from vault.proof.bundle import bundle_lines
+from vault.proof.bundle import Bundle, bundle_lines
+from vault.seal.audit import AuditRequest
 from vault.seal.dsse import parse_envelope
 from vault.tlog import tombstones
 from vault.tlog.sequencer import Sequencer
@@ -56,14 +59,24 @@ def audit_bundle(*, body: RawBody, request: Request, database: DatabaseDep, cloc
     assert isinstance(desk, AuditDesk)
     envelope = parse_envelope(body)
     with database.transaction() as session:
-        tombstones.publish(session, clock.now().date())  # what was erased today must not look concealed
         wanted, access = admit(session, envelope, origin=desk.issuer, now=clock.now())
     desk.sequencer.wait(access.id, desk.checkpoint_wait_s)
-    with database.snapshot() as session:
-        bundle = bundles.build(session, desk.serving, wanted.first, wanted.last)
+    bundle = _build(desk, database, wanted, clock.now().date())
     return StreamingResponse(
         _chunks(bundle_lines(bundle)), media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"}
     )
+
+
+def _build(desk: AuditDesk, database: Database, wanted: AuditRequest, today: date) -> Bundle:
+    """Return a bundle in which all that is erased has its tombstone: what has none would look concealed."""
+    while True:
+        with database.transaction() as session:
+            group = tombstones.publish(session, today)
+        if group is not None:
+            desk.sequencer.wait(group, desk.checkpoint_wait_s)
+        with database.snapshot() as session:
+            if not tombstones.are_waiting(session):  # or something was erased meanwhile
+                return bundles.build(session, desk.serving, wanted.first, wanted.last)
 
 
 def _chunks(lines: Iterable[bytes]) -> Iterator[bytes]:

@@ -10,9 +10,9 @@ import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import date
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Row, bindparam, insert, select, update
+from sqlalchemy import Row, bindparam, func, insert, select, update
 from sqlmodel import Session
 
 from vault.encoding import JsonObject, b64u
@@ -20,6 +20,9 @@ from vault.proof.leaf import LeafKind
 from vault.proof.merkle import Edge, inclusion_proof, node_hash
 from vault.proof.tombstone import SALT_BYTES, Tombstone, dump_tombstone, tombstone_hash
 from vault.tlog.models import log_entry, log_opening, log_tombstone
+
+if TYPE_CHECKING:
+    from vault.tlog.log import PendingId
 
 _CHUNK: Final = 500  # below every database's limit on bound values
 _INSERT: Final = insert(log_tombstone)
@@ -49,38 +52,44 @@ def bury(session: Session, pending_ids: Iterable[int]) -> None:
             connection.execute(_INSERT, [{"entry_id": name, "salt": secrets.token_bytes(SALT_BYTES)} for name in found])
 
 
-def publish(session: Session, day: date) -> int:
+def publish(session: Session, day: date) -> PendingId | None:
     """Log the root of all tombstones that no group holds yet; nothing if there is none.
 
-    The app does so once a day, and before it shows an auditor a leaf that needs one.
+    The app does so once a day, and before it shows an auditor a leaf that needs one. Two at once take turns.
 
     Args:
         session: An open writing transaction.
         day: Today, in UTC: the group's name.
 
     Returns:
-        How many tombstones the group holds.
+        The newest group's leaf: once it is in the log, every group is. None if nothing was ever erased.
     """
-    from vault.tlog.log import append  # noqa: PLC0415  # the log buries what it erases: the two need each other
+    from vault.tlog.log import PendingId, append  # noqa: PLC0415  # the log buries what it erases: each needs the other
 
     connection = session.connection()
     waiting = _WITH_ENTRIES.where(log_tombstone.c.group_id.is_(None)).order_by(log_tombstone.c.entry_id)
-    rows = connection.execute(waiting.with_for_update(of=log_tombstone, skip_locked=True)).all()
+    rows = connection.execute(waiting.with_for_update(of=log_tombstone)).all()
     if not rows:
-        return 0
+        newest = connection.execute(select(func.max(log_tombstone.c.group_id))).scalar_one()
+        return None if newest is None else PendingId(newest)
     hashed = sorted((tombstone_hash(row.salt, row.entry), row.entry_id) for row in rows)
     root = Edge().extend(leaf for leaf, _ in hashed).root
     public: JsonObject = {"root": b64u(root), "count": len(hashed), "day": day.isoformat()}
     group = append(session, LeafKind.TOMBSTONES, public, {})
     places = [{"of_entry": name, "in_group": group.id, "at_position": at} for at, (_, name) in enumerate(hashed)]
     connection.execute(_PLACE, places)
-    return len(hashed)
+    return group.id
+
+
+def are_waiting(session: Session) -> bool:
+    """Say whether there are tombstones that no group holds yet."""
+    waiting = select(log_tombstone.c.entry_id).where(log_tombstone.c.group_id.is_(None)).limit(1)
+    return session.connection().execute(waiting).first() is not None
 
 
 def is_due(session: Session, today: date) -> bool:
     """Say whether tombstones wait and none were published today."""
-    waiting = select(log_tombstone.c.entry_id).where(log_tombstone.c.group_id.is_(None)).limit(1)
-    if session.connection().execute(waiting).first() is None:
+    if not are_waiting(session):
         return False
     newest = select(log_opening.c.public_body).join(log_entry, log_entry.c.id == log_opening.c.entry_id)
     newest = newest.where(log_entry.c.kind == LeafKind.TOMBSTONES.value).order_by(log_entry.c.id.desc()).limit(1)
