@@ -1,15 +1,21 @@
 """The database edge: commits last, failures leave nothing, times keep their zone."""
 
+import signal
+import sqlite3
 import subprocess
 import sys
 import threading
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import sqlalchemy
 from sqlmodel import Session
 
-from vault.db import Database, Prepared, UtcDateTime
+import vault.db
+from vault.db import Database, DatabaseBusy, Prepared, UtcDateTime
 
 
 def _table(database: Database) -> None:
@@ -141,6 +147,63 @@ def test_a_killed_process_gives_its_turn_back(sqlite_database: Database) -> None
         session.exec(sqlalchemy.text("UPDATE counter SET n = n + 1"))
     with sqlite_database.snapshot() as session:
         assert session.exec(sqlalchemy.text("SELECT n FROM counter")).scalar_one() == 1
+
+
+def test_nobody_waits_for_ever_behind_one_who_waits_for_a_stopped_writer(
+    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _table(sqlite_database)
+    script = (
+        "import sys, sqlalchemy; from vault.db import Database; database = Database(sys.argv[1])\n"
+        "with database.transaction() as session:\n"
+        "    session.exec(sqlalchemy.text('UPDATE counter SET n = n + 1'))\n"
+        "    print(flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+
+    def add() -> None:
+        with sqlite_database.transaction() as session:
+            session.exec(sqlalchemy.text("UPDATE counter SET n = n + 10"))
+
+    monkeypatch.setattr(vault.db, "_BUSY_TIMEOUT_S", 0.3)
+    with (
+        ThreadPoolExecutor(2) as threads,
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(sqlite_database.url)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as child,
+    ):
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.send_signal(signal.SIGSTOP)
+        done, waiting = wait([threads.submit(add) for _ in range(2)], 30, FIRST_COMPLETED)
+        monkeypatch.setattr(vault.db, "_BUSY_TIMEOUT_S", 60)
+        child.send_signal(signal.SIGCONT)
+    assert [getattr(one.exception(), "status", None) for one in done] == [503]
+    assert [one.exception() for one in waiting] == [None]
+    add()  # the one who was refused is owed no turn
+    with sqlite_database.snapshot() as session:
+        assert session.exec(sqlalchemy.text("SELECT n FROM counter")).scalar_one() == 21
+
+
+def test_who_takes_no_turns_is_waited_for_as_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vault.db, "_BUSY_TIMEOUT_S", 0.1)
+    database = Database(f"sqlite:///{tmp_path / 'other.sqlite'}")
+    _table(database)
+    with closing(sqlite3.connect(tmp_path / "other.sqlite")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseBusy), database.transaction():
+            pass
+    with database.transaction() as session:
+        session.exec(sqlalchemy.text("UPDATE counter SET n = 1"))
+    database.close()
+
+
+def test_an_error_of_the_driver_is_one_of_sqlalchemy_and_names_no_value(database: Database) -> None:
+    prepared = Prepared(sqlalchemy.text("SELECT :secret FROM missing").columns(n=sqlalchemy.Integer))
+    with pytest.raises(sqlalchemy.exc.SQLAlchemyError) as found, database.snapshot() as session:
+        prepared.one(session, secret="a key")
+    assert "missing" in str(found.value)
+    assert "a key" not in str(found.value)
 
 
 def test_a_prepared_statement_reads_and_writes_what_its_core_statement_does(database: Database) -> None:

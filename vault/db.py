@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ import sqlalchemy
 from sqlalchemy import event
 from sqlmodel import Session, SQLModel
 
+from vault.errors import VaultError
+
 SQLModel.metadata.naming_convention = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -28,6 +31,21 @@ SQLModel.metadata.naming_convention = {
 _BUSY_TIMEOUT_S = 30
 _WRITERS = 8
 _DURABLE = "durable"  # in the notes that a pooled connection carries along
+
+
+class DatabaseBusy(VaultError):
+    """A database that another writer did not let go of in time; nothing was written."""
+
+    slug = "database-busy"
+    title = "Database is busy"
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Another writer holds the database; nothing was written, try again. If it stays so, a process of the"
+            " service hangs: end that one, the others go on.",
+            retry_after_s=1,
+        )
 
 
 class Prepared:
@@ -66,8 +84,7 @@ class Prepared:
         parameters = compiled.parameters(values)
         for listen in connection.engine.dispatch.before_cursor_execute:  # whoever watches statements sees these too
             listen(connection, None, compiled.sql, parameters, None, False)
-        driver: Any = connection.connection.driver_connection
-        return compiled, driver.execute(compiled.sql, parameters)
+        return compiled, _drive(connection, compiled.sql, parameters)
 
 
 class _Compiled:
@@ -129,7 +146,9 @@ class Database:
         self.url = sqlalchemy.make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         options: dict[str, Any] = {"connect_args": {"timeout": _BUSY_TIMEOUT_S}} if self.is_sqlite else {}
-        self.engine = sqlalchemy.create_engine(self.url, pool_size=10, max_overflow=40, **options)
+        self.engine = sqlalchemy.create_engine(
+            self.url, pool_size=10, max_overflow=40, hide_parameters=True, **options
+        )  # an error's text goes to terminals and logs; what was bound may be a key
         # PostgreSQL takes many writers at once, but more threads than this only fight for the interpreter: half as
         # many commits a second.
         self._writers = _Turns(self.url.database) if self.is_sqlite else threading.Semaphore(_WRITERS)
@@ -153,6 +172,9 @@ class Database:
 
         Guarantees: when this returns normally the commit is atomic, outlives this process, and, if durable,
             lies on the disk (SQLite WAL with synchronous=FULL, PostgreSQL with synchronous_commit=on).
+
+        Raises:
+            DatabaseBusy: On SQLite, another thread or a writer that takes no turns held it for 30 seconds.
         """
         engine = self.engine if durable else self._flushed_later
         with self._writers, engine.connect() as connection, connection.begin(), _Joined(connection) as session:
@@ -191,7 +213,9 @@ class _Joined(Session):
 class _Turns:
     """One writer at a time, over all threads and processes of a SQLite file; a killed one gives its turn back.
 
-    SQLite itself lets writers poll for its lock and starves some.
+    SQLite itself lets writers poll for its lock and starves some. A process that was stopped in its turn holds up
+    one thread of each other process, as long as it takes: flock knows no time limit, and waiting for it in a helper's
+    thread would make every contended turn dearer. Whoever waits behind that one thread is refused.
 
     Args:
         path: The database's file; None or `:memory:` if no other process can open it.
@@ -203,7 +227,8 @@ class _Turns:
         self._file = -1
 
     def __enter__(self) -> None:
-        self._threads.acquire()
+        if not self._threads.acquire(timeout=_BUSY_TIMEOUT_S):
+            raise DatabaseBusy
         try:
             if self._path is not None:
                 self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -244,23 +269,38 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: sqlalchemy.Connection) -> None:
-    driver: Any = connection.connection.driver_connection  # through the engine each of these would cost 20 us
     if connection.get_execution_options().get("reads_only"):
-        driver.execute("BEGIN DEFERRED")
+        _drive(connection, "BEGIN DEFERRED")
         return
     if _must_change_durability(connection):
-        driver.execute(f"PRAGMA synchronous={'FULL' if connection.info[_DURABLE] else 'NORMAL'}")
+        _drive(connection, f"PRAGMA synchronous={'FULL' if connection.info[_DURABLE] else 'NORMAL'}")
     # A deferred transaction that later writes can fail half-way with a stale snapshot; taking the
     # write lock first makes every writing transaction serial.
-    driver.execute("BEGIN IMMEDIATE")
+    try:
+        _drive(connection, "BEGIN IMMEDIATE")
+    except sqlalchemy.exc.OperationalError as error:
+        if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+            raise DatabaseBusy from error
+        raise
 
 
 def _begin_postgresql(connection: sqlalchemy.Connection) -> None:
     if not connection.get_execution_options().get("reads_only") and _must_change_durability(connection):
         driver: Any = connection.connection.driver_connection
         driver.autocommit = True  # inside a transaction a rollback would undo the setting
-        driver.execute(f"SET synchronous_commit = {'on' if connection.info[_DURABLE] else 'off'}")
+        _drive(connection, f"SET synchronous_commit = {'on' if connection.info[_DURABLE] else 'off'}")
         driver.autocommit = False
+
+
+def _drive(connection: sqlalchemy.Connection, sql: str, parameters: object = ()) -> Any:
+    """Execute by the driver alone: through the engine each statement would cost 20 us more. Errors are SQLAlchemy's."""
+    driver: Any = connection.connection.driver_connection
+    try:
+        return driver.execute(sql, parameters)
+    except connection.dialect.loaded_dbapi.Error as error:
+        # What SQLAlchemy itself does with one; it has no public name.
+        connection._handle_dbapi_exception(error, sql, parameters, None, None)  # type: ignore[arg-type]  # noqa: SLF001
+        raise
 
 
 def _must_change_durability(connection: sqlalchemy.Connection) -> bool:
