@@ -19,6 +19,7 @@ from twinvault.cli.budget import budget_commands
 from twinvault.cli.common import CLOSING
 from twinvault.cli.company import company
 from twinvault.cli.consents import consent_commands
+from twinvault.cli.destinations import destination_commands
 from twinvault.cli.erase import erase_commands
 from twinvault.cli.mirror import mirror_commands
 from twinvault.cli.notices import notice_commands
@@ -42,6 +43,7 @@ owner.add_typer(budget_commands)
 owner.add_typer(erase_commands)
 owner.add_typer(mirror_commands)
 owner.add_typer(notice_commands)
+owner.add_typer(destination_commands)
 app.add_typer(owner, name="owner")
 app.add_typer(company, name="company")
 app.add_typer(auditor, name="auditor")
