@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from sqlalchemy import text
 from tests.site_kit import running_app
 from vault.clock import SystemClock
 from vault.ops import archive
-from vault.ops.archive import BadBackup, back_up
+from vault.ops.archive import BadBackup, InUse, back_up
 from vault.ops.site import Site
 from vault.proof.checkpoint import verify_checkpoint
 from vault.proof.leaf import LeafKind
@@ -164,6 +165,49 @@ def test_an_older_file_copied_by_hand_does_not_start(site: Site, tmp_path: Path)
     (site.folder / "vault.sqlite").write_bytes((tmp_path / "backup/vault.sqlite").read_bytes())
     with pytest.raises(LogDamaged, match="restore --replace"):
         live(site, 0)
+
+
+def test_a_running_service_keeps_its_database(site: Site, tmp_path: Path) -> None:
+    """Its processes would go on writing, and acknowledging, into a file that nobody finds again."""
+    live(site, 1)
+    back_up(site, tmp_path / "backup")
+    with running_app(site) as client:
+        database, sequencer = client.app.state.database, client.app.state.sequencer  # type: ignore[attr-defined]
+        with pytest.raises(InUse, match="Stop app and worker"):
+            restore(tmp_path / "backup", site, replace=True)
+        with database.transaction() as session:
+            pending = log.append(session, LeafKind.DENIAL, {}, {})
+        index = sequencer.wait(pending.id, 20)
+    assert size(site) == index + 1
+    restore(tmp_path / "backup", site, replace=True)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no database at all", b"SQLite format 3\0" + bytes(200)])
+def test_a_damaged_database_is_replaced(damage: bytes, site: Site, tmp_path: Path) -> None:
+    live(site, 1)
+    leaves = back_up(site, tmp_path / "backup")
+    (site.folder / "vault.sqlite").write_bytes(damage)
+    (site.folder / "vault.sqlite-wal").write_bytes(damage)
+    assert restore(tmp_path / "backup", site, replace=True) == leaves == size(site)
+
+
+def test_a_restore_that_has_no_room_changes_nothing(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live(site, 1)
+    back_up(site, tmp_path / "backup")
+    live(site, 1)
+    before = size(site)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(archive.shutil, "copyfile", full)
+    with pytest.raises(OSError, match="No space"):
+        restore(tmp_path / "backup", site, replace=True)
+    assert size(site) == before
+    live(site, 1)
+    assert size(site) == before + 1
 
 
 def test_a_backup_never_overwrites_one(site: Site, tmp_path: Path) -> None:

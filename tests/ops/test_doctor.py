@@ -77,6 +77,12 @@ def test_a_trust_file_of_another_server_is_found(site: Site, findings: Findings)
     assert list(findings()) == ["trust file"]
 
 
+def test_a_trust_file_of_another_operator_is_found(site: Site, findings: Findings) -> None:
+    trust = parse_trust(site.trust_file.read_bytes().strip())
+    site.trust_file.write_bytes(dump_trust(replace(trust, operator=SigningKey(new_seed()).public_key)))
+    assert list(findings()) == ["trust file"]
+
+
 def test_a_trust_file_with_another_log_key_is_found(site: Site, findings: Findings) -> None:
     with running_app(site):
         pass

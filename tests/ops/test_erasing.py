@@ -11,10 +11,12 @@ from typer.testing import CliRunner
 from tests.client_kit import PURCHASE
 from tests.http_kit import House, serving
 from vault.encoding import b64u, parse_b64u
+from vault.keys.kms import LocalKeyring
 from vault.ops import operator
 from vault.seal.dsse import parse_envelope
 from vault.seal.erasure import Author, verify_certificate
 from vault.seal.ids import sha256
+from vault.seal.statement import KeyName
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,8 @@ def test_months_and_then_everything_go_while_the_service_runs(house: House, tmp_
     record.write_text("saw the passport on a video call")
     how = ("--reason", "lost every device", "--identity-check", str(record), "--json")
     january = ("--category", PURCHASE, "--from", "2026-01", "--to", "2026-01")
+    # A rollover that was killed before it stated the key it had made.
+    LocalKeyring(house.service.site.keyring_folder(KeyName.SERVICE)).generate("service/2")
     looked = run(house, vault, *how, *january, "--dry-run")
     assert json.loads(looked.stdout)["destroys"]["batches"] == 1
     assert run(house, vault, *how, *january).exit_code == 2

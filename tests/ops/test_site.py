@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.site_kit import ISSUER, ORIGIN, app_settings, make_site
-from vault.ops import operator
+from vault.ops import operator, serve, worker
 from vault.ops.site import NoSite, Site
 from vault.proof.trust import parse_trust
 
@@ -35,6 +35,37 @@ def test_setting_up_twice_changes_nothing(site: Site) -> None:
     make_site(site.folder)
     assert contents(site.folder) == before
     assert rows(site) == logged
+
+
+def test_setting_up_again_with_other_words_keeps_what_clients_pin(site: Site) -> None:
+    """Error messages tell operators to run `init` again, and nobody remembers its options."""
+    before = contents(site.folder)
+    result = CliRunner().invoke(operator, ["init", str(site.folder), "--issuer", "https://elsewhere.example"])
+    assert result.exit_code == 0, result.output
+    assert ISSUER in result.stdout
+    assert contents(site.folder) == before
+
+
+def test_setting_up_again_without_the_operators_key_makes_no_second_one(site: Site, tmp_path: Path) -> None:
+    (site.folder / "keys/operator").rename(tmp_path / "offline")
+    before = contents(site.folder)
+    result = CliRunner().invoke(operator, ["init", str(site.folder)])
+    assert (result.exit_code, "put `keys/operator` back" in result.output) == (1, True)
+    assert contents(site.folder) == before
+    assert not (site.folder / "keys/operator").exists()
+
+
+@pytest.mark.parametrize("lost", ["vault.sqlite", "shortkeys.sqlite"])
+def test_a_lost_database_is_not_begun_anew(lost: str, site: Site) -> None:
+    (site.folder / lost).unlink()
+    looked = CliRunner().invoke(operator, ["doctor", "--site", str(site.folder)])
+    assert looked.exit_code == 1
+    assert f"FAIL  database: The database {site.folder / lost} is gone." in looked.output
+    for command in (serve, worker):
+        result = CliRunner().invoke(command, [str(site.folder)])
+        assert isinstance(result.exception, NoSite)
+        assert f"{lost} is gone" in str(result.exception)
+    assert not (site.folder / lost).exists()
 
 
 def test_neither_environment_names_the_others_keyring(site: Site) -> None:

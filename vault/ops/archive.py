@@ -54,6 +54,14 @@ class NoTool(VaultError):
     status = 500
 
 
+class InUse(VaultError):
+    """A database that is to be replaced while somebody has it open; what they go on writing would be lost."""
+
+    slug = "in-use"
+    title = "Database is in use"
+    status = 409
+
+
 @dataclass(frozen=True, slots=True)
 class Restored:
     """What a restore did.
@@ -109,14 +117,15 @@ def restore(folder: Path, site: Site, *, replace: bool, now: datetime) -> Restor
     Raises:
         BadBackup: Altered, cut short, of another kind of database, or older than the log that is here and
             `replace` is not given.
+        InUse: On SQLite, a process of the service still has the database open.
         NoTool: On PostgreSQL, `pg_restore` is missing or refuses; the database is then as it was.
 
     Guarantees: until the journal was compared, neither app nor worker does anything with the restored database.
     """
-    with site.opened() as (database, short_keys):
+    with site.opened(may_lack=True) as (database, short_keys):
         source = folder / (_SQLITE if database.is_sqlite else _POSTGRESQL)
         size = _verify(folder, source)
-        here = max(_newest(database)[1], _anchored(site))
+        here = max(_leaves(database), _anchored(site))
         if here > size and not replace:
             raise BadBackup(
                 f"The log here has {here} leaves, the backup {size}. Restoring forks the log, and every client that "
@@ -177,14 +186,29 @@ def _copy_postgresql(database: Database, copy: Path) -> tuple[str, int]:
 
 def _put_sqlite(source: Path, database: Database) -> None:
     target = Path(str(database.url.database))
-    for suffix in ("-wal", "-shm"):
-        Path(f"{target}{suffix}").unlink(missing_ok=True)
+    if target.exists():
+        _require_unused(target)
     staged = target.with_suffix(".restoring")
     shutil.copyfile(source, staged)
     staged.chmod(0o600)
     with staged.open("rb") as file:
         os.fsync(file.fileno())
+    for suffix in ("-wal", "-shm"):  # a damaged one may have left them; they would be taken for the copy's
+        Path(f"{target}{suffix}").unlink(missing_ok=True)
     staged.replace(target)
+
+
+def _require_unused(target: Path) -> None:
+    """Refuse unless nobody has the file open; its write-ahead log is then part of it."""
+    with closing(sqlite3.connect(target, timeout=0)) as connection:
+        try:
+            connection.execute("PRAGMA journal_mode=DELETE")  # SQLite does this for a database's only user
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise InUse(
+                    "A process has the database open. Stop app and worker, and every operator command, first."
+                ) from error
+            # Any other error is damage, which is why it is replaced.
 
 
 def _put_postgresql(source: Path, database: Database) -> None:
@@ -228,13 +252,18 @@ def _anchored(site: Site) -> int:
     return found.size if found else 0
 
 
-def _newest(database: Database) -> tuple[str, int]:
+def _leaves(database: Database) -> int:
+    """Return the size of the log that is here; of a damaged file only the anchor still knows it."""
     if database.is_sqlite and not Path(str(database.url.database)).exists():
-        return "", 0
-    with database.snapshot() as session:
-        if not sqlalchemy.inspect(session.connection()).has_table("log_head"):
-            return "", 0
-        return _newest_in(session)
+        return 0
+    try:
+        with database.snapshot() as session:
+            has_log = sqlalchemy.inspect(session.connection()).has_table("log_head")
+            return _newest_in(session)[1] if has_log else 0
+    except sqlalchemy.exc.DatabaseError:
+        if database.is_sqlite:
+            return 0
+        raise
 
 
 def _newest_in(session: Session) -> tuple[str, int]:

@@ -17,7 +17,6 @@ from vault.ops.site import Site
 from vault.ops.terminal import HERE, AsJson, SiteFolder, plain_errors, say, transaction
 from vault.proof import card as cards
 from vault.proof.certificate import Manifest
-from vault.proof.trust import parse_trust
 from vault.seal.statement import KeyName
 from vault.twin import release
 
@@ -74,5 +73,4 @@ def make_card(
 
 
 def _manifests(session: Session, site: Path) -> list[Manifest]:
-    operator_key = parse_trust(Site(site).trust_file.read_bytes().strip()).operator
-    return release.manifests(session, statements.stated(session, operator_key, KeyName.PROCESSOR_SIGN))
+    return release.manifests(session, statements.stated(session, Site(site).operator_key, KeyName.PROCESSOR_SIGN))

@@ -70,7 +70,8 @@ def init(
     say(
         as_json,
         {"site": str(folder), "trust": str(trust), "operator": b64u(keyrings.operator_key)},
-        f"Installation made in {folder}.\nGive {trust} to owners, companies and auditors.\n"
+        f"Installation of {Site(folder).environment('app')['VAULT_ISSUER']} made in {folder}.\n"
+        f"Give {trust} to owners, companies and auditors.\n"
         f"Move {keyrings.operator} to a machine that is not online.\nStart it: twinvault serve {folder}",
     )
 
@@ -256,7 +257,7 @@ def examine(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
 def publish_log(folder: Path, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """Write the log as static files (C2SP tlog-tiles) into a folder; what is there already is compared with it."""
     place = Site(site.resolve())
-    with plain_errors(), place.databases()[0].snapshot() as session:
+    with plain_errors(), place.opened() as (database, _), database.snapshot() as session:
         head = LogFiles(folder, place.log_key).recover(session)
     say(as_json, {"folder": str(folder), "leaves": head.size}, f"Published {head.size} leaves in {folder}.")
 

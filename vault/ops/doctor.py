@@ -12,7 +12,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
-from vault.encoding import parse_b64u
 from vault.errors import VaultError
 from vault.jobs import queue
 from vault.keys import statements
@@ -121,9 +120,8 @@ def _size(session: Session) -> int:
 
 
 def _keyrings(site: Site, now: datetime) -> str:
-    operator_key = parse_b64u(site.environment("app")["VAULT_OPERATOR_PUBLIC_KEY"], size=32)
     with site.opened() as (database, _), database.snapshot() as session:
-        stated = statements.in_force(session, operator_key, now)
+        stated = statements.in_force(session, site.operator_key, now)
     for part, names in (("app", APP), ("worker", WORKER)):
         folder = site.folder / "keys" / part
         if not folder.is_dir():
@@ -145,8 +143,11 @@ def _public(folder: Path, keyring: LocalKeyring, statement: KeyStatement) -> byt
 def _trust(site: Site, _now: datetime) -> str:
     trust = parse_trust(site.trust_file.read_bytes().strip())
     found = site.environment("app")
-    if (trust.issuer, trust.origin) != (found["VAULT_ISSUER"], found["VAULT_LOG_ORIGIN"]):
-        raise Unwell("The trust file names another issuer or log than the settings; clients would refuse this server.")
+    settings = found["VAULT_ISSUER"], found["VAULT_LOG_ORIGIN"], site.operator_key
+    if (trust.issuer, trust.origin, trust.operator) != settings:
+        raise Unwell(
+            "The trust file names another issuer, log or operator than the settings; clients would refuse this server."
+        )
     return f"issuer {trust.issuer}, log {trust.origin}"
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import secrets
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from sqlmodel import Session
 
 from vault.clock import SystemClock
 from vault.encoding import b64u
 from vault.erasure.erase import Asked, Erased, NothingToErase, erase
 from vault.erasure.survey import survey
+from vault.keys import statements
 from vault.keys.kms import KmsSigner, LocalKeyring
 from vault.keys.operator import key_name
 from vault.ops.site import Site
@@ -46,7 +49,8 @@ def erase_for(
     """Erase a category, months or, without either, everything that is kept about a person; the service may run."""
     if not dry_run and confirm != vault:
         raise typer.BadParameter("Repeat the vault's id with --confirm, or look first with --dry-run.")
-    with plain_errors(), Site(site.resolve()).opened() as (database, short_keys):
+    found = Site(site.resolve())
+    with plain_errors(), found.opened() as (database, short_keys):
         checked = sha256(identity_check.read_bytes())
         with database.snapshot() as session:
             whose = VaultId(parse_id(vault))
@@ -67,7 +71,8 @@ def erase_for(
             return
         asked = Asked(secrets.token_bytes(ID_BYTES), scope, Author.OPERATOR, reason, identity_check=checked)
         with database.transaction() as session:
-            done: Erased = erase(session, short_keys, asked, service=_service(site), now=SystemClock().now())
+            now = SystemClock().now()
+            done: Erased = erase(session, short_keys, asked, service=_service(session, found, now), now=now)
         shortkeys.delete_scheduled(database, short_keys)
     say(
         as_json,
@@ -76,6 +81,7 @@ def erase_for(
     )
 
 
-def _service(site: Path) -> KmsSigner:
-    kms = LocalKeyring(Site(site.resolve()).keyring_folder(KeyName.SERVICE))
-    return KmsSigner(kms, key_name(KeyName.SERVICE, max(kms.epochs(KeyName.SERVICE), default=1)))
+def _service(session: Session, site: Site, now: datetime) -> KmsSigner:
+    """Return the service's key in force: one that a rollover has made but not stated yet, nobody believes."""
+    stated = statements.in_force(session, site.operator_key, now)[KeyName.SERVICE]
+    return KmsSigner(LocalKeyring(site.keyring_folder(KeyName.SERVICE)), key_name(KeyName.SERVICE, stated.epoch))

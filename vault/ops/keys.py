@@ -11,7 +11,6 @@ from sqlmodel import Session
 
 from vault.clock import SystemClock
 from vault.consent import reseals
-from vault.encoding import parse_b64u
 from vault.keys import rollover, statements
 from vault.keys.kms import KmsSigner, LocalKeyring
 from vault.keys.operator import APP, RolloverUnderway, make_next
@@ -33,7 +32,7 @@ def show(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     with plain_errors():
         found = Site(site.resolve())
         with transaction(site) as session:
-            stated = statements.in_force(session, _operator_key(found), SystemClock().now())
+            stated = statements.in_force(session, found.operator_key, SystemClock().now())
             rows = [_row(session, found, statement) for statement in stated.values()]
     lines = "\n".join(
         f"{row['name']:15} epoch {row['epoch']}"
@@ -77,10 +76,10 @@ def rotate(
 
 def _rotate(site: Site, name: KeyName, operator: KmsSigner, now: datetime) -> KeyStatement:
     with transaction(site.folder) as session:
-        stated = statements.in_force(session, _operator_key(site), now)[name]
+        stated = statements.in_force(session, site.operator_key, now)[name]
         envelope = make_next(site.keyring_folder(name), stated, operator, now=now)
-        statements.publish(session, envelope, _operator_key(site))
-        return verify_key_statement(envelope, _operator_key(site))
+        statements.publish(session, envelope, site.operator_key)
+        return verify_key_statement(envelope, site.operator_key)
 
 
 def _row(session: Session, site: Site, statement: KeyStatement) -> dict[str, Any]:
@@ -89,7 +88,3 @@ def _row(session: Session, site: Site, statement: KeyStatement) -> dict[str, Any
     kind = _HANDED.get(statement.name)
     left = reseals.count_elsewhere(session, kind, sha256(statement.public_key)) if kind else 0
     return {"name": str(statement.name), "epoch": statement.epoch, "former": former, "left": left}
-
-
-def _operator_key(site: Site) -> bytes:
-    return parse_b64u(site.environment("app")["VAULT_OPERATOR_PUBLIC_KEY"], size=32)

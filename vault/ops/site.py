@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 from vault.db import Database, migrate
-from vault.encoding import b64u
+from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
 from vault.keys import statements
 from vault.keys.kms import LocalKeyring
@@ -37,10 +37,18 @@ from vault.tlog.witnesses import DEFAULT_MAX_AGE_S, WitnessPlan, WitnessSite, du
 
 
 class NoSite(VaultError):
-    """A folder that holds no installation."""
+    """A folder that holds no installation, or not all of one."""
 
     slug = "no-site"
     title = "No site here"
+    status = 400
+
+
+class OperatorKeyAway(VaultError):
+    """An installation that is to be completed without the key that signed for it."""
+
+    slug = "operator-key-away"
+    title = "The operator's key is elsewhere"
     status = 400
 
 
@@ -58,6 +66,11 @@ class Site:
     def trust_file(self) -> Path:
         """What clients pin."""
         return self.folder / "trust.json"
+
+    @property
+    def operator_key(self) -> bytes:
+        """The operator's public key, 32 bytes, as app and worker pin it."""
+        return parse_b64u(self.environment("app")["VAULT_OPERATOR_PUBLIC_KEY"], size=32)
 
     @property
     def log_key(self) -> VerifierKey:
@@ -111,6 +124,11 @@ class Site:
         path = self.environment("app").get("VAULT_LOG_FILES")
         return LogFiles(Path(path), self.log_key) if path else None
 
+    @property
+    def exists(self) -> bool:
+        """Whether the folder holds an installation."""
+        return (self.folder / "app.env").is_file()
+
     def environment(self, process: str) -> dict[str, str]:
         """Return the settings of `app` or `worker`.
 
@@ -128,9 +146,31 @@ class Site:
         found = self.environment("app")
         return Database(found["VAULT_DATABASE_URL"]), Database(found["VAULT_SHORTKEYS_URL"])
 
+    def require_databases(self) -> None:
+        """Look for the databases' files: SQLite would silently begin empty ones in the place of lost ones.
+
+        Raises:
+            NoSite: One is gone.
+        """
+        for database in self.databases():
+            if database.is_sqlite and not Path(str(database.url.database)).is_file():
+                raise NoSite(
+                    f"The database {database.url.database} is gone. Put it back, or restore the newest backup with"
+                    " `twinvault operator restore`; short keys are in no backup, and what they lock is lost with them."
+                )
+
     @contextmanager
-    def opened(self) -> Iterator[tuple[Database, Database]]:
-        """Open the main and the short-key database for a while."""
+    def opened(self, *, may_lack: bool = False) -> Iterator[tuple[Database, Database]]:
+        """Open the main and the short-key database for a while.
+
+        Args:
+            may_lack: Whether files that do not exist may be begun.
+
+        Raises:
+            NoSite: A database is gone.
+        """
+        if not may_lack:
+            self.require_databases()
         database, short_keys = self.databases()
         with closing(database), closing(short_keys):
             yield database, short_keys
@@ -156,8 +196,19 @@ def set_up(
         database_url: Main database; a SQLite file in the folder by default.
         shortkeys_url: Short-key database; another SQLite file by default.
         now: From when on the keys are in force.
+
+    Raises:
+        OperatorKeyAway: The site exists, and its operator's key has been taken offline: another one would sign
+            for nothing that clients believe.
     """
     folder = site.folder
+    if site.exists:
+        if not (folder / "keys" / "operator" / "operator.key").is_file():
+            raise OperatorKeyAway(
+                f"The operator's key is needed to complete {folder}: put `keys/operator` back for as long as it takes."
+            )
+        kept = site.environment("app")
+        issuer, log_origin = kept["VAULT_ISSUER"], kept["VAULT_LOG_ORIGIN"]
     for private in (folder, folder / "keys"):
         private.mkdir(mode=0o700, parents=True, exist_ok=True)
         private.chmod(0o700)  # one that was there before may be open to others
@@ -183,7 +234,7 @@ def set_up(
         site.witnesses_file.write_bytes(dump_plan(WitnessPlan((), 0, DEFAULT_MAX_AGE_S)) + b"\n")
     trust = TrustedRoot(issuer, log_origin, log_key, keyrings.operator_key, site.witnesses.policy)
     site.trust_file.write_bytes(dump_trust(trust) + b"\n")
-    with site.opened() as (database, short):
+    with site.opened(may_lack=True) as (database, short):
         migrate(database)
         shortkeys.create_table(short)
         with database.transaction() as session:

@@ -46,6 +46,7 @@ def serve_command(
 ) -> None:
     """Run the service: the web-facing app and, unless it runs elsewhere, the worker."""
     found = Site(site)
+    found.require_databases()
     _require_free(host, port)
     children = app_children(found.environment("app"), host=host, port=port, processes=processes)
     if with_worker:
@@ -73,7 +74,9 @@ def _require_free(host: str, port: int) -> None:
 @worker.command()
 def worker_command(site: SiteFolder) -> None:
     """Run a worker: it alone opens traces, under live self and cohort consents."""
-    raise typer.Exit(Supervisor({"worker": Site(site).environment("worker")}).run())
+    found = Site(site)
+    found.require_databases()
+    raise typer.Exit(Supervisor({"worker": found.environment("worker")}).run())
 
 
 class Supervisor:
