@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, HttpUrl, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -21,6 +22,9 @@ class Settings(BaseSettings):
     database_url: str = Field(description="SQLAlchemy URL of the main database.")
     shortkeys_url: str = Field(description="SQLAlchemy URL of the short-key database, kept out of long backups.")
     operator_public_key: str = Field(pattern=r"^[A-Za-z0-9_-]{43}$", description="The pinned operator Ed25519 key.")
+    cadence: Literal["monthly", "daily"] = Field(
+        default="monthly", description="How days become imprint rows; app and worker need the same."
+    )
     log_level: str = "INFO"
 
     @field_validator("shortkeys_url")

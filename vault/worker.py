@@ -26,7 +26,7 @@ from vault.consent import consents
 from vault.db import Database
 from vault.encoding import parse_b64u
 from vault.errors import VaultError
-from vault.imprint.features import MAPPED, feature_map
+from vault.imprint.features import MAPPED, Cadence
 from vault.jobs import queue
 from vault.jobs.queue import Job
 from vault.keys import rollover, statements
@@ -48,7 +48,7 @@ from vault.settings import WorkerSettings
 from vault.tlog import log
 from vault.twin import release, requests
 from vault.twin.children import Children
-from vault.twin.months import Worker, closes_at, last_closed
+from vault.twin.months import Worker, closed_at
 from vault.twin.refresh import Outcome, refresh
 from vault.twin.requests import REFRESH_PURPOSE, enqueue_refresh, last_refresh
 
@@ -97,11 +97,12 @@ def open_worker(settings: WorkerSettings, children: Children, clock: Clock) -> I
         kms, operator_key = LocalKeyring(settings.worker_keyring), parse_b64u(settings.operator_public_key, size=32)
         openers = Epochs(settings.worker_keyring, kms, KeyName.PROCESSOR)
         signer = _own_keys(kms, openers, stated)
-        worker = Worker(database, Processor(openers, short_keys, operator_key), signer, rules, children, clock)
+        processor, cadence = Processor(openers, short_keys, operator_key), Cadence(settings.cadence)
+        worker = Worker(database, processor, signer, rules, children, clock, cadence)
         with database.transaction() as session:
             sets.publish(session, worker.policy_set)
             for category in sorted(MAPPED):
-                release.publish_built_in(session, feature_map(category), signer)
+                release.publish_built_in(session, worker.map_of(category), signer)
         yield worker
 
 
@@ -154,12 +155,13 @@ def run_once(worker: Worker) -> bool:
     return True
 
 
-def schedule(session: Session, now: datetime) -> int:
-    """Ask for a refresh of every twin whose owner lets it be kept and whose month has closed since the last one.
+def schedule(session: Session, now: datetime, cadence: Cadence = Cadence.MONTHLY) -> int:
+    """Ask for a refresh of every twin whose owner lets it be kept and whose month, or day, has closed since the last one.
 
     Args:
         session: An open writing transaction.
         now: The current time.
+        cadence: How days become rows.
 
     Returns:
         How many were asked for.
@@ -171,8 +173,8 @@ def schedule(session: Session, now: datetime) -> int:
             if not consent.live or REFRESH_PURPOSE not in consent.current.terms.purposes:
                 continue
             zone = ZoneInfo(people.get(session, consent.vault_id).time_zone)
-            closed_at, last = closes_at(last_closed(now, zone), zone), last_refresh(session, consent.vault_id)
-            if last is None or last.run_at < closed_at:
+            last = last_refresh(session, consent.vault_id)
+            if last is None or last.run_at < closed_at(now, zone, cadence):
                 enqueue_refresh(session, consent.vault_id, consent.consent_id, now=now)
                 count += 1
     return count
@@ -197,7 +199,7 @@ def main() -> None:
         while not stop.is_set():
             if clock.now() >= due:
                 with worker.database.transaction() as session:
-                    _log.info("scheduled", count=schedule(session, clock.now()))
+                    _log.info("scheduled", count=schedule(session, clock.now(), worker.cadence))
                 due = clock.now() + SCHEDULE_EVERY
             if clock.now() >= keys_due:
                 worker, keys_due = follow_keys(worker, settings), clock.now() + KEYS_EVERY

@@ -487,9 +487,9 @@ def test_only_the_asked_number_of_integers_is_an_answer(reply: bytes | None) -> 
     from vault.twin.opening import parse_reply
 
     with pytest.raises(SealError):
-        parse_reply(reply, 2)
-    assert parse_reply(b"r", 2) is None
-    numbers = parse_reply(b"n" + bytes(16), 2)
+        parse_reply(reply, (2,))
+    assert parse_reply(b"r", (2,)) is None
+    numbers = parse_reply(b"n" + bytes(16), (2,))
     assert numbers is not None
     assert numbers.tolist() == [0, 0]
 

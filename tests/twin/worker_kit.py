@@ -10,7 +10,9 @@ from typing import Any
 from tests.consent_kit import World
 from tests.vault_kit import NOW, PURCHASE, publish
 from vault.db import Database
-from vault.imprint.features import feature_map
+from vault.imprint.block import Block, parse_block
+from vault.imprint.daily import DAILY
+from vault.imprint.features import Cadence, feature_map
 from vault.imprint.rows import Row, parse_row
 from vault.ingest.accept import accept
 from vault.proof.decision import load_shipped_policy_set
@@ -31,6 +33,7 @@ from vault.twin.refresh import Outcome, refresh
 from vault.twin.requests import REFRESH_PURPOSE, TRAIN_PURPOSE
 
 RETAIL = feature_map(PURCHASE)
+RETAIL_DAILY = feature_map(PURCHASE, Cadence.DAILY)
 SEPTEMBER, OCTOBER = Period("2026-09"), Period("2026-10")
 
 
@@ -55,6 +58,7 @@ class TwinWorld(World):
 
     clock: FixedClock = field(default_factory=FixedClock)
     worker_key: SigningKey = field(default_factory=lambda: SigningKey(new_seed()))
+    cadence: Cadence = Cadence.MONTHLY
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,7 +73,7 @@ class TwinWorld(World):
 
     def worker(self, children: Children) -> Worker:
         rules = load_shipped_policy_set()
-        return Worker(self.database, self.opener, self.worker_key, rules, children, self.clock)
+        return Worker(self.database, self.opener, self.worker_key, rules, children, self.clock, self.cadence)
 
     def seal(self, traces: Sequence[Trace], compartment: Compartment | None = None) -> bytes:
         """Seal one batch of October and move the chain on."""
@@ -106,16 +110,22 @@ class TwinWorld(World):
         with self.database.snapshot() as session:
             return rows.rows_for(session, self.owner.vault, PURCHASE, None if period is None else [period])
 
-    def read(self, stored: rows.StoredRow) -> Row:
+    def place(self, stored: rows.StoredRow) -> Compartment:
+        """Return the compartment that a row is sealed to."""
+        listed = (c for page, _ in self.owner.pages.values() for c in page.compartments.values())
+        return next(c for c in listed if c.id == stored.compartment_id)
+
+    def payload(self, stored: rows.StoredRow) -> bytes:
         """Open a row as the serving side does, with the imprint key."""
-        compartment = next(
-            c
-            for page, _ in self.owner.pages.values()
-            for c in page.compartments.values()
-            if c.id == stored.compartment_id
-        )
         verified = sealed_rows.verify_row(sealed_rows.parse_row(stored.sealed), self.worker_key.public_key)
-        return parse_row(sealed_rows.open_row(verified, imprint_key(self.seed(compartment))))
+        return sealed_rows.open_row(verified, imprint_key(self.seed(self.place(stored))))
+
+    def read(self, stored: rows.StoredRow) -> Row:
+        return parse_row(self.payload(stored))
+
+    def blocks(self) -> list[Block]:
+        """Open every daily row, by day."""
+        return [parse_block(self.payload(row)) for row in self.stored() if row.mechanism == DAILY]
 
 
 def another_vault(database: Database, shortkeys: Database, like: TwinWorld) -> TwinWorld:
@@ -127,4 +137,5 @@ def another_vault(database: Database, shortkeys: Database, like: TwinWorld) -> T
         serving=like.serving,
         clock=like.clock,
         worker_key=like.worker_key,
+        cadence=like.cadence,
     )

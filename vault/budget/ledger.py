@@ -17,7 +17,7 @@ import sqlalchemy
 from sqlmodel import Session, SQLModel, col, select
 
 from vault.budget.accounting import NOTHING, Cap, Curve
-from vault.budget.charge import EVERYONE, Charge, Scope, Unit, dump_charge, owner_day
+from vault.budget.charge import EVERYONE, Charge, Scope, Unit, dump_charge, owner_day, parse_charge
 from vault.budget.models import LedgerRow
 from vault.clock import unix_s
 from vault.encoding import JsonObject, b64u, dump_json, parse_json
@@ -97,6 +97,19 @@ class Reservation:
     state: State
     fresh: bool
     record: JsonObject = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A charge as it stands.
+
+    Args:
+        charge: What was charged.
+        state: What became of it.
+    """
+
+    charge: Charge
+    state: State
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +231,11 @@ def restore(session: Session, charge: Charge, *, at: datetime) -> bool:
         book = _read(session, charge.scope)
     book.append(charge.release_id, State.COMMITTED, dump_charge(charge), at, _RESTORED)
     return True
+
+
+def hold(session: Session, scope: Scope) -> list[Held]:
+    """Return every charge of a scope; nobody changes one before the session's transaction ends."""
+    return [Held(parse_charge(_charge(row)), State(row.state)) for row in _locked(session, scope).latest.values()]
 
 
 def spent(session: Session, scope: Scope) -> Curve:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property, lru_cache
 from importlib import resources
 from math import isqrt
 from typing import TYPE_CHECKING, Final, cast
 
-from vault.encoding import dump_json, parse_json
+from vault.encoding import JsonObject, dump_json, parse_json
 from vault.errors import VaultError
 from vault.schema.category import Category
 
@@ -23,7 +24,20 @@ if TYPE_CHECKING:
 OTHER: Final = "other"
 ACTIVE_DAY: Final = "active-day"
 
-_FILES: Final = {Category("pd:Purchase"): "retail-1.json"}
+
+class Cadence(StrEnum):
+    """How a category's days become rows. A map says it, for the clip depends on it: the other one's rows mean something else."""
+
+    MONTHLY = "monthly"
+    """One independent row for each closed month."""
+
+    DAILY = "daily"
+    """One row for each closed day, in correlated chains of a year."""
+
+
+_FILES: Final = {
+    Category("pd:Purchase"): {Cadence.MONTHLY: "retail-1.json", Cadence.DAILY: "retail-1-daily.json"},
+}
 
 MAPPED: Final = frozenset(_FILES)
 """Categories for which a map is published."""
@@ -48,12 +62,14 @@ class FeatureMap:
     Args:
         category: Personal-data term whose traces it reads.
         version: Name that changes with any change of meaning.
+        cadence: How days become rows.
+        hierarchy: Name of the published departments of its codes.
         codes: The coordinates: published codes, then `other` for every unknown code, then
             `active-day` for a day with any trace.
         names: Each coordinate in words.
         clip: L2 norm, in quantised units, that no day's vector exceeds: the sensitivity.
         active_day: What an active day adds to its own coordinate, in quantised units.
-        digest: SHA-256 of the published file's canonical JSON.
+        digest: SHA-256 of the published file's canonical JSON, with what it takes from the file that it is `like`.
 
     Guarantees: for any traces whatever, the day vector has integer values and an L2 norm of at most
     `clip`; with none it is zero.
@@ -61,6 +77,8 @@ class FeatureMap:
 
     category: Category
     version: str
+    cadence: Cadence
+    hierarchy: str
     codes: tuple[str, ...]
     names: tuple[str, ...]
     clip: int
@@ -106,24 +124,37 @@ class FeatureMap:
 
 
 @lru_cache
-def feature_map(category: Category) -> FeatureMap:
+def feature_map(category: Category, cadence: Cadence = Cadence.MONTHLY) -> FeatureMap:
     """Return the published map of a category.
+
+    Args:
+        category: Which.
+        cadence: How its days become rows.
 
     Raises:
         NoFeatureMap: There is none; the category's traces stay sealed and are not summarised.
     """
-    name = _FILES.get(category)
-    if name is None:
+    files = _FILES.get(category)
+    if files is None:
         raise NoFeatureMap(f"No feature map is published for {category}, so nothing can be learned from it.")
-    record = parse_json((resources.files("vault.imprint") / "data" / name).read_bytes())
+    record = _read(files[cadence])
     clip = cast("int", record["clip"])
     coordinates = cast("list[list[str]]", record["coordinates"])
+    version = cast("str", record["version"])
     return FeatureMap(
         category=category,
-        version=cast("str", record["version"]),
+        version=version,
+        cadence=cadence,
+        hierarchy=cast("str", record.get("like", version)),
         codes=(*(code for code, _ in coordinates), OTHER, ACTIVE_DAY),
         names=(*(name for _, name in coordinates), "anything else", "days with a trace"),
         clip=clip,
         active_day=isqrt(clip**2 * cast("int", record["active_day_percent"]) // 100),
         digest=hashlib.sha256(dump_json(record)).digest(),
     )
+
+
+def _read(name: str) -> JsonObject:
+    record = parse_json((resources.files("vault.imprint") / "data" / name).read_bytes())
+    like = record.get("like")
+    return record if like is None else _read(f"{like}.json") | record

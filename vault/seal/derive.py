@@ -34,6 +34,11 @@ def imprint_key(compartment_seed: bytes) -> bytes:
     return derive(compartment_seed, "imprint")
 
 
+def chain_key(compartment_seed: bytes) -> bytes:
+    """Return the key of what chains of rows go on with: as private as the traces, so only their seed gives it."""
+    return derive(compartment_seed, "chain")
+
+
 def pairwise_key(pairwise_seed: bytes, grantee: str) -> SigningKey:
     """Return the key with which an owner signs towards one grantee: companies cannot join people by it."""
     return SigningKey(derive(pairwise_seed, "pairwise", grantee.encode()))

@@ -176,6 +176,16 @@ def digests(
     return found
 
 
+def heads(
+    session: Session, vault: VaultId, compartments: Iterable[CompartmentId]
+) -> dict[tuple[CompartmentId, DeviceId], int]:
+    """Return, for these compartments, the sequence number of the last batch of each device's chain."""
+    wanted = batch.c.compartment_id.in_(sorted(set(compartments)))
+    place = batch.c.compartment_id, batch.c.device_id
+    query = select(*place, func.max(batch.c.seq)).where(batch.c.vault_id == vault, wanted).group_by(*place)
+    return {(CompartmentId(one), DeviceId(two)): seq for one, two, seq in session.connection().execute(query)}
+
+
 def head_lists(session: Session, vault: VaultId) -> dict[DeviceId, bytes]:
     """Return the newest head list of each device, as signed: dropped batches show against it."""
     rows = session.connection().execute(select(head_list).where(head_list.c.vault_id == vault))

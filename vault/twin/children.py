@@ -13,11 +13,9 @@ from types import TracebackType
 from typing import Self
 
 from vault.errors import VaultError
-from vault.imprint.features import FeatureMap
 from vault.imprint.noise import Integers
-from vault.schema.trace import Period
 from vault.seal.errors import SealError
-from vault.twin.opening import BATCH, NO_MORE, REPLY_S, Channel, VaultKeys, Wanted, dump_ask, parse_reply
+from vault.twin.opening import BATCH, NO_MORE, REPLY_S, Ask, Channel, VaultKeys, dump_ask, parse_reply, reply_bytes
 
 
 class UnreadableBatches(VaultError):
@@ -46,31 +44,29 @@ class Child:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
-    def month(self, wanted: Wanted, feature_map: FeatureMap, period: Period, batches: Iterable[bytes]) -> Integers:
+    def month(self, ask: Ask, batches: Iterable[bytes]) -> Integers:
         """Return what is wanted of one month's traces.
 
         Args:
-            wanted: What.
-            feature_map: Map of the category.
-            period: The month.
+            ask: What, of which month.
             batches: In the order in which each device's chain grew.
 
         Returns:
-            int64[K].
+            int64 of the shape that the ask says.
 
         Raises:
             UnreadableBatches: The child refused a batch.
             OpeningFailed: The child is gone.
         """
         try:
-            self._channel.send(dump_ask(wanted, feature_map.category, period))
+            self._channel.send(dump_ask(ask))
             for encoded in batches:
                 self._channel.send(BATCH + encoded)
             self._channel.send(NO_MORE)
         except OSError:
             pass  # it stopped listening; its answer says why
         try:
-            numbers = parse_reply(self._channel.receive(1 + 8 * feature_map.size), feature_map.size)
+            numbers = parse_reply(self._channel.receive(reply_bytes(ask.shape)), ask.shape)
         except (OSError, SealError) as error:
             raise OpeningFailed("The process that opened the batches ended without an answer.") from error
         if numbers is None:

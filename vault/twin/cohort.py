@@ -44,7 +44,7 @@ from vault.twin import release, rows
 from vault.twin.certify import CHARGES, build_backbone, code_digest
 from vault.twin.infer import month_number
 from vault.twin.months import Month, Opening, Worker, open_months, permitted, plan
-from vault.twin.opening import Wanted
+from vault.twin.opening import Ask, Wanted
 from vault.twin.reader import Backbone
 from vault.twin.requests import TRAIN_PURPOSE
 from vault.twin.rows import StoredRow
@@ -269,9 +269,10 @@ def _records(
 
 def _targets(worker: Worker, member: _Member, mapped: FeatureMap) -> dict[Month, Integers]:
     empty = {month: np.zeros(mapped.size, dtype=np.int64) for month in member.rows}
-    asked = {month: Wanted.DAYS for month in member.rows if month.batch_hashes}
+    asked = [(month, Ask(Wanted.DAYS, mapped, month.period)) for month in member.rows if month.batch_hashes]
     try:
-        return empty | (open_months(worker, member.opening, asked) if asked else {})
+        found = open_months(worker, member.opening, asked) if asked else []
+        return empty | {month: numbers for (month, _), numbers in zip(asked, found, strict=True)}
     except VaultError:
         return {}  # one person's broken batch must not stop everyone's model
 

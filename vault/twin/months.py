@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Final, assert_never
 from zoneinfo import ZoneInfo
 
 from sqlmodel import Session
@@ -15,7 +15,8 @@ from vault.clock import Clock
 from vault.consent import consents
 from vault.db import Database
 from vault.errors import VaultError
-from vault.imprint.features import MAPPED, feature_map
+from vault.imprint.block import Heads
+from vault.imprint.features import MAPPED, Cadence, FeatureMap, feature_map
 from vault.imprint.noise import Integers
 from vault.keys.processor import Processor
 from vault.parties import people
@@ -29,10 +30,10 @@ from vault.seal.ring import Compartment
 from vault.seal.signing import Signer
 from vault.store import batches, rings
 from vault.twin.children import Child, Children
-from vault.twin.opening import VaultKeys, Wanted
+from vault.twin.opening import Ask, VaultKeys
 
 CLOSES_AFTER: Final = timedelta(hours=48)
-"""How long after its last local midnight a month still waits for late batches."""
+"""How long after its last local midnight a month, or a day, still waits for late batches."""
 
 
 class NothingToOpen(VaultError):
@@ -62,6 +63,7 @@ class Worker:
         policy_set: The rules in force.
         children: Opens batches.
         clock: Tells the time.
+        cadence: How days become rows.
     """
 
     database: Database
@@ -70,23 +72,30 @@ class Worker:
     policy_set: PolicySet
     children: Children
     clock: Clock
+    cadence: Cadence = Cadence.MONTHLY
+
+    def map_of(self, category: Category) -> FeatureMap:
+        """Return the map in force of a category."""
+        return feature_map(category, self.cadence)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Month:
-    """One category and closed month of a vault.
+    """One category and month of a vault.
 
     Args:
         category: Which category.
         period: Which month.
         compartments: Those whose seeds were handed over, by epoch.
         batch_hashes: SHA-256 of every batch in them, sorted: what a release id binds.
+        heads: The last batch of each device's chain in them.
     """
 
     category: Category
     period: Period
     compartments: tuple[CompartmentId, ...]
     batch_hashes: tuple[bytes, ...]
+    heads: Heads = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -96,12 +105,14 @@ class Opening:
     Args:
         permit: Why it may be opened.
         keys: What a child is sent.
-        months: Closed and inside the consent's window.
+        months: Inside the consent's window and closed; with daily rows, the running one's days may have closed.
+        closed: The last local date that has closed.
     """
 
     permit: Permit
     keys: VaultKeys
     months: tuple[Month, ...]
+    closed: date
 
 
 def closes_at(period: Period, time_zone: ZoneInfo) -> datetime:
@@ -115,6 +126,30 @@ def last_closed(now: datetime, time_zone: ZoneInfo) -> Period:
     """Return the last month that is closed in a time zone."""
     first = (now - CLOSES_AFTER).astimezone(time_zone).date().replace(day=1)
     return period_of(first - timedelta(days=1))
+
+
+def last_closed_day(now: datetime, time_zone: ZoneInfo) -> date:
+    """Return the last local date that is closed in a time zone: its last midnight was `CLOSES_AFTER` ago or more."""
+    return (now - CLOSES_AFTER).astimezone(time_zone).date() - timedelta(days=1)
+
+
+def closed_at(now: datetime, time_zone: ZoneInfo, cadence: Cadence) -> datetime:
+    """Return when a month, or a day, last closed."""
+    if cadence is Cadence.MONTHLY:
+        return closes_at(last_closed(now, time_zone), time_zone)
+    following = last_closed_day(now, time_zone) + timedelta(days=1)
+    return datetime.combine(following, time(), tzinfo=time_zone).astimezone(UTC) + CLOSES_AFTER
+
+
+def last_open(now: datetime, time_zone: ZoneInfo, cadence: Cadence) -> Period:
+    """Return the last month of which something is closed."""
+    match cadence:
+        case Cadence.MONTHLY:
+            return last_closed(now, time_zone)
+        case Cadence.DAILY:
+            return period_of(last_closed_day(now, time_zone))
+        case _ as other:
+            assert_never(other)
 
 
 def plan(
@@ -144,7 +179,8 @@ def plan(
     months = tuple(_months(session, permit.vault_id, listed))
     if not months:
         raise NothingToOpen("No month that this consent covers has closed yet.")
-    return Opening(permit, _keys(session, permit.vault_id, seeds, {month.period for month in months}), months)
+    keys = _keys(session, permit.vault_id, seeds, {month.period for month in months})
+    return Opening(permit, keys, months, last_closed_day(worker.clock.now(), ZoneInfo(keys.time_zone)))
 
 
 def permitted(
@@ -165,37 +201,34 @@ def permitted(
     if consent is None:
         raise NothingToOpen("No consent of this id is kept here.")
     terms, person = consent.current.terms, people.get(session, consent.vault_id)
-    data_to = min(terms.data_to, last_closed(now, ZoneInfo(person.time_zone)))
+    data_to = min(terms.data_to, last_open(now, ZoneInfo(person.time_zone), worker.cadence))
     categories = terms.categories & MAPPED
     if data_to < terms.data_from or not categories:
         raise NothingToOpen("No month of a category with a feature map has closed yet under this consent.")
     return decide(Use(consent, person, purpose, categories, terms.data_from, data_to, now), worker.policy_set)
 
 
-def open_months(worker: Worker, opening: Opening, months: Mapping[Month, Wanted]) -> dict[Month, Integers]:
+def open_months(worker: Worker, opening: Opening, asks: Sequence[tuple[Month, Ask]]) -> list[Integers]:
     """Open months in one child that holds this vault's keys alone.
 
     Args:
         worker: The worker.
         opening: From `plan`; whatever it costs is charged and committed.
-        months: What is wanted of which of its months.
+        asks: What is wanted of which of its months.
 
     Returns:
-        Exact, private numbers: int64[K] for each month; they must not leave the caller's memory without noise.
+        Exact, private numbers for each ask; they must not leave the caller's memory without noise.
 
     Raises:
         UnreadableBatches: A batch does not open.
         OpeningFailed: The child died.
         BatchesChanged: A batch that the plan is bound to is gone.
     """
-    found: dict[Month, Integers] = {}
     with worker.children.of(opening.keys) as child:
-        for month, wanted in months.items():
-            found[month] = _open(worker, opening.permit.vault_id, child, month, wanted)
-    return found
+        return [_open(worker, opening.permit.vault_id, child, month, ask) for month, ask in asks]
 
 
-def _open(worker: Worker, vault: VaultId, child: Child, month: Month, wanted: Wanted) -> Integers:
+def _open(worker: Worker, vault: VaultId, child: Child, month: Month, ask: Ask) -> Integers:
     sent: list[bytes] = []
 
     def stream() -> Iterator[bytes]:
@@ -209,7 +242,7 @@ def _open(worker: Worker, vault: VaultId, child: Child, month: Month, wanted: Wa
                 if len(sent) == len(bound):
                     return
 
-    numbers = child.month(wanted, feature_map(month.category), month.period, stream())
+    numbers = child.month(ask, stream())
     if sorted(sent) != list(month.batch_hashes):
         raise BatchesChanged("A batch was erased while its month was being opened; refresh again.")
     return numbers
@@ -230,10 +263,11 @@ def _months(session: Session, vault: VaultId, listed: Mapping[CompartmentId, Com
     places: defaultdict[tuple[Period, Category], list[Compartment]] = defaultdict(list)
     for compartment in listed.values():
         places[compartment.period, compartment.category].append(compartment)
-    digests = batches.digests(session, vault, listed)
+    digests, heads = batches.digests(session, vault, listed), batches.heads(session, vault, listed)
     for (period, category), found in sorted(places.items()):
         ids = tuple(one.id for one in sorted(found, key=lambda one: one.epoch))
-        yield Month(category, period, ids, tuple(sorted(digest for name in ids for digest in digests[name])))
+        hashes = tuple(sorted(digest for name in ids for digest in digests[name]))
+        yield Month(category, period, ids, hashes, {place: seq for place, seq in heads.items() if place[0] in ids})
 
 
 def _keys(session: Session, vault: VaultId, seeds: Mapping[CompartmentId, bytes], periods: set[Period]) -> VaultKeys:

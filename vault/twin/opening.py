@@ -8,6 +8,7 @@ write, bounded memory and processor time; what it sends back is read as fixed-si
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import signal
@@ -15,20 +16,23 @@ import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date, timedelta
 from enum import StrEnum
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from vault.encoding import JsonObject, JsonValue, b64u, dump_json, parse_b64u, parse_json
 from vault.errors import VaultError
-from vault.imprint.features import MAPPED, FeatureMap, feature_map
+from vault.imprint.block import Heads
+from vault.imprint.features import MAPPED, Cadence, FeatureMap, feature_map
 from vault.imprint.noise import Integers
 from vault.imprint.rows import month_sum, objects_by_day
 from vault.keys.compartment import compartment_opener
 from vault.schema.category import parse_category
-from vault.schema.trace import Period, Trace, parse_period
-from vault.seal.batch import MAX_BATCH_BYTES, open_batch, parse_batch, verify_batch
+from vault.schema.trace import Period, Trace, local_date, parse_period
+from vault.seal.batch import MAX_BATCH_BYTES, Batch, open_batch, parse_batch, verify_batch
 from vault.seal.device import ChainHead
 from vault.seal.dsse import parse_envelope
 from vault.seal.errors import SealError
@@ -57,6 +61,53 @@ class Wanted(StrEnum):
 
     DAYS = "days"
     """Days with a trace, then on how many of them each code occurred: int64[K]."""
+
+    VECTORS = "vectors"
+    """The private vector of each of some days: int64[days, K]."""
+
+    LATE = "late"
+    """The private sum of what came after the rows of some days were made: int64[K]."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """Consecutive days of the month.
+
+    Args:
+        first: First day.
+        days: How many.
+        heads: How far each device's batches had been read when their rows were made.
+    """
+
+    first: date
+    days: int
+    heads: Heads
+
+    def __contains__(self, day: date) -> bool:
+        """Say whether a day is one of them."""
+        return 0 <= (day - self.first).days < self.days
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a child is asked about a month.
+
+    Args:
+        wanted: What.
+        mapped: Map of the category.
+        period: The month.
+        made: For `VECTORS` the days; for `LATE` those that have rows.
+    """
+
+    wanted: Wanted
+    mapped: FeatureMap
+    period: Period
+    made: tuple[Made, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the answer."""
+        return (self.made[0].days, self.mapped.size) if self.wanted is Wanted.VECTORS else (self.mapped.size,)
 
 
 class Channel:
@@ -131,26 +182,58 @@ def parse_keys(message: bytes) -> VaultKeys:
     return VaultKeys(VaultId(vault), owner_key, zone.decode(), head, tuple(_split(pages)), keys)
 
 
-def dump_ask(wanted: Wanted, category: str, period: str) -> bytes:
+def dump_ask(ask: Ask) -> bytes:
     """Return the message that asks for a month; its batches follow as `BATCH` messages, then `NO_MORE`."""
-    return frames(wanted.encode(), category.encode(), period.encode())
+    record: JsonObject = {
+        "wanted": ask.wanted.value,
+        "category": ask.mapped.category,
+        "cadence": ask.mapped.cadence.value,
+        "period": ask.period,
+        "made": [_dump_made(made) for made in ask.made],
+    }
+    return dump_json(record)
 
 
-def parse_reply(message: bytes | None, size: int) -> Integers | None:
+def _dump_made(made: Made) -> JsonObject:
+    heads: list[JsonValue] = [[b64u(place), b64u(device), seq] for (place, device), seq in sorted(made.heads.items())]
+    return {"first": made.first.isoformat(), "days": made.days, "heads": heads}
+
+
+def parse_ask(message: bytes) -> Ask:
+    """Undo `dump_ask`; the worker wrote it."""
+    record: Any = parse_json(message)
+    mapped = feature_map(parse_category(record["category"]), Cadence(record["cadence"]))
+    made = tuple(
+        Made(
+            date.fromisoformat(one["first"]),
+            one["days"],
+            {(parse_b64u(place), parse_b64u(device)): seq for place, device, seq in one["heads"]},
+        )
+        for one in record["made"]
+    )
+    return Ask(Wanted(record["wanted"]), mapped, parse_period(record["period"]), made)
+
+
+def parse_reply(message: bytes | None, shape: tuple[int, ...]) -> Integers | None:
     """Return the numbers of a reply, or None for a refusal.
 
     Args:
         message: From a child that may be under an attacker's control.
-        size: How many numbers were asked for.
+        shape: Of the numbers that were asked for.
 
     Raises:
         SealError: Neither: the child died, or answers something else.
     """
     if message == _REFUSED:
         return None
-    if message is None or message[:1] != _NUMBERS or len(message) != 1 + 8 * size:
+    if message is None or message[:1] != _NUMBERS or len(message) != reply_bytes(shape):
         raise SealError("The process that opened the batches ended without an answer.")
-    return np.frombuffer(message, dtype="<i8", offset=1).astype(np.int64)
+    return np.frombuffer(message, dtype="<i8", offset=1).astype(np.int64).reshape(shape)
+
+
+def reply_bytes(shape: tuple[int, ...]) -> int:
+    """Return how long a reply with so many numbers is."""
+    return 1 + 8 * math.prod(shape)
 
 
 def serve(control: socket.socket) -> None:
@@ -159,7 +242,8 @@ def serve(control: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children need no waiting for
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker decides when to stop
     for category in MAPPED:
-        feature_map(category)  # read once here rather than in every child
+        for cadence in Cadence:
+            feature_map(category, cadence)  # read once here rather than in every child
     while True:
         _, received, _, _ = socket.recv_fds(control, 1, 1)
         if not received:
@@ -206,22 +290,37 @@ class _Vault:
             name: compartment_opener(seed) for name, seed in keys.seeds.items()
         }
 
-    def month(self, ask: bytes, channel: Channel) -> Integers:
+    def month(self, message: bytes, channel: Channel) -> Integers:
         """Return what is wanted of one month."""
-        wanted, category, unverified_period = _split(ask)
-        mapped, period = feature_map(parse_category(category.decode())), parse_period(unverified_period.decode())
-        traces = self._traces(mapped, period, channel)
-        match Wanted(wanted.decode()):
+        ask = parse_ask(message)
+        mapped, period = ask.mapped, ask.period
+        read = self._traces(mapped, period, channel)
+        match ask.wanted:
             case Wanted.SUM:
-                return month_sum(mapped, period, self._zone, traces)
+                return month_sum(mapped, period, self._zone, (trace for _, trace in read))
             case Wanted.DAYS:
-                days = objects_by_day(mapped, period, self._zone, traces)
+                days = objects_by_day(mapped, period, self._zone, (trace for _, trace in read))
                 occurred = [mapped.day_vector(objects)[:-1] > 0 for objects in days.values()]
                 return np.append(len(days), np.sum([np.zeros(mapped.size - 1, np.int64), *occurred], axis=0))
+            case Wanted.VECTORS:
+                days = objects_by_day(mapped, period, self._zone, (trace for _, trace in read))
+                (made,) = ask.made
+                return np.stack(
+                    [mapped.day_vector(days.get(made.first + timedelta(at), ())) for at in range(made.days)]
+                )
+            case Wanted.LATE:
+                return month_sum(mapped, period, self._zone, self._late(ask.made, read))
             case _ as other:
                 assert_never(other)
 
-    def _traces(self, mapped: FeatureMap, period: Period, channel: Channel) -> Iterator[Trace]:
+    def _late(self, made: tuple[Made, ...], read: Iterator[tuple[Batch, Trace]]) -> Iterator[Trace]:
+        for batch, trace in read:
+            day = local_date(trace.occurred_at, self._zone)
+            place = batch.compartment, batch.device
+            if any(batch.seq > rows.heads.get(place, 0) for rows in made if day in rows):
+                yield trace
+
+    def _traces(self, mapped: FeatureMap, period: Period, channel: Channel) -> Iterator[tuple[Batch, Trace]]:
         heads: dict[tuple[DeviceId, CompartmentId], ChainHead] = {}
         while (message := channel.receive(1 + MAX_BATCH_BYTES)) != NO_MORE:
             batch = parse_batch((message or b"")[1:])
@@ -239,7 +338,8 @@ class _Vault:
             )
             heads[place] = batch.head
             if device.may_have_sealed(compartment.id, batch.seq):
-                yield from open_batch(verified, self._openers[compartment.id], compartment.category)
+                for trace in open_batch(verified, self._openers[compartment.id], compartment.category):
+                    yield batch, trace
 
 
 def _split(data: bytes) -> list[bytes]:

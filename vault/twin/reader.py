@@ -133,7 +133,7 @@ def taxonomy(feature_map: FeatureMap) -> Taxonomy:
     Shops stock more kinds of what sells: the prior is proportional to the square root of the number
     of products, eight codes to a day. No transaction was read.
     """
-    file = resources.files("vault.twin") / "data" / f"{feature_map.version}.json"
+    file = resources.files("vault.twin") / "data" / f"{feature_map.hierarchy}.json"
     departments = cast("dict[str, dict[str, int]]", parse_json(file.read_bytes())["departments"])
     rank = {code: (at, products) for at, group in enumerate(departments.values()) for code, products in group.items()}
     rows = [rank.get(code, (len(departments), 1)) for code in feature_map.codes[:-1]]

@@ -16,12 +16,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, assert_never
 
-import numpy as np
 from sqlmodel import Session
 
-from vault.budget import ledger
+from vault.budget import days, ledger
 from vault.budget.accounting import OWNER_DAY_CAP, sigma_for
 from vault.budget.charge import imprint_charge
 from vault.budget.ledger import BudgetExhausted, ChargeConflict, Reservation
@@ -29,12 +28,12 @@ from vault.clock import unix_s
 from vault.consent.hold import hold
 from vault.encoding import b64u
 from vault.errors import VaultError
-from vault.imprint import features
+from vault.imprint import block, chain, daily, features
 from vault.imprint import noise as noises
 from vault.imprint import rows as imprints
-from vault.imprint.features import FeatureMap, feature_map
+from vault.imprint.features import Cadence, FeatureMap
 from vault.imprint.noise import DiscreteGaussian, Integers
-from vault.imprint.rows import MONTHLY, Row, dump_row, noisy, release_id
+from vault.imprint.rows import MONTHLY, release_id
 from vault.policy.permits import Forbidden, decide_refresh
 from vault.proof.leaf import LeafKind
 from vault.seal.derive import imprint_key
@@ -42,14 +41,18 @@ from vault.seal.ids import ConsentId, VaultId, sha256
 from vault.seal.row import RowHeader, seal_row
 from vault.store import rings
 from vault.tlog.log import append
-from vault.twin import rows
-from vault.twin.months import Month, NothingToOpen, Opening, Worker, open_months, permitted, plan
-from vault.twin.opening import Wanted
+from vault.twin import chains, rows
+from vault.twin.chains import seal_carried
+from vault.twin.months import NothingToOpen, Opening, Worker, open_months, permitted, plan
+from vault.twin.opening import Ask, Wanted
+from vault.twin.pieces import Drawn, Piece, draw, nothing
 from vault.twin.requests import REFRESH_PURPOSE
 from vault.twin.rows import StoredRow
 
 GROUP: Final = 50
 """Vaults in one transaction."""
+
+_CODE: Final = (features, noises, imprints, chain, daily, block)
 
 
 @dataclass
@@ -62,9 +65,9 @@ class _Refresh:
     over: bool = False
     failed: bool = False
     opening: Opening | None = None
-    reserved: dict[Month, Reservation] = field(default_factory=dict)
-    sums: Mapping[Month, Integers] = field(default_factory=dict)
-    noisy: dict[Month, Integers] = field(default_factory=dict)
+    pieces: list[Piece] = field(default_factory=list)
+    exact: dict[Piece, Integers] = field(default_factory=dict)
+    drawn: dict[Piece, Drawn] = field(default_factory=dict)
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -94,7 +97,7 @@ class Outcome:
 
 @lru_cache
 def noise_of(mapped: FeatureMap) -> DiscreteGaussian:
-    """Return the noise of every row under a map: a public constant.
+    """Return the noise of every monthly row under a map: a public constant.
 
     A day's cap covers all categories, so each category with a map gets its share of it.
     """
@@ -102,19 +105,19 @@ def noise_of(mapped: FeatureMap) -> DiscreteGaussian:
 
 
 def mu2_micro(mapped: FeatureMap) -> int:
-    """Return millionths of (clip / sigma)^2, rounded up: what a row costs each day of its month."""
+    """Return millionths of (clip / sigma)^2, rounded up: what a monthly row costs each day of its month."""
     return -(-(10**6) * mapped.clip**2 // noise_of(mapped).sigma ** 2)
 
 
 @lru_cache
 def code_hash() -> bytes:
     """Return SHA-256 of the code that makes rows."""
-    sources = (Path(str(module.__file__)).read_bytes() for module in (features, noises, imprints))
+    sources = (Path(str(module.__file__)).read_bytes() for module in _CODE)
     return sha256(b"".join(hashlib.sha256(source).digest() for source in sources))
 
 
 def refresh(worker: Worker, wanted: Mapping[VaultId, ConsentId]) -> dict[VaultId, Outcome]:
-    """Make the rows of every closed month that has none under its present batches.
+    """Make the rows of every closed month, or day, that has none.
 
     Args:
         worker: The worker.
@@ -149,24 +152,33 @@ def _plan(session: Session, worker: Worker, one: _Refresh) -> None:
         one.opening = plan(session, worker, one.consent_id, decide_refresh, REFRESH_PURPOSE)
 
 
-def _names(opening: Opening) -> dict[Month, bytes]:
-    vault = opening.permit.vault_id
-    found = {}
-    for month in opening.months:
-        mapped = feature_map(month.category)
-        found[month] = release_id(mapped, vault, month.period, noise_of(mapped), month.batch_hashes)
-    return found
-
-
 def _reserve(session: Session, worker: Worker, one: _Refresh) -> None:
     if one.opening is None:
         return
-    names = _names(one.opening)
+    match worker.cadence:
+        case Cadence.MONTHLY:
+            _reserve_months(session, worker, one, one.opening)
+        case Cadence.DAILY:
+            with one.attempt():
+                for category in sorted({month.category for month in one.opening.months}):
+                    owed = chains.reserve(session, worker, one.opening, category, code_hash())
+                    one.pieces += owed.pieces
+                    one.reason = owed.refused or one.reason
+        case _ as other:
+            assert_never(other)
+
+
+def _reserve_months(session: Session, worker: Worker, one: _Refresh, opening: Opening) -> None:
+    maps = {month: worker.map_of(month.category) for month in opening.months}
+    names = {
+        month: release_id(mapped, one.vault, month.period, noise_of(mapped), month.batch_hashes)
+        for month, mapped in maps.items()
+    }
     stored = rows.released(session, one.vault, names.values())
     for month, name in names.items():
         if name in stored:
             continue
-        mapped = feature_map(month.category)
+        mapped = maps[month]
         charge = imprint_charge(
             mapped, one.vault, month.period, noise_of(mapped), release_id=name, code_hash=code_hash()
         )
@@ -180,29 +192,26 @@ def _reserve(session: Session, worker: Worker, one: _Refresh) -> None:
         if reserved.state is ledger.State.COMMITTED and month.batch_hashes:
             one.reason = ChargeConflict.slug
         else:
-            one.reserved[month] = reserved
+            ask = Ask(Wanted.SUM, mapped, month.period)
+            sigma = noise_of(mapped).sigma
+            one.pieces.append(Piece(month, mapped, MONTHLY, sigma, mu2_micro(mapped), reserved, ask))
 
 
 def _open(worker: Worker, one: _Refresh) -> None:
-    if one.opening is None:
+    if one.opening is None or one.over:
         return
-    read = {month: Wanted.SUM for month in one.reserved if month.batch_hashes}
+    read = [piece for piece in one.pieces if piece.month.batch_hashes]
     with one.attempt():
-        one.sums = {month: np.zeros(feature_map(month.category).size, dtype=np.int64) for month in one.reserved} | (
-            open_months(worker, one.opening, read) if read else {}
-        )
+        found = open_months(worker, one.opening, [(piece.month, piece.ask) for piece in read]) if read else []
+        one.exact = nothing(one.pieces) | dict(zip(read, found, strict=True))
 
 
 def _add_noise(group: Sequence[_Refresh]) -> None:
-    """Draw the noise of all vaults' rows at once, one draw per category."""
-    places = [(one, month) for one in group for month in one.sums]
-    for category in {month.category for _, month in places}:
-        of_category = [(one, month) for one, month in places if month.category == category]
-        values = noisy([one.sums[month] for one, month in of_category], noise_of(feature_map(category)))
-        for (one, month), row in zip(of_category, values, strict=True):
-            one.noisy[month] = row
+    """Draw the noise of all vaults' rows at once."""
+    drawn = draw({piece: exact for one in group for piece, exact in one.exact.items()})
     for one in group:
-        one.sums = {}  # the exact numbers are needed no more
+        one.drawn = {piece: drawn[piece] for piece in one.exact}
+        one.exact = {}  # the exact numbers are needed no more
 
 
 def _store(worker: Worker, group: Iterable[_Refresh]) -> dict[VaultId, Outcome]:
@@ -210,13 +219,13 @@ def _store(worker: Worker, group: Iterable[_Refresh]) -> dict[VaultId, Outcome]:
     with worker.database.transaction() as session:
         for one in group:
             count = 0
-            if one.noisy:
+            if one.drawn:
                 if _still_allowed(session, worker, one):
                     _drop_erased(session, worker, one)
                     count = _release(session, worker, one)
                 else:
-                    for reservation in one.reserved.values():
-                        _abort(session, worker, reservation)
+                    for piece in one.drawn:
+                        _abort(session, worker, piece.reservation)
             outcomes[one.vault] = Outcome(count, one.reason, one.failed)
     return outcomes
 
@@ -234,11 +243,11 @@ def _still_allowed(session: Session, worker: Worker, one: _Refresh) -> bool:
 
 def _drop_erased(session: Session, worker: Worker, one: _Refresh) -> None:
     """Throw away what was made of compartments that were erased meanwhile; who erases locks the consents first."""
-    wanted = {name for month in one.noisy for name in month.compartments}
+    wanted = {name for piece in one.drawn for name in piece.month.compartments}
     left = rings.compartments(session, one.vault, wanted).keys()
-    for month in [month for month in one.noisy if not left >= set(month.compartments)]:
-        del one.noisy[month]
-        _abort(session, worker, one.reserved[month])
+    for piece in [piece for piece in one.drawn if not left >= set(piece.month.compartments)]:
+        del one.drawn[piece]
+        _abort(session, worker, piece.reservation)
 
 
 def _abort(session: Session, worker: Worker, reservation: Reservation) -> None:
@@ -248,42 +257,43 @@ def _abort(session: Session, worker: Worker, reservation: Reservation) -> None:
 
 def _release(session: Session, worker: Worker, one: _Refresh) -> int:
     """Store a vault's rows with their charges and leaves; return how many: another worker may have been first."""
-    committed = [month for month in one.noisy if _commit(session, worker, one, month)]
+    committed = [piece for piece in one.drawn if _commit(session, worker, one, piece)]
     # Read under the locks of the charges' scopes: whoever is second sees the rows of the first.
-    stored = rows.released(session, one.vault, [one.reserved[month].release_id for month in committed])
-    fresh = [month for month in committed if one.reserved[month].release_id not in stored]
-    rows.put(session, [_row(session, worker, one, month) for month in fresh])
+    stored = rows.released(session, one.vault, [piece.reservation.release_id for piece in committed])
+    fresh = [piece for piece in committed if piece.reservation.release_id not in stored]
+    rows.put(session, [_row(session, worker, one, piece) for piece in fresh])
     return len(fresh)
 
 
-def _commit(session: Session, worker: Worker, one: _Refresh, month: Month) -> bool:
+def _commit(session: Session, worker: Worker, one: _Refresh, piece: Piece) -> bool:
+    commit = ledger.commit if piece.days is None else days.commit
     try:
-        ledger.commit(session, one.reserved[month], at=worker.clock.now())
+        commit(session, piece.reservation, at=worker.clock.now())
     except ChargeConflict as error:
         one.reason = error.slug
         return False
     return True
 
 
-def _row(session: Session, worker: Worker, one: _Refresh, month: Month) -> StoredRow:
-    """Seal one month's row and log its release."""
+def _row(session: Session, worker: Worker, one: _Refresh, piece: Piece) -> StoredRow:
+    """Seal one row and log its release."""
     assert one.opening is not None
-    reservation, mapped = one.reserved[month], feature_map(month.category)
+    reservation, mapped, month, drawn = piece.reservation, piece.mapped, piece.month, one.drawn[piece]
     name = reservation.release_id
     compartment = month.compartments[-1]  # the newest epoch: an older one's holder learns nothing new
-    row = Row(name, mapped.digest, month.period, 0, mapped.clip, noise_of(mapped).sigma, one.noisy[month])
-    header = RowHeader(one.vault, compartment, name, mapped.version, row.index)
-    sealed = seal_row(dump_row(row), header, imprint_key(one.opening.keys.seeds[compartment]), worker.signer)
+    header = RowHeader(one.vault, compartment, name, mapped.version, 0)
+    seed = one.opening.keys.seeds[compartment]
+    sealed = seal_row(piece.payload(drawn), header, imprint_key(seed), worker.signer)
     leaf = append(
         session,
         LeafKind.RELEASE,
         {
             "category": month.category,
             "period": month.period,
-            "mechanism": MONTHLY,
-            "mu2_micro": mu2_micro(mapped),
+            "mechanism": piece.mechanism,
+            "mu2_micro": piece.mu2_micro,
             "map": b64u(mapped.digest),
-            "rows": 1,
+            "rows": 1 if piece.run is None else len(drawn.values),
         },
         {
             "vault": b64u(one.vault),
@@ -297,12 +307,15 @@ def _row(session: Session, worker: Worker, one: _Refresh, month: Month) -> Store
         vault_id=one.vault,
         compartment_id=compartment,
         release_id=name,
-        index=row.index,
+        index=header.index,
         category=month.category,
         period=month.period,
         map_digest=mapped.digest,
-        mu2_micro=mu2_micro(mapped),
+        mu2_micro=piece.mu2_micro,
         digest=sha256(sealed),
         sealed=sealed,
         leaf_id=leaf.id,
+        mechanism=piece.mechanism,
+        place=piece.place,
+        carried=seal_carried(piece.carried(drawn), one.vault, name, seed),
     )

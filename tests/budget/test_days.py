@@ -1,0 +1,152 @@
+"""Daily rows in the ledger: a month is paid once, a day is made once, and who pays nothing knows that it is paid."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime
+
+import dp_accounting
+import numpy as np
+import pytest
+from dp_accounting.rdp import rdp_privacy_accountant
+
+from vault.budget import days, ledger
+from vault.budget.accounting import NOTHING, ORDERS, OWNER_DAY_CAP, gaussian
+from vault.budget.charge import Charge, owner_day
+from vault.budget.days import Days, day_charge, month_curve, sigma_of
+from vault.budget.ledger import BudgetExhausted, ChargeConflict, Reservation, Undrawn
+from vault.db import Database
+from vault.imprint.block import COLUMN_SQUARE, sensitivity
+from vault.imprint.features import Cadence, feature_map
+from vault.schema.category import Category
+from vault.schema.trace import Period
+
+RETAIL = feature_map(Category("pd:Purchase"), Cadence.DAILY)
+AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
+VAULT, SCOPE = b"v" * 16, owner_day(b"v" * 16, Period("2026-10"))
+WHOLE, COST = OWNER_DAY_CAP, month_curve(RETAIL)
+
+
+def october(first: int, last: int, *, late: bool = False) -> Days:
+    return Days(date(2026, 10, first), date(2026, 10, last), late)
+
+
+def charge(name: int, wanted: Days) -> Charge:
+    return day_charge(RETAIL, VAULT, wanted, release_id=name.to_bytes(32), code_hash=b"c" * 32)
+
+
+def take(database: Database, name: int, wanted: Days) -> Reservation:
+    with database.transaction() as session:
+        return days.reserve(session, charge(name, wanted), WHOLE, at=AT)
+
+
+def keep(database: Database, reservation: Reservation) -> None:
+    with database.transaction() as session:
+        days.commit(session, reservation, at=AT)
+
+
+def spent(database: Database) -> float:
+    with database.snapshot() as session:
+        return ledger.spent(session, SCOPE).epsilon(WHOLE.delta)
+
+
+def test_the_months_cost_is_dp_accounting_s_for_its_two_releases() -> None:
+    accountant = rdp_privacy_accountant.RdpAccountant(ORDERS)
+    on_time, late = sigma_of(RETAIL, late=False), sigma_of(RETAIL, late=True)
+    accountant.compose(dp_accounting.GaussianDpEvent(on_time / sensitivity(RETAIL.clip)))
+    accountant.compose(dp_accounting.GaussianDpEvent(late / RETAIL.clip))
+    assert np.array(COST.nano) / 1e9 == pytest.approx(np.array(accountant._rdp), rel=1e-8)
+    # A chain shows at most this of one day, whichever; the exact length of its column costs no more than is charged.
+    exact = accountant._rdp[0] / ORDERS[0] * 2
+    assert RETAIL.clip**2 * COLUMN_SQUARE / on_time**2 + RETAIL.clip**2 / late**2 <= exact
+    assert 2.99 < COST.epsilon(1e-6) <= 3.0
+    assert WHOLE.admits(COST)
+    assert not WHOLE.admits(COST + gaussian(RETAIL.clip, late))
+
+
+def test_the_first_release_of_a_month_pays_and_the_others_say_their_days(database: Database) -> None:
+    first = take(database, 1, october(1, 20))
+    keep(database, first)
+    cost = spent(database)
+    assert 2.99 < cost <= 3.0
+    for name, wanted in ((2, october(21, 21)), (3, october(1, 21, late=True)), (4, october(22, 31))):
+        keep(database, take(database, name, wanted))
+    assert spent(database) == cost
+    with database.transaction() as session:
+        held = ledger.hold(session, SCOPE)
+    assert [any(one.charge.curve.nano) for one in held] == [True, False, False, False]
+    made = days.gone(held, RETAIL.category, late=False)
+    assert made == {date(2026, 10, day) for day in range(1, 32)}
+    assert len(days.gone(held, RETAIL.category, late=True)) == 21
+    assert days.gone(held, Category("pd:Location"), late=False) == set()
+
+
+def test_a_day_is_never_made_twice(database: Database) -> None:
+    keep(database, take(database, 1, october(1, 20)))
+    for again in (october(20, 21), october(1, 1), october(5, 6), october(1, 20)):
+        with pytest.raises(ChargeConflict, match="second"):
+            take(database, 2, again)
+    take(database, 3, october(20, 21, late=True))  # another row
+
+
+def test_of_two_that_raced_only_the_first_is_stored(database: Database) -> None:
+    one, two = take(database, 1, october(1, 20)), take(database, 2, october(1, 21))
+    keep(database, two)
+    with pytest.raises(ChargeConflict, match="second"):
+        keep(database, one)
+    keep(database, two)  # repeating it is harmless
+    assert spent(database) <= 3.0
+
+
+def test_what_died_may_be_tried_again_under_its_own_name_or_another(database: Database) -> None:
+    first = take(database, 1, october(1, 20))
+    cost = spent(database)
+    assert take(database, 1, october(1, 20)) == replace(first, fresh=False)
+    other = take(database, 2, october(1, 21))
+    assert take(database, 1, october(1, 20)) == replace(first, fresh=False)
+    assert spent(database) == cost
+    keep(database, other)
+
+
+def test_noise_that_may_have_been_seen_stays_charged_and_its_days_stay_gone(database: Database) -> None:
+    first = take(database, 1, october(1, 20))
+    with database.transaction() as session:
+        ledger.abort(session, first, at=AT)
+    with pytest.raises(ChargeConflict):
+        take(database, 2, october(20, 21))
+    keep(database, take(database, 3, october(21, 22)))
+    assert 2.99 < spent(database) <= 3.0
+
+
+def test_nothing_is_stored_for_days_whose_payer_gave_its_charge_back(database: Database) -> None:
+    payer, other = take(database, 1, october(1, 20)), take(database, 2, october(21, 21))
+    with database.transaction() as session:
+        ledger.cancel(session, payer, Undrawn.KEYS_GONE, at=AT)
+    with pytest.raises(ChargeConflict, match="paid"):
+        keep(database, other)
+
+
+def test_a_payer_that_paid_less_does_not_count(database: Database) -> None:
+    cheap = replace(charge(1, october(1, 1)), curve=gaussian(RETAIL.clip, sigma_of(RETAIL, late=True)))
+    with database.transaction() as session:
+        ledger.reserve(session, cheap, WHOLE, at=AT)
+    with pytest.raises(BudgetExhausted):
+        take(database, 3, october(2, 2))
+
+
+def test_another_categorys_payment_does_not_count(database: Database) -> None:
+    elsewhere = replace(charge(2, october(1, 1)), category="pd:Location")
+    with database.transaction() as session:
+        ledger.reserve(session, elsewhere, WHOLE, at=AT)
+    with pytest.raises(BudgetExhausted):
+        take(database, 3, october(2, 2))
+
+
+def test_days_of_two_months_are_no_release() -> None:
+    with pytest.raises(ValueError, match="one month"):
+        Days(date(2026, 10, 31), date(2026, 11, 1))
+    with pytest.raises(ValueError, match="one month"):
+        october(2, 1)
+    assert days.days_of(replace(charge(1, october(3, 4)), mechanism={"name": "monthly/1"})) is None
+    assert days.days_of(charge(1, october(3, 4, late=True))) == october(3, 4, late=True)
+    assert charge(1, october(3, 4)).curve != NOTHING

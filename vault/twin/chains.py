@@ -1,0 +1,194 @@
+"""Which daily rows a refresh owes: every closed day once on time, every month's late row, each paid before."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from sqlmodel import Session
+
+from vault.budget import days as charging
+from vault.budget import ledger
+from vault.budget.accounting import OWNER_DAY_CAP
+from vault.budget.charge import owner_day
+from vault.budget.days import Days, day_charge, sigma_of
+from vault.budget.ledger import BudgetExhausted, ChargeConflict
+from vault.imprint.block import LATE, block_id, late_id, parse_carried, sensitivity
+from vault.imprint.daily import DAILY, LATE_AFTER
+from vault.imprint.features import FeatureMap
+from vault.imprint.noise import Integers
+from vault.schema.category import Category
+from vault.schema.trace import periods_from
+from vault.seal.derive import chain_key
+from vault.seal.framing import frames
+from vault.seal.ids import VaultId
+from vault.seal.wrap import lock, unlock
+from vault.twin import rows
+from vault.twin.months import Month, Opening, Worker, closes_at
+from vault.twin.opening import Ask, Made, Wanted
+from vault.twin.pieces import Piece, Run
+from vault.twin.rows import StoredRow
+
+
+@dataclass(frozen=True)
+class Owed:
+    """What may be made now.
+
+    Args:
+        pieces: Reserved.
+        refused: Slug of what was not, or empty.
+    """
+
+    pieces: tuple[Piece, ...]
+    refused: str
+
+
+def reserve(session: Session, worker: Worker, opening: Opening, category: Category, code_hash: bytes) -> Owed:
+    """Reserve the rows of every closed day of a category that never had one, and the late rows that are due.
+
+    Args:
+        session: An open writing transaction; the caller commits it before anything is opened.
+        worker: The worker.
+        opening: Names the months.
+        category: One with daily rows.
+        code_hash: Of the code that makes them.
+
+    Raises:
+        SealError: What a chain goes on with does not open.
+    """
+    planned = _Planned(session, worker, opening, worker.map_of(category), code_hash)
+    for month in opening.months:
+        if month.category == category:
+            planned.add(month)
+    return Owed(tuple(planned.pieces), planned.refused)
+
+
+def seal_carried(carried: bytes, vault: VaultId, release_id: bytes, seed: bytes) -> bytes:
+    """Return what a chain goes on with, locked to the seed of its rows' compartment."""
+    return lock(chain_key(seed), carried, _context(vault, release_id)) if carried else b""
+
+
+class _Planned:
+    """One category's rows as they are planned, month by month."""
+
+    def __init__(
+        self, session: Session, worker: Worker, opening: Opening, mapped: FeatureMap, code_hash: bytes
+    ) -> None:
+        self.pieces: list[Piece] = []
+        self.refused = ""
+        self._session, self._worker, self._opening, self._mapped = session, worker, opening, mapped
+        self._code_hash = code_hash
+        self._vault = opening.permit.vault_id
+        self._stored = rows.of_days(session, self._vault, mapped.category)
+        self._carried: dict[bytes, tuple[dict[tuple[bytes, bytes], int], Integers]] = {}
+        self._run: Run | None = None
+
+    def add(self, month: Month) -> None:
+        """Plan one month; months come in order."""
+        first = date(int(month.period[:4]), int(month.period[5:]), 1)
+        following = periods_from(month.period, 2)[1]
+        end = date(int(following[:4]), int(following[5:]), 1) - timedelta(days=1)
+        closed = [first + timedelta(days=at) for at in range((min(end, self._opening.closed) - first).days + 1)]
+        mine = [row for row in self._stored if row.period == month.period]
+        on_time = [row for row in mine if row.mechanism == DAILY]
+        held_days = {day for row in on_time for day in _days_of(row)}
+        due = self._worker.clock.now() >= closes_at(month.period, ZoneInfo(self._opening.keys.time_zone)) + LATE_AFTER
+        late_due = due and len(on_time) == len(mine)
+        if held_days >= set(closed) and not late_due:
+            return
+        held = ledger.hold(self._session, owner_day(self._vault, month.period))
+        gone = charging.gone(held, self._mapped.category, late=False)
+        fresh = [self._block(month, days) for days in _stretches(day for day in closed if day not in gone)]
+        blocks = [piece for piece in fresh if piece is not None]
+        if late_due and not charging.gone(held, self._mapped.category, late=True):
+            self._late(month, on_time, blocks)
+
+    def _block(self, month: Month, days: Days) -> Piece | None:
+        mapped, sigma = self._mapped, sigma_of(self._mapped, late=False)
+        run = self._run
+        if run is None or run.following != days.first or run.start.year != days.first.year:
+            run = self._continued(days.first)
+        place = days.first, days.last
+        name = block_id(mapped, self._vault, run.start, place, sigma=sigma, batch_hashes=month.batch_hashes)
+        ask = Ask(Wanted.VECTORS, mapped, month.period, (Made(days.first, len(days), {}),))
+        piece = self._reserved(month, days, name, ask, run)
+        if piece is not None:
+            run.pieces.append(piece)
+            self._run = run
+        return piece
+
+    def _late(self, month: Month, on_time: Iterable[StoredRow], fresh: Iterable[Piece]) -> None:
+        seeds = self._opening.keys.seeds
+        known = [row for row in on_time if row.compartment_id in seeds and row.place is not None]
+        self._open(known)
+        made = [
+            Made(row.place.first, row.place.days, self._carried[row.release_id][0]) for row in known if row.place
+        ] + [Made(piece.days.first, len(piece.days), month.heads) for piece in fresh if piece.days is not None]
+        if not made:
+            return  # no day of it has a row of its own here
+        last = max(one.first + timedelta(days=one.days - 1) for one in made)
+        days = Days(min(one.first for one in made), last, late=True)
+        sigma = sigma_of(self._mapped, late=True)
+        place = days.first, days.last
+        name = late_id(self._mapped, self._vault, place, sigma=sigma, batch_hashes=month.batch_hashes)
+        self._reserved(month, days, name, Ask(Wanted.LATE, self._mapped, month.period, tuple(made)), None)
+
+    def _reserved(self, month: Month, days: Days, name: bytes, ask: Ask, run: Run | None) -> Piece | None:
+        charge = day_charge(self._mapped, self._vault, days, release_id=name, code_hash=self._code_hash)
+        try:
+            reservation = charging.reserve(self._session, charge, OWNER_DAY_CAP, at=self._worker.clock.now())
+        except (BudgetExhausted, ChargeConflict) as error:
+            self.refused = error.slug  # these days keep what they have
+            return None
+        sigma = sigma_of(self._mapped, late=days.late)
+        length = self._mapped.clip if days.late else sensitivity(self._mapped.clip)
+        mu2_micro = -(-(10**6) * length**2 // sigma**2)
+        mechanism = LATE if days.late else DAILY
+        piece = Piece(month, self._mapped, mechanism, sigma, mu2_micro, reservation, ask, days, run)
+        self.pieces.append(piece)
+        return piece
+
+    def _continued(self, first: date) -> Run:
+        """Return the chain whose rows end the day before, if all its noise can be opened, or else a fresh one."""
+        chains: defaultdict[date, list[StoredRow]] = defaultdict(list)
+        for row in self._stored:
+            if row.place and row.place.chain_start and row.map_digest == self._mapped.digest:
+                chains[row.place.chain_start].append(row)
+        for start, blocks in chains.items():
+            held = [day for row in blocks for day in _days_of(row)]
+            whole = held == [start + timedelta(days=at) for at in range((first - start).days)]
+            openable = all(row.compartment_id in self._opening.keys.seeds for row in blocks)
+            if whole and start.year == first.year and openable:
+                self._open(blocks)
+                return Run(self._mapped, start, np.concatenate([self._carried[row.release_id][1] for row in blocks]))
+        return Run(self._mapped, first, np.zeros((0, self._mapped.size), dtype=np.int64))
+
+    def _open(self, blocks: Iterable[StoredRow]) -> None:
+        wanted = {row.release_id: row for row in blocks if row.release_id not in self._carried}
+        for name, sealed in rows.carried(self._session, self._vault, wanted).items():
+            seed = self._opening.keys.seeds[wanted[name].compartment_id]
+            self._carried[name] = parse_carried(unlock(chain_key(seed), sealed, _context(self._vault, name)))
+
+
+def _days_of(row: StoredRow) -> Iterator[date]:
+    if row.place is not None:
+        yield from (row.place.first + timedelta(days=at) for at in range(row.place.days))
+
+
+def _stretches(days: Iterable[date]) -> list[Days]:
+    """Return rising days as runs without a gap."""
+    found: list[Days] = []
+    for day in days:
+        if found and found[-1].last == day - timedelta(days=1):
+            found[-1] = Days(found[-1].first, day)
+        else:
+            found.append(Days(day, day))
+    return found
+
+
+def _context(vault: VaultId, release_id: bytes) -> bytes:
+    return frames(b"chain", vault, release_id)
