@@ -46,6 +46,8 @@ from vault.keys.operator import APP, key_name
 from vault.keys.rollover import Resealer
 from vault.keys.routes import keys_router
 from vault.keys.serving import Serving
+from vault.legacy import legacies
+from vault.legacy.routes import executors_router, plan_router
 from vault.logging import configure_logging
 from vault.notices.routes import notices_router
 from vault.notices.stream import Streams
@@ -126,12 +128,14 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     state.sequencer = Sequencer(
         state.database, log_key, lambda data: kms.sign(APP[KeyName.LOG], data), settings.log_anchor, state.journal
     )
+    state.also = (legacies.forget,)  # what an erasure destroys besides
     state.stated = ()
     follow_statements(state)
     # They are tried in turn: what is asked most often comes first.
     for router in (
         answers_router, ingest_router, consent_router, parties_router, vaults_router, keys_router, oauth_router,
-        twin_router, notices_router, policy_router, approval_router, grants_router, evidence_router, erasure_router, certificates_router, health_router,
+        twin_router, notices_router, policy_router, approval_router, grants_router, evidence_router, erasure_router, certificates_router,
+        plan_router, executors_router, health_router,
         log_router(state.database),
     ):  # fmt: skip
         app.include_router(router)
@@ -174,7 +178,7 @@ def _make_desks(state: State, session: Session, keys: Mapping[KeyName, KeyStatem
     serving_name = key_name(KeyName.SERVING, keys[KeyName.SERVING].epoch)
     open_identity(folder, kms, serving_name)  # better now than at the first question
     state.serving = Serving(Epochs(folder, kms, KeyName.SERVING), kms, serving_name, state.shortkeys, operator_key)
-    state.sign_in_desk = SignInDesk(issuer, secret, rings.live_device_key)
+    state.sign_in_desk = SignInDesk(issuer, secret, rings.live_device_key, legacies.sign_of_life)
     # Tokens of the keys before outlive the change of key by their own lifetime, and by no more.
     until_s = keys[KeyName.SERVICE].not_before + TOKEN_S
     former_keys = {key: until_s for key in service_keys if key != state.service.public_key}
@@ -207,6 +211,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             if state.frozen is None:
                 tasks.start_soon(state.streams.watch)
                 tasks.start_soon(_repeat, _expire_due, EVERY_S, app.state)
+                tasks.start_soon(_repeat, _take_effect, legacies.EVERY_S, app.state)
                 tasks.start_soon(_repeat, _publish_erased, EVERY_S, app.state)
                 if state.log_files is not None:
                     tasks.start_soon(_repeat, _publish_growth, _PUBLISH_EVERY_S, app.state)
@@ -236,6 +241,11 @@ async def _repeat(job: Callable[[State], None], every_s: float, state: State) ->
 def _expire_due(state: State) -> None:
     """End consents whose window is over."""
     expire_due(state.database, state.custody, state.service, now=state.clock.now())
+
+
+def _take_effect(state: State) -> None:
+    """Freeze vaults whose executors declared something that no sign of life stopped in time."""
+    legacies.take_effect_due(state.database, now=state.clock.now())
 
 
 def _publish_erased(state: State) -> None:

@@ -16,9 +16,11 @@ from vault.budget import ledger
 from vault.budget.charge import parse_charge
 from vault.consent.restoring import end_again
 from vault.db import Database
-from vault.encoding import JsonObject
+from vault.encoding import JsonObject, parse_b64u
 from vault.erasure.erase import erase_again
+from vault.legacy import legacies
 from vault.proof.leaf import LeafKind, Part, verify_opening
+from vault.seal.ids import VaultId
 from vault.seal.signing import Signer
 from vault.store import shortkeys
 from vault.tlog import log, tree
@@ -81,7 +83,9 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
         ]
         charged = sum(ledger.restore(session, charge, at=now) for charge in sorted(charges, key=lambda c: c.scope.key))
         erasures = _opened(missing, LeafKind.ERASURE, LeafKind.RETENTION)
-        erased = sum(erase_again(session, short_keys, personal) for _, personal in erasures)
+        erased = sum(erase_again(session, short_keys, personal, also=(legacies.forget,)) for _, personal in erasures)
+        plans = _opened(missing, LeafKind.LEGACY_PLAN, LeafKind.LEGACY_VETO)
+        legacies.end_again(session, {VaultId(parse_b64u(personal["vault"])) for _, personal in plans})
         journal.mark(session)
     shortkeys.delete_scheduled(database, short_keys)
     return Recovered(len(missing), len(ended), charged, erased)

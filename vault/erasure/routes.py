@@ -103,7 +103,8 @@ def order(
         if not -_CLOCK_SKEW_S <= unix_s(now) - signed.issued_at <= _FRESH_S:
             raise StaleOrder("An order to erase is sent within a day of being signed; check the clock and sign again.")
         asked = Asked(signed.erasure_id, signed.scope, Author.OWNER, signed.reason, envelope.digest)
-        erased = erasing.erase(session, custody.short_keys, asked, service=request.app.state.service, now=now)
+        state = request.app.state
+        erased = erasing.erase(session, custody.short_keys, asked, service=state.service, now=now, also=state.also)
     return _acknowledged(request, database, custody, erased)
 
 

@@ -61,6 +61,14 @@ _ENGLISH: Final = Words(
             "An auditor was shown leaves {first} to {last} of the log: what was decided about your consents, under "
             "pseudonyms; no question and no answer."
         ),
+        LeafKind.LEGACY_PLAN: "Version {version} of your legacy plan was put in force.",
+        LeafKind.LEGACY_CLAIM: (
+            "Your executors declared that you are gone. The waiting period of your plan runs: sign in, and it stops."
+        ),
+        LeafKind.LEGACY_FORCE: "Your executors' declaration took effect. Sign in if you are here, and it ends.",
+        LeafKind.LEGACY_VETO: (
+            "You signed in: what your executors had declared is over. Their shares are spent; make a new plan."
+        ),
     },
     anything="Something that concerns every vault of this service was logged.",
     states={
@@ -111,6 +119,18 @@ _FRENCH: Final = Words(
         LeafKind.AUDITOR_ACCESS: (
             "Un auditeur a vu les feuilles {first} à {last} du journal : ce qui a été décidé de vos consentements, "
             "sous pseudonymes ; aucune question ni réponse."
+        ),
+        LeafKind.LEGACY_PLAN: "La version {version} de votre plan de succession numérique est entrée en vigueur.",
+        LeafKind.LEGACY_CLAIM: (
+            "Vos exécuteurs ont déclaré que vous n'êtes plus là. Le délai de votre plan court : connectez-vous, "
+            "et il s'arrête."
+        ),
+        LeafKind.LEGACY_FORCE: (
+            "La déclaration de vos exécuteurs a pris effet. Connectez-vous si vous êtes là, et elle prend fin."
+        ),
+        LeafKind.LEGACY_VETO: (
+            "Vous vous êtes connecté : ce que vos exécuteurs avaient déclaré a pris fin. Leurs parts sont épuisées ; "
+            "faites un nouveau plan."
         ),
     },
     anything="Un événement qui concerne tous les coffres de ce service a été consigné.",

@@ -17,6 +17,7 @@ from vault.erasure.survey import survey
 from vault.keys import statements
 from vault.keys.kms import KmsSigner, LocalKeyring
 from vault.keys.operator import key_name
+from vault.legacy import legacies
 from vault.ops.site import Site
 from vault.ops.terminal import HERE, AsJson, SiteFolder, plain_errors, say
 from vault.schema.category import parse_category
@@ -72,7 +73,8 @@ def erase_for(
         asked = Asked(secrets.token_bytes(ID_BYTES), scope, Author.OPERATOR, reason, identity_check=checked)
         with database.transaction() as session:
             now = SystemClock().now()
-            done: Erased = erase(session, short_keys, asked, service=_service(session, found, now), now=now)
+            service = _service(session, found, now)
+            done: Erased = erase(session, short_keys, asked, service=service, now=now, also=(legacies.forget,))
         shortkeys.delete_scheduled(database, short_keys)
     say(
         as_json,

@@ -42,6 +42,9 @@ _NOBODY: Final = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
 DeviceKeys = Callable[[Session, VaultId, DeviceId], bytes | None]
 """Returns a device's Ed25519 public key if the vault's newest ring lists it and has not revoked it."""
 
+SignOfLife = Callable[[Session, VaultId, Envelope, datetime], None]
+"""Takes note, in the transaction that opens an owner's session, that the owner is alive."""
+
 
 class SignInRefused(VaultError):
     """An answer to a challenge that does not sign anybody in; it never says why in detail."""
@@ -68,11 +71,13 @@ class SignInDesk:
         origin: The issuer URL; answers made for another server are refused.
         secret: At least 32 random bytes, the same in every process.
         device_keys: Finds a device's key in its vault's ring.
+        alive: Is told of every owner who signs in; a device signs in also without its owner.
     """
 
     origin: str
     secret: bytes
     device_keys: DeviceKeys
+    alive: SignOfLife = lambda *_: None
 
     def challenge(self, vault_id: VaultId, role: Role, *, now: datetime) -> bytes:
         """Return 32 bytes to sign, good for two minutes, once, for this vault and role.
@@ -119,6 +124,8 @@ class SignInDesk:
         )
         _sweep(session, now)
         session.flush()
+        if answer.role is Role.OWNER:
+            self.alive(session, answer.vault_id, envelope, now)
         return b64u(token)
 
     def _key(self, session: Session, answer: SignIn) -> bytes | None:
@@ -161,6 +168,14 @@ def find_caller(session: Session, unverified_token: str, *, now: datetime) -> Ow
         raise NotSignedIn("The session has ended; sign in again.")
     vault_id, device_id = row
     return OwnerCaller(VaultId(vault_id)) if device_id is None else DeviceCaller(VaultId(vault_id), DeviceId(device_id))
+
+
+def is_owner_here(session: Session, vault_id: VaultId, *, now: datetime) -> bool:
+    """Say whether a session of the owner is open; whoever decides by it has locked the person."""
+    live = select(SessionRow.token_hash).where(
+        col(SessionRow.vault_id) == vault_id, col(SessionRow.device_id).is_(None), col(SessionRow.expires_at) > now
+    )
+    return session.exec(live.limit(1)).first() is not None
 
 
 def end_sessions(session: Session, vault_id: VaultId, device_id: DeviceId | None = None) -> None:

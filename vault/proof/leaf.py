@@ -52,6 +52,10 @@ class LeafKind(StrEnum):
     AUDITOR_ACCESS = "auditor-access"
     TRAINING = "training"
     TOMBSTONES = "tombstones"
+    LEGACY_PLAN = "legacy-plan"
+    LEGACY_CLAIM = "legacy-claim"
+    LEGACY_FORCE = "legacy-force"
+    LEGACY_VETO = "legacy-veto"
 
 
 _KINDS = tuple(kind.value for kind in LeafKind)  # a tuple, so that asking about an unhashable value is no error

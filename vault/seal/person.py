@@ -7,6 +7,7 @@ none of them can be replayed after a later one.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -179,6 +180,30 @@ def verify_succession(envelope: Envelope, *, vault_id: VaultId, prev: bytes, nex
     succession = Succession(fields.hash("owner_key"), fields.hash("next_owner_key_hash"))
     fields.end()
     return succession
+
+
+def verify_identity(records: Sequence[Envelope], vault_id: VaultId) -> list[bytes]:
+    """Return every owner key that a vault has had, oldest first.
+
+    Args:
+        records: Genesis, then the successions in their order.
+        vault_id: The vault that they must be about.
+
+    Raises:
+        SealError: No genesis of this vault, or a succession that does not follow.
+    """
+    if not records:
+        raise SealError("No genesis shows whose vault this is.")
+    first, *successions = records
+    genesis = verify_genesis(first)
+    if genesis.vault_id != vault_id:
+        raise SealError("The genesis is another vault's.")
+    keys, next_hash, prev = [genesis.owner_key], genesis.next_owner_key_hash, first.digest
+    for record in successions:
+        new = verify_succession(record, vault_id=vault_id, prev=prev, next_owner_key_hash=next_hash)
+        keys.append(new.owner_key)
+        next_hash, prev = new.next_owner_key_hash, record.digest
+    return keys
 
 
 def sign_profile(owner: Signer, profile: Profile, *, vault_id: VaultId, sequence: int) -> Envelope:

@@ -32,10 +32,11 @@ from vault.tlog.errors import JournalDamaged, JournalMissing
 from vault.tlog.log import Leaf, PendingId, between
 from vault.tlog.models import log_entry, log_opening
 
-JOURNALED: Final = frozenset(
-    {LeafKind.CONSENT, LeafKind.RELEASE, LeafKind.TRAINING, LeafKind.ERASURE, LeafKind.RETENTION}
-)
-"""What is journaled: ends of consents, releases with their charges, erasures."""
+JOURNALED: Final = frozenset({
+    LeafKind.CONSENT, LeafKind.RELEASE, LeafKind.TRAINING, LeafKind.ERASURE, LeafKind.RETENTION,
+    LeafKind.LEGACY_PLAN, LeafKind.LEGACY_VETO,
+})  # fmt: skip
+"""What is journaled: ends of consents, releases with their charges, erasures, plans that replace one, signs of life."""
 
 _ERASING: Final = frozenset({LeafKind.ERASURE, LeafKind.RETENTION})
 # What was charged stays charged when its day is erased, in the ledger and so here.

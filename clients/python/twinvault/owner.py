@@ -20,6 +20,7 @@ from twinvault.consents import Changed, OwnConsent, UnknownConsent
 from twinvault.device import Device, Flushed
 from twinvault.erasures import Erasures
 from twinvault.history import follow_history, read_history
+from twinvault.legacy import Legacies
 from twinvault.profile import Profile
 from twinvault.receipts import VerifiedAnswer, answer_path, remember_checkpoint, verify_answered
 from twinvault.terms import YEAR_S, own_terms
@@ -56,6 +57,7 @@ class Owner(Consenting):
         super().__init__(api, profile, keys, clock)
         self._device = Device(profile, api, clock)
         self.erasures = Erasures(self, api, self._auth, profile, keys, rings=self._rings, clock=clock)
+        self.legacy = Legacies(api, self._auth, profile, keys, clock)
 
     @classmethod
     def init(

@@ -21,7 +21,7 @@ from vault.seal.dsse import Envelope, parse_envelope
 from vault.seal.ids import CompartmentId, VaultId
 from vault.seal.kit import RecoveryKit, new_kit
 from vault.seal.person import Profile as Person
-from vault.seal.person import sign_genesis, verify_genesis, verify_succession
+from vault.seal.person import sign_genesis, verify_genesis, verify_identity
 from vault.seal.ring import Head, extend_page, sign_head, sign_page
 from vault.seal.signing import SigningKey, new_seed
 from vault.seal.slot import SlotKey, new_device_secret, open_slot, parse_slot, passphrase_key, recovery_key, seal_slot
@@ -182,11 +182,8 @@ def _find(api: Api, key: SlotKey) -> _Found:
         raise
     envelope = parse_envelope(parse_b64u(field(answer, "genesis")))
     genesis = verify_genesis(envelope)
-    owner_key, next_hash, prev = genesis.owner_key, genesis.next_owner_key_hash, envelope.digest
-    for item in field(answer, "successions", list):
-        record = parse_envelope(parse_b64u(item))
-        new = verify_succession(record, vault_id=genesis.vault_id, prev=prev, next_owner_key_hash=next_hash)
-        owner_key, next_hash, prev = new.owner_key, new.next_owner_key_hash, record.digest
+    successions = [parse_envelope(parse_b64u(item)) for item in field(answer, "successions", list)]
+    owner_key = verify_identity([envelope, *successions], genesis.vault_id)[-1]
     root = open_slot(parse_slot(parse_b64u(field(answer, "slot"))), key)
     sealed = parse_envelope(parse_b64u(field(answer, "account")))
     account = verify_account(sealed, owner_key, genesis.vault_id)

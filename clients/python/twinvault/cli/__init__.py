@@ -1,4 +1,4 @@
-"""The command line: `twinvault owner`, `company`, `auditor` and `witness`, and the server's commands where they are installed.
+"""The command line: `twinvault owner`, `executor`, `company`, `auditor` and `witness`, and the server's commands where they are installed.
 
 Results go to standard output (`--json` for programs), everything else to standard error.
 Exit codes: 0 done; 1 refused, or something does not verify; 2 wrong usage, or a part is not
@@ -21,6 +21,8 @@ from twinvault.cli.company import company
 from twinvault.cli.consents import consent_commands
 from twinvault.cli.destinations import destination_commands
 from twinvault.cli.erase import erase_commands
+from twinvault.cli.executor import executor
+from twinvault.cli.legacy import legacy_commands
 from twinvault.cli.mirror import mirror_commands
 from twinvault.cli.notices import notice_commands
 from twinvault.cli.owner import owner
@@ -44,7 +46,9 @@ owner.add_typer(erase_commands)
 owner.add_typer(mirror_commands)
 owner.add_typer(notice_commands)
 owner.add_typer(destination_commands)
+owner.add_typer(legacy_commands, name="legacy")
 app.add_typer(owner, name="owner")
+app.add_typer(executor, name="executor")
 app.add_typer(company, name="company")
 app.add_typer(auditor, name="auditor")
 app.add_typer(witness, name="witness")

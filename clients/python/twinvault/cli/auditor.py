@@ -59,11 +59,11 @@ def bundle(
     if first is not None and last is not None and since is None and until is None:
         data = found.fetch(first, last)
         write_private(out, data)
-        _show(found.verify_bytes(data), as_json=as_json)
+        show_report(found.verify_bytes(data), as_json=as_json)
     elif since is not None and until is not None and first is None and last is None:
         since_s, until_s = (int(day.replace(tzinfo=UTC).timestamp()) for day in (since, until))
         fetch_audit(found, since_s, until_s, out, lambda end: typer.echo(f"fetched up to leaf {end}", err=True))
-        _show(verify_audit(out, found.trust), as_json=as_json)
+        show_report(verify_audit(out, found.trust), as_json=as_json)
     else:
         typer.echo("twinvault: Give --first and --last, or --since and --until.", err=True)
         raise typer.Exit(_USAGE)
@@ -91,10 +91,11 @@ def verify(
         report = verify_audit(bundle, found.trust) if bundle.is_dir() else found.verify(bundle)
     except InvalidProof as error:
         report = unreadable(error)
-    _show(report, as_json=as_json)
+    show_report(report, as_json=as_json)
 
 
-def _show(report: Report, *, as_json: bool) -> None:
+def show_report(report: Report, *, as_json: bool) -> None:
+    """Write what a verifier found; end with status 1 if anything does not hold."""
     common.emit(_report_json(report), as_json=as_json)
     if report.failures:
         raise typer.Exit(_FAILED)

@@ -1,0 +1,141 @@
+"""The executors' side of a legacy: look with one share, act with enough of them.
+
+executor = Executor([parse_share(data) for data in files])
+executor.declare("We buried her on Monday.")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from secrets import token_bytes
+from typing import Any
+
+from twinvault.api import Api, ClientError, field, json_of
+from twinvault.receipts import NoReceipt, verify_logged
+from twinvault.shares import BadShare, Share, combine
+from vault.clock import Clock, SystemClock, unix_s
+from vault.encoding import b64u, parse_b64u
+from vault.proof.bundle import parse_bundle
+from vault.proof.leaf import LeafKind
+from vault.proof.report import Report
+from vault.proof.verify import verify_bundle
+from vault.seal.dsse import Envelope, parse_envelope
+from vault.seal.errors import SealError
+from vault.seal.ids import ID_BYTES
+from vault.seal.legacy import Act, Plan, Statement, Terms, legacy_key, sign_statement, verify_plan
+from vault.seal.person import verify_identity
+
+
+class NotThePlan(ClientError):
+    """What the service shows is not the plan that the shares are of."""
+
+    slug = "not-the-plan"
+    title = "Not the plan of these shares"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The plan that a share is of, as its owner signed it.
+
+    Args:
+        plan: What it says.
+        terms: The same, as it was not withdrawn.
+        digest: SHA-256 of the signed plan, which every statement names.
+        state: How far it has come, as the service says; `bundle` proves it.
+        claim: The declaration that is waiting or in force; empty before any.
+        until_s: When it takes effect; 0 before any.
+    """
+
+    plan: Plan
+    terms: Terms
+    digest: bytes
+    state: str
+    claim: bytes
+    until_s: int
+
+
+class Executor:
+    """What holders of shares do.
+
+    Args:
+        shares: One to look, as many as the plan takes to act.
+        api: The service; the issuer that the owner pinned if not given.
+        clock: The machine's own if not given.
+
+    Raises:
+        BadShare: No share at all.
+    """
+
+    def __init__(self, shares: Sequence[Share], api: Api | None = None, clock: Clock | None = None) -> None:
+        if not shares:
+            raise BadShare("Name at least one share.")
+        self._shares = shares
+        self._first = shares[0]
+        self.trust = self._first.trust
+        self._api = api or Api(self.trust.issuer)
+        self._clock = clock or SystemClock()
+        self._path = f"/v1/legacies/{b64u(self._first.legacy_id)}"
+
+    def look(self) -> Seen:
+        """Return the plan and how far it has come; one share is enough.
+
+        Raises:
+            ApiError: The owner changed or withdrew the plan.
+            NotThePlan: The service shows another plan than that of the shares.
+            SealError: What it shows was not signed by the vault's owner.
+        """
+        return self._seen(self._api.get(self._path))
+
+    def declare(self, reason: str = "") -> Seen:
+        """Declare that the owner is gone: the waiting period begins, and the owner is told.
+
+        Args:
+            reason: For the owner to read, at most 200 characters.
+
+        Raises:
+            BadShare: Too few shares, or not of one plan.
+            ApiError: The plan is waiting, in force or ended already, or the owner is signed in.
+            NoReceipt: The log does not show the declaration.
+        """
+        seen = self.look()
+        statement = self._sign(seen, Act.DECLARE, token_bytes(ID_BYTES), reason)
+        body = {"statement": b64u(statement.encoded)}
+        done = json_of(self._api.request("POST", f"{self._path}/declarations", json=body, repeatable=True))
+        logged = verify_logged(field(done, "receipt", dict), self.trust)
+        if (logged.kind, logged.personal.get("record")) != (LeafKind.LEGACY_CLAIM.value, b64u(statement.digest)):
+            raise NoReceipt("The log's entry is not about what was declared.")
+        return self.look()
+
+    def bundle(self) -> tuple[bytes, Report]:
+        """Return the proof of every step so far, to keep, and what verifying it against the pinned keys found."""
+        data = self._api.request("GET", f"{self._path}/bundle").content
+        return data, verify_bundle(parse_bundle(data), self.trust)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._api.close()
+
+    def _sign(self, seen: Seen, act: Act, claim: bytes, reason: str) -> Envelope:
+        key = legacy_key(combine(self._shares))
+        said = Statement(self._first.vault, seen.digest, claim, act, reason, unix_s(self._clock.now()))
+        return sign_statement(said, key)
+
+    def _seen(self, answer: Any) -> Seen:
+        share, envelope = self._first, parse_envelope(parse_b64u(field(answer, "plan")))
+        identity = [parse_envelope(parse_b64u(item)) for item in field(answer, "identity", list)]
+        plan = _plan_of(envelope, verify_identity(identity, share.vault), share)
+        if plan.terms is None or (plan.terms.legacy_key, plan.terms.threshold) != (share.legacy_key, share.threshold):
+            raise NotThePlan("The service shows another plan than the one that this share is of.")
+        claim = parse_b64u(field(answer, "claim"))
+        return Seen(plan, plan.terms, envelope.digest, field(answer, "state"), claim, field(answer, "until", int))
+
+
+def _plan_of(envelope: Envelope, owner_keys: Sequence[bytes], share: Share) -> Plan:
+    """Return a plan that the owner key in force, or one before it, signed."""
+    for key in reversed(owner_keys[1:]):
+        try:
+            return verify_plan(envelope, key, share.vault)
+        except SealError:
+            continue
+    return verify_plan(envelope, owner_keys[0], share.vault)

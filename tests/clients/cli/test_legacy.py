@@ -1,0 +1,81 @@
+"""The commands of a legacy: the owner's plan, the executors' shares, and what they tell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.client_kit import Service
+from twinvault.cli import common, main
+from twinvault.owner import Owner
+from vault.encoding import b64u
+from vault.parties import sessions
+
+
+class Typed:
+    """Runs commands as typed."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *argv: object, expect: int = 0) -> Any:
+        with pytest.raises(SystemExit) as end:
+            main([*map(str, argv), "--json"])
+        said = self._capsys.readouterr()
+        assert (end.value.code or 0) == expect, said.err
+        lines = [line for line in said.out.splitlines() if line.startswith("{")]  # the service in this process logs too
+        return json.loads(lines[-1]) if lines else said.err
+
+
+@pytest.fixture
+def run(owner: Owner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    monkeypatch.setattr(common, "unlock_owner", lambda *_: owner)
+    return Typed(capsys)
+
+
+def leave(service: Service, owner: Owner) -> None:
+    """End the owner's sessions: the minutes pass in which an owner counts as here."""
+    with service.app.state.database.transaction() as session:
+        sessions.end_sessions(session, owner.vault)
+
+
+def test_plan_look_declare_prove_and_stop(run: Typed, service: Service, owner: Owner, tmp_path: Path) -> None:
+    out = tmp_path / "shares"
+    made = ("owner", "legacy", "plan", "--out", out, "--executors", 3, "--threshold", 2)
+    assert run("owner", "legacy", "show") == {"state": "none"}
+    assert "repeat with --yes" in run(*made, expect=1)
+    assert not out.exists()
+    told = run(*made, "--yes")
+    assert (told["state"], told["version"], told["waiting_days"], told["choice"]) == ("ready", 1, 30, "freeze")
+    shares = [Path(name) for name in told["shares"]]
+    assert [share.stat().st_mode & 0o777 for share in shares] == [0o600] * 3
+    assert "exists already" in run(*made, "--yes", expect=1)
+    assert run("executor", "status", "--share", shares[1])["state"] == "ready"
+    assert "It takes 2 shares" in run("executor", "declare", "--share", shares[1], expect=1)
+    two = ("--share", shares[1], "--share", shares[2])
+    assert "signed in" in run("executor", "declare", *two, expect=1)
+    leave(service, owner)
+    waiting = run("executor", "declare", *two, "--reason", "We buried her on Monday.")
+    assert (waiting["state"], waiting["vault"]) == ("waiting", b64u(owner.vault))
+    assert waiting["takes_effect"].endswith("UTC")
+    assert run("executor", "bundle", "--share", shares[0], "--out", tmp_path / "proof")["failures"] == []
+    shown = run("owner", "legacy", "show")
+    assert (shown["state"], shown["version"]) == ("ended", 1)
+    assert "is ended" in run("executor", "declare", *two, expect=1)
+    assert run("owner", "legacy", "withdraw")["state"] == "withdrawn"
+    assert "changed or withdrew" in run("executor", "status", *two, expect=1)
+
+
+def test_wrong_numbers_and_damaged_shares_are_refused(run: Typed, tmp_path: Path) -> None:
+    plan = ("owner", "legacy", "plan", "--out", tmp_path / "shares", "--yes")
+    for wrong in (("--executors", 2, "--threshold", 3), ("--executors", 3, "--threshold", 1)):
+        run(*plan, *wrong, expect=2)
+    run(*plan, "--executors", 3, "--threshold", 2, "--waiting-days", 6, expect=2)
+    run(*plan, "--executors", 3, "--threshold", 2, "--choice", "sell", expect=2)
+    damaged = tmp_path / "share"
+    damaged.write_bytes(b"{}")
+    assert "cannot be read" in run("executor", "status", "--share", damaged, expect=1)
+    assert "No such file" in run("executor", "status", "--share", tmp_path / "none", expect=1)

@@ -1,0 +1,213 @@
+"""A legacy from plan to freeze, and back: over HTTP, with the shipped app's own jobs, on both databases."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.client_kit import json_answer
+from tests.http_kit import PURCHASE, House, new_databases, serving
+from twinvault.api import ApiError
+from twinvault.executor import Executor, NotThePlan
+from twinvault.owner import Owner
+from twinvault.receipts import NoReceipt
+from twinvault.shares import BadShare, Share, dump_share, parse_share
+from vault.clock import SystemClock
+from vault.errors import VaultError
+from vault.legacy import legacies
+from vault.parties import people
+from vault.parties.sessions import SESSION_S
+from vault.schema.terms import ConsentKind
+from vault.seal.ids import new_id
+from vault.seal.legacy import Choice
+from vault.seal.signing import new_seed
+
+DAY = timedelta(days=1)
+SESSION = timedelta(seconds=SESSION_S)
+
+
+@dataclass
+class Moved:
+    """A clock that a test moves."""
+
+    by: timedelta = field(default_factory=timedelta)
+
+    def now(self) -> datetime:
+        return SystemClock().now() + self.by
+
+
+@dataclass
+class Family:
+    """A house whose clock moves, an owner in it and whoever holds shares."""
+
+    house: House
+    clock: Moved
+
+    def owner(self) -> Owner:
+        made, _ = Owner.init(
+            self.house.folder / new_id().hex(), self.house.service.trust, passphrase=None, categories=[PURCHASE],
+            api=self.house.api(), clock=self.clock,
+        )  # fmt: skip
+        made.give(made.terms_for(ConsentKind.SELF, [PURCHASE]))
+        return made
+
+    def executor(self, *shares: Share) -> Executor:
+        return Executor([parse_share(dump_share(share)) for share in shares], self.house.api(), self.clock)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
+    sqlite = request.param == "sqlite"
+    urls = (None, None) if sqlite else new_databases(request.getfixturevalue("postgresql_server"))
+    with pytest.MonkeyPatch.context() as often:
+        often.setattr(legacies, "EVERY_S", 0.1)
+        with serving(tmp_path_factory.mktemp("legacy"), *urls) as house:
+            clock = Moved()
+            house.service.app.state.clock = clock
+            yield Family(house, clock)
+
+
+@pytest.fixture
+def family(served: Family) -> Iterator[Family]:
+    """The house and its clock, which only goes on, as a test finds it."""
+    yield served
+    served.house.sent.rules.clear()
+
+
+def wait_for(state: str, executor: Executor) -> None:
+    for _ in range(600):
+        if executor.look().state == state:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"the plan never became {state}")
+
+
+def told(owner: Owner, last: str) -> list[dict[str, Any]]:
+    """Return what the owner is told of the legacy, once the log has its last step."""
+    for _ in range(600):
+        found = [event for event in owner.history() if event["kind"].startswith(("legacy-", "freeze"))]
+        if found and found[-1]["kind"] == last:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"the owner is never told of {last}")
+
+
+def kinds(events: list[dict[str, Any]]) -> list[str]:
+    return [event["kind"] for event in events]
+
+
+def test_enough_executors_freeze_a_vault_whose_owner_is_gone(family: Family) -> None:
+    owner = family.owner()
+    shares = owner.legacy.plan(threshold=2, shares=3, waiting_days=30)
+    alone, two = family.executor(shares[2]), family.executor(shares[0], shares[2])
+    assert alone.look().state == "ready"
+    with pytest.raises(BadShare):
+        alone.declare()
+    with pytest.raises(ApiError, match="signed in"):
+        two.declare()
+    family.clock.by += SESSION
+    assert two.declare("We buried her on Monday.").state == "waiting"
+    family.clock.by += 29 * DAY
+    assert alone.look().state == "waiting"
+    family.clock.by += DAY
+    wait_for("in-force", alone)
+    with family.house.database.snapshot() as session:
+        assert people.get(session, owner.vault).state == "frozen"
+    # The owner comes back: this ends it, and only the owner's own order unfreezes.
+    assert owner.frozen()
+    found = told(owner, "legacy-veto")
+    assert kinds(found) == ["legacy-plan", "legacy-claim", "legacy-force", "freeze", "legacy-veto"]
+    owner.freeze(frozen=False)
+    assert not owner.frozen()
+    assert alone.look().state == "ended"
+
+
+def test_an_owner_who_signs_in_stops_it_and_is_told(family: Family) -> None:
+    owner = family.owner()
+    shares = owner.legacy.plan(threshold=2, shares=2, waiting_days=7)
+    family.clock.by += SESSION
+    two = family.executor(*shares)
+    two.declare()
+    family.clock.by += 7 * DAY - timedelta(seconds=5)
+    _, claimed, stopped = told(owner, "legacy-veto")
+    assert "sign in, and it stops" in claimed["sentence"]
+    assert "make a new plan" in stopped["sentence"]
+    assert two.look().state == "ended"
+    family.clock.by += SESSION + DAY
+    with pytest.raises(ApiError, match="ended"):
+        two.declare()
+    assert not owner.frozen()
+    own = owner.legacy.read()
+    assert own is not None
+    assert own.state == "ended"
+
+
+def test_shares_of_a_plan_that_was_replaced_or_withdrawn_are_good_for_nothing(family: Family) -> None:
+    owner = family.owner()
+    assert owner.legacy.read() is None
+    with pytest.raises(ApiError, match="no legacy plan"):
+        owner.legacy.withdraw()
+    old = owner.legacy.plan(threshold=2, shares=2, waiting_days=30)
+    new = owner.legacy.plan(threshold=2, shares=2, waiting_days=60, choice=Choice.ERASE)
+    family.clock.by += SESSION
+    with pytest.raises(ApiError, match="changed or withdrew"):
+        family.executor(*old).declare()
+    with pytest.raises(BadShare):
+        family.executor(new[0], replace(old[1], legacy_key=new[1].legacy_key)).declare()
+    with pytest.raises(BadShare):
+        family.executor(new[0], old[1]).declare()
+    seen = family.executor(new[0]).look()
+    assert (seen.plan.version, seen.terms.waiting_days, seen.terms.choice) == (2, 60, Choice.ERASE)
+    owner.legacy.withdraw()
+    with pytest.raises(ApiError, match="changed or withdrew"):
+        family.executor(*new).look()
+    assert kinds(told(owner, "legacy-plan")) == ["legacy-plan"] * 3
+
+
+def test_a_service_cannot_pretend(family: Family) -> None:
+    """What it shows must be the plan of the shares, signed by the owner; what it acknowledges must be in the log."""
+    owner, stranger = family.owner(), family.owner()
+    shares = owner.legacy.plan(threshold=2, shares=2, waiting_days=30)
+    other = stranger.legacy.plan(threshold=2, shares=2, waiting_days=30)
+    family.clock.by += SESSION
+    mine, theirs = family.executor(*shares), family.executor(*other)
+    seen = theirs._api.get(theirs._path)
+    with pytest.raises(VaultError):
+        mine._seen(seen)
+    honest = mine._api.get(mine._path)
+    with pytest.raises(VaultError):
+        mine._seen({**honest, "identity": seen["identity"]})
+    with pytest.raises(VaultError):
+        mine._seen({**honest, "identity": []})
+    lying = family.executor(*(replace(share, legacy_key=new_seed()) for share in shares))
+    with pytest.raises(NotThePlan):
+        lying._seen(honest)
+    answers: list[httpx.Response] = []
+
+    def the_first_again(response: httpx.Response) -> httpx.Response:
+        answers.append(response)
+        return json_answer(answers[0].json(), 201)
+
+    family.house.sent.on("POST", "/declarations", the_first_again)
+    theirs.declare()
+    with pytest.raises(NoReceipt):
+        mine.declare()
+
+
+def test_an_owner_who_erases_everything_leaves_no_plan(family: Family) -> None:
+    owner = family.owner()
+    shares = owner.legacy.plan(threshold=2, shares=2, waiting_days=30)
+    owner.erasures.erase_everything()
+    family.clock.by += SESSION
+    for act in (family.executor(*shares).look, family.executor(*shares).declare, family.executor(*shares).bundle):
+        with pytest.raises(ApiError, match="No plan in force"):
+            act()
+    with family.house.database.snapshot() as session:
+        assert legacies.find(session, owner.vault) is None
+        assert legacies.records(session, owner.vault) == {}

@@ -1,0 +1,122 @@
+"""Routes of an owner's plan, and of what executors do and see: who holds a share needs no account to look."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from vault.db import Database
+from vault.encoding import b64u, parse_b64u
+from vault.http.edge import ClockDep, DatabaseDep, returned
+from vault.legacy import legacies, shown
+from vault.legacy.errors import UnknownLegacy
+from vault.legacy.legacies import Legacy
+from vault.parties.caller import OwnerCaller
+from vault.parties.people import UnknownVault
+from vault.parties.routes import OwnerDep
+from vault.seal.dsse import Envelope, parse_envelope
+from vault.seal.errors import as_seal_error
+from vault.seal.fields import parse_id
+from vault.tlog.log import PendingId
+from vault.tlog.shown import receipt_json
+
+plan_router = APIRouter(prefix="/v1/vaults/{vault}/legacy", tags=["legacy"])
+executors_router = APIRouter(prefix="/v1/legacies/{legacy}", tags=["legacy"])
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class PlanBody(_Body):
+    """An owner's signed plan."""
+
+    plan: str = Field(max_length=4096)
+
+
+class StatementBody(_Body):
+    """What executors signed together."""
+
+    statement: str = Field(max_length=4096)
+
+
+async def _own_vault(vault: str, caller: OwnerDep) -> OwnerCaller:
+    if parse_id(vault) != caller.vault_id:
+        raise UnknownVault("You are signed in to another vault than the one in the address.")
+    return caller
+
+
+OwnVault = Annotated[OwnerCaller, Depends(_own_vault)]
+
+
+@plan_router.put("")
+def put_plan(
+    body: PlanBody, owner: OwnVault, request: Request, database: DatabaseDep, clock: ClockDep
+) -> dict[str, Any]:
+    """Put the owner's next plan in force, or withdraw it; acknowledged once it is logged."""
+    envelope = _envelope(body.plan)
+    with database.transaction() as session:
+        leaf_id = legacies.publish(session, owner.vault_id, envelope, now=clock.now())
+    return {"receipt": _logged(request, database, leaf_id)}
+
+
+@plan_router.get("")
+def get_plan(owner: OwnVault, database: DatabaseDep) -> dict[str, Any]:
+    """Return the owner's newest plan and how far it has come."""
+    with database.snapshot() as session:
+        found = legacies.find(session, owner.vault_id)
+    if found is None:
+        raise UnknownLegacy("This vault has no legacy plan.")
+    return _legacy_json(found)
+
+
+@executors_router.get("")
+def get_legacy(legacy: str, database: DatabaseDep) -> dict[str, Any]:
+    """Return the plan that has this legacy key, how far it has come, and what proves whose it is."""
+    with database.snapshot() as session:
+        found = legacies.get(session, parse_id(legacy))
+        identity = [b64u(record) for record in shown.identity(session, found.vault_id)]
+    return {**_legacy_json(found), "identity": identity}
+
+
+@executors_router.post("/declarations", status_code=201)
+def declare(
+    legacy: str, body: StatementBody, request: Request, database: DatabaseDep, clock: ClockDep
+) -> dict[str, Any]:
+    """Start the waiting period; acknowledged once it is logged. The same declaration again changes nothing."""
+    envelope = _envelope(body.statement)
+    with database.transaction() as session:
+        found = legacies.declare(session, parse_id(legacy), envelope, now=clock.now())
+    return {**_legacy_json(found), "receipt": _logged(request, database, found.leaf_id)}
+
+
+@executors_router.get("/bundle", responses=returned("application/x-ndjson", "A bundle: one JSON object a line."))
+def bundle(legacy: str, database: DatabaseDep) -> Response:
+    """Return every logged step of the vault's legacies with what was signed, for anyone to verify offline."""
+    with database.snapshot() as session:
+        data = shown.bundle(session, legacies.get(session, parse_id(legacy)).vault_id)
+    return Response(data, media_type="application/x-ndjson")
+
+
+def _logged(request: Request, database: Database, leaf_id: PendingId) -> dict[str, Any]:
+    state = request.app.state
+    state.sequencer.wait(leaf_id, state.settings.checkpoint_wait_s)
+    with database.snapshot() as session:
+        return receipt_json(session, leaf_id)
+
+
+def _legacy_json(found: Legacy) -> dict[str, Any]:
+    return {
+        "plan": b64u(found.plan),
+        "state": found.state,
+        "claim": b64u(found.claim),
+        "statement": b64u(found.statement),
+        "until": found.until_s,
+    }
+
+
+def _envelope(text: str) -> Envelope:
+    with as_seal_error():
+        return parse_envelope(parse_b64u(text))
