@@ -36,6 +36,8 @@ def test_the_declaration_waits_and_then_the_vault_is_frozen(heirs: Heirs) -> Non
     declared = heirs.declare()
     assert (declared.state, declared.until_s) == (LegacyState.WAITING, int(IN_FORCE.timestamp()))
     assert heirs.take_effect(IN_FORCE - A_SECOND) == 0
+    with heirs.database.transaction() as session:
+        assert not legacies.take_effect(session, heirs.owner.vault, now=IN_FORCE - A_SECOND)
     assert heirs.person.state is VaultState.ACTIVE
     assert heirs.take_effect(IN_FORCE) == 1
     assert heirs.take_effect(IN_FORCE) == 0

@@ -47,3 +47,22 @@ def test_the_first_answers_guide_shows_the_companys_commands() -> None:
 @pytest.mark.parametrize(("group", "name", "rest"), COMPANY_LINES)
 def test_a_companys_command_of_the_guide_exists_with_its_options(group: str, name: str, rest: str) -> None:
     assert set(re.findall(r"(?<= )--[a-z-]+", rest)) <= options_of(group, *name.split())
+
+
+LEGACY = (GUIDE.parent / "legacy.md").read_text("utf-8")
+LEGACY_LINES = re.findall(r"^twinvault (owner legacy|executor) ([a-z-]+)([^#\n]*)", LEGACY, re.MULTILINE)
+
+
+def test_the_legacy_guide_shows_every_command() -> None:
+    shown = {f"{group} {name}" for group, name, _ in LEGACY_LINES}
+    found: Any = typer.main.get_command(app)
+    for group in ("owner legacy", "executor"):
+        commands = found
+        for name in group.split():
+            commands = commands.commands[name]
+        assert {f"{group} {name}" for name in commands.commands} <= shown
+
+
+@pytest.mark.parametrize(("group", "name", "rest"), LEGACY_LINES)
+def test_a_command_of_the_legacy_guide_exists_with_its_options(group: str, name: str, rest: str) -> None:
+    assert set(re.findall(r"(?<= )--[a-z-]+", rest)) <= options_of(*group.split(), name)
