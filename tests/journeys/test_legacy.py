@@ -14,16 +14,19 @@ import pytest
 from tests.client_kit import json_answer
 from tests.http_kit import PURCHASE, House, new_databases, serving
 from twinvault.api import ApiError
+from twinvault.erasures import ForgedCertificate
 from twinvault.executor import Executor, NotThePlan
 from twinvault.owner import Owner
 from twinvault.receipts import NoReceipt
 from twinvault.shares import BadShare, Share, dump_share, parse_share
 from vault.clock import SystemClock
+from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
 from vault.legacy import legacies
 from vault.parties import people
 from vault.parties.sessions import SESSION_S
 from vault.schema.terms import ConsentKind
+from vault.seal.erasure import Author, Counted
 from vault.seal.ids import new_id
 from vault.seal.legacy import Choice
 from vault.seal.signing import new_seed
@@ -198,6 +201,58 @@ def test_a_service_cannot_pretend(family: Family) -> None:
     theirs.declare()
     with pytest.raises(NoReceipt):
         mine.declare()
+
+
+def test_executors_erase_everything_where_the_plan_lets_them(family: Family) -> None:
+    owner = family.owner()
+    shares = owner.legacy.plan(threshold=2, shares=2, waiting_days=7, choice=Choice.ERASE)
+    family.clock.by += SESSION
+    two = family.executor(*shares)
+    for too_early in (two.erase, lambda: two.declare() and two.erase()):
+        with pytest.raises(ApiError, match="once their declaration is in force"):
+            too_early()
+    family.clock.by += 7 * DAY
+    wait_for("in-force", two)
+    sent = len(family.house.sent.sent)
+    done = two.erase("As she wished.")
+    assert (done.certificate.author, done.certificate.reason) == (Author.EXECUTORS, "As she wished.")
+    assert done.certificate.destroyed[Counted.CONSENTS] == 1
+    with family.house.database.snapshot() as session:
+        assert people.find(session, owner.vault) is None
+        assert legacies.find(session, owner.vault) is None
+    with pytest.raises(ApiError):
+        owner.twin()
+    order = next(one for one in family.house.sent.sent[sent:] if one.url.path.endswith("/erasures"))
+    again = family.house.send(order)
+    assert again.status_code == 201, "whoever got no answer asks again"
+    assert parse_b64u(again.json()["certificate"]) == done.encoded
+    shown = family.house.http.get(f"/v1/erasures/{b64u(done.certificate.erasure_id)}")
+    assert parse_b64u(shown.json()["certificate"]) == done.encoded
+    with pytest.raises(ApiError, match="No plan in force"):
+        two.erase()
+
+
+def test_a_certificate_of_another_erasure_is_not_believed(family: Family) -> None:
+    pairs = []
+    for _ in range(2):
+        owner = family.owner()
+        pairs.append(family.executor(*owner.legacy.plan(threshold=2, shares=2, waiting_days=7, choice=Choice.ERASE)))
+    family.clock.by += SESSION
+    for two in pairs:
+        two.declare()
+    family.clock.by += 7 * DAY
+    for two in pairs:
+        wait_for("in-force", two)
+    answers: list[httpx.Response] = []
+
+    def the_first_again(response: httpx.Response) -> httpx.Response:
+        answers.append(response)
+        return json_answer(answers[0].json(), 201)
+
+    family.house.sent.on("POST", "/erasures", the_first_again)
+    pairs[0].erase()
+    with pytest.raises(ForgedCertificate):
+        pairs[1].erase()
 
 
 def test_an_owner_who_erases_everything_leaves_no_plan(family: Family) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
 from tests.answer_kit import together
 from tests.legacy_kit import DAY, LATER, Heirs, leaf_ids
 from tests.vault_kit import NOW, wait_until_blocked
+from vault.erasure.erase import Asked
 from vault.errors import VaultError
 from vault.legacy import legacies
 from vault.legacy.errors import BadPlan, BadStatement, OwnerIsHere, UnknownLegacy
@@ -18,10 +20,10 @@ from vault.legacy.legacies import LegacyState
 from vault.parties import people
 from vault.parties.people import UnknownVault, VaultState
 from vault.parties.sessions import SESSION_S, SignInRefused
-from vault.seal.erasure import Scope
+from vault.seal.erasure import Author, Scope
 from vault.seal.errors import SealError
 from vault.seal.ids import new_id
-from vault.seal.legacy import Act, Plan, sign_plan
+from vault.seal.legacy import Act, Choice, Plan, sign_plan
 from vault.seal.person import Role
 from vault.seal.signing import SigningKey, new_seed
 from vault.store.errors import VersionConflict
@@ -188,6 +190,46 @@ def test_no_two_vaults_have_one_legacy_key(heirs: Heirs) -> None:
     with pytest.raises(BadPlan):
         other.publish()
     heirs.declare()
+
+
+def test_executors_erase_only_what_the_plan_lets_them_once_it_is_in_force(heirs: Heirs) -> None:
+    heirs.publish(choice=Choice.ERASE)
+
+    def ask(now: datetime, **changed: Any) -> Asked:
+        said = {"act": Act.ERASE, "claim": heirs.now.claim} | changed
+        signed = heirs.statement(now=said.pop("signed", now), **said)
+        with heirs.database.transaction() as session:
+            return legacies.verify_erasing(session, heirs.id, signed, now=now)
+
+    with pytest.raises(BadStatement, match="ready"):
+        ask(LATER, claim=new_id())
+    claim = heirs.declare().claim
+    for early in (LATER, IN_FORCE):
+        with pytest.raises(BadStatement, match="waiting"):
+            ask(early)
+    heirs.take_effect(IN_FORCE)
+    with pytest.raises(BadStatement, match="signed before"):
+        ask(IN_FORCE, signed=IN_FORCE - A_SECOND)
+    for forged in ({"claim": new_id()}, {"act": Act.DECLARE}):
+        with pytest.raises(BadStatement):
+            ask(IN_FORCE, **forged)
+    with pytest.raises(SealError), heirs.database.transaction() as session:
+        forged_key = heirs.statement(SigningKey(new_seed()), IN_FORCE, act=Act.ERASE, claim=claim)
+        legacies.verify_erasing(session, heirs.id, forged_key, now=IN_FORCE)
+    asked = ask(IN_FORCE)
+    assert (asked.erasure_id, asked.scope, asked.author) == (claim, Scope(heirs.owner.vault, None), Author.EXECUTORS)
+    heirs.sign_in(IN_FORCE + DAY)
+    with pytest.raises(BadStatement, match="ended"):
+        ask(IN_FORCE + DAY)
+
+
+def test_executors_of_a_plan_that_freezes_erase_nothing(quick: Heirs) -> None:
+    quick.publish()
+    claim = quick.declare().claim
+    quick.take_effect(IN_FORCE)
+    with pytest.raises(BadStatement, match="does not let"), quick.database.transaction() as session:
+        signed = quick.statement(now=IN_FORCE, act=Act.ERASE, claim=claim)
+        legacies.verify_erasing(session, quick.id, signed, now=IN_FORCE)
 
 
 def test_an_erased_vault_has_no_legacy(heirs: Heirs) -> None:

@@ -105,7 +105,7 @@ def order(
         asked = Asked(signed.erasure_id, signed.scope, Author.OWNER, signed.reason, envelope.digest)
         state = request.app.state
         erased = erasing.erase(session, custody.short_keys, asked, service=state.service, now=now, also=state.also)
-    return _acknowledged(request, database, custody, erased)
+    return acknowledged(request, database, custody, erased)
 
 
 @certificates_router.get("/{erasure}")
@@ -115,10 +115,10 @@ def certificate(erasure: str, custody: CustodyDep, request: Request, database: D
         found = erasing.find(session, parse_id(erasure))
     if found is None:
         raise UnknownErasure("No erasure of this id was carried out here.")
-    return _acknowledged(request, database, custody, found[0])
+    return acknowledged(request, database, custody, found[0])
 
 
-def _acknowledged(request: Request, database: Database, custody: Custody, erased: Erased) -> dict[str, Any]:
+def acknowledged(request: Request, database: Database, custody: Custody, erased: Erased) -> dict[str, Any]:
     """Drop opened keys, delete the short keys and wait for the log: only now is the erasure acknowledged."""
     for consent_id in erased.consents:
         custody.forget(consent_id)

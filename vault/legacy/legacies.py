@@ -22,13 +22,14 @@ from sqlmodel import Session
 from vault.clock import month_of, unix_s
 from vault.db import Database
 from vault.encoding import JsonObject, b64u
+from vault.erasure.erase import Asked
 from vault.legacy.errors import BadPlan, BadStatement, OwnerIsHere, UnknownLegacy
 from vault.legacy.models import legacy, legacy_record
 from vault.parties import people, sessions
 from vault.parties.people import UnknownVault, VaultState
 from vault.proof.leaf import LeafKind
 from vault.seal.dsse import Envelope, PayloadType, parse_envelope
-from vault.seal.erasure import Scope
+from vault.seal.erasure import Author, Scope
 from vault.seal.ids import VaultId, key_id, sha256
 from vault.seal.legacy import Act, Choice, Plan, Statement, Terms, parse_plan, verify_plan, verify_statement
 from vault.seal.version import Remembered
@@ -221,8 +222,14 @@ def sign_of_life(session: Session, vault_id: VaultId, signed: Envelope, now: dat
     _step(session, vault_id, LeafKind.LEGACY_VETO, {"claim": b64u(row.claim)}, signed=signed, now=now)
 
 
-def verify_erasing(session: Session, legacy_id: bytes, envelope: Envelope, *, now: datetime) -> tuple[VaultId, str]:
-    """Return whose vault executors may erase now, and why; the caller erases it in this transaction.
+def verify_erasing(session: Session, legacy_id: bytes, envelope: Envelope, *, now: datetime) -> Asked:
+    """Return what executors may erase now: everything that is kept about the person; the caller does it.
+
+    Args:
+        session: An open writing transaction, in which it is erased.
+        legacy_id: Whose plan.
+        envelope: Their statement.
+        now: The current time.
 
     Raises:
         UnknownLegacy: No such plan.
@@ -231,14 +238,14 @@ def verify_erasing(session: Session, legacy_id: bytes, envelope: Envelope, *, no
             it had, or is about another declaration.
     """
     found, said = _verified(session, legacy_id, envelope)
-    if found.terms is None or found.terms.choice is not Choice.ERASE:
-        raise BadStatement("The owner's plan does not let executors erase; the vault stays frozen.")
+    if said.act is not Act.ERASE or found.terms is None or found.terms.choice is not Choice.ERASE:
+        raise BadStatement("The statement does not order it, or the owner's plan does not let executors erase.")
     if found.state is not LegacyState.IN_FORCE or said.claim != found.claim:
         raise BadStatement(f"Executors erase once their declaration is in force; the plan is {found.state}.")
     _refuse_stale(said, now)
     if said.issued_at < found.until_s:
         raise BadStatement("The order to erase was signed before the waiting period had passed; sign it again.")
-    return found.vault_id, said.reason
+    return Asked(said.claim, Scope(found.vault_id, None), Author.EXECUTORS, said.reason, envelope.digest)
 
 
 def forget(session: Session, scope: Scope) -> None:

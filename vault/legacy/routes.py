@@ -7,8 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from vault.consent.routes import CustodyDep
 from vault.db import Database
 from vault.encoding import b64u, parse_b64u
+from vault.erasure import erase as erasing
+from vault.erasure.routes import acknowledged
 from vault.http.edge import ClockDep, DatabaseDep, returned
 from vault.legacy import legacies, shown
 from vault.legacy.errors import UnknownLegacy
@@ -19,6 +22,7 @@ from vault.parties.routes import OwnerDep
 from vault.seal.dsse import Envelope, parse_envelope
 from vault.seal.errors import as_seal_error
 from vault.seal.fields import parse_id
+from vault.seal.legacy import unverified_claim
 from vault.tlog.log import PendingId
 from vault.tlog.shown import receipt_json
 
@@ -90,6 +94,32 @@ def declare(
     with database.transaction() as session:
         found = legacies.declare(session, parse_id(legacy), envelope, now=clock.now())
     return {**_legacy_json(found), "receipt": _logged(request, database, found.leaf_id)}
+
+
+@executors_router.post("/erasures", status_code=201)
+def erase(
+    *,
+    legacy: str,
+    body: StatementBody,
+    custody: CustodyDep,
+    request: Request,
+    database: DatabaseDep,
+    clock: ClockDep,
+) -> dict[str, Any]:
+    """Erase everything that is kept about the person, once the declaration is in force and if the plan allows it.
+
+    Acknowledged once keys are gone and the log shows it. The same order again returns the same certificate, which
+    lies under the claim's id from then on.
+    """
+    envelope, state, now = _envelope(body.statement), request.app.state, clock.now()
+    with database.transaction() as session:
+        known = erasing.find(session, unverified_claim(envelope))
+        if known is not None and known[1] == envelope.digest:
+            erased = known[0]
+        else:
+            asked = legacies.verify_erasing(session, parse_id(legacy), envelope, now=now)
+            erased = erasing.erase(session, custody.short_keys, asked, service=state.service, now=now, also=state.also)
+    return acknowledged(request, database, custody, erased)
 
 
 @executors_router.get("/bundle", responses=returned("application/x-ndjson", "A bundle: one JSON object a line."))

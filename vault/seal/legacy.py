@@ -199,6 +199,15 @@ def verify_statement(envelope: Envelope, legacy_public_key: bytes, vault: VaultI
     return Statement(vault, plan, claim, Act(act), reason, issued_at)
 
 
+def unverified_claim(envelope: Envelope) -> bytes:
+    """Return the claim that a statement names; nothing is checked.
+
+    Raises:
+        SealError: It names none.
+    """
+    return Fields(unverified_record(envelope)).id("claim")
+
+
 def _dump_terms(terms: Terms) -> JsonObject:
     return {
         "legacy_key": b64u(terms.legacy_key),

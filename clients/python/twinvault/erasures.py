@@ -12,7 +12,7 @@ import httpx
 from twinvault.api import Api, ApiError, ClientError, field, json_of
 from twinvault.consents import Changed, NothingToGive, OwnConsent
 from twinvault.device import Device
-from twinvault.keys import signing_key
+from twinvault.keys import Pinning, signing_key
 from twinvault.profile import Profile
 from twinvault.rings import RingKeeper
 from twinvault.traces import TraceReader
@@ -22,7 +22,7 @@ from vault.encoding import b64u, parse_b64u
 from vault.proof.receipt import verify_receipt
 from vault.schema.category import Category
 from vault.schema.trace import Period, Trace, period_of
-from vault.seal.dsse import Envelope, parse_envelope
+from vault.seal.dsse import parse_envelope
 from vault.seal.erasure import Author, Certificate, Order, Scope, sign_order, verify_certificate
 from vault.seal.ids import ID_BYTES, CompartmentId, ConsentId
 from vault.seal.ring import Compartment
@@ -41,6 +41,23 @@ class NothingThere(ClientError):
 
     slug = "nothing-there"
     title = "Nothing to erase"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a certificate must be about.
+
+    Args:
+        erasure_id: Of the order.
+        scope: What was to be erased.
+        author: On whose word.
+        order_sha256: Digest of the signed order.
+    """
+
+    erasure_id: bytes
+    scope: Scope
+    author: Author
+    order_sha256: bytes
 
 
 class Owning(Protocol):
@@ -74,6 +91,32 @@ class ErasedForGood:
     proof: str
     renewed: tuple[ConsentId, ...] = ()
     keyless: tuple[ConsentId, ...] = ()
+
+
+def verify_erased(api: Api, pinning: Pinning, answer: Any, wanted: Asked, clock: Clock) -> ErasedForGood:
+    """Return what was erased, if a service key signed it and the pinned log shows it.
+
+    Args:
+        api: The service.
+        pinning: Pins the operator and the log.
+        answer: What the service returned.
+        wanted: What it must be about.
+        clock: Tells which keys are in force.
+
+    Raises:
+        ForgedCertificate: No key that the operator vouched for signed it, or it is about something else.
+        InvalidProof: The log does not show it.
+    """
+    encoded, proof = parse_b64u(field(answer, "certificate")), field(answer, "proof")
+    envelope = parse_envelope(encoded)
+    key = signing_key(api, pinning, KeyName.SERVICE, envelope.signatures[0][0], clock)
+    if key is None:
+        raise ForgedCertificate("No service key that the operator vouched for signed the certificate.")
+    said = verify_certificate(envelope, key)
+    if Asked(said.erasure_id, said.scope, said.author, said.order_sha256) != wanted:
+        raise ForgedCertificate("The certificate is about another erasure than the one that was ordered.")
+    verify_receipt(proof, said.entry, pinning.trust.log, pinning.trust.origin)
+    return ErasedForGood(said, encoded, proof)
 
 
 class Erasures:
@@ -193,20 +236,8 @@ class Erasures:
         signed = sign_order(order, self._keys.signer)
         body = {"order": b64u(signed.encoded)}
         response = self._api.request("POST", self._path, auth=self._auth, json=body, repeatable=True)
-        return self._verify(json_of(response), order, signed)
-
-    def _verify(self, answer: Any, order: Order, signed: Envelope) -> ErasedForGood:
-        encoded, proof = parse_b64u(field(answer, "certificate")), field(answer, "proof")
-        envelope = parse_envelope(encoded)
-        key = signing_key(self._api, self._profile, KeyName.SERVICE, envelope.signatures[0][0], self._clock)
-        if key is None:
-            raise ForgedCertificate("No service key that the operator vouched for signed the certificate.")
-        said = verify_certificate(envelope, key)
-        wanted = (order.erasure_id, order.scope, Author.OWNER, signed.digest)
-        if (said.erasure_id, said.scope, said.author, said.order_sha256) != wanted:
-            raise ForgedCertificate("The certificate is about another erasure than the one that was ordered.")
-        verify_receipt(proof, said.entry, self._profile.trust.log, self._profile.trust.origin)
-        return ErasedForGood(said, encoded, proof)
+        wanted = Asked(order.erasure_id, scope, Author.OWNER, signed.digest)
+        return verify_erased(self._api, self._profile, json_of(response), wanted, self._clock)
 
     def _renew(self, categories: set[Category]) -> tuple[tuple[ConsentId, ...], tuple[ConsentId, ...]]:
         renewed, keyless = [], []

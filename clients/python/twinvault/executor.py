@@ -12,6 +12,7 @@ from secrets import token_bytes
 from typing import Any
 
 from twinvault.api import Api, ClientError, field, json_of
+from twinvault.erasures import Asked, ErasedForGood, verify_erased
 from twinvault.receipts import NoReceipt, verify_logged
 from twinvault.shares import BadShare, Share, combine
 from vault.clock import Clock, SystemClock, unix_s
@@ -21,8 +22,9 @@ from vault.proof.leaf import LeafKind
 from vault.proof.report import Report
 from vault.proof.verify import verify_bundle
 from vault.seal.dsse import Envelope, parse_envelope
+from vault.seal.erasure import Author, Scope
 from vault.seal.errors import SealError
-from vault.seal.ids import ID_BYTES
+from vault.seal.ids import ID_BYTES, VaultId
 from vault.seal.legacy import Act, Plan, Statement, Terms, legacy_key, sign_statement, verify_plan
 from vault.seal.person import verify_identity
 
@@ -77,6 +79,11 @@ class Executor:
         self._clock = clock or SystemClock()
         self._path = f"/v1/legacies/{b64u(self._first.legacy_id)}"
 
+    @property
+    def vault(self) -> VaultId:
+        """About whose vault."""
+        return self._first.vault
+
     def look(self) -> Seen:
         """Return the plan and how far it has come; one share is enough.
 
@@ -106,6 +113,25 @@ class Executor:
         if (logged.kind, logged.personal.get("record")) != (LeafKind.LEGACY_CLAIM.value, b64u(statement.digest)):
             raise NoReceipt("The log's entry is not about what was declared.")
         return self.look()
+
+    def erase(self, reason: str = "") -> ErasedForGood:
+        """Erase everything that is kept about the owner, for good; the certificate is what is left.
+
+        Args:
+            reason: For the certificate, at most 200 characters.
+
+        Raises:
+            BadShare: Too few shares, or not of one plan.
+            ApiError: The plan does not allow it, or its waiting period has not passed.
+            ForgedCertificate: The service does not prove it.
+        """
+        seen = self.look()
+        statement = self._sign(seen, Act.ERASE, seen.claim or token_bytes(ID_BYTES), reason)
+        body = {"statement": b64u(statement.encoded)}
+        done = json_of(self._api.request("POST", f"{self._path}/erasures", json=body, repeatable=True))
+        scope = Scope(self._first.vault, None)
+        wanted = Asked(seen.claim, scope, Author.EXECUTORS, statement.digest)
+        return verify_erased(self._api, self, done, wanted, self._clock)
 
     def bundle(self) -> tuple[bytes, Report]:
         """Return the proof of every step so far, to keep, and what verifying it against the pinned keys found."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol
 
 from twinvault.api import Api, ClientError, field
 from twinvault.profile import Profile
 from vault.clock import Clock, unix_s
 from vault.encoding import parse_b64u
+from vault.proof.trust import TrustedRoot
 from vault.seal.dsse import parse_envelope
 from vault.seal.ids import key_id, sha256
 from vault.seal.recipient import Recipient
@@ -21,6 +22,14 @@ KEPT_S: Final = 30.0
 _MOST_STATEMENTS: Final = 256
 
 
+class Pinning(Protocol):
+    """Whoever pinned the operator's key: a profile, or an executor's share."""
+
+    @property
+    def trust(self) -> TrustedRoot:
+        """The pinned keys."""
+
+
 class NoKey(ClientError):
     """The operator vouches for no key of the name that is needed."""
 
@@ -28,7 +37,7 @@ class NoKey(ClientError):
     title = "No key of the service"
 
 
-def key_statements(api: Api, profile: Profile, *, at_most_s: float = KEPT_S) -> list[KeyStatement]:
+def key_statements(api: Api, profile: Pinning, *, at_most_s: float = KEPT_S) -> list[KeyStatement]:
     """Return every key that the service shows, each checked against the pinned operator key.
 
     Args:
@@ -67,7 +76,7 @@ def sealing_key(api: Api, profile: Profile, name: KeyName, clock: Clock, *, at_m
     return Recipient(newest.public_key)
 
 
-def signing_key(api: Api, profile: Profile, name: KeyName, key: bytes, clock: Clock) -> bytes | None:
+def signing_key(api: Api, profile: Pinning, name: KeyName, key: bytes, clock: Clock) -> bytes | None:
     """Return the key that a signature names, if the operator vouches that it may have signed by now.
 
     Args:

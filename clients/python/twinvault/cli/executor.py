@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from twinvault.api import ClientError
 from twinvault.cli import common
 from twinvault.cli.auditor import show_report
 from twinvault.cli.common import AsJson
@@ -14,7 +15,7 @@ from twinvault.cli.legacy import day_of
 from twinvault.executor import Executor, Seen
 from twinvault.profile import write_private
 from twinvault.shares import parse_share
-from vault.encoding import b64u
+from vault.encoding import b64u, dump_json
 
 executor = typer.Typer(no_args_is_help=True, help="Your share of somebody's legacy: look, declare, prove.")
 
@@ -34,6 +35,25 @@ def status(*, share: Shares, as_json: AsJson = False) -> None:
 def declare(*, share: Shares, reason: Reason = "", as_json: AsJson = False) -> None:
     """Declare that the owner is gone: the owner is told, and the waiting period begins."""
     common.emit(_told(_executor(share).declare(reason)), as_json=as_json)
+
+
+@executor.command()
+def erase(
+    *,
+    share: Shares,
+    certificate: Annotated[Path, typer.Option("--certificate", help="Keep the certificate in this file.")],
+    confirm: Annotated[str, typer.Option("--confirm", help="The vault's id, from `status`: it is for good.")],
+    reason: Reason = "",
+    as_json: AsJson = False,
+) -> None:
+    """Erase everything that is kept about the owner, if the plan lets you, once your declaration is in force."""
+    found = _executor(share)
+    if confirm != b64u(found.vault):
+        raise ClientError(f"Nothing was erased. Repeat the vault's id with --confirm {b64u(found.vault)}")
+    done = found.erase(reason)
+    write_private(certificate, dump_json({"certificate": b64u(done.encoded), "proof": done.proof}))
+    destroyed = {str(name): count for name, count in done.certificate.destroyed.items()}
+    common.emit({"erased": True, "destroyed": destroyed, "certificate": str(certificate)}, as_json=as_json)
 
 
 @executor.command()
