@@ -31,7 +31,9 @@ from tests.answer_kit import (
 from tests.company_kit import CompanyKit
 from tests.consent_kit import PURPOSE
 from tests.leaves import leaves
+from tests.twin.test_release import trained
 from tests.vault_kit import MONTH, PURCHASE
+from vault.clock import unix_s
 from vault.encoding import b64u, dump_json
 from vault.imprint.rows import Row
 from vault.parties import companies
@@ -44,7 +46,7 @@ from vault.schema.question import Candidate, NextChoice, Question, QuestionKind,
 from vault.schema.terms import ConsentKind
 from vault.seal.ids import new_id, sha256
 from vault.seal.signing import SigningKey, new_seed
-from vault.twin import rows
+from vault.twin import release, rows
 from vault.twin.infer import infer, read
 from vault.twin.reader import closed_form
 
@@ -249,6 +251,10 @@ def test_an_unsigned_question_refuses_and_leaves_nothing(quick: Service) -> None
             422,
         ),
         (b'{"category":"pd:Purchase","kind":"propensity"}', 422),
+        (
+            b'{"category":"pd:Purchase","kind":"population_map","purpose":"dpv:ProvideProductRecommendations","top_n":5}',
+            422,
+        ),
     ],
 )
 def test_a_body_that_is_no_question_in_its_one_spelling_refuses(quick: Service, body: bytes, status: int) -> None:
@@ -265,6 +271,18 @@ def test_without_a_model_nothing_answers(service: Service) -> None:
     response = service.ask(service.consent())
     assert (response.status_code, slug_of(response)) == (409, "no-certified-model")
     assert int(response.headers["retry-after"]) > 0
+
+
+def test_a_model_whose_certificate_lapsed_answers_nothing(quick: Service) -> None:
+    consent = quick.consent(not_after=unix_s(quick.clock.at + timedelta(days=600)))
+    backbone, manifest = trained()
+    with quick.database.transaction() as session:
+        release.publish(session, backbone, manifest, quick.worker_key)
+    answer, _ = answer_in(quick.ask(consent))
+    assert answer.model_sha256 == manifest.digest
+    quick.clock.at += timedelta(days=401)
+    response = quick.ask(consent)
+    assert (response.status_code, slug_of(response)) == (409, "no-certified-model")
 
 
 def test_a_twin_without_rows_tells_its_owner_only(quick: Service) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.consent_kit import PURPOSE
 from tests.vault_kit import PURCHASE
+from vault.answers import reveals
 from vault.answers.reveals import narrow, reveals_of
 from vault.imprint.features import feature_map
 from vault.schema.category import CATEGORIES, Category
@@ -32,6 +33,10 @@ NOBODY: frozenset[Category] = frozenset()
         ("acme:1", "Green Party mug", {"pd:PoliticalOpinion"}),
         ("acme:1", "gay pride flag", {"pd:SexualPreference"}),
         ("acme:1", "Ancestry DNA test", {"pd:EthnicOrigin", "pd:Genetic", "pd:Health"}),
+        ("acme:1", "Folder for medical records", {"pd:Health", "pd:MedicalHealth", "pd:HealthRecord"}),
+        ("acme:1", "Surgical gloves", {"pd:Health", "pd:MedicalHealth"}),
+        ("acme:1", "Physiotherapy ball", {"pd:Health", "pd:PhysicalHealth"}),
+        ("acme:1", "Record player, surge protector", set()),
         ("acme:1", "", set()),
         ("completejourney:bread", "wholegrain", set()),
         ("completejourney:party-trays", "party tray for the evening", set()),
@@ -41,6 +46,10 @@ NOBODY: frozenset[Category] = frozenset()
 )
 def test_words_reveal_what_they_name(code: str, text: str, revealed: set[str]) -> None:
     assert reveals_of(code, text) == revealed
+
+
+def test_words_name_every_special_category() -> None:
+    assert set().union(*reveals._CATEGORIES.values()) == {name for name, term in CATEGORIES.items() if term.special}
 
 
 def test_only_special_categories_are_ever_named() -> None:

@@ -93,6 +93,26 @@ def test_what_passes_one_limit_spends_nothing(world: World, addition: Addition) 
         assert events.spend(session, spending(world, version), NOW).quota_left == 47
 
 
+def test_what_adds_nothing_passes_no_limit_that_was_lowered_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = world.give(quota_per_month=50)
+    for codes in ("abcd", "abcd", "abcd"):
+        rank(world, version, codes, shown=5)
+    for limit in ("STIMULI_PER_MONTH", "CANDIDATES_PER_MONTH", "VARIATIONS_PER_MONTH"):
+        monkeypatch.setattr(exposure, limit, 1)
+    for more in (Addition(stimuli=1), Addition(variations=1), Addition(new="t" * 8)):
+        assert len(read(world).exceeded_by(more)) == 1
+        with pytest.raises(ExposureSpent):
+            meet(world, version, more)
+    for limit in ("CANDIDATES_PER_MONTH", "VARIATIONS_PER_MONTH"):
+        monkeypatch.setattr(exposure, limit, 0)
+    monkeypatch.setattr(exposure, "STIMULI_PER_MONTH", 100)
+    shown = Addition(stimuli=1)
+    assert read(world).exceeded_by(shown) == []
+    meet(world, version, shown)
+
+
 def test_the_same_candidates_are_new_once_whatever_is_said_about_them(world: World) -> None:
     version = world.give(quota_per_month=50)
     assert rank(world, version, "abcd").candidates == 4

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from tests.answer_kit import REFRESH_WINDOW, Service, become, freeze, suspend
@@ -30,25 +32,16 @@ from vault.seal.ids import sha256
 from vault.seal.person import Profile
 from vault.tlog import log
 
-NOT_ASKED = {
-    "bearer-token",  # the gate refuses it before anything is decided
-    "category-not-covered",  # there is a feature map for one category only
-    "model-without-certificate",  # no process gives an uncertified model to the desk
-    "outside-data-window",  # what is read is what the consent says
-    "permit-population-map",
-    "permit-refresh",
-    "permit-train",
-    "special-health-record",  # no word of the classifier is about these three
-    "special-medical-health",
-    "special-physical-health",
-}
-"""Rules that decide nothing that can be asked over HTTP here."""
+_TABLE = re.compile(r"^\| `([a-z-]+)` \| .+ \| `(tests/[^`]+)` \|$", re.MULTILINE)
+NOT_ASKED = dict(_TABLE.findall((Path(__file__).parents[2] / "policies" / "README.md").read_text("utf-8")))
+"""Rules that decide nothing that can be asked over HTTP, each with the test that shows why, as the README's table says."""
 
 _SPECIAL = frozenset(Category(name) for name, term in CATEGORIES.items() if term.special)
+LOCATION = Category("pd:Location")
 _AIMS = ("x:Persuasion", "dpv:PoliticalCampaign", "dpv:SellInsightsFromData", "dpv:Marketing")
 _WORDS = (
     "bread", "tea", "vitamin", "bible", "union dues", "dna test", "fingerprint", "gay pride", "hispanic", "politics",
-    "prescription", "atheist", "anxiety", "condom",
+    "prescription", "atheist", "anxiety", "condom", "medical record", "surgery", "physiotherapy",
 )  # fmt: skip
 
 
@@ -73,10 +66,12 @@ class Life:
         self._give(self.people, purposes=every, influence_opt_in=True, explicit_special=_SPECIAL, **wide)
         self._give(self.people, purposes=every, post_mortem=frozenset({PURPOSE}), **wide)
         self._give(self.people, questions=frozenset({QuestionKind.RECOMMEND}), **wide)
+        self._give(self.people, necessary=frozenset({LOCATION}), **wide)
         self._give(self.people, quota_per_month=3)
         self._give(self.people, not_after=self._in(days=1), **wide)
         self._give(self.agent, **wide)
         self._give(self.agent, agent_allowed=True, **wide)
+        self.given.append(self.given[-1])  # asked twice as often, so that its smaller quota ends
         service.withdraw(self._give(self.people, **wide))
         self.given.append((None, service.give(ConsentKind.SELF, **REFRESH_WINDOW, quota_per_month=900)))
         service.clock.at += timedelta(days=2)
@@ -121,6 +116,7 @@ class Life:
         ]
         profiles = (Profile(minor=True), Profile(minor=True, guardian_ok=True), Profile(deceased=True))
         return [
+            *calm,
             *calm,
             *calm,
             *(lambda profile=profile: become(service, profile) for profile in profiles),

@@ -14,6 +14,7 @@ import pytest
 
 from tests.policies.cases import CASES, FOLDER
 from tests.policies.draw import random_record
+from tests.policies.life import NOT_ASKED
 from tests.policies.oracle import INFLUENCE, LIVE, SALE, SPECIAL, decide
 from vault.policy.records import without_profile
 from vault.policy.review import Case, find_faults
@@ -155,6 +156,14 @@ def test_the_readme_has_every_sentence() -> None:
     readme = (FOLDER / "README.md").read_text("utf-8")
     lines = [f"- `{rule.id}` ({rule.visibility}): {rule.sentence}" for rule in SHIPPED.rules.values()]
     assert [line for line in readme.splitlines() if line.startswith("- `")] == lines
+
+
+def test_each_rule_that_no_question_meets_has_a_test_that_shows_why() -> None:
+    assert NOT_ASKED.keys() < SHIPPED.rules.keys()
+    assert len(NOT_ASKED) == 6
+    for test in NOT_ASKED.values():
+        file, _, name = test.partition("::")
+        assert f"def {name}(" in (FOLDER.parent / file).read_text("utf-8")
 
 
 def test_the_rules_are_formatted_and_use_integers_only() -> None:

@@ -13,13 +13,20 @@ from typing import Any
 import pytest
 
 from tests.answer_kit import Service, running
+from tests.consent_kit import World
 from tests.policies.draw import random_record
-from tests.policies.life import NOT_ASKED, Life, read_decisions
+from tests.policies.life import LOCATION, NOT_ASKED, Life, read_decisions
+from tests.policy_kit import refresh_permit, train_permit, use
+from tests.vault_kit import PURCHASE
 from vault.consent import exposure
 from vault.db import Database
 from vault.encoding import dump_json, parse_json
+from vault.policy.permits import Forbidden, decide_refresh, decide_train
 from vault.proof.decision import evaluate, load_shipped_policy_set, parse_policy_set
 from vault.proof.decision_record import dump_decision, parse_decision
+from vault.schema.category import Purpose
+from vault.schema.terms import ConsentKind
+from vault.schema.trace import Period
 
 pytestmark = pytest.mark.needs_npm
 
@@ -48,7 +55,7 @@ def replay(node: Path, source: bytes, stored: list[bytes]) -> tuple[dict[str, An
 
 @pytest.fixture
 def service(sqlite_database: Database, shortkeys: Database, tmp_path: Path) -> Iterator[Service]:
-    made = Service(sqlite_database, shortkeys, keyring=tmp_path / "keyring")
+    made = Service(sqlite_database, shortkeys, categories=(PURCHASE, LOCATION), keyring=tmp_path / "keyring")
     made.release_model()
     made.put_rows("completejourney:bread")
     with running(made) as found:
@@ -72,7 +79,26 @@ def test_1000_decisions_of_a_running_service_replay_alike(
     ]
     assert 100 < sum(allowed for _, allowed, _ in logged) < 900
     reasons = {rule for _, _, rules in logged for rule in rules}
-    assert set(SHIPPED.rules) - reasons <= NOT_ASKED, "kinds of decision that nobody asked for"
+    assert set(SHIPPED.rules) - reasons == NOT_ASKED.keys(), "kinds of decision that nobody asked for"
+
+
+def test_what_the_worker_decides_replays_alike(node: Path, sqlite_database: Database, shortkeys: Database) -> None:
+    world = World(sqlite_database, shortkeys)
+    own, cohort = world.give(ConsentKind.SELF), world.give(ConsentKind.COHORT)
+    permits = [refresh_permit(world, own), train_permit(world, cohort)]
+    denials = []
+    for version, decide in ((own, decide_refresh), (cohort, decide_train)):
+        for beyond in ({"data_from": Period("2020-01")}, {"purpose": Purpose("dpv:Marketing")}):
+            with pytest.raises(Forbidden) as refused:
+                decide(use(world, version, **beyond), SHIPPED)
+            denials.append(refused.value)
+    _, decided = replay(node, SHIPPED.source, [*(one.decision for one in permits), *(one.record for one in denials)])
+    assert decided == [
+        *({"decision": "allow", "reasons": list(one.rules), "errors": 0} for one in permits),
+        *({"decision": "deny", "reasons": list(one.rules), "errors": 0} for one in denials),
+    ]
+    reasons = {rule for one in [*permits, *denials] for rule in one.rules}
+    assert reasons == {"permit-refresh", "permit-train", "outside-data-window", "purpose-not-covered"}
 
 
 def test_1000_drawn_decisions_replay_alike(node: Path) -> None:

@@ -16,7 +16,7 @@ from vault.imprint.features import FeatureMap
 from vault.schema.category import Category, parse_category
 from vault.schema.question import Candidate, NextChoice, Question, Recommend
 
-VERSION: Final = "reveals-1"
+VERSION: Final = "reveals-2"
 
 # A term matches where a word begins; a trailing blank makes it match whole words only.
 _TERMS: Final[dict[tuple[str, ...], str]] = {
@@ -26,6 +26,13 @@ _TERMS: Final[dict[tuple[str, ...], str]] = {
     "|incontinence|insulin|lactose free|laxative|low sodium|low sugar|medical|medicat|medicin|menstrua|migraine"
     "|nicotine|nutritional supplement|pain relief|paracetamol|probiotic|remed|restricted diet|sinus|smoking cessation"
     "|sugar free|supplement|thermometer|vision aid|vitamin|wheelchair|wound",
+    ("pd:Health", "pd:MedicalHealth"): "chemotherap|dialysis|oncolog|surgery|surgical",
+    (
+        "pd:Health",
+        "pd:MedicalHealth",
+        "pd:HealthRecord",
+    ): "health record|medical record|patient record|vaccination record",
+    ("pd:Health", "pd:PhysicalHealth"): "crutch|orthopaedic|orthopedic|physical therapy|physiotherap|prosthe",
     ("pd:Health", "pd:Prescription"): "drugstore|pharmac|prescription",
     ("pd:Health", "pd:MentalHealth"): "antidepress|anxiety|depression|mental health|psychiatr|psychotherap|sleep aid"
     "|sleeping pill|therapist",

@@ -35,6 +35,7 @@ VARIATIONS_PER_MONTH: Final = 200
 
 KEY_BYTES: Final = 32
 _TAG_CHARS: Final = 8
+_NO_LIMIT: Final = 2**31 - 1
 
 
 class RankedMeanwhile(Exception):  # never leaves the service: the question is decided again
@@ -182,7 +183,8 @@ def add(session: Session, vault_id: VaultId, addition: Addition, now: datetime) 
         RankedMeanwhile: What is new, or a variation, must be decided again.
 
     Guarantees:
-        No limit is passed, whatever the concurrency.
+        No limit is passed, whatever the concurrency. What adds nothing passes none, as `exceeded_by` decided: also
+        where more was met before the limit was lowered.
     """
     if addition == NOTHING:
         return
@@ -195,9 +197,9 @@ def add(session: Session, vault_id: VaultId, addition: Addition, now: datetime) 
         "more_stimuli": addition.stimuli,
         "more_variations": addition.variations,
         "more_ranked": addition.new,
-        "most_stimuli": STIMULI_PER_MONTH,
-        "most_variations": VARIATIONS_PER_MONTH,
-        "most_chars": CANDIDATES_PER_MONTH * _TAG_CHARS,
+        "most_stimuli": STIMULI_PER_MONTH if addition.stimuli else _NO_LIMIT,
+        "most_variations": VARIATIONS_PER_MONTH if addition.variations else _NO_LIMIT,
+        "most_chars": CANDIDATES_PER_MONTH * _TAG_CHARS if addition.new else _NO_LIMIT,
     }
     chars = connection.execute(_ADD[connection.dialect.name], values).scalar_one_or_none()
     if chars is None:
