@@ -12,7 +12,7 @@ from typing import Any
 from tests.company_kit import CompanyKit, sign
 from tests.vault_kit import MONTH, NOW, PURCHASE, Owner, begin
 from vault.clock import unix_s
-from vault.consent import changes
+from vault.consent import changes, consents
 from vault.consent.changes import Change
 from vault.consent.exposure import NOTHING, Addition
 from vault.consent.handovers import REQUIRED, Custody
@@ -103,6 +103,12 @@ class World:
     def custody(self) -> Custody:
         hashes = {KeyKind.RAW: self.processor.recipient.key_hash, KeyKind.IMPRINT: self.serving.recipient.key_hash}
         return Custody(self.shortkeys, hashes, self.forgotten.append)
+
+    def find(self, consent_id: bytes) -> consents.Consent:
+        with self.database.snapshot() as session:
+            found = consents.find(session, ConsentId(consent_id))
+        assert found is not None
+        return found
 
     @property
     def opener(self) -> Processor:

@@ -1,288 +1,31 @@
-"""Consents change only by what the person signed, never wider than asked, and never come back."""
+"""Consents are narrowed, renewed and ended by whom they belong to, in order, and their keys go with them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 import sqlalchemy
 
 from tests.consent_kit import NOW, PURPOSE, World, spending
 from tests.leaves import leaves
-from tests.vault_kit import Owner, begin
+from tests.vault_kit import begin
 from vault.consent import changes, consents, events, handovers
-from vault.consent.errors import BadHandover, ConsentConflict, KeysGone, NotSpent, UnknownConsent
-from vault.consent.versions import Submission
+from vault.consent.errors import BadHandover, KeysGone, NotSpent, UnknownConsent
 from vault.db import Database
-from vault.encoding import b64u
-from vault.parties import companies
-from vault.parties.companies import CompanyStatus
 from vault.schema.category import Category, Purpose
 from vault.schema.consent import ConsentEvent, parse_consent
 from vault.schema.terms import BadConsent, ConsentKind
-from vault.schema.trace import Period
 from vault.seal.derive import pairwise_key
 from vault.seal.dsse import PayloadType, parse_envelope, verify_envelope
 from vault.seal.errors import SealError
 from vault.seal.handover import KeyKind
-from vault.seal.identity import Identity
 from vault.seal.ids import ConsentId, sha256
-from vault.seal.ring import extend_page
-from vault.seal.signing import SigningKey, new_seed
 from vault.store import shortkeys as short_key_store
 
 BREAD, HEALTH = Category("pd:Purchase"), Category("pd:Health")
 LATER = NOW + timedelta(days=31)
-
-
-@pytest.fixture
-def world(database: Database, shortkeys: Database) -> World:
-    return World(database, shortkeys)
-
-
-def find(world: World, consent_id: bytes) -> consents.Consent:
-    with world.database.snapshot() as session:
-        found = consents.find(session, ConsentId(consent_id))
-    assert found is not None
-    return found
-
-
-@pytest.mark.parametrize("kind", ConsentKind)
-def test_a_given_consent_is_in_force_with_its_keys_and_leaves(world: World, kind: ConsentKind) -> None:
-    version = world.give(kind)
-    found = find(world, version.consent_id)
-    assert (found.current, found.live, found.vault_id) == (version, True, world.owner.vault)
-    assert found.quota_left(NOW) == version.terms.quota_per_month
-    with world.database.snapshot() as session:
-        for key_kind in handovers.REQUIRED[kind]:
-            handovers.read(session, world.shortkeys, found.consent_id, 1, key_kind)
-        logged = {name: (public, personal) for name, public, personal in leaves(session)}
-    public, personal = logged["consent"]
-    assert public == {
-        "kind": "consent",
-        "consent_kind": kind,
-        "event_state": "dpv:ConsentGiven",
-        "period": "2026-11",
-    }
-    assert personal == {
-        "consent": b64u(version.consent_id),
-        "subject": b64u(version.subject),
-        "version": 1,
-        "consent_seq": 1,
-        "prev": "",
-        "grantee": version.terms.grantee,
-        "event": "given",
-        "at": version.event_time,
-        "record": b64u(found.sha256),
-    }
-    _, handed = logged["handover"]
-    assert handed is not None
-    assert handed["certificate"] == b64u(world.certificate(version).digest)
-
-
-def test_a_companys_leaf_does_not_name_the_vault(world: World) -> None:
-    version = world.give()
-    with world.database.snapshot() as session:
-        personal = next(personal for kind, _, personal in leaves(session) if kind == "consent")
-    assert b64u(world.owner.vault) not in str(personal)
-    assert version.subject != world.first(ConsentKind.COHORT)[0].subject
-
-
-def test_a_consent_is_given_once(world: World) -> None:
-    version, request = world.first()
-    submission = world.submission(version, request)
-    world.give_this(submission)
-    with pytest.raises(ConsentConflict):
-        world.give_this(submission)
-
-
-def test_a_withdrawn_consent_is_not_revived_by_replaying_its_versions(world: World) -> None:
-    version, request = world.first()
-    submission = world.submission(version, request)
-    world.give_this(submission)
-    narrowed = world.next(version, ConsentEvent.NARROWED)
-    world.amend(narrowed)
-    world.withdraw(narrowed)
-    for replay in (lambda: world.give_this(submission), lambda: world.amend(narrowed)):
-        with pytest.raises((ConsentConflict, BadConsent)):
-            replay()
-    assert not find(world, version.consent_id).live
-
-
-def test_a_forgotten_consent_is_not_given_again(world: World) -> None:
-    version, request = world.first()
-    submission = world.submission(version, request)
-    world.give_this(submission)
-    with world.database.transaction() as session:
-        changes.forget(session, world.owner.vault)
-    with pytest.raises(ConsentConflict):
-        world.give_this(submission)
-    with world.database.snapshot() as session:
-        assert consents.find(session, ConsentId(version.consent_id)) is None
-        personal = [personal for kind, _, personal in leaves(session) if kind in {"consent", "handover"}]
-    assert personal == [None, None]
-    assert short_key_store.delete_scheduled(world.database, world.shortkeys) == 1
-
-
-def test_an_old_signature_gives_nothing(world: World) -> None:
-    version, request = world.first()
-    with pytest.raises(BadConsent, match="within a day"):
-        world.give_this(world.submission(version, request), now=NOW + timedelta(days=2))
-    early = replace(version, event_time=version.event_time + 301)
-    with pytest.raises(BadConsent, match="within a day"):
-        world.give_this(world.submission(early, request))
-
-
-def test_another_vaults_key_gives_nothing(world: World) -> None:
-    stranger = begin(world.database, world.shortkeys)[0]
-    grantee = world.company.company_id
-    key = pairwise_key(stranger.seeds.pairwise, grantee)
-    version, request = world.first()
-    theirs = replace(version, principal_key=key.public_key)
-    submission = world.submission(theirs, request, envelope=world.signed(theirs, key))
-    for certificate in (world.certificate(theirs, stranger), world.certificate(version), None):
-        with pytest.raises((SealError, BadConsent)):
-            world.give_this(replace(submission, certificate=certificate))
-
-
-def test_a_certificate_for_another_grantee_is_refused(world: World) -> None:
-    version, request = world.first()
-    other = world.certificate(replace(version, terms=replace(version.terms, grantee="B" * 22)))
-    with pytest.raises(SealError, match="another vault, pairwise key or grantee"):
-        world.give_this(world.submission(version, request, certificate=other))
-
-
-def test_a_forged_signature_is_refused(world: World) -> None:
-    version, request = world.first()
-    stranger = SigningKey(new_seed())
-    with pytest.raises(SealError):
-        world.give_this(world.submission(version, request, envelope=world.signed(version, stranger)))
-    signed = world.signed(version)
-    payload = bytearray(signed.payload)
-    payload[payload.index(b'"n":5') + 4] = ord("9")
-    with pytest.raises(SealError):
-        world.give_this(world.submission(version, request, envelope=replace(signed, payload=bytes(payload))))
-
-
-def test_wider_than_requested_is_refused(world: World) -> None:
-    version, request = world.first()
-    wider = replace(version, terms=replace(version.terms, quota_per_month=6))
-    with pytest.raises(BadConsent, match="more than was asked"):
-        world.give_this(world.submission(wider, request))
-    _, other = world.first()
-    with pytest.raises(BadConsent, match="another request"):
-        world.give_this(world.submission(version, other))
-    with pytest.raises(BadConsent):
-        world.give_this(world.submission(version, ""))
-
-
-def test_a_request_must_be_the_companys_own(world: World) -> None:
-    version, _ = world.first()
-    world.company.question = type(world.company)().question
-    forged = world.request(version.terms)
-    version = replace(version, request_sha256=sha256(forged.encode()))
-    with pytest.raises(BadConsent, match="cannot be used"):
-        world.give_this(world.submission(version, forged))
-
-
-def test_a_company_that_is_unknown_or_suspended_is_given_nothing(world: World) -> None:
-    version, request = world.first(grantee="B" * 22)
-    with pytest.raises(BadConsent, match="not a company"):
-        world.give_this(world.submission(version, request))
-    version, request = world.first()
-    with world.database.transaction() as session:
-        companies.set_status(session, companies.CompanyId(world.company.company_id), CompanyStatus.SUSPENDED, now=NOW)
-    with pytest.raises(BadConsent, match="not a company"):
-        world.give_this(world.submission(version, request))
-
-
-def test_nobody_asks_for_a_self_or_cohort_consent(world: World) -> None:
-    for kind in (ConsentKind.SELF, ConsentKind.COHORT):
-        version, _ = world.first(kind)
-        with pytest.raises(BadConsent, match="answers no request"):
-            world.give_this(world.submission(replace(version, request_sha256=b"r" * 32)))
-
-
-# --- Keys ---
-
-
-def test_a_raw_handover_under_a_company_consent_is_refused(world: World) -> None:
-    version, request = world.first()
-    imprint = world.handover(KeyKind.IMPRINT, version)
-    raw = world.handover(KeyKind.RAW, version)
-    for sent in ([raw], [imprint, raw], [raw, raw], [imprint, imprint], []):
-        with pytest.raises(BadHandover, match="exactly one handover"):
-            world.give_this(world.submission(version, request, handovers=tuple(sent)))
-
-
-def test_raw_keys_never_go_to_the_serving_identity(world: World) -> None:
-    version, _ = world.first(ConsentKind.COHORT)
-    raw = world.handover(KeyKind.RAW, version, to=world.serving)
-    with pytest.raises(BadHandover, match="another key"):
-        world.give_this(world.submission(version, handovers=(raw,)))
-
-
-def _last_bit_flipped(data: bytes) -> bytes:
-    return data[:-1] + bytes([data[-1] ^ 1])
-
-
-Forge = Callable[[World, Any], bytes]
-FORGERIES: dict[str, Forge] = {
-    "another consent": lambda w, v: w.handover(KeyKind.IMPRINT, v, consent=ConsentId(b"x" * 16)),
-    "another vault": lambda w, v: w.handover(KeyKind.IMPRINT, v, vault=b"x" * 16),
-    "another signer": lambda w, v: w.handover(KeyKind.IMPRINT, v, signer=SigningKey(new_seed())),
-    "another identity": lambda w, v: w.handover(KeyKind.IMPRINT, v, to=Identity(new_seed())),
-    "before the consent": lambda w, v: w.handover(KeyKind.IMPRINT, v, not_before_s=v.terms.not_before - 1),
-    "after the consent": lambda w, v: w.handover(KeyKind.IMPRINT, v, not_after_s=v.terms.not_after + 1),
-    "cut short": lambda w, v: w.handover(KeyKind.IMPRINT, v)[:-1],
-    "altered": lambda w, v: _last_bit_flipped(w.handover(KeyKind.IMPRINT, v)),
-    "empty": lambda w, v: b"",
-}
-
-
-@pytest.mark.parametrize("forge", FORGERIES.values(), ids=FORGERIES)
-def test_a_handover_that_is_not_this_consents_is_refused(world: World, forge: Forge) -> None:
-    version, request = world.first()
-    with pytest.raises((BadHandover, SealError)):
-        world.give_this(world.submission(version, request, handovers=(forge(world, version),)))
-
-
-def test_keys_beyond_the_consent_are_refused(database: Database, shortkeys: Database) -> None:
-    world = World(database, shortkeys, (BREAD, HEALTH))
-    version, request = world.first()
-    health = world.owner.compartment(HEALTH)
-    wider = world.handover(KeyKind.IMPRINT, version, compartments=[world.owner.compartment(), health])
-    with pytest.raises(BadHandover, match="does not cover"):
-        world.give_this(world.submission(version, request, handovers=(wider,)))
-    october = Period("2026-10")
-    version, request = world.first(data_from=october, data_to=october)
-    handed = world.handover(KeyKind.IMPRINT, version, compartments=[world.owner.compartment()])
-    envelope, certificate = world.signed(version), world.certificate(version)
-    with pytest.raises(BadHandover, match="does not cover"):
-        world.give_this(Submission(envelope, (handed,), certificate, request))
-
-
-def test_a_compartment_that_the_ring_does_not_list_is_refused(world: World) -> None:
-    version, request = world.first()
-    elsewhere = Owner(root=world.owner.root, seeds=world.owner.seeds)
-    page, locked = extend_page(
-        None,
-        bytes(32),
-        vault=world.owner.vault,
-        period=version.terms.data_from,
-        categories=[BREAD],
-        root=elsewhere.root,
-    )
-    world.owner.locked |= locked
-    handed = world.handover(KeyKind.IMPRINT, version, compartments=list(page.compartments.values()))
-    with pytest.raises(BadHandover, match="does not list"):
-        world.give_this(world.submission(version, request, handovers=(handed,)))
-
-
-# --- Narrowing, renewing, ending ---
 
 
 def test_narrowing_only_narrows_and_takes_keys_away(database: Database, shortkeys: Database) -> None:
@@ -308,7 +51,7 @@ def test_narrowing_only_narrows_and_takes_keys_away(database: Database, shortkey
     third = world.next(second, ConsentEvent.NARROWED, terms=first.terms)
     with pytest.raises(BadConsent, match="inside its previous terms"):
         world.amend(third)
-    assert find(world, first.consent_id).current == second
+    assert world.find(first.consent_id).current == second
 
 
 def test_narrowing_answers_the_same_request(world: World) -> None:
@@ -325,7 +68,7 @@ def test_renewing_stays_inside_a_request(world: World) -> None:
         world.amend(wider)
     asked = world.request(longer)
     world.amend(replace(wider, request_sha256=sha256(asked.encode())), asked)
-    assert find(world, first.consent_id).current.terms == longer
+    assert world.find(first.consent_id).current.terms == longer
 
 
 @pytest.mark.parametrize("event", [ConsentEvent.NARROWED, ConsentEvent.RENEWED])
@@ -352,14 +95,14 @@ def test_another_vault_cannot_touch_a_consent(world: World) -> None:
     theirs = world.signed(world.next(first, ConsentEvent.WITHDRAWN, principal_key=key.public_key), key)
     with pytest.raises(BadConsent), world.database.transaction() as session:
         changes.withdraw(session, theirs, vault_id=world.owner.vault, now=NOW)
-    assert find(world, first.consent_id).live
+    assert world.find(first.consent_id).live
 
 
 def test_withdrawing_ends_everything_at_once(world: World) -> None:
     first = world.give()
     consent_id = ConsentId(first.consent_id)
     world.withdraw(first)
-    found = find(world, first.consent_id)
+    found = world.find(first.consent_id)
     assert (found.live, found.current.event) == (False, ConsentEvent.WITHDRAWN)
     with world.database.snapshot() as session:
         with pytest.raises(KeysGone):
@@ -432,7 +175,7 @@ def test_others_end_a_consent_under_their_own_name(world: World, event: ConsentE
         due = changes.due_to_expire(session, now=now)
         assert due == ([first.consent_id] if event is ConsentEvent.EXPIRED else [])
         changes.end(session, ConsentId(first.consent_id), event, service=world.service, now=now)
-    found = find(world, first.consent_id)
+    found = world.find(first.consent_id)
     assert (found.live, found.current.event) == (False, event)
     signed = verify_envelope(parse_envelope(found.stored.envelope), PayloadType.CONSENT, world.service.public_key)
     assert parse_consent(signed).event is event
@@ -459,7 +202,7 @@ def test_an_expired_consent_is_renewed_with_new_keys(world: World) -> None:
         ended = changes.end(
             session, ConsentId(first.consent_id), ConsentEvent.EXPIRED, service=world.service, now=LATER
         )
-    envelope = find(world, first.consent_id).sha256
+    envelope = world.find(first.consent_id).sha256
     after = replace(first.terms, not_after=int(LATER.timestamp()) + 86_400)
     renewed = world.next(
         ended.version, ConsentEvent.RENEWED, terms=after, prev=envelope, event_time=ended.version.event_time
@@ -467,7 +210,7 @@ def test_an_expired_consent_is_renewed_with_new_keys(world: World) -> None:
     submission = world.submission(renewed)
     with world.database.transaction() as session:
         changes.amend(session, submission, vault_id=world.owner.vault, custody=world.custody, now=LATER)
-    assert find(world, first.consent_id).live
+    assert world.find(first.consent_id).live
 
 
 def test_history_and_lists(world: World) -> None:

@@ -31,11 +31,6 @@ THREADS = 16
 DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
 
 
-@pytest.fixture
-def world(database: Database, shortkeys: Database) -> World:
-    return World(database, shortkeys)
-
-
 def answer(world: World, version: ConsentVersion, now: datetime = NOW, *, agent: bool = False) -> int:
     """Spend and log one answer as the one path does; return the quota left."""
     with world.database.transaction() as session:

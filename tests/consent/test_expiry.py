@@ -15,7 +15,6 @@ from vault.consent import changes, consents, handovers
 from vault.consent.errors import KeysGone
 from vault.consent.expiry import expire_due
 from vault.consent.models import handover
-from vault.db import Database
 from vault.schema.consent import ConsentEvent
 from vault.schema.terms import ConsentKind
 from vault.seal.handover import KeyKind
@@ -23,11 +22,6 @@ from vault.seal.ids import ID_BYTES, ConsentId
 from vault.store import shortkeys
 
 LATER = NOW + timedelta(days=31)
-
-
-@pytest.fixture
-def world(database: Database, shortkeys: Database) -> World:
-    return World(database, shortkeys)
 
 
 def events(world: World, consent_id: bytes) -> list[ConsentEvent]:

@@ -15,18 +15,12 @@ from tests.consent_kit import NOW, World, spending
 from tests.vault_kit import PURCHASE
 from vault.consent import events, exposure
 from vault.consent.exposure import NOTHING, Addition, Exposure, ExposureSpent, RankedMeanwhile
-from vault.db import Database
 from vault.schema.category import Category
 from vault.schema.consent import ConsentVersion
 
 THREADS = 16
 DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
 KEY = b"k" * 32
-
-
-@pytest.fixture
-def world(database: Database, shortkeys: Database) -> World:
-    return World(database, shortkeys)
 
 
 def read(world: World, now: datetime = NOW, key: bytes = KEY) -> Exposure:

@@ -1,0 +1,98 @@
+"""A consent comes with the keys it covers: no others, to no other identity, and for no longer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.consent_kit import World
+from tests.vault_kit import Owner
+from vault.consent.errors import BadHandover
+from vault.consent.versions import Submission
+from vault.db import Database
+from vault.schema.category import Category
+from vault.schema.terms import ConsentKind
+from vault.schema.trace import Period
+from vault.seal.errors import SealError
+from vault.seal.handover import KeyKind
+from vault.seal.identity import Identity
+from vault.seal.ids import ConsentId
+from vault.seal.ring import extend_page
+from vault.seal.signing import SigningKey, new_seed
+
+BREAD, HEALTH = Category("pd:Purchase"), Category("pd:Health")
+
+
+def test_a_raw_handover_under_a_company_consent_is_refused(world: World) -> None:
+    version, request = world.first()
+    imprint = world.handover(KeyKind.IMPRINT, version)
+    raw = world.handover(KeyKind.RAW, version)
+    for sent in ([raw], [imprint, raw], [raw, raw], [imprint, imprint], []):
+        with pytest.raises(BadHandover, match="exactly one handover"):
+            world.give_this(world.submission(version, request, handovers=tuple(sent)))
+
+
+def test_raw_keys_never_go_to_the_serving_identity(world: World) -> None:
+    version, _ = world.first(ConsentKind.COHORT)
+    raw = world.handover(KeyKind.RAW, version, to=world.serving)
+    with pytest.raises(BadHandover, match="another key"):
+        world.give_this(world.submission(version, handovers=(raw,)))
+
+
+def _last_bit_flipped(data: bytes) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
+Forge = Callable[[World, Any], bytes]
+FORGERIES: dict[str, Forge] = {
+    "another consent": lambda w, v: w.handover(KeyKind.IMPRINT, v, consent=ConsentId(b"x" * 16)),
+    "another vault": lambda w, v: w.handover(KeyKind.IMPRINT, v, vault=b"x" * 16),
+    "another signer": lambda w, v: w.handover(KeyKind.IMPRINT, v, signer=SigningKey(new_seed())),
+    "another identity": lambda w, v: w.handover(KeyKind.IMPRINT, v, to=Identity(new_seed())),
+    "before the consent": lambda w, v: w.handover(KeyKind.IMPRINT, v, not_before_s=v.terms.not_before - 1),
+    "after the consent": lambda w, v: w.handover(KeyKind.IMPRINT, v, not_after_s=v.terms.not_after + 1),
+    "cut short": lambda w, v: w.handover(KeyKind.IMPRINT, v)[:-1],
+    "altered": lambda w, v: _last_bit_flipped(w.handover(KeyKind.IMPRINT, v)),
+    "empty": lambda w, v: b"",
+}
+
+
+@pytest.mark.parametrize("forge", FORGERIES.values(), ids=FORGERIES)
+def test_a_handover_that_is_not_this_consents_is_refused(world: World, forge: Forge) -> None:
+    version, request = world.first()
+    with pytest.raises((BadHandover, SealError)):
+        world.give_this(world.submission(version, request, handovers=(forge(world, version),)))
+
+
+def test_keys_beyond_the_consent_are_refused(database: Database, shortkeys: Database) -> None:
+    world = World(database, shortkeys, (BREAD, HEALTH))
+    version, request = world.first()
+    health = world.owner.compartment(HEALTH)
+    wider = world.handover(KeyKind.IMPRINT, version, compartments=[world.owner.compartment(), health])
+    with pytest.raises(BadHandover, match="does not cover"):
+        world.give_this(world.submission(version, request, handovers=(wider,)))
+    october = Period("2026-10")
+    version, request = world.first(data_from=october, data_to=october)
+    handed = world.handover(KeyKind.IMPRINT, version, compartments=[world.owner.compartment()])
+    envelope, certificate = world.signed(version), world.certificate(version)
+    with pytest.raises(BadHandover, match="does not cover"):
+        world.give_this(Submission(envelope, (handed,), certificate, request))
+
+
+def test_a_compartment_that_the_ring_does_not_list_is_refused(world: World) -> None:
+    version, request = world.first()
+    elsewhere = Owner(root=world.owner.root, seeds=world.owner.seeds)
+    page, locked = extend_page(
+        None,
+        bytes(32),
+        vault=world.owner.vault,
+        period=version.terms.data_from,
+        categories=[BREAD],
+        root=elsewhere.root,
+    )
+    world.owner.locked |= locked
+    handed = world.handover(KeyKind.IMPRINT, version, compartments=list(page.compartments.values()))
+    with pytest.raises(BadHandover, match="does not list"):
+        world.give_this(world.submission(version, request, handovers=(handed,)))
