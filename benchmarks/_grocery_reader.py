@@ -24,9 +24,10 @@ import numpy as np
 from scipy.optimize import nnls
 
 from benchmarks._grocery import Floats, Ints, Shops, retail_map
-from vault.budget.accounting import Curve, gaussian, sigma_for
+from vault.budget.accounting import sigma_for
 from vault.imprint.noise import DiscreteGaussian
 from vault.imprint.projection import Projection, whole_within
+from vault.proof.accounting import Curve, gaussian
 from vault.twin.reader import taxonomy
 
 PERSON_EPSILON = 3.0

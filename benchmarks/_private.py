@@ -13,7 +13,7 @@ import torch
 from opacus.accountants.utils import get_noise_multiplier
 from torch import nn
 
-from vault.proof.certificate import epsilon_of
+from vault.proof.charge import epsilon_of
 from vault.twin.train import Descent
 
 Floats = npt.NDArray[np.float64]

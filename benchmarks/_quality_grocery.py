@@ -38,9 +38,9 @@ from benchmarks._grocery_reader import (
     unit_vectors,
 )
 from benchmarks._shared import data_folder
-from vault.budget.accounting import gaussian
 from vault.imprint.chain import prefix
 from vault.imprint.daily import late_sigma
+from vault.proof.accounting import gaussian
 
 FOLDS = 5
 FIRST_DAY = 60

@@ -23,12 +23,13 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from vault.budget.accounting import OWNER_DAY_CAP, sigma_for
+from vault.budget.accounting import sigma_for
 from vault.imprint.chain import errors, prefix
 from vault.imprint.daily import Chain, on_time_sensitivity
 from vault.imprint.features import feature_map
 from vault.imprint.noise import DiscreteGaussian, Integers
 from vault.imprint.rows import Row, dump_row
+from vault.proof.accounting import OWNER_DAY_CAP
 from vault.schema.category import Category
 from vault.schema.trace import Action, Period, Trace
 from vault.seal.ids import new_id

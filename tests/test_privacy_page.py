@@ -8,8 +8,8 @@ from pathlib import Path
 from typer.main import get_command
 
 from twinvault.cli import app
-from vault.budget.accounting import OWNER_DAY_CAP, PERSON_YEAR_CAP
 from vault.ops import operator
+from vault.proof.accounting import OWNER_DAY_CAP, PERSON_YEAR_CAP
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "privacy.md").read_text()

@@ -11,7 +11,8 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from vault.proof.certificate import Certificate, Charge, Manifest, People, verify_certificate
+from vault.proof.certificate import Certificate, Manifest, verify_certificate
+from vault.proof.charge import Charge, People
 from vault.twin import train as trainer
 from vault.twin.audit import AuditResult, audit
 from vault.twin.train import accounted_epsilon, group_people, private_descent

@@ -9,9 +9,9 @@ from benchmarks import _grocery_reader as reader
 from benchmarks._grocery import DAYS, Shops, retail_map
 from benchmarks._grocery_chain import CLOSES_AFTER, filter_of
 from benchmarks._quality_grocery import folds_of, ndcg
-from vault.budget.accounting import gaussian
 from vault.imprint.chain import prefix
 from vault.imprint.noise import DiscreteGaussian
+from vault.proof.accounting import gaussian
 
 K = len(retail_map().codes) - 2
 

@@ -11,16 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opacus.accountants.analysis import rdp as opacus_rdp
 
-from vault.budget.accounting import (
-    NOTHING,
-    ORDERS,
-    Cap,
-    Curve,
-    from_renyi,
-    gaussian,
-    pure,
-    sigma_for,
-)
+from vault.budget.accounting import sigma_for
+from vault.proof.accounting import NOTHING, ORDERS, Cap, Curve, from_renyi, gaussian, pure
 
 scales = st.tuples(st.integers(1, 2_000), st.integers(1, 16_384))
 

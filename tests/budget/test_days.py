@@ -11,13 +11,13 @@ import pytest
 from dp_accounting.rdp import rdp_privacy_accountant
 
 from vault.budget import days, ledger
-from vault.budget.accounting import NOTHING, ORDERS, OWNER_DAY_CAP, gaussian
 from vault.budget.charge import Charge, owner_day
 from vault.budget.days import Days, day_charge, month_curve, sigma_of
 from vault.budget.ledger import BudgetExhausted, ChargeConflict, Reservation, Undrawn
 from vault.db import Database
 from vault.imprint.block import COLUMN_SQUARE, sensitivity
 from vault.imprint.features import Cadence, feature_map
+from vault.proof.accounting import NOTHING, ORDERS, OWNER_DAY_CAP, gaussian
 from vault.schema.category import Category
 from vault.schema.trace import Period
 

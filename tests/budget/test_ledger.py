@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy
 
 from tests.vault_kit import wait_until_blocked
-from vault.budget.accounting import NOTHING, Cap, gaussian, sigma_for
+from vault.budget.accounting import sigma_for
 from vault.budget.charge import (
     Charge,
     Scope,
@@ -41,6 +41,7 @@ from vault.db import Database
 from vault.errors import MalformedInput
 from vault.imprint.features import feature_map
 from vault.imprint.noise import DiscreteGaussian
+from vault.proof.accounting import NOTHING, Cap, gaussian
 from vault.schema.category import Category
 from vault.schema.trace import Period
 

@@ -19,7 +19,6 @@ from tests.twin.worker_kit import OCTOBER, SEPTEMBER, purchase
 from tests.vault_kit import MONTH, NOW, PURCHASE, begin, wait_until_blocked
 from vault.answers import ask as asking
 from vault.budget import ledger
-from vault.budget.accounting import gaussian
 from vault.budget.charge import Charge, owner_day
 from vault.consent import handovers
 from vault.consent.errors import KeysGone
@@ -30,6 +29,7 @@ from vault.errors import VaultError
 from vault.jobs import queue
 from vault.parties import people
 from vault.parties.people import UnknownVault
+from vault.proof.accounting import gaussian
 from vault.proof.bundle import parse_bundle
 from vault.proof.verify import verify_bundle
 from vault.schema.terms import ConsentKind
@@ -129,7 +129,7 @@ def test_charges_stay_so_that_days_imported_again_are_charged_to_the_same_cap(si
 
 
 def ledger_cap():
-    from vault.budget.accounting import OWNER_DAY_CAP
+    from vault.proof.accounting import OWNER_DAY_CAP
 
     return OWNER_DAY_CAP
 

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vault.budget.accounting import OWNER_DAY_CAP, gaussian, sigma_for
+from vault.budget.accounting import sigma_for
 from vault.imprint.chain import power, prefix
 from vault.imprint.daily import Chain, late_sigma, on_time_sensitivity
 from vault.imprint.features import feature_map
+from vault.proof.accounting import OWNER_DAY_CAP, gaussian
 from vault.schema.category import Category
 from vault.schema.trace import Action, Trace, local_date
 

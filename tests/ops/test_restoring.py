@@ -18,7 +18,6 @@ from tests.client_kit import PURCHASE, purchases
 from tests.http_kit import House, new_databases, serving, settings_of
 from vault.app import create_app
 from vault.budget import ledger
-from vault.budget.accounting import OWNER_DAY_CAP
 from vault.clock import SystemClock
 from vault.consent import consents, handovers
 from vault.consent.errors import KeysGone
@@ -28,6 +27,7 @@ from vault.ops import archive, operator
 from vault.ops.archive import BadBackup, NoTool, back_up
 from vault.ops.site import Site
 from vault.parties import people
+from vault.proof.accounting import OWNER_DAY_CAP
 from vault.recovery import Recovered, recover
 from vault.schema.consent import ConsentEvent
 from vault.schema.trace import Period

@@ -12,7 +12,8 @@ import pytest
 from tests.proof.test_certificate import CERTIFICATE, NOW, TRAINED_AT, _manifest
 from vault.encoding import b64u
 from vault.proof.card import card, page
-from vault.proof.certificate import Certificate, epsilon_of
+from vault.proof.certificate import Certificate
+from vault.proof.charge import epsilon_of
 from vault.seal.ids import sha256
 
 

@@ -16,17 +16,14 @@ from vault.proof.certificate import (
     Activity,
     Certificate,
     CertificateInvalid,
-    Charge,
     Group,
     Manifest,
-    People,
     Required,
     dump_manifest,
-    epsilon_of,
     parse_manifest,
-    rdp_curve,
     verify_certificate,
 )
+from vault.proof.charge import Charge, People, epsilon_of, rdp_curve
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 TRAINED_AT = int(NOW.timestamp()) - 60

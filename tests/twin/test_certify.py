@@ -14,12 +14,12 @@ from vault.imprint.features import FeatureMap
 from vault.proof.certificate import (
     Activity,
     CertificateInvalid,
-    People,
     Required,
     dump_manifest,
     parse_manifest,
     verify_certificate,
 )
+from vault.proof.charge import People
 from vault.twin import certify
 from vault.twin.audit import AuditResult
 from vault.twin.certify import build_backbone, measure

@@ -14,7 +14,6 @@ from tests.leaves import leaves
 from tests.twin.worker_kit import OCTOBER, RETAIL_DAILY, SEPTEMBER, TwinWorld, another_vault
 from tests.vault_kit import MONTH, NOW, PURCHASE
 from vault.budget import ledger
-from vault.budget.accounting import OWNER_DAY_CAP
 from vault.budget.charge import owner_day
 from vault.budget.days import days_of, sigma_of
 from vault.budget.ledger import State
@@ -27,6 +26,7 @@ from vault.imprint.block import LATE, parse_carried, sensitivity, strategy_from
 from vault.imprint.daily import DAILY
 from vault.imprint.features import Cadence
 from vault.imprint.noise import DiscreteGaussian
+from vault.proof.accounting import OWNER_DAY_CAP
 from vault.schema.consent import ConsentEvent, ConsentVersion
 from vault.schema.trace import Period
 from vault.seal.derive import chain_key, imprint_key

@@ -13,19 +13,20 @@ from tests.leaves import leaves
 from tests.twin.worker_kit import OCTOBER, RETAIL, SEPTEMBER, TwinWorld, another_vault
 from tests.vault_kit import NOW
 from vault.budget import ledger
-from vault.budget.accounting import PERSON_YEAR_CAP
 from vault.budget.charge import person_year
 from vault.budget.ledger import BudgetExhausted
 from vault.clock import unix_s
 from vault.db import Database
 from vault.jobs.queue import JobId
-from vault.proof.certificate import Certificate, Manifest, epsilon_of
+from vault.proof.accounting import PERSON_YEAR_CAP, person_curve
+from vault.proof.certificate import Certificate, Manifest
+from vault.proof.charge import epsilon_of
 from vault.schema.consent import ConsentVersion
 from vault.seal.ids import ConsentId
 from vault.twin import cohort, release
 from vault.twin.certify import CHARGES
 from vault.twin.children import Children
-from vault.twin.cohort import person_curve, train_cohort
+from vault.twin.cohort import train_cohort
 from vault.twin.reader import Backbone, closed_form
 from vault.twin.refresh import refresh
 from vault.twin.train import CohortTooSmall, PersonMonths

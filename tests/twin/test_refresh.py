@@ -15,7 +15,6 @@ from tests.leaves import leaves
 from tests.twin.worker_kit import OCTOBER, RETAIL, SEPTEMBER, TwinWorld, another_vault, purchase
 from tests.vault_kit import NOW, PURCHASE
 from vault.budget import ledger
-from vault.budget.accounting import OWNER_DAY_CAP
 from vault.budget.charge import owner_day, parse_charge
 from vault.consent import changes
 from vault.consent.changes import Submission
@@ -23,6 +22,7 @@ from vault.consent.handovers import REQUIRED
 from vault.db import Database
 from vault.encoding import b64u
 from vault.imprint.noise import DiscreteGaussian
+from vault.proof.accounting import OWNER_DAY_CAP
 from vault.schema.consent import ConsentEvent
 from vault.schema.trace import Period
 from vault.seal import row as sealed_rows

@@ -15,7 +15,8 @@ from tests.vault_kit import NOW
 from vault.clock import unix_s
 from vault.db import Database
 from vault.encoding import b64u
-from vault.proof.certificate import Certificate, Manifest, epsilon_of, verify_certificate
+from vault.proof.certificate import Certificate, Manifest, verify_certificate
+from vault.proof.charge import epsilon_of
 from vault.seal.ids import sha256
 from vault.seal.signing import SigningKey, new_seed
 from vault.twin import release

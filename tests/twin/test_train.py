@@ -15,7 +15,7 @@ from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 
 from vault.imprint.features import FeatureMap
-from vault.proof.certificate import Charge, People, epsilon_of
+from vault.proof.charge import Charge, People, epsilon_of
 from vault.twin import train as trainer
 from vault.twin.reader import START, Reader, taxonomy
 from vault.twin.train import (

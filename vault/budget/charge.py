@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from vault.budget.accounting import GRID, Curve, gaussian
 from vault.encoding import JsonObject, b64u, parse_b64u
 from vault.errors import MalformedInput
 from vault.imprint.features import FeatureMap
 from vault.imprint.noise import DiscreteGaussian
 from vault.imprint.rows import MONTHLY
+from vault.proof.accounting import GRID, Curve, gaussian
 from vault.schema.trace import Period
 
 

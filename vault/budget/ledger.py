@@ -16,12 +16,12 @@ from typing import Any, Final, cast
 import sqlalchemy
 from sqlmodel import Session, SQLModel, col, select
 
-from vault.budget.accounting import NOTHING, Cap, Curve
 from vault.budget.charge import EVERYONE, Charge, Scope, Unit, dump_charge, owner_day, parse_charge
 from vault.budget.models import LedgerRow
 from vault.clock import unix_s
 from vault.encoding import JsonObject, b64u, dump_json, parse_json
 from vault.errors import MalformedInput, VaultError
+from vault.proof.accounting import NOTHING, Cap, Curve
 from vault.schema.trace import Period
 
 _GENESIS: Final = bytes(32)

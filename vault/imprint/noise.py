@@ -50,7 +50,7 @@ class DiscreteGaussian:
         ValueError: Another sigma.
 
     Guarantees: each draw is independent and within `TOTAL_VARIATION` of the exact distribution;
-    `vault.budget.accounting` takes that out of delta.
+    `vault.proof.accounting` takes that out of delta.
     """
 
     sigma: int

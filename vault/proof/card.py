@@ -13,15 +13,8 @@ from html import escape
 from typing import Any, Final
 
 from vault.encoding import b64u
-from vault.proof.certificate import (
-    NEIGHBOURS,
-    Certificate,
-    CertificateInvalid,
-    Manifest,
-    Required,
-    epsilon_of,
-    verify_certificate,
-)
+from vault.proof.certificate import NEIGHBOURS, Certificate, CertificateInvalid, Manifest, Required, verify_certificate
+from vault.proof.charge import epsilon_of
 
 SAYS: Final = (
     (

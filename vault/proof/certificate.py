@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -17,12 +16,12 @@ from typing import Final, cast
 from vault.clock import unix_s
 from vault.encoding import JsonObject, b64u, dump_json, parse_json
 from vault.errors import MalformedInput
+from vault.proof.charge import Charge, People, dump_charge, epsilon_of, parse_charge
 from vault.proof.errors import InvalidProof
 from vault.schema.reader import Reader
 
 MANIFEST_TYPE: Final = "twinvault-manifest/1"
 NEIGHBOURS: Final = "one person added or removed"
-ORDERS: Final = tuple(range(2, 257))
 BUILT_IN: Final = frozenset({bytes.fromhex("7cdfd74613fd47a4f57305e83a1103d11096994b55fd6cb7c1fc7fd232076f4c")})
 """Digests of the closed-form readers that this release ships: learned from nobody, so they need no certificate."""
 
@@ -35,32 +34,6 @@ class CertificateInvalid(InvalidProof):
 
     slug = "certificate-invalid"
     title = "Model certificate is not valid"
-
-
-class People(StrEnum):
-    """Whose data a release read; a person is in exactly one set, by a coin of their own."""
-
-    TRAINED = "trained"
-    HELD_OUT = "held-out"
-
-
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """One differentially private release: (Poisson-subsampled) Gaussian noise, composed over steps.
-
-    Args:
-        release: What was released, such as "popularity".
-        people: Whose data it read.
-        noise_multiplier_ppm: Noise standard deviation over the L2 norm of one person's contribution.
-        sample_rate_ppm: Probability that a step reads a person; 1,000,000 is everyone.
-        steps: How many times noise was drawn, empty batches included.
-    """
-
-    release: str
-    people: People
-    noise_multiplier_ppm: int
-    sample_rate_ppm: int
-    steps: int
 
 
 class Activity(StrEnum):
@@ -171,51 +144,6 @@ class Required:
     calibration_gap_ppm: int = 100_000
 
 
-def rdp_curve(charge: Charge, orders: Iterable[int] = ORDERS) -> tuple[float, ...]:
-    """Return the Renyi divergence bound of a charge at integer orders.
-
-    Source: Mironov, Talwar, Zhang, "Renyi Differential Privacy of the Sampled Gaussian Mechanism"
-    (2019), section 3.3. The discrete Gaussian obeys the same bound at sample rate 1 (Canonne, Kamath,
-    Steinke 2020, theorem 4).
-    """
-    sigma, q = charge.noise_multiplier_ppm / 1e6, charge.sample_rate_ppm / 1e6
-    if q == 1.0:
-        return tuple(charge.steps * order / (2 * sigma**2) for order in orders)
-    return tuple(charge.steps * _sampled_gaussian(sigma, q, order) for order in orders)
-
-
-def epsilon_of(charges: Iterable[Charge], delta: float) -> float:
-    """Return person-level epsilon of all releases: within a set of people they compose, across sets the worst counts.
-
-    Source: Balle et al., "Hypothesis Testing Interpretations and Renyi DP" (2020), theorem 21.
-    """
-    sums = {people: [0.0] * len(ORDERS) for people in People}
-    for charge in charges:
-        sums[charge.people] = [a + b for a, b in zip(sums[charge.people], rdp_curve(charge), strict=True)]
-    return max(_epsilon(curve, delta) for curve in sums.values())
-
-
-def _epsilon(curve: list[float], delta: float) -> float:
-    if not any(curve):
-        return 0.0
-    return max(
-        0.0,
-        min(
-            rdp + math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
-            for order, rdp in zip(ORDERS, curve, strict=True)
-        ),
-    )
-
-
-def _sampled_gaussian(sigma: float, q: float, order: int) -> float:
-    terms = [
-        math.log(math.comb(order, k)) + k * math.log(q) + (order - k) * math.log1p(-q) + (k * k - k) / (2 * sigma**2)
-        for k in range(order + 1)
-    ]
-    top = max(terms)
-    return (top + math.log(math.fsum(math.exp(term - top) for term in terms))) / (order - 1)
-
-
 def verify_certificate(manifest: Manifest, now: datetime, required: Required | None = None) -> None:
     """Refuse a model that may not serve.
 
@@ -242,14 +170,23 @@ def verify_certificate(manifest: Manifest, now: datetime, required: Required | N
         raise CertificateInvalid("The cohort is too small to train a model on.")
 
 
+def verify_epsilon(manifest: Manifest) -> None:
+    """Refuse a manifest whose epsilon is not what its charges add up to.
+
+    Raises:
+        CertificateInvalid: It is not.
+    """
+    epsilon_ppm = math.ceil(epsilon_of(manifest.charges, 1 / manifest.delta_inverse) * 1e6 - 1)
+    if abs(epsilon_ppm - manifest.epsilon_ppm) > 2:  # the last digit of two accountants may differ
+        raise CertificateInvalid("The manifest's epsilon is not what its charges add up to.")
+
+
 def _verify_privacy(manifest: Manifest, r: Required) -> None:
     if {charge.people for charge in manifest.charges} != set(People):
         raise CertificateInvalid("The manifest does not charge both the people trained on and those held out.")
     if manifest.delta_inverse < max(r.delta_inverse, 10 * manifest.cohort):
         raise CertificateInvalid("The manifest's delta is too large for its cohort.")
-    epsilon_ppm = math.ceil(epsilon_of(manifest.charges, 1 / manifest.delta_inverse) * 1e6 - 1)
-    if abs(epsilon_ppm - manifest.epsilon_ppm) > 2:  # the last digit of two accountants may differ
-        raise CertificateInvalid("The manifest's epsilon is not what its charges add up to.")
+    verify_epsilon(manifest)
     if manifest.epsilon_ppm > r.epsilon_ppm:
         raise CertificateInvalid("The model cost its contributors more privacy than is allowed.")
 
@@ -299,17 +236,7 @@ def dump_manifest(manifest: Manifest) -> bytes:
         "cohort": manifest.cohort,
         "epsilon_ppm": manifest.epsilon_ppm,
         "delta_inverse": manifest.delta_inverse,
-        "charges": [
-            {
-                "release": charge.release,
-                "people": charge.people.value,
-                "mechanism": "poisson-subsampled gaussian",
-                "noise_multiplier_ppm": charge.noise_multiplier_ppm,
-                "sample_rate_ppm": charge.sample_rate_ppm,
-                "steps": charge.steps,
-            }
-            for charge in manifest.charges
-        ],
+        "charges": [dump_charge(charge) for charge in manifest.charges],
         "certificate": [] if c is None else [_dump_certificate(c)],
     }
     return dump_json(record)
@@ -348,30 +275,11 @@ def _parse_record(record: JsonObject) -> Manifest:
         cohort=r.integer("cohort", 0),
         epsilon_ppm=r.integer("epsilon_ppm", 0),
         delta_inverse=r.integer("delta_inverse", 1),
-        charges=tuple(_parse_charge(item) for item in r.objects("charges", at_most=64)),
+        charges=tuple(parse_charge(item) for item in r.objects("charges", at_most=64)),
         certificate=next((_parse_certificate(item) for item in r.objects("certificate", at_most=1)), None),
     )
     r.end()
     return manifest
-
-
-def _parse_charge(r: Reader) -> Charge:
-    r.exactly("mechanism", "poisson-subsampled gaussian")
-    charge = Charge(
-        release=r.word("release", _release),
-        people=r.word("people", People),
-        noise_multiplier_ppm=r.integer("noise_multiplier_ppm", 10_000, 10**9),
-        sample_rate_ppm=r.integer("sample_rate_ppm", 1, 1_000_000),
-        steps=r.integer("steps", 1, 1_000_000),
-    )
-    r.end()
-    return charge
-
-
-def _release(text: str) -> str:
-    if text not in {"popularity", "training", "certificate"}:
-        raise ValueError(text)
-    return text
 
 
 def _parse_certificate(r: Reader) -> Certificate:

@@ -22,7 +22,7 @@ import torch
 from scipy.stats import binom
 from torch import Tensor
 
-from vault.proof.certificate import epsilon_of
+from vault.proof.charge import epsilon_of
 from vault.twin.bookkeeping import Tensors
 from vault.twin.reader import START, Reader
 from vault.twin.train import Descent, Integers, Loss, group_people, private_descent, reading_loss

@@ -16,7 +16,8 @@ import torch
 from vault.clock import unix_s
 from vault.imprint.features import FeatureMap
 from vault.imprint.noise import DiscreteGaussian
-from vault.proof.certificate import Activity, Certificate, Charge, Group, Manifest, People, Required
+from vault.proof.certificate import Activity, Certificate, Group, Manifest, Required
+from vault.proof.charge import Charge, People
 from vault.twin import audit as auditing
 from vault.twin import reader as reading
 from vault.twin import train as training

@@ -13,7 +13,6 @@ from sqlmodel import Session
 
 from vault.budget import days as charging
 from vault.budget import ledger
-from vault.budget.accounting import OWNER_DAY_CAP
 from vault.budget.charge import owner_day
 from vault.budget.days import Days, day_charge, sigma_of
 from vault.budget.ledger import BudgetExhausted, ChargeConflict
@@ -21,6 +20,7 @@ from vault.imprint.block import LATE, block_id, late_id, parse_carried, sensitiv
 from vault.imprint.daily import DAILY, LATE_AFTER
 from vault.imprint.features import FeatureMap
 from vault.imprint.noise import Integers
+from vault.proof.accounting import OWNER_DAY_CAP
 from vault.schema.category import Category
 from vault.schema.trace import periods_from
 from vault.seal.derive import chain_key

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,6 @@ import structlog
 from sqlmodel import Session
 
 from vault.budget import ledger
-from vault.budget.accounting import ORDERS, PERSON_YEAR_CAP, Curve, from_renyi
 from vault.budget.charge import Charge as LedgerCharge
 from vault.budget.charge import person_year
 from vault.budget.ledger import Reservation
@@ -29,7 +27,9 @@ from vault.imprint.noise import Integers
 from vault.imprint.rows import Row, parse_row
 from vault.jobs.queue import JobId
 from vault.policy.permits import decide_train
-from vault.proof.certificate import CertificateInvalid, Charge, Manifest, People, rdp_curve, verify_certificate
+from vault.proof.accounting import PERSON_YEAR_CAP, person_curve
+from vault.proof.certificate import CertificateInvalid, Manifest, verify_certificate
+from vault.proof.charge import dump_charge
 from vault.proof.errors import InvalidProof
 from vault.proof.leaf import LeafKind
 from vault.schema.terms import COHORT_GRANTEE
@@ -138,6 +138,7 @@ def _settle(session: Session, worker: Worker, reservation: Reservation, made: tu
         "epsilon_ppm": manifest.epsilon_ppm,
         "delta_inverse": manifest.delta_inverse,
         "release_id": b64u(reservation.release_id),
+        "model": "" if reason else b64u(manifest.digest),
         "outcome": reason or "released",
         "period": f"{now:%Y-%m}",
     }
@@ -150,37 +151,12 @@ def _verify_charged(manifest: Manifest) -> None:
         raise CertificateInvalid("The model cost something else than what was reserved for it.")
 
 
-def person_curve(charges: Iterable[Charge]) -> Curve:
-    """Return what releases cost a person at every order of the ledger: the worse of being trained on and held out.
-
-    The sampled Gaussian's bound is known at whole orders only; Renyi divergence grows with the order, so
-    the next whole one bounds the others.
-    """
-    sets = {people: [charge for charge in charges if charge.people is people] for people in People}
-    orders = [math.ceil(order) for order in ORDERS]
-    totals = [
-        [math.fsum(bounds) for bounds in zip(*(rdp_curve(charge, orders) for charge in found), strict=True)]
-        for found in sets.values()
-        if found
-    ]
-    return from_renyi([max(bounds) for bounds in zip(*totals, strict=True)])
-
-
 def _charge(worker: Worker, job: JobId, mapped: FeatureMap) -> LedgerCharge:
     name: JsonObject = {"job": job, "map": b64u(mapped.digest), "code": b64u(code_digest())}
     mechanism: JsonObject = {
         "name": "backbone/1",
         "map": b64u(mapped.digest),
-        "charges": [
-            {
-                "release": charge.release,
-                "people": charge.people.value,
-                "noise_multiplier_ppm": charge.noise_multiplier_ppm,
-                "sample_rate_ppm": charge.sample_rate_ppm,
-                "steps": charge.steps,
-            }
-            for charge in CHARGES
-        ],
+        "charges": [dump_charge(charge) for charge in CHARGES],
     }
     scope = person_year(worker.clock.now().year)
     digest = sha256(dump_json(name))

@@ -21,7 +21,7 @@ from typing import Final, assert_never
 from sqlmodel import Session
 
 from vault.budget import days, ledger
-from vault.budget.accounting import OWNER_DAY_CAP, sigma_for
+from vault.budget.accounting import sigma_for
 from vault.budget.charge import imprint_charge
 from vault.budget.ledger import BudgetExhausted, ChargeConflict, Reservation
 from vault.clock import unix_s
@@ -35,6 +35,7 @@ from vault.imprint.features import Cadence, FeatureMap
 from vault.imprint.noise import DiscreteGaussian, Integers
 from vault.imprint.rows import MONTHLY, release_id
 from vault.policy.permits import Forbidden, decide_refresh
+from vault.proof.accounting import OWNER_DAY_CAP
 from vault.proof.leaf import LeafKind
 from vault.seal.derive import imprint_key
 from vault.seal.ids import ConsentId, VaultId, sha256

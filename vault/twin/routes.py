@@ -7,13 +7,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 
 from vault.budget import ledger
-from vault.budget.accounting import OWNER_DAY_CAP, PERSON_YEAR_CAP, Cap
 from vault.encoding import b64u
 from vault.http.edge import ClockDep, DatabaseDep
 from vault.jobs.queue import Job
 from vault.parties.caller import OwnerCaller
 from vault.parties.people import UnknownVault
 from vault.parties.routes import OwnerDep
+from vault.proof.accounting import OWNER_DAY_CAP, PERSON_YEAR_CAP, Cap
 from vault.schema.trace import period_of
 from vault.seal.fields import parse_id
 from vault.twin import rows

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from vault.errors import VaultError
 from vault.imprint.features import FeatureMap
 from vault.imprint.noise import DiscreteGaussian
-from vault.proof.certificate import ORDERS, Charge, People
+from vault.proof.charge import ORDERS, Charge, People
 from vault.twin.bookkeeping import PeopleLoss, Tensors, UnsupportedModel, clipped_sums, verify_supported
 from vault.twin.reader import MAX_MONTHS, POPULARITY_FLOOR, START, Backbone, Floats, Months, Reader, taxonomy
 

@@ -1,0 +1,165 @@
+"""Renyi accounting on one fixed grid of orders, in whole billionths, always rounded against the spender.
+
+Sources: zCDP of the discrete Gaussian: Canonne, Kamath, Steinke 2020, theorem 4; composition: Mironov 2017,
+proposition 1; conversion to (epsilon, delta): Canonne, Kamath, Steinke 2020, proposition 12.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Final
+
+from vault.proof.charge import Charge, People, rdp_curve
+
+GRID: Final = "grid/1"
+"""Name of the grid below; charges name it, so that no other grid is ever read as this one."""
+
+# Dense where a day's or a year's epsilon of 0.5 to 8 has its best order.
+ORDERS: Final[tuple[float, ...]] = (
+    *(1.25, 1.5, 1.75),
+    *(n / 2 for n in range(4, 21)),
+    *range(11, 33),
+    *(36, 40, 48, 56, 64, 96, 128, 192, 256, 512),
+)
+
+_NANO: Final = 10**9
+_MOST: Final = 2**53 - 1  # stands for "no bound": the largest integer a signed record may hold
+# Released noise is within 2**-200 a draw of the exact distribution. This share of delta pays for it
+# many times over: 2**40 draws at epsilon 20 cost (1 + e**20) * 2**-160 < 2**-130, and no delta is below 2**-60.
+_DELTA_FOR_ANALYSIS: Final = 1 - 2.0**-40
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A mechanism's Renyi divergence bound at every order of `ORDERS`.
+
+    Args:
+        nano: Billionths, rounded up, one for each order.
+
+    Raises:
+        ValueError: Another number of orders, or a negative bound.
+    """
+
+    nano: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.nano) != len(ORDERS) or min(self.nano) < 0:
+            raise ValueError("a curve has one non-negative bound for every order")
+
+    def __add__(self, other: Curve) -> Curve:
+        """Return the cost of releasing both (adaptive composition at each order)."""
+        return Curve(tuple(a + b for a, b in zip(self.nano, other.nano, strict=True)))
+
+    def epsilon(self, delta: float) -> float:
+        """Return the smallest epsilon that the curve proves at this delta.
+
+        Args:
+            delta: Between 2**-60 and 1.
+        """
+        if not any(self.nano):
+            return 0.0
+        return max(0.0, min(n / _NANO + tax for n, tax in zip(self.nano, _taxes(delta), strict=True)))
+
+
+NOTHING: Final = Curve((0,) * len(ORDERS))
+
+
+@lru_cache(maxsize=256)
+def gaussian(sensitivity: int, sigma: int, releases: int = 1) -> Curve:
+    """Return the exact cost of discrete (or continuous) Gaussian noise.
+
+    Args:
+        sensitivity: L2 norm of the largest change between neighbours, in quantised units.
+        sigma: Noise in the same units, at least 1.
+        releases: How many such releases of the same data.
+    """
+    if sigma < 1 or sensitivity < 0 or releases < 0:
+        raise ValueError("sigma is at least 1, sensitivity and releases are not negative")
+    rho = Fraction(sensitivity**2, 2 * sigma**2)
+    return Curve(tuple(releases * math.ceil(Fraction(order) * rho * _NANO) for order in ORDERS))
+
+
+def pure(epsilon: float) -> Curve:
+    """Return the cost of an epsilon-DP mechanism.
+
+    Source: Bun and Steinke 2016, proposition 3.3.
+
+    Args:
+        epsilon: Positive.
+    """
+    return from_renyi([min(epsilon, order * epsilon**2 / 2) for order in ORDERS])
+
+
+def from_renyi(bounds: Sequence[float]) -> Curve:
+    """Return the curve of bounds that an accountant computed, such as one training run's.
+
+    Args:
+        bounds: Renyi divergence at each of `ORDERS`; infinity where there is no bound.
+
+    Raises:
+        ValueError: A bound is negative or not a number, or their number is wrong.
+    """
+    if any(math.isnan(bound) or bound < 0 for bound in bounds):
+        raise ValueError("a Renyi bound is a non-negative number")
+    return Curve(tuple(math.ceil(min(bound * _NANO, _MOST)) for bound in bounds))
+
+
+def person_curve(charges: Iterable[Charge]) -> Curve:
+    """Return what releases cost a person at every order: the worse of being trained on and held out.
+
+    The sampled Gaussian's bound is known at whole orders only; Renyi divergence grows with the order, so
+    the next whole one bounds the others.
+    """
+    sets = {people: [charge for charge in charges if charge.people is people] for people in People}
+    orders = [math.ceil(order) for order in ORDERS]
+    totals = [
+        [math.fsum(bounds) for bounds in zip(*(rdp_curve(charge, orders) for charge in found), strict=True)]
+        for found in sets.values()
+        if found
+    ]
+    return from_renyi([max(bounds) for bounds in zip(*totals, strict=True)])
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """The most that all releases about one unit may prove against it.
+
+    Args:
+        epsilon: Over 0, at most 20.
+        delta: 2**-60 to less than 1.
+
+    Raises:
+        ValueError: Another epsilon or delta.
+    """
+
+    epsilon: float
+    delta: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.epsilon <= 20 and 2.0**-60 <= self.delta < 1):
+            raise ValueError("a cap's epsilon lies between 0 and 20, its delta between 2**-60 and 1")
+
+    def admits(self, total: Curve) -> bool:
+        """Say whether some order stays under the cap: the Renyi filter.
+
+        Source: Feldman and Zrnic 2021, theorem 4.5, for each order by itself. Which order it is
+        may not depend on what was released: here every mechanism's parameters are public
+        constants, chosen before any data is read.
+        """
+        return any(
+            n <= math.floor((self.epsilon - tax) * _NANO) for n, tax in zip(total.nano, _taxes(self.delta), strict=True)
+        )
+
+
+OWNER_DAY_CAP: Final = Cap(3.0, 1e-6)
+PERSON_YEAR_CAP: Final = Cap(3.0, 1e-6)
+
+
+def _taxes(delta: float) -> list[float]:
+    """Return, for each order, what epsilon exceeds the Renyi bound by."""
+    log_delta = math.log(delta * _DELTA_FOR_ANALYSIS)
+    return [math.log1p(-1 / order) - (log_delta + math.log(order)) / (order - 1) for order in ORDERS]
