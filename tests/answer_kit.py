@@ -21,7 +21,7 @@ from tests.vault_kit import MONTH, PURCHASE
 from vault.answers.ask import AnswerDesk
 from vault.answers.routes import answers_router
 from vault.clock import unix_s
-from vault.encoding import b64u, dump_json
+from vault.encoding import JsonObject, b64u, dump_json
 from vault.http.problems import install_problems
 from vault.imprint.noise import DiscreteGaussian
 from vault.imprint.rows import Row, dump_row, noisy
@@ -134,7 +134,9 @@ class Service(TwinWorld):
                 place = self.owner.compartment(PURCHASE, row.period)
                 header = RowHeader(self.owner.vault, place.id, row.release_id, RETAIL.version, row.index)
                 sealed = seal_row(dump_row(row), header, imprint_key(self.seed(place)), signer or self.worker_key)
-                leaf = append(session, LeafKind.RELEASE, {"rows": 1}, {"vault": b64u(self.owner.vault)})
+                cost = -(-(10**6) * row.clip**2 // row.sigma**2)
+                public: JsonObject = {"rows": 1, "sensitivity": row.clip, "sigma": row.sigma, "mu2_micro": cost}
+                leaf = append(session, LeafKind.RELEASE, public, {"vault": b64u(self.owner.vault)})
                 stored = StoredRow(
                     self.owner.vault, place.id, row.release_id, 0, PURCHASE, row.period, RETAIL.digest, 1,
                     sha256(sealed), sealed, leaf.id,

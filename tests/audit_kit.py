@@ -14,15 +14,20 @@ from fastapi import FastAPI
 
 from tests.answer_kit import ISSUER, Service, running
 from tests.consent_kit import NOW
-from tests.twin.worker_kit import SEPTEMBER
-from tests.vault_kit import MONTH, Owner, begin
+from tests.twin.worker_kit import RETAIL, SEPTEMBER
+from tests.vault_kit import MONTH, PURCHASE, Owner, begin
+from vault.budget.charge import Charge, person_year
+from vault.budget.charge import dump_charge as ledger_row
 from vault.clock import unix_s
 from vault.db import Database
-from vault.encoding import parse_json
+from vault.encoding import JsonObject, JsonValue, b64u, parse_json
 from vault.evidence.auditors import register_auditor
 from vault.evidence.routes import AuditDesk, evidence_router
 from vault.notices.routes import notices_router
+from vault.proof.accounting import person_curve
 from vault.proof.bundle import Bundle, LoggedLeaf, dump_bundle, parse_bundle
+from vault.proof.certificate import Manifest
+from vault.proof.charge import dump_charge
 from vault.proof.leaf import LeafKind
 from vault.proof.verify import Report, Step, verify_bundle
 from vault.schema.consent import ConsentEvent, ConsentVersion
@@ -31,6 +36,8 @@ from vault.seal.audit import AuditRequest, sign_audit_request
 from vault.seal.ids import new_id
 from vault.seal.signing import Signer, SigningKey, new_seed
 from vault.tlog import log
+from vault.twin import release
+from vault.twin.reader import closed_form
 
 OPENED = {"consent", "answer", "denial"}
 """The kinds of leaves whose personal halves an auditor is shown."""
@@ -67,6 +74,29 @@ class Audited:
         assert service.ask(new_id()).status_code == 403
         self.settle()
         return consent
+
+    def publish_trained(self, manifest: Manifest) -> int:
+        """Publish a model that was learned from people; return the index of its leaf."""
+        service = self.service
+        with service.database.transaction() as session:
+            published = release.publish(session, closed_form(RETAIL), manifest, service.worker_key)
+        return service.sequencer.wait(published, 20)
+
+    def log_training(self, manifest: Manifest, row: JsonObject, **changed: JsonValue) -> int:
+        """Log the training of a model with its row of the ledger, as the worker does; return its index."""
+        said: JsonObject = {
+            "map": b64u(manifest.map_sha256),
+            "code": b64u(manifest.code_sha256),
+            "cohort": manifest.cohort,
+            "epsilon_ppm": manifest.epsilon_ppm,
+            "delta_inverse": manifest.delta_inverse,
+            "release_id": row["release"],
+            "model": b64u(manifest.digest),
+            "outcome": "released",
+        }
+        with self.service.database.transaction() as session:
+            pending = log.append(session, LeafKind.TRAINING, said | changed, {"charge": row})
+        return self.service.sequencer.wait(pending.id, 20)
 
     def stranger(self) -> Owner:
         """Begin another vault, with nothing in it but its ring."""
@@ -106,6 +136,18 @@ class Audited:
         response = self.send(self.request(first, last))
         assert response.status_code == 200, response.text
         return parse_bundle(response.content)
+
+
+def training_row(manifest: Manifest, **changed: JsonValue) -> JsonObject:
+    """Return the row of the ledger that a training of a model pays."""
+    mechanism: JsonObject = {
+        "name": "backbone/1",
+        "map": b64u(manifest.map_sha256),
+        "charges": [dump_charge(charge) for charge in manifest.charges],
+    }
+    curve = person_curve(manifest.charges)
+    paid = Charge(person_year(NOW.year), PURCHASE, new_id() * 2, mechanism, curve, manifest.code_sha256)
+    return {**ledger_row(paid), **changed}
 
 
 @contextmanager

@@ -7,6 +7,7 @@ consent given after the backup, cannot be brought back from an opening and is le
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -27,6 +28,7 @@ from vault.tlog import log, tree
 from vault.tlog.errors import JournalMissing, NotInLog
 from vault.tlog.journal import Journal, lacking
 from vault.tlog.log import Leaf
+from vault.twin import release
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,14 @@ class Recovered:
         consents: How many consents were ended again.
         charges: How many releases were charged again.
         erasures: How many erasures were carried out again.
+        models: How many models were withdrawn again.
     """
 
     lacking: int = 0
     consents: int = 0
     charges: int = 0
     erasures: int = 0
+    models: int = 0
 
 
 def recover(database: Database, short_keys: Database, journal: Journal, *, service: Signer, now: datetime) -> Recovered:
@@ -60,7 +64,7 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
         JournalMissing: There is none, or it begins after the point to which the database was set back.
         JournalDamaged: It does not hold what was written into it.
 
-    Guarantees: when this returns, every end of a consent, erasure and charge that was acknowledged, and that
+    Guarantees: when this returns, every end of a consent or model, erasure and charge that was acknowledged, and that
         the journal reaches back to, is in force.
     """
     with database.transaction() as session:
@@ -86,9 +90,16 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
         erased = sum(erase_again(session, short_keys, personal, also=(legacies.forget,)) for _, personal in erasures)
         plans = _opened(missing, LeafKind.LEGACY_PLAN, LeafKind.LEGACY_VETO)
         legacies.end_again(session, {VaultId(parse_b64u(personal["vault"])) for _, personal in plans})
+        stopped = sum(_stop_again(session, public, now) for public, _ in _opened(missing, LeafKind.MODEL_WITHDRAWN))
         journal.mark(session)
     shortkeys.delete_scheduled(database, short_keys)
-    return Recovered(len(missing), len(ended), charged, erased)
+    return Recovered(len(missing), len(ended), charged, erased, stopped)
+
+
+def _stop_again(session: Session, public: JsonObject, now: datetime) -> bool:
+    with suppress(release.NoCertifiedModel):  # released after the backup, so nothing answers by it
+        return release.withdraw(session, parse_b64u(public["model"]), str(public["reason"]), now=now) is not None
+    return False
 
 
 def _size(session: Session) -> int:

@@ -1,4 +1,4 @@
-"""twin tables: imprint rows and models are written once; rows can only be erased, models not even that."""
+"""twin tables: rows, models and withdrawals are written once; rows can only be erased, the others not even that."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,12 +12,15 @@ _REFUSED = {
     "imprint_row_no_update": ("UPDATE", "imprint_row"),
     "model_no_update": ("UPDATE", "model"),
     "model_no_delete": ("DELETE", "model"),
+    "model_withdrawal_no_update": ("UPDATE", "model_withdrawal"),
+    "model_withdrawal_no_delete": ("DELETE", "model_withdrawal"),
 }
 # INSERT OR REPLACE deletes without firing a DELETE trigger.
 _NO_REPLACE = {
     "imprint_row": """vault_id = NEW.vault_id AND compartment_id = NEW.compartment_id
         AND release_id = NEW.release_id AND row_index = NEW.row_index OR id = NEW.id""",
     "model": "manifest_digest = NEW.manifest_digest OR id = NEW.id",
+    "model_withdrawal": "manifest_digest = NEW.manifest_digest",
 }
 
 
@@ -65,6 +68,14 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_model_map_digest", "model", ["map_digest"])
+    op.create_table(
+        "model_withdrawal",
+        sa.Column("manifest_digest", sa.LargeBinary, primary_key=True),
+        sa.Column("leaf_id", sa.BigInteger, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["manifest_digest"], ["model.manifest_digest"], name="fk_model_withdrawal_manifest_digest_model"
+        ),
+    )
     if not sqlite:
         op.execute(
             """CREATE FUNCTION twin_written_once() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -83,6 +94,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("model_withdrawal")
     op.drop_table("model")
     op.drop_table("imprint_row")
     if op.get_bind().dialect.name == "postgresql":

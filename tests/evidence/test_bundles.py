@@ -16,9 +16,8 @@ from tests.leaves import leaves
 from vault.clock import unix_s
 from vault.encoding import b64u, dump_json, parse_json
 from vault.proof.bundle import Bundle, Withheld, dump_bundle, parse_bundle, records_by_hash
-from vault.proof.established import Carried
+from vault.proof.established import SKEW_S, Carried
 from vault.proof.leaf import LeafKind
-from vault.proof.reconcile import SKEW_S
 from vault.proof.verify import Report, Step, verify_bundle
 from vault.schema.question import dump_question
 from vault.seal.dsse import PayloadType, parse_envelope, sign_record

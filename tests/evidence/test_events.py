@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.audit_kit import Audited, closed, failed, leaf_of, verify, without
+from tests.answers.test_guards import another_company
+from tests.audit_kit import Audited, bodies, closed, failed, leaf_of, verify, without
 from tests.consent_kit import NOW
+from tests.twin.worker_kit import RETAIL
 from vault.clock import unix_s
 from vault.consent.events import record_event
 from vault.encoding import b64u, parse_json
 from vault.oauth.named import REQUESTED_STATE
 from vault.parties import companies
 from vault.parties.companies import CompanyId, CompanyStatus
+from vault.proof.established import SKEW_S
 from vault.proof.leaf import LeafKind
 from vault.proof.verify import Step
 from vault.schema.consent import ConsentVersion
 from vault.seal.ids import ConsentId
+from vault.twin import release
+from vault.twin.reader import closed_form_manifest
 
 
 def test_a_hidden_withdrawal_is_named(quick: Audited) -> None:
@@ -111,3 +117,60 @@ def test_an_answer_dated_back_or_inserted_late_is_named(quick: Audited) -> None:
         )
     index = quick.service.sequencer.wait(late.id, 20)
     assert failed(verify(quick, quick.bundle())) == {(Step.TIME, index)}
+
+
+def test_every_answer_is_counted_one_by_one(quick: Audited) -> None:
+    """A number that stands still or jumps would let a service answer more often than it says."""
+    consent = quick.service.consent(quota_per_month=9)
+    for _ in range(2):
+        assert quick.service.ask(consent).status_code == 200
+    quick.settle()
+    assert failed(verify(quick, quick.bundle())) == set()
+    for counted in (7, 4):  # twice the same, then two left out
+        index = _again(quick, consent, LeafKind.ANSWER, quota_left=counted)
+        assert (Step.QUOTA, index) in failed(verify(quick, quick.bundle()))
+    alone = verify(quick, quick.bundle(index, index))
+    assert Step.QUOTA not in {step for step, _ in failed(alone)}, "what went before is not shown"
+
+
+def test_a_clock_that_lags_over_the_end_of_a_month_counts_on(quick: Audited) -> None:
+    service = quick.service
+    consent = service.consent(quota_per_month=9)
+    begins = datetime(2026, 12, 1, tzinfo=UTC)
+    for at in (NOW, begins + timedelta(seconds=30), begins - timedelta(seconds=30), begins + timedelta(seconds=31)):
+        service.clock.at = at
+        assert service.ask(consent).status_code == 200
+    service.clock.at = NOW
+    quick.settle()
+    bundle = quick.bundle()
+    left = [parse_json(body)["quota_left"] for body in bodies(bundle) if b"quota_left" in body]
+    assert left == [8, 8, 7, 6]
+    assert verify(quick, bundle).failures == ()
+
+
+def test_an_agent_s_smaller_quota_is_counted_too(quick: Audited) -> None:
+    service = quick.service
+    service.company = another_company(service, agent=1)
+    consent = service.consent(agent_allowed=True, quota_per_month=50)
+    for _ in range(2):
+        assert service.ask(consent).status_code == 200
+    quick.settle()
+    assert verify(quick, quick.bundle()).failures == ()
+    index = _again(quick, consent, LeafKind.ANSWER, quota_left=47)
+    assert (Step.QUOTA, index) in failed(verify(quick, quick.bundle()))
+
+
+def test_a_model_that_was_withdrawn_answers_no_more(quick: Audited) -> None:
+    service = quick.service
+    consent = service.consent(quota_per_month=9)
+    assert service.ask(consent).status_code == 200
+    manifest = closed_form_manifest(RETAIL)
+    with service.database.transaction() as session:
+        release.withdraw(session, manifest.digest, "It was refuted.", now=NOW)
+    assert service.ask(consent).json()["type"].endswith("no-certified-model")
+    just_then = _again(quick, consent, LeafKind.ANSWER, quota_left=7, at=unix_s(NOW) + SKEW_S)
+    assert Step.CERTIFICATE not in {step for step, _ in failed(verify(quick, quick.bundle()))}
+    later = _again(quick, consent, LeafKind.ANSWER, quota_left=6, at=unix_s(NOW) + SKEW_S + 1)
+    found = failed(verify(quick, quick.bundle()))
+    assert {index for step, index in found if step is Step.CERTIFICATE} == {later} != {just_then}
+    assert (Step.CERTIFICATE, later) in failed(verify(quick, quick.bundle(later, later))), "it lies before the range"

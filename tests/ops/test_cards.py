@@ -69,3 +69,17 @@ def test_a_manifest_that_the_worker_did_not_sign_has_no_card(site: Site, run: Ru
     assert refused.exit_code == 1
     assert refused.stderr.startswith("error: ")
     assert not (tmp_path / "card.html").exists()
+
+
+def test_a_withdrawn_model_is_listed_as_one_that_does_not_serve(site: Site, run: Run) -> None:
+    _publish(site)
+    name = json.loads(run("models", "list", "--json").stdout)["models"][0]["model"]
+    both = run("models", "withdraw", "", "--reason", "Which?")
+    assert both.exit_code == 1
+    assert "2 models' names begin with ''" in both.stderr
+    assert "answers no more" in run("models", "withdraw", name, "--reason", "It was refuted.").stdout
+    assert "was withdrawn before" in run("models", "withdraw", name, "--reason", "Again.").stdout
+    found = json.loads(run("models", "list", "--json").stdout)["models"]
+    assert [one["may_serve"] for one in found] == [False, True]
+    assert found[0]["refused_because"] == "It was withdrawn."
+    assert "begins with 'nosuch'" in run("models", "withdraw", "nosuch", "--reason", "Why not.").stderr

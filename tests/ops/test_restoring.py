@@ -117,11 +117,22 @@ def _live(house: House, backup: Path) -> Past:
     owner.import_traces(purchases(5, month=2))
     owner.refresh()
     house.work()
+    _stop_model(house.service.site)
     past = Past(house.service.site, backup, owner.vault, withdrawn, kept, 0.0)
     past.spent = past.day_of_february()
     assert past.spent > 2
     assert past.event_of(withdrawn) is ConsentEvent.WITHDRAWN
     return past
+
+
+def _stop_model(site: Site) -> None:
+    """Withdraw the built-in model as the operator does."""
+    listed = json.loads(CliRunner().invoke(operator, ["models", "list", "--site", str(site.folder), "--json"]).stdout)
+    name = listed["models"][0]["model"]
+    done = CliRunner().invoke(
+        operator, ["models", "withdraw", name, "--reason", "Refuted.", "--site", str(site.folder)]
+    )
+    assert "answers no more" in done.stdout
 
 
 def test_what_was_withdrawn_and_charged_since_is_in_force_again(past: Past) -> None:
@@ -132,6 +143,8 @@ def test_what_was_withdrawn_and_charged_since_is_in_force_again(past: Past) -> N
     assert result.exit_code == 0, (result.output, result.exception)
     told = json.loads(result.stdout)
     assert (told["consents_ended"], told["charges"], told["frozen"]) == (1, 1, "")
+    assert told["models_withdrawn"] == 1
+    assert not json.loads(past.run("models", "list", "--json").stdout)["models"][0]["may_serve"]
     assert told["lacking"] >= 3  # the self consent's renewal too, whose keys are gone
     assert past.day_of_february() == past.spent
     assert past.event_of(past.withdrawn) is ConsentEvent.REVOKED

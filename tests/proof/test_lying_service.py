@@ -235,15 +235,15 @@ def test_a_denial_outside_of_any_chain_is_no_failure(honest: Honest) -> None:
 
 def test_more_answers_than_the_quota_are_named(honest: Honest) -> None:
     forge = honest.forge()
-    version = _version(forge)
     answer = forge.event(LeafKind.ANSWER)
-    for _ in range(version.terms.quota_per_month):
+    left = answer.personal["quota_left"]
+    for counted in range(left + 1):  # down to one below nothing
         last = forge.events[-1].personal
         again = Told(answer.kind, dict(answer.public), dict(answer.personal), opened=True)
         again.personal |= {
             "consent_seq": last["consent_seq"] + 1,
             "prev": b64u(sha256(dump_json(last))),
-            "quota_left": 0,
+            "quota_left": left - 1 - counted,
         }
         forge.events.append(again)
     assert (Step.QUOTA, forge.index(LeafKind.ANSWER)) in failures(honest.verify(forge.bundle()))

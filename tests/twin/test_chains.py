@@ -132,7 +132,8 @@ def test_every_closed_day_has_its_own_vector_under_one_charge_a_month(world: Twi
     public, personal = logged[2]
     assert public == {
         "kind": "release", "category": PURCHASE, "period": OCTOBER, "mechanism": DAILY, "mu2_micro": row.mu2_micro,
-        "map": b64u(RETAIL_DAILY.digest), "rows": 31,
+        "map": b64u(RETAIL_DAILY.digest), "rows": 31, "sensitivity": sensitivity(RETAIL_DAILY.clip),
+        "sigma": sigma_of(RETAIL_DAILY, late=False),
     }  # fmt: skip
     assert personal is not None
     assert personal["rows"] == [b64u(sha256(row.sealed))]

@@ -100,6 +100,8 @@ def test_a_month_becomes_one_charged_logged_sealed_row(world: TwinWorld, childre
         "category": PURCHASE,
         "period": OCTOBER,
         "mechanism": "monthly/1",
+        "sensitivity": RETAIL.clip,
+        "sigma": noise_of(RETAIL).sigma,
         "mu2_micro": october.mu2_micro,
         "map": b64u(RETAIL.digest),
         "rows": 1,

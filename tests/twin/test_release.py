@@ -108,3 +108,29 @@ def test_a_model_put_under_anothers_manifest_does_not_answer(sqlite_database: Da
         connection.execute(sqlalchemy.text("UPDATE model SET model = :other"), {"other": other})
     with pytest.raises(NoCertifiedModel):
         current(sqlite_database)
+
+
+def test_a_withdrawn_model_answers_no_more_and_the_built_in_one_does_not_step_in(database: Database) -> None:
+    with database.transaction() as session:
+        release.publish_built_in(session, RETAIL, KEY)
+    older, newer = trained(0.1), trained(0.2)
+    for made in (older, newer):
+        publish(database, made)
+    for made in (newer, older):
+        assert current(database).manifest == made[1]
+        with database.transaction() as session:
+            assert release.withdraw(session, made[1].digest, "It was refuted.", now=NOW) is not None
+            assert release.withdraw(session, made[1].digest, "Again.", now=NOW) is None
+    with pytest.raises(NoCertifiedModel):
+        current(database)
+    with database.snapshot() as session:
+        said = [public for kind, public, _ in leaves(session) if kind == "model-withdrawn"]
+        assert release.withdrawn(session) == {older[1].digest, newer[1].digest}
+    assert [one["model"] for one in said] == [b64u(made[1].digest) for made in (newer, older)]
+    with pytest.raises(sqlalchemy.exc.IntegrityError), database.transaction() as session:
+        session.connection().execute(sqlalchemy.text("DELETE FROM model_withdrawal"))
+
+
+def test_a_model_that_was_never_released_is_not_withdrawn(sqlite_database: Database) -> None:
+    with pytest.raises(NoCertifiedModel), sqlite_database.transaction() as session:
+        release.withdraw(session, bytes(32), "Why not.", now=NOW)

@@ -1,7 +1,8 @@
 """What an auditor is shown of a stretch of the log: all that is public, and how every question was decided.
 
 Open are the public halves of all leaves, and the personal halves of consents, answers and denials:
-those name people by pairwise pseudonyms only, and answers and questions by their hashes.
+those name people by pairwise pseudonyms only, and answers and questions by their hashes. So are the charges
+of trainings, the same for everybody.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from vault.tlog.log import Leaf, PendingId
 from vault.tlog.witnesses import witnessed
 from vault.twin import release
 
-_OPENED: Final = frozenset({LeafKind.CONSENT_REQUEST, LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL})
-_OF_ALL: Final = (LeafKind.KEY, LeafKind.MANIFEST, LeafKind.POLICY_SET)
+_CHAINED: Final = frozenset({LeafKind.CONSENT_REQUEST, LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL})
+_OPENED: Final = _CHAINED | {LeafKind.TRAINING}  # what a training cost everybody
+_OF_ALL: Final = (LeafKind.KEY, LeafKind.MANIFEST, LeafKind.MODEL_WITHDRAWN, LeafKind.POLICY_SET)
 _OF_COMPANIES: Final = (LeafKind.COMPANY, LeafKind.COMPANY_STATUS)
 _WITHHELD: Final = frozenset({Withheld.ANSWER, Withheld.QUESTION})
 
@@ -54,7 +56,7 @@ def build(session: Session, serving: Serving, first: int, last: int) -> Bundle:
     """
     size, note = log.head(session)
     asked = log.find(session, after=first - 1, limit=last - first + 1)
-    opened = [parse_json(leaf.personal.body) for leaf in asked if leaf.kind in _OPENED and leaf.personal]
+    opened = [parse_json(leaf.personal.body) for leaf in asked if leaf.kind in _CHAINED and leaf.personal]
     named = {ConsentId(parse_b64u(event["consent"])) for event in opened if "consent" in event}
     askers = {event.get("requester") for event in opened}
     versions = consents.versions_of(session, named)
@@ -85,7 +87,7 @@ def build(session: Session, serving: Serving, first: int, last: int) -> Bundle:
 
 
 def _is_erased(leaf: Leaf) -> bool:
-    return leaf.kind in _OPENED and leaf.personal is None
+    return leaf.kind in _CHAINED and leaf.personal is None
 
 
 def _shown(leaf: Leaf) -> Leaf:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from sqlmodel import Session
@@ -36,13 +36,35 @@ def list_released(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """List models, newest first, with what they cost and whether they may serve today."""
     now = SystemClock().now()
     with plain_errors(), transaction(site) as session:
-        found = [cards.card(manifest, now) for manifest in _manifests(session, site)]
+        gone = release.withdrawn(session)
+        found = [_shown(manifest, now, gone) for manifest in _manifests(session, site)]
     lines = (
         f"{one['model'][:12]}  {one['trained_at'] or 'built in':10}  epsilon {one['privacy']['epsilon']:.3f}  "
         f"{'may serve' if one['may_serve'] else one['refused_because']}"
         for one in found
     )
     say(as_json, {"models": found}, "\n".join(lines) or "No model was released.")
+
+
+@models_app.command()
+def withdraw(
+    model: Annotated[str, typer.Argument(help="The model's name or its beginning.")],
+    *,
+    reason: Annotated[str, typer.Option(help="Why, for every auditor; names no person.", min=1)],
+    site: SiteFolder = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Let a model answer no more, from now on and for good; it is logged with the reason."""
+    with plain_errors(), transaction(site) as session:
+        fitting = _fitting(_manifests(session, site), model)
+        if len(fitting) > 1:
+            raise NoSuchModel(
+                f"{len(fitting)} models' names begin with {model!r}; write more of the one that is meant."
+            )
+        ended = release.withdraw(session, fitting[0].digest, reason, now=SystemClock().now())
+    name = b64u(fitting[0].model_sha256)[:12]
+    said = f"{name} answers no more." if ended is not None else f"{name} was withdrawn before."
+    say(as_json, {"model": b64u(fitting[0].model_sha256)}, said)
 
 
 @models_app.command("card")
@@ -58,10 +80,7 @@ def make_card(
     with plain_errors():
         with transaction(site) as session:
             manifests = _manifests(session, site)
-        fitting = [one for one in manifests if b64u(one.model_sha256).startswith(model)]
-        if not fitting:
-            raise NoSuchModel(f"No released model's name begins with {model!r}; see `twinvault operator models list`.")
-        chosen = fitting[0]
+        chosen = _fitting(manifests, model)[0]
         name = b64u(chosen.model_sha256)[:12]
         file = out or Path(f"model-{name}.html")
         try:
@@ -70,6 +89,20 @@ def make_card(
             raise NoSuchModel(f"The card cannot be written to {file}: {error.strerror}.") from error
     made = f"{datetime.fromtimestamp(chosen.trained_at, UTC):%Y-%m-%d}" if chosen.trained_at else "built in"
     say(as_json, cards.card(chosen, now) | {"page": str(file)}, f"Card of {name} ({made}) written to {file}.")
+
+
+def _fitting(manifests: list[Manifest], model: str) -> list[Manifest]:
+    fitting = [one for one in manifests if b64u(one.model_sha256).startswith(model)]
+    if not fitting:
+        raise NoSuchModel(f"No released model's name begins with {model!r}; see `twinvault operator models list`.")
+    return fitting
+
+
+def _shown(manifest: Manifest, now: datetime, withdrawn: frozenset[bytes]) -> dict[str, Any]:
+    found = cards.card(manifest, now)
+    if manifest.digest in withdrawn:
+        found |= {"may_serve": False, "refused_because": "It was withdrawn."}
+    return found
 
 
 def _manifests(session: Session, site: Path) -> list[Manifest]:

@@ -302,7 +302,7 @@ def restore(
     found = done.recovered
     record = {
         "leaves": done.leaves, "lacking": found.lacking, "consents_ended": found.consents, "charges": found.charges,
-        "frozen": done.frozen,
+        "models_withdrawn": found.models, "frozen": done.frozen,
     }  # fmt: skip
     again = (
         f"The journal knew {found.lacking} events that the backup lacks: {found.consents} consents were ended again,"

@@ -11,6 +11,7 @@ from typing import Final
 
 from vault.encoding import JsonObject, parse_b64u
 from vault.errors import VaultError
+from vault.proof.accounting import Curve
 from vault.proof.bundle import Bundle, LoggedLeaf, Withheld
 from vault.proof.checkpoint import Checkpoint
 from vault.proof.decision import PolicySet
@@ -28,6 +29,9 @@ from vault.seal.statement import KeyName, KeyStatement
 
 CHAINED: Final = (LeafKind.CONSENT_REQUEST, LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL)
 """Events that are numbered and chained in their consent."""
+
+SKEW_S: Final = 300
+"""By how much the clocks of several processes of one service may differ."""
 
 _LAST_S: Final = 2**32
 
@@ -50,7 +54,7 @@ class Event:
     @property
     def at(self) -> int:
         """When it happened, unix seconds."""
-        at = self.personal.get("at")
+        at = self.personal.get("at", self.public.get("at"))
         if not isinstance(at, int) or not 0 <= at < _LAST_S:
             raise InvalidProof("The leaf does not say when its event happened.")
         return at
@@ -73,7 +77,9 @@ class Carried:
         complete_from: Where the first part began; None before it.
         complete_to: Index after the last leaf that was looked at.
         last: The newest event of each consent.
-        answers_in_month: Answers of each consent and month.
+        spent: The newest month in which each consent gave an answer, and how many it had given in it.
+        trainings: Names of the charges of all trainings.
+        charged_in_year: What trainings cost each person in a year.
         latest_s: When the newest answer or denial happened.
         checkpoint: The newest checkpoint.
     """
@@ -81,7 +87,9 @@ class Carried:
     complete_from: int | None = None
     complete_to: int = 0
     last: dict[str, Event] = field(default_factory=dict)
-    answers_in_month: Counter[tuple[str, str]] = field(default_factory=Counter)
+    spent: dict[str, tuple[str, int]] = field(default_factory=dict)
+    trainings: set[str] = field(default_factory=set)
+    charged_in_year: dict[str, Curve] = field(default_factory=dict)
     latest_s: int = 0
     checkpoint: Checkpoint | None = None
 
@@ -99,6 +107,7 @@ class Evidence:
     versions: defaultdict[str, list[Version]] = field(default_factory=lambda: defaultdict(list))
     answers: dict[int, Answer] = field(default_factory=dict)
     questions: dict[int, Question] = field(default_factory=dict)
+    by_agents: set[int] = field(default_factory=set)
     policy_sets: dict[bytes, PolicySet] = field(default_factory=dict)
     checked: Counter[Step] = field(default_factory=Counter)
     withheld: Counter[Step] = field(default_factory=Counter)
@@ -184,8 +193,8 @@ class Evidence:
             raise InvalidProof("No verified version of the consent is logged before this event.")
         return logged[-1].version
 
-    def verify_signed(self, envelope: Envelope, payload_type: PayloadType, name: KeyName, at: int) -> None:
-        """Refuse a record that no key of this name, vouched for by the operator and in force, signed."""
+    def verify_signed(self, envelope: Envelope, payload_type: PayloadType, name: KeyName, at: int = _LAST_S) -> None:
+        """Refuse a record that no key of this name, vouched for by the operator and in force by then, signed."""
         for key in self.keys:
             if key.name is name and key.not_before <= at and sha256(key.public_key)[:16] == envelope.signatures[0][0]:
                 verify_envelope(envelope, payload_type, key.public_key)

@@ -39,6 +39,7 @@ class LeafKind(StrEnum):
     RESEAL = "reseal"
     RELEASE = "release"
     MANIFEST = "manifest"
+    MODEL_WITHDRAWN = "model-withdrawn"
     POLICY_SET = "policy-set"
     COMPANY = "company"
     COMPANY_STATUS = "company-status"

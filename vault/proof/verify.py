@@ -9,13 +9,13 @@
  7 answer       every answer's record is what its leaf committed to, about this consent
  8 question     the logged key of the company signed the question; the answer is to it
  9 decision     replaying the logged record under the logged policy set allows, or denies, the same to the same asker
-10 certificate  the model was signed by the worker, logged before, and certified when it answered
-11 quota        no consent gave more answers in a month than its signed quota
+10 certificate  the model was signed by the worker, logged before, not withdrawn, and certified when it answered
+11 quota        every answer is counted, one by one, against the quota of its consent's month
 12 erasure      every event of a consent whose opening is missing has a tombstone in a logged group
 13 witnesses    as many as the caller demands cosigned, recently enough, a tree that this one continues
 14 time         no answer or denial is dated before what was logged before it
 15 records      no record, and so no decision, comes without a leaf that names it
-16 ledger       every model learned from people is certified and charged, every charged model was published
+16 ledger       every release was charged what its mechanism costs, stays under the caps, and is the one published
 
 Steps 9 to 11 read the leaf, with which step 7 compares the answer: they run even where answers and
 questions are withheld from an auditor; 7 and 8 then count as withheld, never as checked.
@@ -34,9 +34,10 @@ from vault.proof.checkpoint import verify_checkpoint
 from vault.proof.decision import Decision, evaluate, parse_policy_set
 from vault.proof.decision_record import DecisionRecord, consent_entity, parse_decision
 from vault.proof.errors import InvalidProof
-from vault.proof.established import CHAINED, Carried, Event, Evidence, Version
+from vault.proof.established import CHAINED, SKEW_S, Carried, Event, Evidence, Version
 from vault.proof.jose import REQUEST_TYPE, JwsKey, parse_jws
 from vault.proof.leaf import LeafKind, Part, verify_opening
+from vault.proof.ledger import verify_ledger
 from vault.proof.merkle import leaf_hash, verify_inclusion
 from vault.proof.question import parse_company, parse_signed_question, verify_signature
 from vault.proof.reconcile import reconcile
@@ -47,7 +48,7 @@ from vault.proof.witness import WitnessPolicy, verify_witnessed
 from vault.schema.answer import Answer, parse_answer
 from vault.schema.consent import parse_consent, parse_consent_request, verify_grant, verify_successor
 from vault.schema.question import Recommend, parse_question
-from vault.schema.terms import ConsentKind
+from vault.schema.terms import AGENT_ANSWERS_PER_MONTH, ConsentKind
 from vault.seal.dsse import PayloadType, parse_envelope, unverified_record, verify_envelope
 from vault.seal.framing import frames
 from vault.seal.ids import sha256
@@ -93,6 +94,7 @@ def verify_bundle(bundle: Bundle, trust: TrustedRoot, carried: Carried | None = 
         _verify_people(evidence)
         _verify_answers(evidence)
         reconcile(evidence)
+        verify_ledger(evidence)
         if trust.witnesses is not None:
             evidence.attempt(Step.WITNESSES, None, _verify_witnesses, trust.witnesses)
     if not evidence.failures:
@@ -252,6 +254,8 @@ def _question_key(evidence: Evidence, event: Event, company_id: str) -> JwsKey:
 
 def _replay(evidence: Evidence, event: Event) -> tuple[DecisionRecord, Decision]:
     decision = parse_decision(parse_json(evidence.record(event, event.personal, "decision")))
+    if decision.context.get("agent"):
+        evidence.by_agents.add(event.index)
     digest = parse_b64u(event.public.get("policy_set"), size=32)
     if digest not in evidence.policy_sets:
         evidence.policy_sets[digest] = parse_policy_set(evidence.record(event, event.public, "policy_set"))
@@ -302,14 +306,27 @@ def _verify_model(evidence: Evidence, event: Event) -> None:
     if evidence.before(event, LeafKind.MANIFEST, record=b64u(envelope.digest)) is None:
         raise InvalidProof("The model's manifest is not logged before the answer.")
     verify_certificate(manifest, datetime.fromtimestamp(event.at, UTC))
+    withdrawn = evidence.before(event, LeafKind.MODEL_WITHDRAWN, model=b64u(manifest.digest))
+    if withdrawn is not None and event.at > withdrawn.at + SKEW_S:
+        raise InvalidProof("The model was withdrawn before the question was asked.")
 
 
 def _verify_quota(evidence: Evidence, event: Event) -> None:
-    month = (event.consent, str(event.public.get("period")))
-    answers_in_month = evidence.carried.answers_in_month
-    answers_in_month[month] += 1
+    """Count as the service must: one more than the answer before, and from one again only in a later month."""
     quota, left = evidence.version_at(event).terms.quota_per_month, event.personal.get("quota_left")
-    if not isinstance(left, int) or left < 0 or answers_in_month[month] + left > quota:
+    if event.index in evidence.by_agents:
+        quota = min(quota, AGENT_ANSWERS_PER_MONTH)
+    if not isinstance(left, int) or not 0 <= left < quota:
         raise InvalidProof("The consent gave more answers this month than its signed quota.")
-    if month[1] != datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m"):
+    said, period = quota - left, str(event.public.get("period"))
+    if period != datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m"):
         raise InvalidProof("The answer is counted in another month than it was given in.")
+    spent = evidence.carried.spent
+    month, before = spent.get(event.consent, ("", 0))
+    expected = 1 if period > month else before + 1
+    # Where the log is looked at from the middle of a consent's life on, only its service knows what went before.
+    given = evidence.versions[event.consent][0]
+    seen_whole = given.version.version == 1 and given.index in evidence.looked_at
+    if said != expected and (month or seen_whole):
+        raise InvalidProof(f"The answer is number {expected} of its month under this consent, but counted as {said}.")
+    spent[event.consent] = max(period, month), said

@@ -54,6 +54,14 @@ class Reader:
             raise self.refusal(name, f"must be an integer from {low} to {high}")
         return value
 
+    def integers(self, name: str, low: int, high: int = _MAX_INTEGER, *, at_most: int) -> tuple[int, ...]:
+        """Return a list of integers in the closed range, in the order written."""
+        values = self._list(name, at_most)
+        found = [value for value in values if isinstance(value, int) and not isinstance(value, bool)]
+        if len(found) < len(values) or not all(low <= value <= high for value in found):
+            raise self.refusal(name, f"must list integers from {low} to {high}")
+        return tuple(found)
+
     def time(self, name: str) -> int:
         """Return a time in unix seconds, up to the year 9999."""
         return self.integer(name, 0, _LAST_SECOND)

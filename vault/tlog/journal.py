@@ -34,9 +34,9 @@ from vault.tlog.models import log_entry, log_opening
 
 JOURNALED: Final = frozenset({
     LeafKind.CONSENT, LeafKind.RELEASE, LeafKind.TRAINING, LeafKind.ERASURE, LeafKind.RETENTION,
-    LeafKind.LEGACY_PLAN, LeafKind.LEGACY_VETO,
+    LeafKind.LEGACY_PLAN, LeafKind.LEGACY_VETO, LeafKind.MODEL_WITHDRAWN,
 })  # fmt: skip
-"""What is journaled: ends of consents, releases with their charges, erasures, plans that replace one, signs of life."""
+"""What is journaled: ends of consents and models, releases with their charges, erasures, plans that replace one, signs of life."""
 
 _ERASING: Final = frozenset({LeafKind.ERASURE, LeafKind.RETENTION})
 # What was charged stays charged when its day is erased, in the ledger and so here.

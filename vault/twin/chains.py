@@ -146,9 +146,8 @@ class _Planned:
             return None
         sigma = sigma_of(self._mapped, late=days.late)
         length = self._mapped.clip if days.late else sensitivity(self._mapped.clip)
-        mu2_micro = -(-(10**6) * length**2 // sigma**2)
         mechanism = LATE if days.late else DAILY
-        piece = Piece(month, self._mapped, mechanism, sigma, mu2_micro, reservation, ask, days, run)
+        piece = Piece(month, self._mapped, mechanism, length, sigma, reservation, ask, days, run)
         self.pieces.append(piece)
         return piece
 

@@ -1,8 +1,8 @@
-"""Tables of imprint rows and models; private to this package. Triggers refuse every update."""
+"""Tables of imprint rows, models and their withdrawals; private to this package. Triggers refuse every update."""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, String, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, String, Table, UniqueConstraint
 from sqlmodel import SQLModel
 
 import vault.db  # noqa: F401  (sets the metadata's naming convention, which the constraints below take)
@@ -44,4 +44,12 @@ model = Table(
     Column("envelope", LargeBinary, nullable=False),
     Column("leaf_id", BigInteger, nullable=False),
     sqlite_autoincrement=True,
+)
+
+# Stopping a model adds a row: what was released stays what it was.
+withdrawal = Table(
+    "model_withdrawal",
+    SQLModel.metadata,
+    Column("manifest_digest", LargeBinary, ForeignKey("model.manifest_digest"), primary_key=True),
+    Column("leaf_id", BigInteger, nullable=False),
 )

@@ -57,8 +57,8 @@ class Piece:
         month: Which category and month.
         mapped: Map of the category.
         mechanism: How it is made.
+        sensitivity: What one day changes it by, in units of its noise.
         sigma: Its noise.
-        mu2_micro: What it costs each of its days: millionths of (sensitivity / sigma)^2, rounded up.
         reservation: Its charge.
         ask: What of the traces goes into it.
         days: Which days, where they are not all of the month alike.
@@ -68,12 +68,17 @@ class Piece:
     month: Month
     mapped: FeatureMap
     mechanism: str
+    sensitivity: int
     sigma: int
-    mu2_micro: int
     reservation: Reservation
     ask: Ask
     days: Days | None = None
     run: Run | None = None
+
+    @property
+    def mu2_micro(self) -> int:
+        """What it costs each of its days: millionths of (sensitivity / sigma)^2, rounded up."""
+        return -(-(10**6) * self.sensitivity**2 // self.sigma**2)
 
     @property
     def place(self) -> Place | None:

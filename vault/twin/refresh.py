@@ -105,11 +105,6 @@ def noise_of(mapped: FeatureMap) -> DiscreteGaussian:
     return DiscreteGaussian(sigma_for(OWNER_DAY_CAP.epsilon, OWNER_DAY_CAP.delta, mapped.clip, len(features.MAPPED)))
 
 
-def mu2_micro(mapped: FeatureMap) -> int:
-    """Return millionths of (clip / sigma)^2, rounded up: what a monthly row costs each day of its month."""
-    return -(-(10**6) * mapped.clip**2 // noise_of(mapped).sigma ** 2)
-
-
 @lru_cache
 def code_hash() -> bytes:
     """Return SHA-256 of the code that makes rows."""
@@ -195,7 +190,7 @@ def _reserve_months(session: Session, worker: Worker, one: _Refresh, opening: Op
         else:
             ask = Ask(Wanted.SUM, mapped, month.period)
             sigma = noise_of(mapped).sigma
-            one.pieces.append(Piece(month, mapped, MONTHLY, sigma, mu2_micro(mapped), reserved, ask))
+            one.pieces.append(Piece(month, mapped, MONTHLY, mapped.clip, sigma, reserved, ask))
 
 
 def _open(worker: Worker, one: _Refresh) -> None:
@@ -292,6 +287,8 @@ def _row(session: Session, worker: Worker, one: _Refresh, piece: Piece) -> Store
             "category": month.category,
             "period": month.period,
             "mechanism": piece.mechanism,
+            "sensitivity": piece.sensitivity,
+            "sigma": piece.sigma,
             "mu2_micro": piece.mu2_micro,
             "map": b64u(mapped.digest),
             "rows": 1 if piece.run is None else len(drawn.values),

@@ -11,8 +11,9 @@ from typing import Any, Final
 from sqlalchemy import bindparam, insert, select
 from sqlmodel import Session
 
+from vault.clock import unix_s
 from vault.db import Prepared
-from vault.encoding import b64u, parse_json
+from vault.encoding import JsonObject, b64u, parse_json
 from vault.errors import VaultError
 from vault.imprint.features import FeatureMap
 from vault.proof.certificate import Manifest, Required, dump_manifest, parse_manifest, verify_certificate
@@ -23,13 +24,15 @@ from vault.seal.errors import SealError
 from vault.seal.ids import key_id
 from vault.seal.signing import Signer
 from vault.tlog.log import PendingId, append
-from vault.twin.models import model
+from vault.twin.models import model, withdrawal
 from vault.twin.reader import Backbone, closed_form, closed_form_manifest, dump_backbone, parse_backbone
 
 _RETRY_S: Final = 300
-_NEWEST: Final = Prepared(
-    select(model).where(model.c.map_digest == bindparam("map_digest")).order_by(model.c.id.desc())
+_WITHDRAWN: Final = withdrawal.c.leaf_id.is_not(None).label("withdrawn")
+_WITH_STATE: Final = select(model, _WITHDRAWN).outerjoin(
+    withdrawal, withdrawal.c.manifest_digest == model.c.manifest_digest
 )
+_NEWEST: Final = Prepared(_WITH_STATE.where(model.c.map_digest == bindparam("map_digest")).order_by(model.c.id.desc()))
 _ENVELOPE: Final = select(model.c.envelope).where(model.c.manifest_digest == bindparam("manifest_digest"))
 
 
@@ -98,11 +101,42 @@ def publish_built_in(session: Session, feature_map: FeatureMap, signer: Signer) 
         publish(session, closed_form(feature_map), manifest, signer)
 
 
-def current(session: Session, feature_map: FeatureMap, worker_keys: Collection[bytes], now: datetime) -> Model:
-    """Return the model that answers now: the newest trained one whose certificate holds.
+def withdraw(session: Session, manifest_digest: bytes, reason: str, *, now: datetime) -> PendingId | None:
+    """Let a model answer no more, and log that; what it answered before stays what it was.
 
-    The closed-form reader answers only where no model was ever trained: a cohort's model whose
-    certificate has lapsed is trained anew, not silently replaced.
+    Args:
+        session: An open writing transaction.
+        manifest_digest: Of the model's manifest.
+        reason: Why, for every auditor; names no person.
+        now: The current time. A question that was asked before it may still be answered by the model.
+
+    Returns:
+        The pending id of the leaf, or None if the model was withdrawn before.
+
+    Raises:
+        NoCertifiedModel: No model of this manifest was released here.
+    """
+    envelope(session, manifest_digest)
+    connection = session.connection()
+    mine = select(withdrawal.c.leaf_id).where(withdrawal.c.manifest_digest == manifest_digest)
+    if connection.execute(mine).one_or_none() is not None:
+        return None
+    public: JsonObject = {"model": b64u(manifest_digest), "reason": reason, "at": unix_s(now)}
+    leaf = append(session, LeafKind.MODEL_WITHDRAWN, public, {})
+    connection.execute(insert(withdrawal), {"manifest_digest": manifest_digest, "leaf_id": leaf.id})
+    return leaf.id
+
+
+def withdrawn(session: Session) -> frozenset[bytes]:
+    """Return the digests of the manifests of all models that were withdrawn."""
+    return frozenset(session.connection().execute(select(withdrawal.c.manifest_digest)).scalars())
+
+
+def current(session: Session, feature_map: FeatureMap, worker_keys: Collection[bytes], now: datetime) -> Model:
+    """Return the model that answers now: the newest trained one whose certificate holds and that was not withdrawn.
+
+    The closed-form reader answers only where no model was ever trained: a cohort's model that was withdrawn
+    or whose certificate has lapsed is trained anew, not silently replaced.
 
     Args:
         session: Any transaction.
@@ -114,9 +148,11 @@ def current(session: Session, feature_map: FeatureMap, worker_keys: Collection[b
         NoCertifiedModel: There is none yet, or none whose signature and certificate hold.
     """
     accepted = required(feature_map)
-    found = [_read(row) for row in _NEWEST.all(session, map_digest=feature_map.digest)]
-    trained = [one for one in found if one.manifest.model_sha256 not in accepted.built_in]
-    for one in trained or found:
+    found = [(_read(row), row.withdrawn) for row in _NEWEST.all(session, map_digest=feature_map.digest)]
+    trained = [(one, ended) for one, ended in found if one.manifest.model_sha256 not in accepted.built_in]
+    for one, ended in trained or found:
+        if ended:
+            continue
         try:
             _verify(one, frozenset(worker_keys))
             _verify_certificate(one.manifest, now.replace(second=0, microsecond=0), accepted)

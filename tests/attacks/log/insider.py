@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from tests.attacks.log.world import Tampered
+from dataclasses import replace
+from typing import cast
+
+from tests.attacks.log.world import MODEL, Tampered
+from tests.audit_kit import training_row
 from tests.consent_kit import NOW
 from vault.clock import unix_s
-from vault.encoding import JsonValue, b64u, parse_json
+from vault.encoding import JsonObject, JsonValue, b64u, parse_json
+from vault.proof.certificate import Manifest, dump_manifest
 from vault.proof.leaf import LeafKind
+from vault.seal.dsse import PayloadType, sign_record
 from vault.seal.ids import sha256
 
 
@@ -126,4 +132,80 @@ def set_back_whole(t: Tampered) -> None:
     size = t.world.checkpoint.size
     for index in range(size - 1, size - 5, -1):
         t.remove(index)
+    t.sign_again()
+
+
+def answered_without_counting(t: Tampered) -> None:
+    own = b64u(t.world.site.own.consent_id)
+    first = next(
+        t.halves(index)[1]
+        for (index,) in t.sql("SELECT leaf_index FROM log_entry WHERE kind = 'answer'")
+        if t.halves(index)[1]["consent"] == own
+    )
+    _answered_again(t, t.world.site.own.consent_id, quota_left=first["quota_left"])
+
+
+def answered_by_a_withdrawn_model(t: Tampered) -> None:
+    public, _ = t.halves(t.leaf(LeafKind.ANSWER))
+    said = {"model": public["model"], "reason": "It was refuted.", "at": unix_s(NOW) - 3600}
+    t.add(LeafKind.MODEL_WITHDRAWN, said, {})
+    _answered_again(t, t.world.site.own.consent_id)
+
+
+def _published(t: Tampered, manifest: Manifest) -> None:
+    """Sign a manifest as the worker does, and log it."""
+    envelope = sign_record(PayloadType.MANIFEST, parse_json(dump_manifest(manifest)), t.service.worker_key)
+    [[model]] = t.sql("SELECT model FROM model LIMIT 1")
+    leaf = t.add(LeafKind.MANIFEST, {"model": b64u(manifest.digest), "record": b64u(envelope.digest)}, {})
+    t.sql(
+        "INSERT INTO model (map_digest, manifest_digest, model, envelope, leaf_id) VALUES (?, ?, ?, ?, ?)",
+        manifest.map_sha256, manifest.digest, model, envelope.encoded, leaf,
+    )  # fmt: skip
+
+
+def _trained(t: Tampered, manifest: Manifest, **changed: JsonValue) -> None:
+    """Log another training like the first, of this model."""
+    public, personal = t.halves(t.leaf(LeafKind.TRAINING))
+    row = training_row(manifest)
+    said: JsonObject = {"release_id": row["release"], "model": b64u(manifest.digest), "cohort": manifest.cohort}
+    t.add(LeafKind.TRAINING, public | said | changed, personal | {"charge": row})
+
+
+def published_with_a_lower_epsilon(t: Tampered) -> None:
+    """A model that never answered, whose certificate nobody else would look at."""
+    _published(t, replace(MODEL, epsilon_ppm=MODEL.epsilon_ppm // 2))
+    t.sign_again()
+
+
+def published_twice_and_charged_once(t: Tampered) -> None:
+    second = replace(MODEL, cohort=410)
+    _published(t, second)
+    public, personal = t.halves(t.leaf(LeafKind.TRAINING))
+    t.add(LeafKind.TRAINING, public | {"model": b64u(second.digest), "cohort": 410}, personal)
+    t.sign_again()
+
+
+def trained_beyond_the_cap_of_the_year(t: Tampered) -> None:
+    second = replace(MODEL, cohort=410)
+    _published(t, second)
+    _trained(t, second)
+    t.sign_again()
+
+
+def training_charged_too_little(t: Tampered) -> None:
+    _, personal = t.halves(t.leaf(LeafKind.TRAINING))
+    row = cast("JsonObject", personal["charge"])
+    nano = cast("list[int]", row["renyi_nano"])
+    _rewritten(t, LeafKind.TRAINING, charge=row | {"renyi_nano": [n // 2 for n in nano]})
+
+
+def released_for_too_little(t: Tampered) -> None:
+    public, personal = t.halves(t.leaf(LeafKind.RELEASE))
+    t.add(LeafKind.RELEASE, public | {"mu2_micro": 1}, personal)
+    t.sign_again()
+
+
+def released_beyond_the_cap_of_a_day(t: Tampered) -> None:
+    public, personal = t.halves(t.leaf(LeafKind.RELEASE))
+    t.add(LeafKind.RELEASE, public | {"sensitivity": 256, "sigma": 64, "mu2_micro": 16_000_000}, personal)
     t.sign_again()

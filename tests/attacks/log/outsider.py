@@ -119,9 +119,10 @@ def policy_set_swapped(t: Tampered) -> None:
 
 
 def manifest_signed_again(t: Tampered) -> None:
-    [[envelope]] = t.sql("SELECT envelope FROM model")
-    record = parse_json(parse_envelope(envelope).payload)
-    t.sql("UPDATE model SET envelope = ?", sign_record(PayloadType.MANIFEST, record, SigningKey(new_seed())).encoded)
+    for name, envelope in t.sql("SELECT id, envelope FROM model"):
+        record = parse_json(parse_envelope(envelope).payload)
+        forged = sign_record(PayloadType.MANIFEST, record, SigningKey(new_seed())).encoded
+        t.sql("UPDATE model SET envelope = ? WHERE id = ?", forged, name)
 
 
 def key_statement_by_another_operator(t: Tampered) -> None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tests.audit_kit import Audited, audited
+from tests.audit_kit import Audited, audited, training_row
 from tests.clients.test_witness import listening
+from tests.proof.test_certificate import _manifest
 from twinvault.witness import Witness
 from vault.db import Database
 from vault.encoding import JsonObject, parse_json
@@ -33,6 +34,8 @@ from vault.tlog.errors import NotInLog
 from vault.tlog.files import LogFiles
 from vault.tlog.tree import require_later, verify_tree
 from vault.tlog.witnesses import Witnesses, WitnessPlan, WitnessSite
+
+MODEL = _manifest()
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ def lived(sqlite_template: Path, folder: Path) -> Iterator[World]:
     create_table(shortkeys)
     with audited(database, shortkeys, folder) as site:
         consent = site.live()
+        site.publish_trained(MODEL)
+        site.log_training(MODEL, training_row(MODEL))
         key = site.service.log
         Witness.init(folder / "witness", "witness.example/1").watch(key)
         found = Tampered(World(site, consent, folder, Checkpoint(key.name, 0, b"")), folder)
