@@ -51,6 +51,7 @@ def upgrade() -> None:
         sa.Column("token_hash", sa.LargeBinary(), primary_key=True),
         sa.Column("vault_id", sa.LargeBinary(), nullable=False),
         sa.Column("device_id", sa.LargeBinary(), nullable=True),
+        sa.Column("watching", sa.Boolean(), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
     )
     op.create_index("ix_party_session_vault_id", "party_session", ["vault_id"])

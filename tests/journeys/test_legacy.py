@@ -16,9 +16,11 @@ from tests.http_kit import PURCHASE, House, new_databases, serving
 from twinvault.api import ApiError
 from twinvault.erasures import ForgedCertificate
 from twinvault.executor import Executor, NotThePlan
+from twinvault.history import read_history
 from twinvault.owner import Owner
 from twinvault.receipts import NoReceipt
 from twinvault.shares import BadShare, Share, dump_share, parse_share
+from twinvault.signin import SignedIn
 from vault.clock import SystemClock
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
@@ -29,6 +31,7 @@ from vault.schema.terms import ConsentKind
 from vault.seal.erasure import Author, Counted
 from vault.seal.ids import new_id
 from vault.seal.legacy import Choice
+from vault.seal.person import Role
 from vault.seal.signing import new_seed
 
 DAY = timedelta(days=1)
@@ -149,6 +152,29 @@ def test_an_owner_who_signs_in_stops_it_and_is_told(family: Family) -> None:
     own = owner.legacy.read()
     assert own is not None
     assert own.state == "ended"
+
+
+def test_the_owners_program_tells_of_it_without_stopping_it(family: Family) -> None:
+    owner = family.owner()
+    shares = owner.legacy.plan(threshold=2, shares=2, waiting_days=7)
+    watcher = SignedIn(family.house.service.trust, owner.vault, owner._keys.signer, Role.WATCHER)
+    path, api = f"/v1/vaults/{b64u(owner.vault)}", family.house.api()
+    assert read_history(api, watcher, path, -1)
+    family.clock.by += SESSION
+    two = family.executor(*shares)
+    two.declare()
+    family.clock.by += DAY
+    assert read_history(api, watcher, path, -1)[-1]["kind"] == "legacy-claim"
+    assert api.get(f"{path}/history/ending", auth=watcher)["ending"] == []
+    assert two.look().state == "waiting"
+    for refused in ("consents", "ring", "account", "legacy", "person", "twin", "budget"):
+        with pytest.raises(ApiError) as refusal:
+            api.get(f"{path}/{refused}", auth=watcher)
+        assert refusal.value.slug == "wrong-role", refused
+    with pytest.raises(ApiError) as refusal:
+        api.get(f"/v1/vaults/{b64u(new_id())}/history", auth=watcher)
+    assert refusal.value.slug == "unknown-vault"
+    assert two.look().state == "waiting"
 
 
 def test_shares_of_a_plan_that_was_replaced_or_withdrawn_are_good_for_nothing(family: Family) -> None:

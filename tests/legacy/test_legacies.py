@@ -18,8 +18,9 @@ from vault.legacy import legacies
 from vault.legacy.errors import BadPlan, BadStatement, OwnerIsHere, UnknownLegacy
 from vault.legacy.legacies import LegacyState
 from vault.parties import people
+from vault.parties.caller import WatcherCaller
 from vault.parties.people import UnknownVault, VaultState
-from vault.parties.sessions import SESSION_S, SignInRefused
+from vault.parties.sessions import SESSION_S, SignInRefused, find_caller
 from vault.seal.erasure import Author, Scope
 from vault.seal.errors import SealError
 from vault.seal.ids import new_id
@@ -74,6 +75,16 @@ def test_a_device_that_goes_on_by_itself_is_no_sign_of_life(quick: Heirs) -> Non
     quick.declare()
     quick.sign_in(LATER + DAY, quick.source.key, Role.DEVICE)
     assert quick.now.state is LegacyState.WAITING
+
+
+def test_a_program_that_watches_for_the_owner_is_no_sign_of_life(quick: Heirs) -> None:
+    quick.publish()
+    quick.sign_in(LATER, role=Role.WATCHER)
+    quick.declare()
+    token = quick.sign_in(LATER + DAY, role=Role.WATCHER)
+    assert quick.now.state is LegacyState.WAITING
+    with quick.database.snapshot() as session:
+        assert find_caller(session, token, now=LATER + DAY) == WatcherCaller(quick.owner.vault)
 
 
 def test_nobody_else_gives_a_sign_of_life(quick: Heirs) -> None:

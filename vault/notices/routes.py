@@ -9,16 +9,18 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from vault.consent.routes import OwnVault
 from vault.encoding import b64u
 from vault.http.edge import ClockDep, DatabaseDep
 from vault.notices.ending import ending
 from vault.notices.feed import Notice, notices
 from vault.notices.stream import PAGE, Streams
-from vault.parties.routes import caller_of
+from vault.parties.caller import OwnerCaller, WatcherCaller
+from vault.parties.people import UnknownVault
+from vault.parties.routes import ReaderDep, caller_of
 from vault.parties.sessions import NotSignedIn
 from vault.proof.checkpoint import MAX_SIZE
 from vault.schema.language import Language
+from vault.seal.fields import parse_id
 
 notices_router = APIRouter(prefix="/v1/vaults/{vault}/history", tags=["notices"])
 
@@ -33,6 +35,15 @@ async def _streams(request: Request) -> Streams:
 
 
 StreamsDep = Annotated[Streams, Depends(_streams)]
+
+
+async def _own_vault(vault: str, caller: ReaderDep) -> OwnerCaller | WatcherCaller:
+    if parse_id(vault) != caller.vault_id:
+        raise UnknownVault("You are signed in to another vault than the one in the address.")
+    return caller
+
+
+OwnVault = Annotated[OwnerCaller | WatcherCaller, Depends(_own_vault)]
 
 
 async def _place(owner: OwnVault, streams: StreamsDep) -> AsyncIterator[None]:

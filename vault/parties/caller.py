@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from vault.parties.companies import CompanyId, CompanyStatus
 from vault.proof.jose import JwsKey, Thumbprint
@@ -12,6 +13,17 @@ from vault.seal.ids import ConsentId, DeviceId, VaultId
 @dataclass(frozen=True, slots=True)
 class OwnerCaller:
     """The owner of a vault, signed in.
+
+    Args:
+        vault_id: The vault.
+    """
+
+    vault_id: VaultId
+
+
+@dataclass(frozen=True, slots=True)
+class WatcherCaller:
+    """A program of a vault's owner that reads what happened while the owner is away.
 
     Args:
         vault_id: The vault.
@@ -31,6 +43,10 @@ class DeviceCaller:
 
     vault_id: VaultId
     device_id: DeviceId
+
+
+Insider: TypeAlias = OwnerCaller | DeviceCaller | WatcherCaller
+"""Whoever has a session of a vault."""
 
 
 @dataclass(frozen=True, slots=True)

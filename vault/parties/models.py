@@ -58,13 +58,14 @@ class CompanyRow(SQLModel, table=True):
 
 
 class SessionRow(SQLModel, table=True):
-    """One signed-in owner or device; the token itself is never stored."""
+    """One signed-in owner, watcher or device; the token itself is never stored."""
 
     __tablename__ = "party_session"
 
     token_hash: bytes = Field(primary_key=True)
     vault_id: bytes = Field(index=True)
     device_id: bytes | None
+    watching: bool = False
     expires_at: datetime = Field(sa_type=UtcDateTime, index=True)
 
 

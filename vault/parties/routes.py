@@ -13,7 +13,7 @@ from vault.encoding import b64u
 from vault.errors import VaultError
 from vault.http.edge import ClockDep, DatabaseDep, RawBody, documented
 from vault.parties import companies
-from vault.parties.caller import DeviceCaller, OwnerCaller
+from vault.parties.caller import DeviceCaller, Insider, OwnerCaller, WatcherCaller
 from vault.parties.companies import Company
 from vault.parties.sessions import CHALLENGE_S, SESSION_S, NotSignedIn, SignInDesk, find_caller
 from vault.proof.jose import JwsKey
@@ -67,9 +67,7 @@ DeskDep = Annotated[SignInDesk, Depends(_desk)]
 _Bearer = Annotated[object, Security(HTTPBearer(scheme_name="session", auto_error=False))]
 
 
-def caller_of(
-    request: Request, database: DatabaseDep, clock: ClockDep, _documented: _Bearer = None
-) -> OwnerCaller | DeviceCaller:
+def caller_of(request: Request, database: DatabaseDep, clock: ClockDep, _documented: _Bearer = None) -> Insider:
     """Return who speaks in the request's session.
 
     Raises:
@@ -83,25 +81,41 @@ def caller_of(
         return find_caller(session, unverified_token, now=clock.now())
 
 
-CallerDep = Annotated[OwnerCaller | DeviceCaller, Depends(caller_of)]
+InsiderDep = Annotated[Insider, Depends(caller_of)]
 
 
-def require_owner(caller: CallerDep) -> OwnerCaller:
+async def _acting(caller: InsiderDep) -> OwnerCaller | DeviceCaller:
+    if isinstance(caller, WatcherCaller):
+        raise WrongRole("A watcher only reads what happened; sign in as the owner.")
+    return caller
+
+
+async def _reader(caller: InsiderDep) -> OwnerCaller | WatcherCaller:
+    if isinstance(caller, DeviceCaller):
+        raise WrongRole("Only the owner may do this; sign in as the owner.")
+    return caller
+
+
+CallerDep = Annotated[OwnerCaller | DeviceCaller, Depends(_acting)]
+ReaderDep = Annotated[OwnerCaller | WatcherCaller, Depends(_reader)]
+
+
+def require_owner(caller: Insider) -> OwnerCaller:
     """Return the caller if it is an owner.
 
     Raises:
-        WrongRole: It is a device.
+        WrongRole: It is a device or a watcher.
     """
     if not isinstance(caller, OwnerCaller):
         raise WrongRole("Only the owner may do this; sign in as the owner.")
     return caller
 
 
-async def _owner(caller: CallerDep) -> OwnerCaller:
+async def _owner(caller: InsiderDep) -> OwnerCaller:
     return require_owner(caller)
 
 
-async def _device(caller: CallerDep) -> DeviceCaller:
+async def _device(caller: InsiderDep) -> DeviceCaller:
     if not isinstance(caller, DeviceCaller):
         raise WrongRole("Only a device may do this; sign in as one of the vault's devices.")
     return caller

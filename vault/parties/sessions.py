@@ -22,7 +22,7 @@ from sqlmodel import Session, col, delete, select
 from vault.clock import unix_s
 from vault.encoding import b64u, parse_b64u
 from vault.errors import MalformedInput, VaultError
-from vault.parties.caller import DeviceCaller, OwnerCaller
+from vault.parties.caller import DeviceCaller, Insider, OwnerCaller, WatcherCaller
 from vault.parties.models import PersonRow, SessionRow
 from vault.parties.once import spend
 from vault.seal.dsse import Envelope, PayloadType, unverified_record, verify_envelope
@@ -71,7 +71,7 @@ class SignInDesk:
         origin: The issuer URL; answers made for another server are refused.
         secret: At least 32 random bytes, the same in every process.
         device_keys: Finds a device's key in its vault's ring.
-        alive: Is told of every owner who signs in; a device signs in also without its owner.
+        alive: Is told of every owner who signs in; devices and watchers sign in without their owner too.
     """
 
     origin: str
@@ -119,6 +119,7 @@ class SignInDesk:
                 token_hash=hashlib.sha256(token).digest(),
                 vault_id=answer.vault_id,
                 device_id=answer.device_id,
+                watching=answer.role is Role.WATCHER,
                 expires_at=now + timedelta(seconds=SESSION_S),
             )
         )
@@ -144,7 +145,7 @@ class SignInDesk:
         return hmac.digest(self.secret, message, "sha256")[: NONCE_BYTES - len(head)]
 
 
-def find_caller(session: Session, unverified_token: str, *, now: datetime) -> OwnerCaller | DeviceCaller:
+def find_caller(session: Session, unverified_token: str, *, now: datetime) -> Insider:
     """Return who speaks in a session.
 
     Args:
@@ -160,20 +161,25 @@ def find_caller(session: Session, unverified_token: str, *, now: datetime) -> Ow
     except MalformedInput as error:
         raise NotSignedIn("The session token is malformed; sign in again.") from error
     row = session.exec(
-        select(SessionRow.vault_id, SessionRow.device_id).where(
+        select(SessionRow.vault_id, SessionRow.device_id, SessionRow.watching).where(
             col(SessionRow.token_hash) == hashlib.sha256(token).digest(), col(SessionRow.expires_at) > now
         )
     ).one_or_none()
     if row is None:
         raise NotSignedIn("The session has ended; sign in again.")
-    vault_id, device_id = row
-    return OwnerCaller(VaultId(vault_id)) if device_id is None else DeviceCaller(VaultId(vault_id), DeviceId(device_id))
+    vault_id, device_id, watching = row
+    if device_id is not None:
+        return DeviceCaller(VaultId(vault_id), DeviceId(device_id))
+    return WatcherCaller(VaultId(vault_id)) if watching else OwnerCaller(VaultId(vault_id))
 
 
 def is_owner_here(session: Session, vault_id: VaultId, *, now: datetime) -> bool:
     """Say whether a session of the owner is open; whoever decides by it has locked the person."""
     live = select(SessionRow.token_hash).where(
-        col(SessionRow.vault_id) == vault_id, col(SessionRow.device_id).is_(None), col(SessionRow.expires_at) > now
+        col(SessionRow.vault_id) == vault_id,
+        col(SessionRow.device_id).is_(None),
+        col(SessionRow.watching).is_(False),
+        col(SessionRow.expires_at) > now,
     )
     return session.exec(live.limit(1)).first() is not None
 

@@ -25,10 +25,11 @@ _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+/-]{0,63}")
 
 
 class Role(StrEnum):
-    """As what a session speaks."""
+    """As what a session speaks; a watcher is the owner's program without the owner: it reads what happened, no more."""
 
     OWNER = "owner"
     DEVICE = "device"
+    WATCHER = "watcher"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,8 @@ class SignIn:
 
     Args:
         vault_id: Whose session it is to be.
-        role: Owner or device.
-        device_id: Which device; None for the owner.
+        role: Owner, device or watcher.
+        device_id: Which device; None for the owner and a watcher, whose key is the owner's.
         nonce: The challenge, 32 bytes.
         origin: The issuer URL of the server that set it, so that no other server can use the answer.
     """
@@ -263,8 +264,8 @@ def parse_sign_in(unverified: JsonObject) -> SignIn:
     fields = Fields(unverified)
     vault_id, role = VaultId(fields.id("vault")), fields.text("role")
     device = fields.binary("device")
-    if role not in {Role.OWNER, Role.DEVICE} or len(device) != (16 if role == Role.DEVICE else 0):
-        raise SealError("A sign-in is as the owner, without a device, or as a device, with its id.")
+    if role not in set(Role) or len(device) != (16 if role == Role.DEVICE else 0):
+        raise SealError("A sign-in is as the owner or a watcher, without a device, or as a device, with its id.")
     nonce, origin = fields.binary("nonce", size=NONCE_BYTES), fields.text("origin")
     fields.end()
     return SignIn(vault_id, Role(role), DeviceId(device) if device else None, nonce, origin)

@@ -39,16 +39,17 @@ class Consenting:
         profile: The profile on this machine; names the owner's language.
         keys: The vault's secrets.
         clock: Tells the time.
+        role: As what it signs in.
     """
 
-    def __init__(self, api: Api, profile: Profile, keys: Keys, clock: Clock) -> None:
+    def __init__(self, api: Api, profile: Profile, keys: Keys, clock: Clock, role: Role = Role.OWNER) -> None:
         self.profile = profile
         self.language = Language(str(profile.record.get("language", Language.EN)))
         """In which language notices are shown and recorded."""
         self._api = api
         self._keys = keys
         self._clock = clock
-        self._auth = SignedIn(profile.trust, keys.vault, keys.signer, Role.OWNER)
+        self._auth = SignedIn(profile.trust, keys.vault, keys.signer, role)
         self._rings = RingKeeper(api, self._auth, profile, keys, clock)
         self._consents = ConsentKeeper(api, self._auth, profile, keys, rings=self._rings, clock=clock)
         self._path = f"/v1/vaults/{b64u(keys.vault)}"

@@ -38,6 +38,7 @@ from vault.seal.device import DeviceRole
 from vault.seal.ids import ID_BYTES, DeviceId, VaultId
 from vault.seal.kit import RecoveryKit
 from vault.seal.person import Profile as Person
+from vault.seal.person import Role
 from vault.seal.ring import MONTHS_AHEAD
 from vault.seal.signing import SigningKey
 from vault.seal.slot import passphrase_key, recovery_key
@@ -51,10 +52,11 @@ class Owner(Consenting):
         profile: The profile on this machine.
         keys: The vault's secrets.
         clock: Tells the time.
+        role: `Role.WATCHER` for a program that reads the history while the owner is away.
     """
 
-    def __init__(self, api: Api, profile: Profile, keys: Keys, clock: Clock) -> None:
-        super().__init__(api, profile, keys, clock)
+    def __init__(self, api: Api, profile: Profile, keys: Keys, clock: Clock, role: Role = Role.OWNER) -> None:
+        super().__init__(api, profile, keys, clock, role)
         self._device = Device(profile, api, clock)
         self.erasures = Erasures(self, api, self._auth, profile, keys, rings=self._rings, clock=clock)
         self.legacy = Legacies(api, self._auth, profile, keys, clock)
@@ -110,8 +112,11 @@ class Owner(Consenting):
         kit: RecoveryKit | None = None,
         api: Api | None = None,
         clock: Clock | None = None,
+        role: Role = Role.OWNER,
     ) -> Owner:
         """Open the profile's vault by passphrase, or by its recovery kit.
+
+        With `Role.WATCHER` it only reads the history, and is no sign of life of its owner.
 
         Raises:
             ApiError: Wrong passphrase or kit (`not-stored`), or the service refuses.
@@ -122,7 +127,7 @@ class Owner(Consenting):
             key = recovery_key(kit.recovery_code)
         else:
             key = passphrase_key(passphrase or "", profile.binary("device_secret", 16))
-        return cls(api, profile, unlock_vault(api, profile, key), clock)
+        return cls(api, profile, unlock_vault(api, profile, key), clock, role)
 
     @classmethod
     def recover(

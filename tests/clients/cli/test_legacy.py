@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from tests.client_kit import Service
+from twinvault.api import ClientError
 from twinvault.cli import common, main
+from twinvault.destinations import Destination, Destinations
 from twinvault.owner import Owner
 from vault.encoding import b64u
 from vault.parties import sessions
+from vault.seal.person import Role
 
 
 class Typed:
@@ -79,3 +82,23 @@ def test_wrong_numbers_and_damaged_shares_are_refused(run: Typed, tmp_path: Path
     damaged.write_bytes(b"{}")
     assert "cannot be read" in run("executor", "status", "--share", damaged, expect=1)
     assert "No such file" in run("executor", "status", "--share", tmp_path / "none", expect=1)
+
+
+@pytest.mark.parametrize(
+    ("command", "role"),
+    [(("deliver",), Role.WATCHER), (("notices", "--follow"), Role.WATCHER), (("notices",), Role.OWNER)],
+)
+def test_what_goes_on_by_itself_signs_in_as_a_watcher(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: tuple[str, ...], role: Role
+) -> None:
+    asked: list[Role] = []
+
+    def unlock(*_: object, **how: Role) -> Owner:
+        asked.append(how["role"])
+        raise ClientError("enough")
+
+    monkeypatch.setattr(common, "unlock_owner", unlock)
+    monkeypatch.setattr(Destinations, "read", lambda _: [Destination("json://localhost", details=False, after=-1)])
+    with pytest.raises(SystemExit):
+        main(["owner", *command])
+    assert asked == [role]

@@ -29,6 +29,7 @@ from vault.seal.errors import SealError
 from vault.seal.fields import parse_id
 from vault.seal.ids import ConsentId
 from vault.seal.kit import parse_kit
+from vault.seal.person import Role
 
 T = TypeVar("T")
 
@@ -100,7 +101,11 @@ def read_passphrase(file: Path | None, *, new: bool = False) -> str:
 
 
 def unlock_owner(
-    profile: str, passphrase_file: Path | None, kit: Path | None = None, language: Language | None = None
+    profile: str,
+    passphrase_file: Path | None,
+    kit: Path | None = None,
+    language: Language | None = None,
+    role: Role = Role.OWNER,
 ) -> Owner:
     """Open the profile's vault, by passphrase or by its recovery kit; `main` closes it when the command ends."""
     loaded = load_profile(profile)
@@ -109,7 +114,7 @@ def unlock_owner(
     if kit is not None:
         found = Owner.unlock(loaded, kit=parse_kit(kit.read_text("utf-8")), api=api)
     else:
-        found = Owner.unlock(loaded, passphrase=read_passphrase(passphrase_file), api=api)
+        found = Owner.unlock(loaded, passphrase=read_passphrase(passphrase_file), api=api, role=role)
     CLOSING.callback(found.close)
     found.language = language or found.language
     return found

@@ -14,6 +14,7 @@ from twinvault.cli import common
 from twinvault.cli.common import DEFAULT_PROFILE, AsJson, PassphraseFile, ProfileName, Said, Yes
 from twinvault.destinations import BadDestination, Destinations, Undelivered
 from twinvault.owner import Owner
+from vault.seal.person import Role
 
 destination_commands = typer.Typer()
 
@@ -93,7 +94,7 @@ def deliver(
     kept = Destinations(common.folder_of(profile))
     if not kept.read():
         raise BadDestination("No destination is named yet; `twinvault owner add-destination` names one.")
-    found = common.unlock_owner(profile, passphrase_file, language=language)
+    found = common.unlock_owner(profile, passphrase_file, language=language, role=Role.WATCHER)
     while True:
         try:
             common.emit({"told": _look(found, kept)}, as_json=as_json)

@@ -10,6 +10,7 @@ import typer
 
 from twinvault.cli import common
 from twinvault.cli.common import DEFAULT_PROFILE, AsJson, PassphraseFile, ProfileName, Said
+from vault.seal.person import Role
 
 notice_commands = typer.Typer()
 
@@ -25,7 +26,8 @@ def notices(
     as_json: AsJson = False,
 ) -> None:
     """Tell what happened: who asked what, what was refused and by which rule, what changed and what ended."""
-    found = common.unlock_owner(profile, passphrase_file, language=language)
+    role = Role.WATCHER if follow else Role.OWNER  # what goes on by itself is no sign of life
+    found = common.unlock_owner(profile, passphrase_file, language=language, role=role)
     for notice in found.follow(after) if follow else found.history(after):
         typer.echo(json.dumps(notice, ensure_ascii=False) if as_json else _told(notice))
 
