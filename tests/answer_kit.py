@@ -23,6 +23,9 @@ from vault.answers.routes import answers_router
 from vault.clock import unix_s
 from vault.encoding import JsonObject, b64u, dump_json
 from vault.http.problems import install_problems
+from vault.imprint.block import Block, dump_block
+from vault.imprint.daily import DAILY
+from vault.imprint.features import FeatureMap, feature_map
 from vault.imprint.noise import DiscreteGaussian
 from vault.imprint.rows import Row, dump_row, noisy
 from vault.keys import statements
@@ -45,7 +48,7 @@ from vault.proof.trust import TrustedRoot
 from vault.schema.answer import Answer, parse_answer
 from vault.schema.consent import ConsentVersion
 from vault.schema.question import Candidate, NextChoice, Question, Recommend, dump_question
-from vault.schema.trace import Period
+from vault.schema.trace import Period, period_of
 from vault.seal.derive import imprint_key
 from vault.seal.dsse import PayloadType, sign_record
 from vault.seal.ids import ConsentId, new_id, sha256
@@ -56,7 +59,7 @@ from vault.seal.statement import KeyName, KeyStatement, sign_key_statement
 from vault.tlog.log import append
 from vault.tlog.sequencer import Sequencer
 from vault.twin import release, rows
-from vault.twin.rows import StoredRow
+from vault.twin.rows import Place, StoredRow
 
 ISSUER = "https://vault.example"
 ORIGIN = "log.example/test"
@@ -103,7 +106,7 @@ class Service(TwinWorld):
         with self.database.snapshot() as session:
             stated = statements.stated(session, self.operator.public_key, KeyName.PROCESSOR_SIGN)
         serving = Serving(Held((self.serving,)), kms, "serving/1", self.shortkeys, self.operator.public_key)
-        return AnswerDesk(self.gate, serving, self.sequencer, self.rules, stated, ISSUER, b"t" * 32, 10.0)
+        return AnswerDesk(self.gate, serving, self.sequencer, self.rules, stated, ISSUER, b"t" * 32, 10.0, self.cadence)
 
     def app(self) -> FastAPI:
         app = FastAPI()
@@ -112,9 +115,13 @@ class Service(TwinWorld):
         app.include_router(answers_router)
         return app
 
+    @property
+    def mapped(self) -> FeatureMap:
+        return feature_map(PURCHASE, self.cadence)
+
     def release_model(self) -> None:
         with self.database.transaction() as session:
-            release.publish_built_in(session, RETAIL, self.worker_key)
+            release.publish_built_in(session, self.mapped, self.worker_key)
 
     def put_rows(self, *codes: str, periods: tuple[Period, ...] = (SEPTEMBER, OCTOBER)) -> None:
         """Release one noisy row a month: every code on three days of it."""
@@ -142,6 +149,20 @@ class Service(TwinWorld):
                     sha256(sealed), sealed, leaf.id,
                 )  # fmt: skip
                 rows.put(session, [stored])
+
+    def put_block(self, block: Block, signer: SigningKey | None = None, at: Place | None = None) -> None:
+        """Seal and store a block, as the worker does after its charge; `at` says that it is other days'."""
+        where = at or Place(block.first, len(block.values), block.start)
+        place, mapped = self.owner.compartment(PURCHASE, period_of(where.first)), self.mapped
+        header = RowHeader(self.owner.vault, place.id, block.release_id, mapped.version, 0)
+        sealed = seal_row(dump_block(block), header, imprint_key(self.seed(place)), signer or self.worker_key)
+        with self.database.transaction() as session:
+            leaf = append(session, LeafKind.RELEASE, {"rows": 1}, {"vault": b64u(self.owner.vault)})
+            stored = StoredRow(
+                self.owner.vault, place.id, block.release_id, 0, PURCHASE, period_of(where.first), mapped.digest, 1,
+                sha256(sealed), sealed, leaf.id, DAILY, where,
+            )  # fmt: skip
+            rows.put(session, [stored])
 
     def consent(self, **changed: Any) -> ConsentVersion:
         """Give the company its consent over all months."""
@@ -188,6 +209,7 @@ def neighbour(like: Service) -> Service:
     found = Service(
         like.database, like.shortkeys, processor=like.processor, serving=like.serving, service=like.service,
         clock=like.clock, worker_key=like.worker_key, operator=like.operator, log_key=like.log_key, keyring=like.keyring,
+        cadence=like.cadence,
     )  # fmt: skip
     found.sequencer = like.sequencer
     found.client = TestClient(found.app(), base_url=ISSUER)

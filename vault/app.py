@@ -37,6 +37,7 @@ from vault.evidence.routes import AuditDesk, evidence_router
 from vault.http.health import health_router
 from vault.http.middleware import Edge
 from vault.http.problems import RESPONSES, install_problems
+from vault.imprint.features import Cadence
 from vault.ingest.routes import ingest_router
 from vault.ingest.vaults import vaults_router
 from vault.keys import rollover, statements
@@ -194,6 +195,7 @@ def _make_desks(state: State, session: Session, keys: Mapping[KeyName, KeyStatem
         issuer=issuer,
         tag_key=hmac.digest(secret, b"twinvault/tags/v1", "sha256"),
         checkpoint_wait_s=state.settings.checkpoint_wait_s,
+        cadence=Cadence(state.settings.cadence),
     )  # fmt: skip
     state.streams = Streams(state.database)
     state.audit_desk = AuditDesk(issuer, state.serving, state.sequencer, state.settings.checkpoint_wait_s)

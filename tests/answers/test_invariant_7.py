@@ -17,19 +17,23 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from difflib import unified_diff
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import sqlalchemy
 
-from tests.answer_kit import NEXT, OFFER, SIGMA, Service, answer_in, neighbour, slug_of
+from tests.answer_kit import NEXT, OFFER, SIGMA, Service, answer_in, neighbour, running, slug_of
 from tests.consent_kit import PURPOSE
 from tests.twin.worker_kit import OCTOBER, RETAIL, SEPTEMBER
 from tests.vault_kit import MONTH, PURCHASE
 from vault.answers import routes
+from vault.db import Database
 from vault.encoding import JsonObject, b64u, parse_json
+from vault.imprint.features import Cadence
 from vault.imprint.noise import DiscreteGaussian, Integers
 from vault.imprint.rows import Row, noisy
 from vault.parties import people
@@ -42,6 +46,7 @@ from vault.schema.question import Candidate, NextChoice, Question, Recommend
 from vault.seal.dsse import PayloadType, sign_record
 from vault.seal.ids import new_id
 from vault.seal.signing import SigningKey, new_seed
+from vault.twin import rows
 from vault.twin.children import Children
 
 FEW = Recommend(PURCHASE, PURPOSE, (Candidate("acme:unheard-of", "tea"), Candidate("acme:other", "")), 1)
@@ -195,7 +200,7 @@ def test_equal_rows_give_equal_bytes_and_equal_work(pair: Pair, question: Questi
     cold, warm = pair.works[:2], pair.works[2:]
     for first, second in (cold, warm):
         same_work(first, second)
-    assert cold[0].calls["answers/opened.py:OpenedRows._open"] == 2, "two rows were opened, and they were counted"
+    assert cold[0].calls["answers/opened.py:OpenedRows._payload"] == 2, "two rows were opened, and they were counted"
 
 
 def refusals() -> dict[str, tuple[Question | bytes, Callable[[Pair], None]]]:
@@ -242,6 +247,51 @@ def test_refusals_are_equal_too(pair: Pair, why: str) -> None:
     assert len(pair.works) == (0 if why == "no question" else 2)
     for first, second in zip(pair.works[::2], pair.works[1::2], strict=True):
         same_work(first, second)
+
+
+@pytest.mark.parametrize("question", [NEXT, OFFER], ids=["next", "offer"])
+def test_equal_daily_rows_of_full_and_empty_vaults_give_equal_bytes_and_equal_work(
+    sqlite_database: Database, shortkeys: Database, tmp_path: Path, question: Question
+) -> None:
+    made = Service(sqlite_database, shortkeys, keyring=tmp_path / "keyring", cadence=Cadence.DAILY)
+    made.release_model()
+    with running(made) as service, Children() as children:
+        rich, empty = another(service), another(service)
+        for day in range(1, 15):
+            rich.buy(*RETAIL.codes[: day + 2], day=day)
+        for one in (rich, empty):
+            version = one.keep_twin()
+            assert one.refresh(children, version).rows == 4
+            one.clock.at += timedelta(days=1)
+            assert one.refresh(children, version).rows == 1
+            one.clock.at -= timedelta(days=1)
+        # Every closed day and every month has a row in either, of one size, at one cost.
+        alike = [
+            [(r.period, r.mechanism, r.place, len(r.sealed), r.mu2_micro) for r in one.stored()]
+            for one in (rich, empty)
+        ]
+        assert alike[0] == alike[1]
+        assert len(alike[0]) == 5
+        blocks = empty.blocks()
+        for one in (rich, empty):
+            with one.database.transaction() as session:
+                rows.forget(session, one.owner.vault)
+            for block in blocks:
+                one.put_block(replace(block, release_id=new_id() * 2))
+        pair = Pair(rich, empty)
+        answer_in(service.ask(service.consent(), question))
+        with watched(service, pair.works):
+            pair.consent(data_from=SEPTEMBER, data_to=MONTH)
+            pair.ask(question)  # whoever asks first about a schedule of rows finds their weights, a public fact
+            pair.consent(data_from=SEPTEMBER, data_to=MONTH)
+            pair.works.clear()
+            for _ in range(2):  # cold, then with whatever is remembered
+                first, second = pair.masked(pair.ask(question))
+                assert first == second
+                assert first[0] == 200
+        for at in (0, 2):
+            same_work(*pair.works[at : at + 2])
+        assert pair.works[0].calls["answers/opened.py:OpenedRows._payload"] == 4, "four blocks were opened"
 
 
 def test_a_twin_of_nothing_answers_like_any_other_with_its_rows(quick: Service) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.answer_kit import ORIGIN
 from tests.proof.forge import Honest, failures, flip
-from vault.imprint.features import feature_map
+from vault.imprint.features import Cadence, feature_map
 from vault.proof.bundle import LoggedLeaf
 from vault.proof.certificate import BUILT_IN
 from vault.proof.leaf import LeafKind, Opening
@@ -99,7 +99,7 @@ def test_a_leaf_that_is_missing_is_named(honest: Honest) -> None:
 
 
 def test_the_built_in_model_is_the_one_that_needs_no_certificate() -> None:
-    assert {closed_form(feature_map(Category("pd:Purchase"))).digest} == BUILT_IN
+    assert {closed_form(feature_map(Category("pd:Purchase"), cadence)).digest for cadence in Cadence} == BUILT_IN
 
 
 def test_an_empty_bundle_checks_nothing(honest: Honest) -> None:

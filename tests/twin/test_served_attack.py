@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from tests.served_attack import attack
+from collections.abc import Callable
+
+import pytest
+
+from tests.served_attack import Attack, attack, attack_days
 
 
-def test_an_attack_on_served_answers_stays_below_what_the_noise_allows() -> None:
-    found = attack(1_000)
+@pytest.mark.parametrize(("tried", "answers"), [(attack, 1_000), (attack_days, 500)])
+def test_an_attack_on_served_answers_stays_below_what_the_noise_allows(
+    tried: Callable[..., Attack], answers: int
+) -> None:
+    found = tried(answers)
     assert 0.0 < found.bound < 0.6
     assert found.low <= found.bound
 
 
-def test_the_attack_notices_noise_that_is_too_small() -> None:
-    found = attack(1_000, noise_over_charged=1 / 10)  # a third shows most times, not always
+@pytest.mark.parametrize(("tried", "answers", "noise"), [(attack, 1_000, 1 / 10), (attack_days, 500, 1 / 50)])
+def test_the_attack_notices_noise_that_is_too_small(tried: Callable[..., Attack], answers: int, noise: float) -> None:
+    found = tried(answers, noise_over_charged=noise)  # a third shows most times, not always
     assert found.low > found.bound

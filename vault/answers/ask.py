@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Final, TypeAlias
 
@@ -32,7 +32,7 @@ from vault.consent.exposure import ExposureSpent, RankedMeanwhile
 from vault.db import Database
 from vault.encoding import JsonObject, b64u
 from vault.errors import VaultError
-from vault.imprint.features import feature_map
+from vault.imprint.features import Cadence, feature_map
 from vault.keys.serving import Serving
 from vault.oauth.resource import CompanyGate
 from vault.parties import people
@@ -45,7 +45,7 @@ from vault.proof.decision import PolicySet
 from vault.proof.leaf import LeafKind
 from vault.schema.answer import SALT_BYTES, Answer, answer_bytes, release_name
 from vault.schema.terms import SELF_GRANTEE
-from vault.schema.trace import Period, periods_from
+from vault.schema.trace import periods_from
 from vault.seal.handover import KeyKind
 from vault.seal.ids import ConsentId, sha256
 from vault.tlog.log import append
@@ -75,6 +75,7 @@ class AnswerDesk:
         issuer: This server's base URL.
         tag_key: Secret, 32 bytes, under which it is remembered what was ranked for whom; shared by all processes.
         checkpoint_wait_s: How long an answer waits for its checkpoint.
+        cadence: How days become rows.
     """
 
     gate: CompanyGate
@@ -85,6 +86,7 @@ class AnswerDesk:
     issuer: str
     tag_key: bytes = field(repr=False)
     checkpoint_wait_s: float
+    cadence: Cadence = Cadence.MONTHLY
 
     @cached_property
     def shared(self) -> Shared:
@@ -201,7 +203,7 @@ def _decide(session: Session, desk: AnswerDesk, asked: Asked, caller: Caller) ->
     kept = records.find(session, consent.consent_id, asked.question_id)
     if kept is not None and _open_for_repeats(consent, person, caller, asked.at):
         return _repeated(kept, asked, caller)
-    terms, mapped = consent.current.terms, feature_map(asked.question.category)
+    terms, mapped = consent.current.terms, feature_map(asked.question.category, desk.cadence)
     model = release.current(session, mapped, desk.worker_statements.keys(), asked.at)
     question, reveals = narrow(asked.question, mapped, terms.explicit_special)
     met = exposure.read(session, consent.vault_id, asked.at, desk.tag_key)
@@ -212,9 +214,9 @@ def _decide(session: Session, desk: AnswerDesk, asked: Asked, caller: Caller) ->
         return _Denied(refusal, refusal.rules, refusal.record, chained=True)
     if kept is not None:
         raise QuestionIdUsed("This question id is used; choose a new random one.")
-    month = _read_as_of(permit, asked.at)
-    rows, reading = desk.rows.read(session, permit, model, mapped, before=month, now=asked.at)
-    if not rows and isinstance(caller, OwnerCaller):
+    as_of = _read_as_of(permit, asked.at)
+    releases, reading = desk.rows.read(session, permit, model, mapped, as_of=as_of, now=asked.at)
+    if not releases and isinstance(caller, OwnerCaller):
         raise TwinNotReady("Your twin has no imprint row yet; refresh it, then ask again.", retry_after_s=_NOT_READY_S)
     prognosis = infer(reading, question)
     answer = Answer(
@@ -227,7 +229,7 @@ def _decide(session: Session, desk: AnswerDesk, asked: Asked, caller: Caller) ->
         predictions=prognosis.predictions,
         confidence=prognosis.confidence,
         model_sha256=model.manifest.digest,
-        releases=frozenset(release_name(permit.subject, row.release_id) for row in rows),
+        releases=frozenset(release_name(permit.subject, one) for one in releases),
         policy_set_sha256=permit.policy_set_sha256,
         asked_at=unix_s(asked.at),
         salt=secrets.token_bytes(SALT_BYTES),
@@ -331,6 +333,7 @@ def _sender_of(caller: Caller) -> str:
     return caller.jkt if isinstance(caller, CompanyCaller) else SELF_GRANTEE
 
 
-def _read_as_of(permit: Permit, now: datetime) -> Period:
-    """Return the month for which the twin speaks: a closed data window is read as of its end."""
-    return min(Period(month_of(now)), periods_from(permit.data_to, 2)[1])
+def _read_as_of(permit: Permit, now: datetime) -> date:
+    """Return the day for which the twin speaks: a closed data window is read as of its end."""
+    following = periods_from(permit.data_to, 2)[1]
+    return min(now.astimezone(UTC).date(), date(int(following[:4]), int(following[5:]), 1))

@@ -4,38 +4,56 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Final
+from datetime import date, datetime
+from typing import Final, assert_never
 
 from sqlmodel import Session
 
-from vault.imprint.features import FeatureMap
-from vault.imprint.rows import Row, parse_row
+from vault.imprint.block import Block, parse_block
+from vault.imprint.daily import DAILY
+from vault.imprint.features import Cadence, FeatureMap
+from vault.imprint.rows import MONTHLY, Row, parse_row
 from vault.keys.serving import Serving
 from vault.policy.permits import Permit
-from vault.schema.trace import Period, periods_from
+from vault.schema.trace import Period, period_of, periods_from
 from vault.seal.errors import SealError
-from vault.seal.ids import ConsentId
+from vault.seal.ids import CompartmentId, ConsentId
 from vault.seal.row import Row as SealedRow
 from vault.seal.row import VerifiedRow, open_row, verify_row
 from vault.seal.row import parse_row as parse_sealed
-from vault.twin.infer import Reading, month_number, read
-from vault.twin.reader import MAX_MONTHS
+from vault.twin.infer import Reading, month_number, read, read_days
+from vault.twin.reader import MAX_MONTHS, Backbone
 from vault.twin.release import Model
-from vault.twin.rows import StoredRow, names_for, rows_for
+from vault.twin.rows import Place, StoredRow, names_for, rows_for
 
 _MAX_CONSENTS: Final = 2048
+_ELSEWHERE: Final = "A stored imprint row is not the one that its place says."
 
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """What one version of a consent has opened, by the digest of the sealed row, and what was last read in it."""
+    """What one version of a consent has opened, by the digest of the sealed row, and what was last read in it.
+
+    Of daily rows, which are many, only what was read in them is kept.
+    """
 
     version: int
     rows: dict[bytes, Row] = field(default_factory=dict)
-    readings: dict[tuple[bytes, Period, tuple[bytes, ...]], Reading] = field(default_factory=dict)
+    readings: dict[tuple[bytes, date, tuple[bytes, ...]], Reading] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is to be read: rows by digest, and the keys that open them."""
+
+    backbone: Backbone
+    feature_map: FeatureMap
+    as_of: date
+    months: Sequence[Period]
+    digests: Sequence[bytes]
+    keys: Mapping[CompartmentId, bytes] = field(repr=False)
 
 
 class OpenedRows:
@@ -53,16 +71,17 @@ class OpenedRows:
         self._mutex = threading.Lock()
 
     def read(
-        self, session: Session, permit: Permit, model: Model, feature_map: FeatureMap, *, before: Period, now: datetime
-    ) -> tuple[list[Row], Reading]:
-        """Return the rows in force that the consent opens and the map describes, and what the model reads in them.
+        self, session: Session, permit: Permit, model: Model, feature_map: FeatureMap, *, as_of: date, now: datetime
+    ) -> tuple[list[bytes], Reading]:
+        """Return the releases in force that the consent opens and the map describes, and what the model reads in them.
 
         Args:
             session: The transaction in which the consent was just read.
             permit: To answer one question; one category.
             model: The model that answers.
             feature_map: The map of that category.
-            before: The month for which the twin speaks; only the `MAX_MONTHS` before it matter.
+            as_of: The day for which the twin speaks; only the `MAX_MONTHS` months before its own matter, and of
+                daily rows that month too.
             now: The current time.
 
         Raises:
@@ -71,21 +90,21 @@ class OpenedRows:
             SealError: A row is not the worker's, was altered, or is not the one its place says.
         """
         keys = self._serving.imprint_keys(session, permit, now)
-        months, category, opened = _months(permit, before), feature_map.category, self._of(permit)
+        months, category, opened = _months(permit, as_of, feature_map.cadence), feature_map.category, self._of(permit)
         named = names_for(session, permit.vault_id, category, months[0], months[-1]) if months else []
-        mine = [digest for place, made_by, digest in named if place in keys and made_by == feature_map.digest]
-        if not opened.rows.keys() >= set(mine):
-            for item in rows_for(session, permit.vault_id, category, months):
-                if item.digest in mine and item.digest not in opened.rows:
-                    opened.rows[item.digest] = self._open(item, keys[item.compartment_id], permit)
-        rows = [opened.rows[digest] for digest in mine]
-        name = model.manifest.model_sha256, before, tuple(mine)
+        mine = [
+            row
+            for row in named
+            if row.compartment_id in keys and row.map_digest == feature_map.digest and row.mechanism in {MONTHLY, DAILY}
+        ]
+        digests = tuple(row.digest for row in mine)
+        name = model.manifest.model_sha256, _asked(as_of, feature_map.cadence), digests
         reading = opened.readings.get(name)
         if reading is None:
-            reading = read(model.backbone, feature_map, rows, before)
+            reading = self._reading(session, permit, _Wanted(model.backbone, feature_map, as_of, months, digests, keys))
             opened.readings.clear()
             opened.readings[name] = reading
-        return rows, reading
+        return [row.release_id for row in mine], reading
 
     def forget(self, consent_id: ConsentId) -> None:
         """Drop what a consent has opened from memory."""
@@ -109,14 +128,34 @@ class OpenedRows:
                 self._consents.popitem(last=False)
         return opened
 
-    def _open(self, stored: StoredRow, key: bytes, permit: Permit) -> Row:
+    def _reading(self, session: Session, permit: Permit, wanted: _Wanted) -> Reading:
+        mapped, known = wanted.feature_map, self._of(permit).rows
+        missing = set(wanted.digests) - known.keys()
+        found = rows_for(session, permit.vault_id, mapped.category, wanted.months) if missing else []
+        opened = {
+            item: self._payload(item, wanted.keys[item.compartment_id], permit)
+            for item in found
+            if item.digest in missing
+        }
+        match mapped.cadence:
+            case Cadence.MONTHLY:
+                known |= {item.digest: _month(item, payload) for item, payload in opened.items()}
+                mine = [known[digest] for digest in wanted.digests]
+                return read(wanted.backbone, mapped, mine, period_of(wanted.as_of))
+            case Cadence.DAILY:
+                blocks = [_block(item, payload) for item, payload in opened.items()]
+                return read_days(wanted.backbone, mapped, blocks, wanted.as_of)
+            case _ as other:
+                assert_never(other)
+
+    def _payload(self, stored: StoredRow, key: bytes, permit: Permit) -> bytes:
         sealed = parse_sealed(stored.sealed)
-        row = parse_row(open_row(self._verified(sealed), key))
         header = sealed.header
-        place = (header.vault, header.compartment, header.release, header.index)
-        if place != (permit.vault_id, stored.compartment_id, row.release_id, row.index) or row.period != stored.period:
-            raise SealError("A stored imprint row is not the one that its place says.")
-        return row
+        place = header.vault, header.compartment, header.release, header.index
+        payload = open_row(self._verified(sealed), key)
+        if place != (permit.vault_id, stored.compartment_id, stored.release_id, stored.index):
+            raise SealError(_ELSEWHERE)
+        return payload
 
     def _verified(self, sealed: SealedRow) -> VerifiedRow:
         for worker_key in self._worker_keys:
@@ -127,7 +166,28 @@ class OpenedRows:
         raise SealError("No worker that the operator stated signed this imprint row.")
 
 
-def _months(permit: Permit, before: Period) -> list[Period]:
+def _month(stored: StoredRow, payload: bytes) -> Row:
+    row = parse_row(payload)
+    if (row.release_id, row.index, row.period) != (stored.release_id, stored.index, stored.period):
+        raise SealError(_ELSEWHERE)
+    return row
+
+
+def _block(stored: StoredRow, payload: bytes) -> Block:
+    block = parse_block(payload)
+    place = Place(block.first, len(block.values), block.start)
+    if (block.release_id, place, period_of(block.first)) != (stored.release_id, stored.place, stored.period):
+        raise SealError(_ELSEWHERE)
+    return block
+
+
+def _asked(as_of: date, cadence: Cadence) -> date:
+    """Return the first of the days for which a twin says the same: monthly rows know months only."""
+    return as_of.replace(day=1) if cadence is Cadence.MONTHLY else as_of
+
+
+def _months(permit: Permit, as_of: date, cadence: Cadence) -> list[Period]:
     """Return the months of the permit that a backbone reads."""
     months = periods_from(permit.data_from, month_number(permit.data_to) - month_number(permit.data_from) + 1)
-    return [month for month in months if 0 < month_number(before) - month_number(month) <= MAX_MONTHS]
+    asked, newest = month_number(period_of(as_of)), 1 if cadence is Cadence.MONTHLY else 0
+    return [month for month in months if newest <= asked - month_number(month) <= MAX_MONTHS]

@@ -185,7 +185,14 @@ class Site:
 
 
 def set_up(
-    site: Site, *, issuer: str, log_origin: str, database_url: str | None, shortkeys_url: str | None, now: datetime
+    site: Site,
+    *,
+    issuer: str,
+    log_origin: str,
+    database_url: str | None,
+    shortkeys_url: str | None,
+    now: datetime,
+    cadence: str = "monthly",
 ) -> Keyrings:
     """Make keys, settings, trust file and databases; what exists is kept, so that it is safe to run again.
 
@@ -196,6 +203,7 @@ def set_up(
         database_url: Main database; a SQLite file in the folder by default.
         shortkeys_url: Short-key database; another SQLite file by default.
         now: From when on the keys are in force.
+        cadence: How days become imprint rows, `monthly` or `daily`; what exists keeps its own.
 
     Raises:
         OperatorKeyAway: The site exists, and its operator's key has been taken offline: another one would sign
@@ -217,6 +225,7 @@ def set_up(
         "VAULT_DATABASE_URL": database_url or f"sqlite:///{folder / 'vault.sqlite'}",
         "VAULT_SHORTKEYS_URL": shortkeys_url or f"sqlite:///{folder / 'shortkeys.sqlite'}",
         "VAULT_OPERATOR_PUBLIC_KEY": b64u(keyrings.operator_key),
+        "VAULT_CADENCE": cadence,
     }
     app = {
         "VAULT_APP_KEYRING": str(keyrings.app),

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Final, assert_never
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from vault.imprint.block import Block
 from vault.imprint.features import FeatureMap
 from vault.imprint.rows import Row
 from vault.schema.answer import Confidence, Prediction
 from vault.schema.question import NextChoice, Question, Recommend
-from vault.schema.trace import Period
+from vault.schema.trace import Period, period_of
+from vault.twin.levels import Level, read_level
 from vault.twin.reader import MAX_MONTHS, Backbone, BadBackbone, Months, Reader
 
 GRID_PPM: Final = 5_000
@@ -72,10 +75,52 @@ def read(backbone: Backbone, feature_map: FeatureMap, rows: Sequence[Row], asked
     """
     if len({row.period for row in rows}) != len(rows):
         raise BadBackbone("Two imprint rows describe the same month; open only the one in force.")
-    digests = {backbone.map_digest, *(row.map_digest for row in rows)}
-    if digests != {feature_map.digest} or len(backbone.popularity) != feature_map.size - 1:
+    _verify_map(backbone, feature_map, {row.map_digest for row in rows})
+    number = month_number(asked)
+    return _read(backbone, feature_map, _months(feature_map, rows, number), number)
+
+
+@torch.inference_mode()
+def read_days(backbone: Backbone, feature_map: FeatureMap, blocks: Sequence[Block], asked: date) -> Reading:
+    """Read one person's daily rows; what `read` says of monthly ones holds.
+
+    Args:
+        backbone: A model with a verified certificate, or the closed-form reader.
+        feature_map: The map of the question's category.
+        blocks: What the consent opens, in any order; those of days before `asked` are read.
+        asked: The day on which the question is asked.
+
+    Raises:
+        BadBackbone: Backbone or rows belong to another feature map, or a day has two rows.
+    """
+    _verify_map(backbone, feature_map, {block.map_digest for block in blocks})
+    try:
+        level = read_level(feature_map, blocks, asked)
+    except ValueError as error:
+        raise BadBackbone("Two imprint rows describe the same day; open only the ones in force.") from error
+    number = month_number(period_of(asked))
+    return _read(backbone, feature_map, level_months(feature_map, level, number), number)
+
+
+def level_months(feature_map: FeatureMap, level: Level | None, asked: int) -> Months:
+    """Return a level as the reader takes it: the one month before the asked one, worth as many as it averages."""
+    if level is None:
+        return _months(feature_map, (), asked)
+    return Months(
+        rows=torch.from_numpy(level.values).unsqueeze(0),
+        sigma=torch.tensor([level.sigma], dtype=torch.float64),
+        month=torch.tensor([asked - 1], dtype=torch.float64),
+        present=torch.tensor([level.months], dtype=torch.float64),
+    )
+
+
+def _verify_map(backbone: Backbone, feature_map: FeatureMap, made_by: Collection[bytes]) -> None:
+    if {backbone.map_digest, *made_by} != {feature_map.digest} or len(backbone.popularity) != feature_map.size - 1:
         raise BadBackbone("The backbone and the imprint rows were not made under the same feature map.")
-    scores, reliance = _score(backbone, feature_map, rows, month_number(asked))
+
+
+def _read(backbone: Backbone, feature_map: FeatureMap, seen: Months, asked: int) -> Reading:
+    scores, reliance = _score(backbone, feature_map, seen, asked)
     ppm = np.clip(np.rint(scores * 1e6 / GRID_PPM).astype(np.int64) * GRID_PPM, 0, MOST_PPM)
     return Reading(dict(zip(feature_map.codes[:-2], ppm[:-1].tolist(), strict=True)), _confidence(reliance))
 
@@ -106,18 +151,21 @@ def month_number(period: Period) -> int:
     return int(period[:4]) * 12 + int(period[5:]) - 1
 
 
-def _score(
-    backbone: Backbone, feature_map: FeatureMap, rows: Sequence[Row], asked: int
-) -> tuple[npt.NDArray[np.float64], float]:
+def _months(feature_map: FeatureMap, rows: Sequence[Row], asked: int) -> Months:
     by_month = {month_number(row.period): row for row in rows}
     months = [number for number in range(asked - MAX_MONTHS, asked) if number in by_month]
     values = np.array([by_month[number].values for number in months], dtype=np.float64)
-    seen = Months(
+    return Months(
         rows=torch.from_numpy(values.reshape(len(months), feature_map.size)),
         sigma=torch.tensor([by_month[number].sigma for number in months], dtype=torch.float64),
         month=torch.tensor(months, dtype=torch.float64),
         present=torch.ones(len(months), dtype=torch.float64),
     )
+
+
+def _score(
+    backbone: Backbone, feature_map: FeatureMap, seen: Months, asked: int
+) -> tuple[npt.NDArray[np.float64], float]:
     reader = Reader.of(feature_map, backbone.popularity, torch.float64)
     scalars = torch.from_numpy(backbone.scalars).double()
     odds, reliance = reader.log_odds(scalars, seen, torch.tensor([asked], dtype=torch.float64))

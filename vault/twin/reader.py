@@ -165,7 +165,8 @@ class Months(NamedTuple):
         rows: [..., M, K] in quantised units.
         sigma: [..., M] noise of each row, in quantised units.
         month: [..., M] month numbers.
-        present: [..., M] 1 for a real row, 0 for padding.
+        present: [..., M] how many months a row is worth: 1 for a month's own, 0 for padding, more for a level
+            that averages more days (`vault.twin.levels`).
     """
 
     rows: Tensor

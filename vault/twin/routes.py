@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from calendar import monthrange
+from collections.abc import Sequence
+from datetime import date
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 
 from vault.budget import ledger
+from vault.budget.days import sigma_of
 from vault.encoding import b64u
 from vault.http.edge import ClockDep, DatabaseDep
+from vault.imprint.daily import DAILY
+from vault.imprint.features import Cadence, feature_map
 from vault.jobs.queue import Job
 from vault.parties.caller import OwnerCaller
 from vault.parties.people import UnknownVault
 from vault.parties.routes import OwnerDep
 from vault.proof.accounting import OWNER_DAY_CAP, PERSON_YEAR_CAP, Cap
-from vault.schema.trace import period_of
+from vault.schema.trace import Period, period_of
 from vault.seal.fields import parse_id
 from vault.twin import rows
+from vault.twin.levels import noise_of_level
 from vault.twin.requests import last_refresh, request_refresh
+from vault.twin.rows import StoredRow
 
 twin_router = APIRouter(prefix="/v1/vaults/{vault}", tags=["twin"])
 
@@ -40,8 +48,11 @@ def refresh(owner: OwnVault, database: DatabaseDep, clock: ClockDep) -> dict[str
 
 
 @twin_router.get("/twin")
-def twin(owner: OwnVault, database: DatabaseDep) -> dict[str, Any]:
-    """Return the last refresh, the rows in force, and what each of their months has cost.
+def twin(owner: OwnVault, database: DatabaseDep, clock: ClockDep) -> dict[str, Any]:
+    """Return the last refresh, the rows in force, how much noise lies over daily ones, and what each month has cost.
+
+    `noise` states, for a category with daily rows, the standard deviation of the noise in today's level: how often a
+    code that stands alone occurs, per calendar day.
 
     `spending` states three epsilons at `delta`: `day` of any one day of the month over all its rows,
     `person` of every contributor to the year's backbones, `composed` of a day of such a contributor.
@@ -60,9 +71,13 @@ def twin(owner: OwnVault, database: DatabaseDep) -> dict[str, Any]:
                 "release": b64u(row.release_id),
                 "mu2_micro": row.mu2_micro,
                 "map": b64u(row.map_digest),
+                "mechanism": row.mechanism,
+                "first": row.place.first.isoformat() if row.place else f"{row.period}-01",
+                "days": row.place.days if row.place else _days_in(row.period),
             }
             for row in released
         ],
+        "noise": _noise_json(released, clock.now().date()),
         "spending": [
             {"period": month, "day": cost.day, "person": cost.person, "composed": cost.day_composed}
             for month, cost in spent.items()
@@ -95,6 +110,23 @@ def budget(owner: OwnVault, database: DatabaseDep, clock: ClockDep) -> dict[str,
 
 def _cap_json(cap: Cap) -> dict[str, float]:
     return {"epsilon": cap.epsilon, "delta": cap.delta}
+
+
+def _noise_json(released: Sequence[StoredRow], today: date) -> list[dict[str, Any]]:
+    found = []
+    for category in sorted({row.category for row in released}):
+        mapped = feature_map(category, Cadence.DAILY)
+        mine = [
+            row.place for row in released if row.mechanism == DAILY and row.map_digest == mapped.digest and row.place
+        ]
+        noise = noise_of_level(mapped, mine, sigma_of(mapped, late=False), today)
+        if noise is not None:
+            found.append({"category": category, "map": b64u(mapped.digest), "sd": noise / mapped.content})
+    return found
+
+
+def _days_in(period: Period) -> int:
+    return monthrange(int(period[:4]), int(period[5:]))[1]
 
 
 def _job_json(job: Job) -> dict[str, Any]:

@@ -72,6 +72,17 @@ class StoredRow:
     carried: bytes = field(default=b"", repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a stored row is, without its bytes; the fields are `StoredRow`'s."""
+
+    compartment_id: CompartmentId
+    map_digest: bytes
+    digest: bytes
+    release_id: bytes
+    mechanism: str
+
+
 def put(session: Session, rows: Iterable[StoredRow]) -> None:
     """Store the rows of releases.
 
@@ -144,12 +155,10 @@ def rows_for(
     return [_stored(row) for row in session.connection().execute(query, values)]
 
 
-def names_for(
-    session: Session, vault: VaultId, category: Category, first: Period, last: Period
-) -> list[tuple[CompartmentId, bytes, bytes]]:
-    """Return compartment, map digest and digest of each row in force of these months, in the order of `rows_for`."""
+def names_for(session: Session, vault: VaultId, category: Category, first: Period, last: Period) -> list[Named]:
+    """Return what each row in force of these months is, without its bytes, in the order of `rows_for`."""
     return [
-        (CompartmentId(row.compartment_id), row.map_digest, row.digest)
+        Named(CompartmentId(row.compartment_id), row.map_digest, row.digest, row.release_id, row.mechanism)
         for row in _NAMES.all(session, vault=vault, category=category, first=first, last=last)
     ]
 
@@ -204,7 +213,13 @@ _NAMES: Final = Prepared(
         (imprint_row.c.vault_id == bindparam("vault"))
         & (imprint_row.c.category == bindparam("category"))
         & imprint_row.c.period.between(bindparam("first"), bindparam("last"))
-    ).with_only_columns(imprint_row.c.compartment_id, imprint_row.c.map_digest, imprint_row.c.digest)
+    ).with_only_columns(
+        imprint_row.c.compartment_id,
+        imprint_row.c.map_digest,
+        imprint_row.c.digest,
+        imprint_row.c.release_id,
+        imprint_row.c.mechanism,
+    )
 )
 
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import date
 from math import sqrt
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from twinvault.api import ClientError, field
@@ -20,6 +21,9 @@ from vault.imprint.features import feature_map
 from vault.schema.category import Category, parse_purpose
 from vault.schema.question import NextChoice
 from vault.schema.trace import local_date, parse_period
+
+DAILY: Final = "daily/1"
+"""What a daily row says that it is, as `vault.imprint.daily` does, which needs numpy."""
 
 
 class NoReflection(ClientError):
@@ -54,8 +58,9 @@ class Mirror:
         months: The months that the twin summarises.
         days: How many days of them hold a trace.
         seen: What the twin names, then what it misses, each by how often it really occurred.
-        blur: Standard deviation of the noise in a share, if the rows were simply summed: the reader does better,
-            by leaning on what is common; days on which many things occur are blurred more.
+        blur: Standard deviation of the noise in a share, if rows were simply summed, or of daily ones the best
+            estimate taken: the reader does better, by leaning on what is common; days on which many things occur
+            are blurred more.
         named: Of the things that really occurred most, how many the twin names among as many.
     """
 
@@ -80,8 +85,8 @@ def look(owner: Owner, category: Category, top_n: int = 10) -> Mirror:
         NoFeatureMap: Nothing is ever learned from this category.
         NoReceipt: The answer does not prove that it is in the log.
     """
-    mapped = feature_map(category)
-    releases = [row for row in field(owner.twin(), "releases", list) if row.get("category") == category]
+    twin = owner.twin()
+    releases = [row for row in field(twin, "releases", list) if row.get("category") == category]
     months = sorted({field(row, "period") for row in releases})
     if not months:
         raise NoReflection("Your twin has no row of this category yet; `twinvault owner refresh` makes them.")
@@ -100,9 +105,15 @@ def look(owner: Owner, category: Category, top_n: int = 10) -> Mirror:
     believed = {item.code: item.score_ppm / 1e6 for item in asked.predictions}
     most = sorted(occurred, key=lambda code: (-occurred[code], code))[:top_n]
     shown = sorted({*believed, *most}, key=lambda code: (code not in believed, -occurred[code], code))
-    # mu^2 = (clip / sigma)^2 of each row is public; a lone code adds `content` to its coordinate each day.
-    sigmas = [mapped.clip / sqrt(field(row, "mu2_micro", int) / 1e6) for row in releases]
-    blur = sqrt(sum(sigma**2 for sigma in sigmas)) / mapped.content / len(by_day)
+    daily = [field(one, "sd", float) for one in field(twin, "noise", list) if one.get("category") == category]
+    if daily:  # of the level a calendar day
+        blur = (
+            daily[0] * sum(field(row, "days", int) for row in releases if row.get("mechanism") == DAILY) / len(by_day)
+        )
+    else:  # mu^2 = (clip / sigma)^2 of each row is public; a lone code adds `content` to its coordinate each day
+        mapped = feature_map(category)
+        sigmas = [mapped.clip / sqrt(field(row, "mu2_micro", int) / 1e6) for row in releases]
+        blur = sqrt(sum(sigma**2 for sigma in sigmas)) / mapped.content / len(by_day)
     return Mirror(
         category=category,
         months=tuple(months),
