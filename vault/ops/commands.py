@@ -13,6 +13,7 @@ from vault.clock import SystemClock, unix_s
 from vault.encoding import b64u
 from vault.evidence import auditors
 from vault.evidence.auditors import Scope
+from vault.imprint.features import Cadence
 from vault.jobs import queue
 from vault.jobs.queue import JobId, JobState
 from vault.oauth import registration
@@ -57,6 +58,7 @@ def init(
     log_origin: Annotated[str, typer.Option(help="Name of the log, on every checkpoint.")] = "twinvault.example/log",
     database_url: Annotated[str | None, typer.Option(help="Main database; SQLite in the folder by default.")] = None,
     shortkeys_url: Annotated[str | None, typer.Option(help="Short-key database, another than the main one.")] = None,
+    cadence: Annotated[Cadence, typer.Option(help="How days become imprint rows.")] = Cadence.MONTHLY,
     as_json: AsJson = False,
 ) -> None:
     """Make keys, settings, databases and the trust file; safe to run again."""
@@ -64,7 +66,7 @@ def init(
     with plain_errors():
         keyrings = set_up(
             Site(folder), issuer=issuer.rstrip("/"), log_origin=log_origin, database_url=database_url,
-            shortkeys_url=shortkeys_url, now=SystemClock().now(),
+            shortkeys_url=shortkeys_url, now=SystemClock().now(), cadence=cadence.value,
         )  # fmt: skip
     trust = Site(folder).trust_file
     say(
