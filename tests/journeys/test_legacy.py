@@ -17,6 +17,7 @@ from twinvault.api import ApiError
 from twinvault.erasures import ForgedCertificate
 from twinvault.executor import Executor, NotThePlan
 from twinvault.history import read_history
+from twinvault.legacy import NotHeeded
 from twinvault.owner import Owner
 from twinvault.receipts import NoReceipt
 from twinvault.shares import BadShare, Share, dump_share, parse_share
@@ -27,6 +28,9 @@ from vault.errors import VaultError
 from vault.legacy import legacies
 from vault.parties import people
 from vault.parties.sessions import SESSION_S
+from vault.proof.bundle import parse_bundle
+from vault.proof.report import Step
+from vault.proof.verify import verify_bundle
 from vault.schema.terms import ConsentKind
 from vault.seal.erasure import Author, Counted
 from vault.seal.ids import new_id
@@ -132,6 +136,10 @@ def test_enough_executors_freeze_a_vault_whose_owner_is_gone(family: Family) -> 
     owner.freeze(frozen=False)
     assert not owner.frozen()
     assert alone.look().state == "ended"
+    data, report = alone.bundle()
+    assert (report.failures, report.checked[Step.LEGACY]) == ((), 4)
+    other = replace(family.house.service.trust, issuer="https://another.example")
+    assert {failure.step for failure in verify_bundle(parse_bundle(data), other).failures} == {Step.LEGACY}
 
 
 def test_an_owner_who_signs_in_stops_it_and_is_told(family: Family) -> None:
@@ -227,6 +235,27 @@ def test_a_service_cannot_pretend(family: Family) -> None:
     theirs.declare()
     with pytest.raises(NoReceipt):
         mine.declare()
+
+
+@pytest.mark.parametrize("state", ["waiting", "in-force"])
+def test_an_owner_notices_that_a_sign_of_life_is_not_heeded(family: Family, state: str) -> None:
+    owner = family.owner()
+    owner.legacy.plan(threshold=2, shares=2, waiting_days=7)
+    family.house.sent.on("GET", "/legacy", lambda response: json_answer({**response.json(), "state": state}))
+    with pytest.raises(NotHeeded):
+        owner.legacy.read()
+
+
+def test_an_owner_notices_an_older_plan(family: Family) -> None:
+    owner = family.owner()
+    owner.legacy.plan(threshold=2, shares=2, waiting_days=7)
+    older = owner.legacy._api.get(owner.legacy._path, auth=owner._auth)
+    owner.legacy.plan(threshold=2, shares=2, waiting_days=7)
+    for lie in (json_answer(older), json_answer({"type": "/problems/unknown-legacy", "detail": "none"}, 404)):
+        family.house.sent.rules.clear()
+        family.house.sent.on("GET", "/legacy", lambda _, lie=lie: lie)
+        with pytest.raises(VaultError):
+            owner.legacy.read()
 
 
 def test_executors_erase_everything_where_the_plan_lets_them(family: Family) -> None:

@@ -26,6 +26,7 @@ class Step(IntEnum):
     TIME = 14
     RECORDS = 15
     LEDGER = 16
+    LEGACY = 17
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from vault.proof.established import CHAINED, SKEW_S, Carried, Event, Evidence, V
 from vault.proof.jose import REQUEST_TYPE, JwsKey, parse_jws
 from vault.proof.leaf import LeafKind, Part, verify_opening
 from vault.proof.ledger import verify_ledger
+from vault.proof.legacy import verify_legacies
 from vault.proof.merkle import leaf_hash, verify_inclusion
 from vault.proof.question import parse_company, parse_signed_question, verify_signature
 from vault.proof.reconcile import reconcile
@@ -94,6 +95,7 @@ def verify_bundle(bundle: Bundle, trust: TrustedRoot, carried: Carried | None = 
         _verify_people(evidence)
         _verify_answers(evidence)
         reconcile(evidence)
+        verify_legacies(evidence)
         verify_ledger(evidence)
         if trust.witnesses is not None:
             evidence.attempt(Step.WITNESSES, None, _verify_witnesses, trust.witnesses)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import httpx
 
-from twinvault.api import Api, ApiError, field, json_of
+from twinvault.api import Api, ApiError, ClientError, field, json_of
 from twinvault.profile import Profile
 from twinvault.receipts import NoReceipt, remember_checkpoint, verify_logged
 from twinvault.shares import Share, split
@@ -22,6 +22,14 @@ from vault.seal.version import NO_PREV, Remembered
 
 _PLAN: Final = "legacy"
 _UNKNOWN: Final = "unknown-legacy"
+_RUNNING: Final = frozenset({"waiting", "in-force"})
+
+
+class NotHeeded(ClientError):
+    """A sign of life that the service does not heed."""
+
+    slug = "not-heeded"
+    title = "Sign of life is not heeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +72,14 @@ class Legacies:
         Raises:
             RolledBack: The service shows an older plan than this client has seen.
             SealError: What it shows is not the owner's.
+            NotHeeded: It says that a declaration goes on.
         """
         found = self._newest()
         if found is None:
             return None
         answer, _, plan = found
+        if field(answer, "state") in _RUNNING:  # nothing can be declared while this session is open
+            raise NotHeeded("The service goes on with what executors declared although you signed in; do not trust it.")
         return OwnLegacy(plan, field(answer, "state"), field(answer, "until", int))
 
     def plan(self, *, threshold: int, shares: int, waiting_days: int, choice: Choice = Choice.FREEZE) -> list[Share]:

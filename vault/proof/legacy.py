@@ -1,0 +1,156 @@
+"""The steps of a legacy, held against what owner and executors signed: plan, declaration, waiting, and how it ended.
+
+Only the owner and the executors are shown these steps; an auditor's bundle holds their public halves, which tell
+nobody's vault, and there is nothing here to look at.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from heapq import merge
+from typing import Final
+
+from vault.encoding import b64u, parse_b64u
+from vault.proof.errors import InvalidProof
+from vault.proof.established import SKEW_S, Event, Evidence
+from vault.proof.leaf import LeafKind
+from vault.proof.report import Step
+from vault.seal.dsse import PayloadType, parse_envelope, unverified_record, verify_envelope
+from vault.seal.ids import ID_BYTES, VaultId, sha256
+from vault.seal.legacy import DAY_S, Act, Terms, verify_plan, verify_statement
+from vault.seal.person import Role, parse_sign_in, verify_identity
+from vault.seal.version import NO_PREV
+
+_STEPS: Final = (LeafKind.LEGACY_PLAN, LeafKind.LEGACY_CLAIM, LeafKind.LEGACY_FORCE, LeafKind.LEGACY_VETO)
+_EXPIRY_BYTES: Final = 4
+
+
+@dataclass
+class _Course:
+    """How far the legacy of one vault has come.
+
+    Args:
+        last: The newest step.
+        version: Of the newest plan.
+        plan: Digest of its envelope.
+        terms: What it says; None before any, and where it was withdrawn or is over.
+        claim: What was declared under it, if anything.
+        in_force: Whether that took effect.
+        keys: Every legacy key so far.
+    """
+
+    last: Event | None = None
+    version: int = 0
+    plan: bytes = NO_PREV
+    terms: Terms | None = None
+    claim: Event | None = None
+    in_force: bool = False
+    keys: set[bytes] = field(default_factory=set)
+
+
+def verify_legacies(evidence: Evidence) -> None:
+    """Run the step legacy over every vault whose steps are opened."""
+    courses: defaultdict[VaultId, _Course] = defaultdict(_Course)
+    for event in merge(*(evidence.events[kind] for kind in _STEPS), key=lambda event: event.index):
+        if event.personal_body is not None:
+            evidence.attempt(Step.LEGACY, event.index, _verify_step, event, courses)
+
+
+def _verify_step(evidence: Evidence, event: Event, courses: defaultdict[VaultId, _Course]) -> None:
+    vault = VaultId(parse_b64u(event.personal.get("vault"), size=ID_BYTES))
+    course = courses[vault]
+    _verify_chained(event, course.last)
+    match event.kind:
+        case LeafKind.LEGACY_PLAN:
+            _verify_plan(evidence, event, vault, course)
+        case LeafKind.LEGACY_CLAIM:
+            _verify_claim(evidence, event, vault, course)
+        case LeafKind.LEGACY_FORCE:
+            _verify_force(event, course)
+        case _:
+            _verify_veto(evidence, event, vault, course)
+    course.last = event
+
+
+def _verify_chained(event: Event, before: Event | None) -> None:
+    wanted = (1, "") if before is None else (_seq(before) + 1, b64u(sha256(before.personal_body or b"")))
+    if (_seq(event), event.personal.get("prev")) != wanted:
+        raise InvalidProof("A step of this legacy is withheld before this one, or one of the two was exchanged.")
+    if before is not None and event.at < before.at - SKEW_S:
+        raise InvalidProof("The step is dated before the one that it follows.")
+
+
+def _verify_plan(evidence: Evidence, event: Event, vault: VaultId, course: _Course) -> None:
+    envelope = parse_envelope(evidence.record(event, event.personal, "record"))
+    plan = verify_plan(envelope, _owner_key(evidence, event, vault), vault)
+    said = event.personal.get("version"), event.personal.get("plan")
+    if said != (plan.version, b64u(envelope.digest)) or (plan.version, plan.prev) != (course.version + 1, course.plan):
+        raise InvalidProof("The plan does not follow the one before, or its leaf says something else.")
+    if plan.terms is not None and plan.terms.legacy_key in course.keys:
+        raise InvalidProof("The plan has the legacy key of an earlier one, which may be in one hand by now.")
+    course.version, course.plan, course.terms = plan.version, envelope.digest, plan.terms
+    course.claim, course.in_force = None, False
+    course.keys |= set() if plan.terms is None else {plan.terms.legacy_key}
+
+
+def _verify_claim(evidence: Evidence, event: Event, vault: VaultId, course: _Course) -> None:
+    terms = course.terms
+    if terms is None or course.claim is not None:
+        raise InvalidProof("Something is declared without a plan, or under one that was used already.")
+    envelope = parse_envelope(evidence.record(event, event.personal, "record"))
+    statement = verify_statement(envelope, terms.legacy_key, vault, course.plan)
+    said = event.personal.get("claim"), event.personal.get("plan")
+    if statement.act is not Act.DECLARE or said != (b64u(statement.claim), b64u(course.plan)):
+        raise InvalidProof("The declaration and its leaf do not say the same.")
+    if event.personal.get("until") != event.at + terms.waiting_s:
+        raise InvalidProof("The declaration takes effect at another time than the owner's plan says.")
+    if not -SKEW_S <= event.at - statement.issued_at <= DAY_S:
+        raise InvalidProof("The declaration is dated long before or after it was signed.")
+    course.claim = event
+
+
+def _verify_force(event: Event, course: _Course) -> None:
+    claim = _claimed(event, course)
+    if course.in_force or event.personal.get("record") != claim.personal.get("record"):
+        raise InvalidProof("What takes effect took effect already, or is not what was declared.")
+    until = claim.personal.get("until")
+    if not isinstance(until, int) or event.at < until:
+        raise InvalidProof("The declaration took effect before the owner's waiting period had passed.")
+    course.in_force = True
+
+
+def _verify_veto(evidence: Evidence, event: Event, vault: VaultId, course: _Course) -> None:
+    claim = _claimed(event, course)
+    envelope = parse_envelope(evidence.record(event, event.personal, "record"))
+    verify_envelope(envelope, PayloadType.SIGN_IN, _owner_key(evidence, event, vault))
+    answer = parse_sign_in(unverified_record(envelope))
+    if (answer.vault_id, answer.role, answer.origin) != (vault, Role.OWNER, evidence.trust.issuer.rstrip("/")):
+        raise InvalidProof("The sign of life is none of this vault's owner at this service.")
+    if int.from_bytes(answer.nonce[:_EXPIRY_BYTES], "big") < claim.at:
+        raise InvalidProof("The sign of life is older than the declaration.")
+    course.terms, course.claim = None, None
+
+
+def _claimed(event: Event, course: _Course) -> Event:
+    claim = course.claim
+    if claim is None or any(event.personal.get(name) != claim.personal.get(name) for name in ("claim", "plan")):
+        raise InvalidProof("The step is about another declaration than the one that waits, or about none.")
+    return claim
+
+
+def _owner_key(evidence: Evidence, event: Event, vault: VaultId) -> bytes:
+    """Return the owner's key when a step was logged; the vault's id follows from the genesis."""
+    logged = merge(
+        evidence.events[LeafKind.VAULT_GENESIS], evidence.events[LeafKind.SUCCESSION], key=lambda one: one.index
+    )
+    mine = [one for one in logged if one.index < event.index and one.personal.get("vault") == b64u(vault)]
+    records = [parse_envelope(evidence.record(one, one.personal, "record")) for one in mine]
+    return verify_identity(records, vault)[-1]
+
+
+def _seq(event: Event) -> int:
+    found = event.personal.get("seq")
+    if not isinstance(found, int):
+        raise InvalidProof("The step has no number.")
+    return found
