@@ -15,14 +15,17 @@ from vault.proof.certificate import Certificate, Manifest, verify_certificate
 from vault.proof.charge import Charge, People
 from vault.twin import train as trainer
 from vault.twin.audit import AuditResult, audit
+from vault.twin.audit_rows import RowsAudit
 from vault.twin.train import accounted_epsilon, group_people, private_descent
 
 Descend = Callable[..., Any]
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
+CLEAN = AuditResult(claimed=0.99, lower_bound=0.2, noise_ratio=1.0, noise_repeats=0.0, contribution_ratio=1.0)
+CLEAN_ROWS = RowsAudit(noise_ratio=1.0, noise_repeats=0.0, contribution_ratio=1.0)
 
 
-def judge(found: AuditResult) -> None:
-    """Put findings into an otherwise perfect manifest, so that only they can fail it.
+def judge(found: AuditResult = CLEAN, rows: RowsAudit = CLEAN_ROWS) -> None:
+    """Put findings of a trainer, or of the making of rows, into an otherwise perfect manifest, so that only they can fail it.
 
     Raises:
         CertificateInvalid: They do.
@@ -35,6 +38,9 @@ def judge(found: AuditResult) -> None:
             ("noise_ratio_ppm", found.noise_ratio),
             ("noise_repeats_ppm", found.noise_repeats),
             ("contribution_ratio_ppm", found.contribution_ratio),
+            ("rows_noise_ratio_ppm", rows.noise_ratio),
+            ("rows_noise_repeats_ppm", rows.noise_repeats),
+            ("rows_contribution_ratio_ppm", rows.contribution_ratio),
         )
     }
     certificate = Certificate(

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import pytest
 import sqlalchemy
+import torch
 
 from tests.leaves import leaves
-from tests.twin.worker_kit import OCTOBER, RETAIL, SEPTEMBER, TwinWorld, another_vault
+from tests.twin.worker_kit import OCTOBER, RETAIL, RETAIL_DAILY, SEPTEMBER, TwinWorld, another_vault
 from tests.vault_kit import NOW
 from vault.budget import ledger
 from vault.budget.charge import person_year
 from vault.budget.ledger import BudgetExhausted
 from vault.clock import unix_s
 from vault.db import Database
+from vault.imprint.block import Block
+from vault.imprint.features import Cadence
 from vault.jobs.queue import JobId
 from vault.proof.accounting import PERSON_YEAR_CAP, person_curve
 from vault.proof.certificate import Certificate, Manifest
@@ -27,12 +31,14 @@ from vault.twin import cohort, release
 from vault.twin.certify import CHARGES
 from vault.twin.children import Children
 from vault.twin.cohort import train_cohort
-from vault.twin.reader import Backbone, closed_form
+from vault.twin.infer import month_number, read_days
+from vault.twin.levels import read_level
+from vault.twin.reader import Backbone, Reader, closed_form
 from vault.twin.refresh import refresh
-from vault.twin.train import CohortTooSmall, PersonMonths
+from vault.twin.train import CohortTooSmall, PersonMonths, read_odds
 
 BREAD, MILK = RETAIL.codes[0], RETAIL.codes[1]
-GOOD = Certificate(1_000_000, 0, 4_000, 1_000_000, 0, 1_000_000, 50_000, 0, 1_000, 100)
+GOOD = Certificate(1_000_000, 0, 4_000, 1_000_000, 0, 1_000_000, 1_000_000, 0, 1_000_000, 50_000, 0, 1_000, 100)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +50,10 @@ def children() -> Iterator[Children]:
 class Cohort:
     """Three people with twins, two of whom take part."""
 
-    def __init__(self, database: Database, shortkeys: Database, children: Children) -> None:
-        first = TwinWorld(database, shortkeys)
+    def __init__(
+        self, database: Database, shortkeys: Database, children: Children, cadence: Cadence = Cadence.MONTHLY
+    ) -> None:
+        first = TwinWorld(database, shortkeys, cadence=cadence)
         self.people = [first, *(another_vault(database, shortkeys, first) for _ in range(2))]
         self.worker = first.worker(children)
         for world in self.people:
@@ -120,6 +128,62 @@ def test_a_model_learns_rows_and_targets_of_members_alone(group: Cohort, trainer
     assert group.states() == ["reserved", "committed"]
     assert group.outcomes() == ["released"]
     assert group.model().manifest.cohort == 500
+
+
+def test_daily_rows_are_read_as_levels_on_the_first_of_each_closed_month(
+    database: Database, shortkeys: Database, children: Children, trainer
+) -> None:
+    group, seen = Cohort(database, shortkeys, children, Cadence.DAILY), trainer()
+    assert train_cohort(group.worker, JobId(1)) == ""
+    (records,) = seen
+    assert len(records.month) == 4  # September and October of each; November has not closed
+    october = records.month == records.month.max()
+    assert records.days[october].tolist() == [2, 2]
+    assert records.chosen[october][:, :2].tolist() == [[2, 1], [2, 1]]
+    assert records.worth is not None
+    assert records.worth[~october].tolist() == [0.0, 0.0]  # nothing was released before September
+    assert not records.rows[~october].any()
+    expected = [read_level(RETAIL_DAILY, world.blocks()[:1], date(2026, 10, 1)) for world, _ in group.members]
+    levels = {tuple(np.rint(level.values).astype(int)): level for level in expected if level is not None}
+    for row, sigma, worth in zip(records.rows[october], records.sigma[october], records.worth[october], strict=True):
+        level = levels[tuple(row)]
+        assert (sigma, worth) == (round(level.sigma), level.months)
+    with group.worker.database.snapshot() as session:
+        model = release.current(session, RETAIL_DAILY, [group.worker.signer.public_key], NOW)
+    assert model.manifest.cohort == 500
+
+
+def test_what_is_trained_is_what_is_served() -> None:
+    """A month's log-odds in training are those that a question on its first day is answered with."""
+    blocks = [
+        Block(bytes(32), RETAIL_DAILY.digest, date(2026, 9, 1), first, RETAIL_DAILY.clip, 13_948, values)
+        for first, values in (
+            (date(2026, 9, 1), np.random.default_rng(1).integers(-90, 90, (30, RETAIL_DAILY.size))),
+            (date(2026, 10, 1), np.random.default_rng(2).integers(-90, 90, (31, RETAIL_DAILY.size))),
+        )
+    ]
+    levels = [read_level(RETAIL_DAILY, blocks, date(2026, month, 1)) for month in (10, 11)]
+    number = month_number(OCTOBER)
+    records = PersonMonths(
+        person=np.zeros(3, dtype=np.int64),
+        month=np.array([number - 1, number, number + 1]),
+        rows=np.stack(
+            [np.zeros(RETAIL_DAILY.size, dtype=np.int64), *(np.rint(one.values) for one in levels if one)]
+        ).astype(int),
+        days=np.ones(3, dtype=np.int64),
+        chosen=np.zeros((3, RETAIL_DAILY.size - 1), dtype=np.int64),
+        sigma=np.array([1, *(round(one.sigma) for one in levels if one)]),
+        worth=np.array([0.0, *(one.months for one in levels if one)]),
+    )
+    model = closed_form(RETAIL_DAILY)
+    reader = Reader.of(RETAIL_DAILY, model.popularity)
+    odds = read_odds(reader, torch.from_numpy(model.scalars), records.grouped())[0]
+    for at, month in ((1, 10), (2, 11)):
+        scores = torch.sigmoid(odds[at]).numpy()[:-1]
+        served = read_days(model, RETAIL_DAILY, blocks, date(2026, month, 1)).score_ppm
+        assert np.abs(scores * 1e6 - np.array(list(served.values()))).max() <= 3_000  # rounded to steps of 5,000
+    nothing = read_days(model, RETAIL_DAILY, [], date(2026, 9, 1)).score_ppm
+    assert np.abs(torch.sigmoid(odds[0]).numpy()[:-1] * 1e6 - np.array(list(nothing.values()))).max() <= 3_000
 
 
 def test_a_person_pays_for_the_year_before_anyone_is_read(lite: Cohort, trainer, monkeypatch) -> None:

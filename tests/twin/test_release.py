@@ -25,7 +25,7 @@ from vault.twin.reader import Backbone, closed_form, closed_form_manifest
 from vault.twin.release import NoCertifiedModel
 
 KEY = SigningKey(new_seed())
-GOOD = Certificate(1_000_000, 0, 4_000, 1_000_000, 0, 1_000_000, 50_000, 0, 1_000, 100)
+GOOD = Certificate(1_000_000, 0, 4_000, 1_000_000, 0, 1_000_000, 1_000_000, 0, 1_000_000, 50_000, 0, 1_000, 100)
 
 
 def trained(offset: float = 0.5, certificate: Certificate = GOOD) -> tuple[Backbone, Manifest]:

@@ -93,6 +93,9 @@ def _measured(c: Certificate, r: Required) -> dict[str, Any]:
             "noise_measured_over_configured": c.noise_ratio_ppm / 1e6,
             "noise_correlation_between_runs": c.noise_repeats_ppm / 1e6,
             "largest_contribution_over_clip": c.contribution_ratio_ppm / 1e6,
+            "rows_noise_measured_over_charged": c.rows_noise_ratio_ppm / 1e6,
+            "rows_noise_repeats": c.rows_noise_repeats_ppm / 1e6,
+            "rows_largest_contribution_over_charged": c.rows_contribution_ratio_ppm / 1e6,
         },
         "held_out": {
             "people": c.held_out,

@@ -80,6 +80,8 @@ class Certificate:
             within a run or between two, shows here.
         noise_repeats_ppm: Correlation between the noises of two runs.
         contribution_ratio_ppm: Largest step of one person over the clipping norm.
+        rows_noise_ratio_ppm, rows_noise_repeats_ppm, rows_contribution_ratio_ppm: The same three of the imprint rows
+            that it reads, made for nobody: of daily ones the noise as it was before a chain carried it on.
         gain_ppm: Noisy mean over held-out people of NDCG@10 beyond popularity's.
         calibration_gap_ppm: Noisy mean over held-out people of predicted minus observed frequency.
         noise_sd_ppm: Standard deviation of the noise in each of these two means.
@@ -93,6 +95,9 @@ class Certificate:
     noise_ratio_ppm: int
     noise_repeats_ppm: int
     contribution_ratio_ppm: int
+    rows_noise_ratio_ppm: int
+    rows_noise_repeats_ppm: int
+    rows_contribution_ratio_ppm: int
     gain_ppm: int
     calibration_gap_ppm: int
     noise_sd_ppm: int
@@ -209,6 +214,9 @@ def _verify_measurements(certificate: Certificate, r: Required) -> None:
         (abs(c.noise_ratio_ppm - 1_000_000) <= r.noise_ratio_off_ppm, "The trainer's noise is not what is charged."),
         (abs(c.noise_repeats_ppm) <= r.noise_repeats_ppm, "The trainer repeats its noise."),
         (c.contribution_ratio_ppm <= r.contribution_ratio_ppm, "One person moves the model beyond the clip."),
+        (abs(c.rows_noise_ratio_ppm - 1_000_000) <= r.noise_ratio_off_ppm, "The rows' noise is not what is charged."),
+        (abs(c.rows_noise_repeats_ppm) <= r.noise_repeats_ppm, "Rows repeat their noise."),
+        (c.rows_contribution_ratio_ppm <= 1_000_000, "One day moves the rows beyond what is charged."),
         (c.held_out >= r.held_out, "Too few people were held out to measure the model on."),
         (c.gain_ppm - margin >= r.worst_gain_ppm, "The model is not shown to predict as well as popularity."),
         (abs(c.calibration_gap_ppm) + margin <= r.calibration_gap_ppm, "The model is not shown to be calibrated."),
@@ -307,7 +315,7 @@ def _parse_group(r: Reader) -> Group:
 
 
 def _measures(of: type[Certificate | Group]) -> dict[str, int]:
-    signed = {"noise_repeats_ppm", "gain_ppm", "calibration_gap_ppm"}
+    signed = {"noise_repeats_ppm", "rows_noise_repeats_ppm", "gain_ppm", "calibration_gap_ppm"}
     names = (name for name in cast("tuple[str, ...]", of.__slots__) if name not in {"groups", "activity"})
     return {name: -_MAX_PPM if name in signed else 0 for name in names}
 

@@ -22,7 +22,8 @@ from vault.twin import audit as auditing
 from vault.twin import reader as reading
 from vault.twin import train as training
 from vault.twin.audit import CANARIES, AuditResult, audit
-from vault.twin.reader import Backbone, Months, Reader
+from vault.twin.audit_rows import audit_rows
+from vault.twin.reader import Backbone, Reader
 from vault.twin.train import (
     DELTA_INVERSE,
     DESCENT,
@@ -30,6 +31,7 @@ from vault.twin.train import (
     Integers,
     PersonMonths,
     accounted_epsilon,
+    read_odds,
     train,
 )
 
@@ -109,6 +111,7 @@ def measure(
     Guarantees: each person adds one integer vector of norm at most `_SENSITIVITY`, and a discrete
         Gaussian hides it.
     """
+    made = audit_rows(feature_map)
     exact = _contributions(backbone, held_out, feature_map).sum(0)
     together, apart = exact + DiscreteGaussian(_SIGMA).sample(exact.shape)
     people, (gain, gap), noise_sd = _means(together, _SIGMA)
@@ -124,6 +127,9 @@ def measure(
         noise_ratio_ppm=round(found.noise_ratio * 1e6),
         noise_repeats_ppm=round(found.noise_repeats * 1e6),
         contribution_ratio_ppm=round(min(found.contribution_ratio, 1e6) * 1e6),
+        rows_noise_ratio_ppm=round(min(made.noise_ratio, 1e6) * 1e6),
+        rows_noise_repeats_ppm=round(made.noise_repeats * 1e6),
+        rows_contribution_ratio_ppm=round(min(made.contribution_ratio, 1e6) * 1e6),
         gain_ppm=gain,
         calibration_gap_ppm=gap,
         noise_sd_ppm=noise_sd,
@@ -165,8 +171,7 @@ def _figures(backbone: Backbone, held_out: PersonMonths, feature_map: FeatureMap
     """
     people = held_out.grouped()
     reader = Reader.of(feature_map, backbone.popularity)
-    seen = Months(people["rows"], people["sigma"], people["month"], people["present"])
-    odds, _ = reader.log_odds(torch.from_numpy(backbone.scalars), seen, people["month"])
+    odds = read_odds(reader, torch.from_numpy(backbone.scalars), people)
     days = people["days"]
     frequency = people["chosen"] / days.clamp(min=1.0).unsqueeze(-1)
     gain = _ndcg(odds, frequency) - _ndcg(reader.popularity.expand_as(odds), frequency)

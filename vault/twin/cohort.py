@@ -22,9 +22,8 @@ from vault.consent import consents
 from vault.consent.hold import hold
 from vault.encoding import JsonObject, b64u, dump_json
 from vault.errors import VaultError
-from vault.imprint.features import MAPPED, FeatureMap, feature_map
+from vault.imprint.features import MAPPED, Cadence, FeatureMap
 from vault.imprint.noise import Integers
-from vault.imprint.rows import Row, parse_row
 from vault.jobs.queue import JobId
 from vault.policy.permits import decide_train
 from vault.proof.accounting import PERSON_YEAR_CAP, person_curve
@@ -34,20 +33,17 @@ from vault.proof.errors import InvalidProof
 from vault.proof.leaf import LeafKind
 from vault.schema.terms import COHORT_GRANTEE
 from vault.schema.trace import Period
-from vault.seal import row as sealed_rows
-from vault.seal.derive import imprint_key
-from vault.seal.errors import SealError
 from vault.seal.ids import ConsentId, sha256
 from vault.store import rings
 from vault.tlog.log import append
-from vault.twin import release, rows
+from vault.twin import release
 from vault.twin.certify import CHARGES, build_backbone, code_digest
 from vault.twin.infer import month_number
 from vault.twin.months import Month, Opening, Worker, open_months, permitted, plan
 from vault.twin.opening import Ask, Wanted
 from vault.twin.reader import Backbone
 from vault.twin.requests import TRAIN_PURPOSE
-from vault.twin.rows import StoredRow
+from vault.twin.shown import Shown, shown
 from vault.twin.train import CohortTooSmall, PersonMonths
 
 _ROUNDS: Final = 5
@@ -69,7 +65,7 @@ class _Member:
     """One person under a live cohort consent: what may be opened, and the released rows of those months."""
 
     opening: Opening
-    rows: Mapping[Month, Row]
+    rows: Mapping[Month, Shown]
 
 
 def train_cohort(worker: Worker, job: JobId) -> str:
@@ -91,7 +87,7 @@ def train_cohort(worker: Worker, job: JobId) -> str:
     Guarantees: a model is stored only while every consent that it learned under is still live; a model
         without a valid certificate is charged, logged and thrown away.
     """
-    return next(filter(None, (_train(worker, job, feature_map(category)) for category in sorted(MAPPED))), "")
+    return next(filter(None, (_train(worker, job, worker.map_of(category)) for category in sorted(MAPPED))), "")
 
 
 def _train(worker: Worker, job: JobId, mapped: FeatureMap) -> str:
@@ -170,7 +166,7 @@ def _members(worker: Worker, mapped: FeatureMap) -> Iterator[_Member]:
             # A person whose consent, keys or rows do not hold is left out, never a reason to stop.
             with suppress(VaultError):
                 opening = plan(session, worker, consent_id, decide_train, TRAIN_PURPOSE)
-                known = _rows(session, worker, opening, mapped)
+                known = shown(session, worker, opening, mapped)
                 if known:
                     yield _Member(opening, known)
 
@@ -180,32 +176,6 @@ def _live_cohort(session: Session) -> Iterator[ConsentId]:
     while page := consents.list_to(session, COHORT_GRANTEE, after=after, at_most=_PAGE):
         yield from (consent.consent_id for consent in page if consent.live)
         after = page[-1].consent_id
-
-
-def _rows(session: Session, worker: Worker, opening: Opening, mapped: FeatureMap) -> dict[Month, Row]:
-    """Return the released rows of the months that may be opened, by the keys that their seeds give."""
-    months = {month.period: month for month in opening.months if month.category == mapped.category}
-    stored = rows.rows_for(session, opening.permit.vault_id, mapped.category, months)
-    return {
-        months[one.period]: _open_row(worker, opening, one)
-        for one in stored
-        if one.compartment_id in opening.keys.seeds and one.map_digest == mapped.digest
-    }
-
-
-def _open_row(worker: Worker, opening: Opening, stored: StoredRow) -> Row:
-    verified = sealed_rows.verify_row(sealed_rows.parse_row(stored.sealed), worker.signer.public_key)
-    header = verified.header
-    if (header.vault, header.compartment, header.release) != (
-        stored.vault_id,
-        stored.compartment_id,
-        stored.release_id,
-    ):
-        raise SealError("A stored imprint row is not the one that it lies in the place of.")
-    opened = parse_row(sealed_rows.open_row(verified, imprint_key(opening.keys.seeds[stored.compartment_id])))
-    if (opened.release_id, opened.period) != (stored.release_id, stored.period):
-        raise SealError("An imprint row is of another release or month than its place.")
-    return opened
 
 
 def _records(
@@ -231,15 +201,16 @@ def _records(
     ]
     if not lines:
         raise CohortTooSmall("No member's batches could be read.")
-    person, months, shown, targets_of = zip(*lines, strict=True)
+    person, months, rows, targets_of = zip(*lines, strict=True)
     targets_read = np.stack(targets_of)
     return members, PersonMonths(
         person=np.array(person, dtype=np.int64),
         month=np.array(months, dtype=np.int64),
-        rows=np.stack([row.values for row in shown]),
+        rows=np.stack([row.values for row in rows]),
         days=targets_read[:, 0],
         chosen=targets_read[:, 1:],
-        sigma=np.array([row.sigma for row in shown], dtype=np.int64),
+        sigma=np.array([row.sigma for row in rows], dtype=np.int64),
+        worth=None if mapped.cadence is Cadence.MONTHLY else np.array([row.worth for row in rows]),
     )
 
 

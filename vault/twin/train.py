@@ -97,6 +97,8 @@ class PersonMonths:
         days: int64[R]: days of the month with a trace.
         chosen: int64[R, K - 1]: on how many of them each code occurred.
         sigma: int64[R] noise of the rows, in quantised units.
+        worth: float64[R] for daily rows: `rows` are then levels on the first of the month, each worth so many
+            months, and each read by itself (`vault.twin.shown`). None for monthly rows.
     """
 
     person: Integers
@@ -105,17 +107,21 @@ class PersonMonths:
     days: Integers
     chosen: Integers
     sigma: Integers
+    worth: npt.NDArray[np.float64] | None = None
 
     def of(self, people: npt.NDArray[np.bool_], everyone: Integers) -> PersonMonths:
         """Return the records of those of `everyone` who are marked."""
         keep = np.isin(self.person, everyone[people])
-        return PersonMonths(**{field.name: getattr(self, field.name)[keep] for field in fields(self)})
+        return PersonMonths(**{name: column[keep] for name, column in self._columns.items()})
 
     def grouped(self) -> Tensors:
-        """Return `rows`, `sigma`, `month`, `days`, `chosen` and `present` with one index a person."""
-        return group_people(
-            self.person, {field.name: getattr(self, field.name) for field in fields(self) if field.name != "person"}
-        )
+        """Return `rows`, `sigma`, `month`, `days`, `chosen`, `present` and, if any, `worth` with one index a person."""
+        return group_people(self.person, {name: column for name, column in self._columns.items() if name != "person"})
+
+    @property
+    def _columns(self) -> dict[str, Any]:
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: column for name, column in columns.items() if column is not None}
 
 
 def group_people(person: Integers, columns: Mapping[str, npt.NDArray[np.generic]]) -> Tensors:
@@ -290,6 +296,23 @@ def private_training(
         private.zero_grad()
 
 
+def read_odds(reader: Reader, scalars: Tensor, person: Tensors) -> Tensor:
+    """Return log-odds [..., M, K - 1] of each of a person's months, from what was released before it.
+
+    Args:
+        reader: Of the rows' map.
+        scalars: [10] in the order of `START`.
+        person: Columns [..., M] of `PersonMonths.grouped`; for one person, or with a leading dimension for several.
+    """
+    month, worth = person["month"], person.get("worth")
+    if worth is None:
+        return reader.log_odds(scalars, Months(person["rows"], person["sigma"], month, person["present"]), month)[0]
+    # A level says all that the rows before it say: each month reads its own, as served answers do.
+    level, before = person["rows"].unsqueeze(-2), (month - 1).unsqueeze(-1)
+    seen = Months(level, person["sigma"].unsqueeze(-1), before, (person["present"] * worth).unsqueeze(-1))
+    return reader.log_odds(scalars, seen, month.unsqueeze(-1))[0].squeeze(-2)
+
+
 def reading_loss(reader: Reader) -> Loss:
     """Return a person's mean negative log-likelihood: whether each code occurs on each day with a trace.
 
@@ -297,8 +320,7 @@ def reading_loss(reader: Reader) -> Loss:
     """
 
     def loss(parameters: Tensors, person: Tensors) -> Tensor:
-        seen = Months(person["rows"], person["sigma"], person["month"], person["present"])
-        odds, _ = reader.log_odds(parameters["scalars"], seen, person["month"])
+        odds = read_odds(reader, parameters["scalars"], person)
         days = person["days"].unsqueeze(-1)
         missed = (torch.nn.functional.softplus(odds) * days - odds * person["chosen"]).sum()
         return missed / days.sum().clamp(min=1.0)

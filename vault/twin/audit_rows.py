@@ -1,0 +1,138 @@
+"""The audit of rows: is the noise of what vaults release the noise that their days were charged for?
+
+It has production make the rows of people who left no trace, and of one whose every day is as long as a day can
+be, takes out what the published strategy says that noise adds up to, and looks at what is left: independent noise of
+the charged scale, no longer than a chain is. No vault is opened for it; like every audit it can only refute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Final, TypeAlias, assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from vault.budget.charge import owner_day
+from vault.budget.days import Days, sigma_of
+from vault.budget.ledger import Reservation, State
+from vault.imprint.block import sensitivity, strategy_from
+from vault.imprint.daily import DAILY
+from vault.imprint.features import Cadence, FeatureMap
+from vault.imprint.noise import Integers
+from vault.imprint.rows import MONTHLY
+from vault.schema.trace import Period, period_of
+from vault.twin.months import Month
+from vault.twin.opening import Ask, Made, Wanted
+from vault.twin.pieces import Drawn, Piece, Run, draw
+from vault.twin.refresh import noise_of
+
+Drawing: TypeAlias = Callable[[Mapping[Piece, Integers]], dict[Piece, Drawn]]
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+_ROWS: Final = 120
+_MONTH: Final = Period("2025-01")
+_START: Final = date(2025, 1, 1)
+_FIRST: Final = 90
+"""How many of the `_ROWS` days of a chain one refresh makes; the next one goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowsAudit:
+    """What the audit found.
+
+    Args:
+        noise_ratio: Measured over charged noise, of the part of the rows where it is furthest from 1.
+        noise_repeats: Largest correlation between the noises of two people, two rows or two releases.
+        contribution_ratio: Most that one day moves all rows of a release together, over what it is charged for.
+    """
+
+    noise_ratio: float
+    noise_repeats: float
+    contribution_ratio: float
+
+
+def audit_rows(feature_map: FeatureMap, drawing: Drawing = draw) -> RowsAudit:
+    """Audit how rows are made under a map.
+
+    Args:
+        feature_map: The map.
+        drawing: What adds the noise; production's unless a test breaks it.
+
+    Returns:
+        The findings; `verify_certificate` judges them. Of a right one, ratio and correlation are 10 standard
+        deviations away from what is refused.
+    """
+    match feature_map.cadence:
+        case Cadence.MONTHLY:
+            make, column, charged = _monthly, 1.0, feature_map.clip
+        case Cadence.DAILY:
+            make, charged = _daily, sensitivity(feature_map.clip)
+            column = strategy_from(_START).column_square ** 0.5
+        case _ as other:
+            assert_never(other)
+    releases = [make(feature_map, drawing) for _ in range(2)]
+    parts = [release[rows] for release in releases for rows in (slice(_FIRST), slice(_FIRST, None))]
+    ratios = [float(part.std()) for part in parts]
+    pairs = [
+        (releases[0], releases[1]),
+        *((release[:, 0], release[:, 1]) for release in releases),
+        *((release[:-lag], release[lag:]) for release in releases for lag in (1, 2)),
+    ]
+    days = (feature_map.day_vector(feature_map.codes[:count]) for count in range(1, feature_map.size - 1))
+    longest = max(float(np.linalg.norm(day)) for day in days)
+    return RowsAudit(
+        noise_ratio=max(ratios, key=lambda ratio: abs(ratio - 1)),
+        noise_repeats=max((_correlation(one, two) for one, two in pairs), key=abs),
+        contribution_ratio=longest * column / charged,
+    )
+
+
+def _correlation(one: Floats, two: Floats) -> float:
+    return float(np.corrcoef(one.ravel(), two.ravel())[0, 1]) if one.any() and two.any() else 1.0
+
+
+def _monthly(mapped: FeatureMap, drawing: Drawing) -> Floats:
+    """Return [rows, 2, K] noise of two people's months, in units of the charged one."""
+    sigma, ask = noise_of(mapped).sigma, Ask(Wanted.SUM, mapped, _MONTH)
+    pieces = [_piece(mapped, MONTHLY, sigma, ask) for _ in range(2 * _ROWS)]
+    drawn = drawing({piece: np.zeros(mapped.size, dtype=np.int64) for piece in pieces})
+    return np.stack([drawn[piece].values for piece in pieces]).reshape(_ROWS, 2, mapped.size) / sigma
+
+
+def _daily(mapped: FeatureMap, drawing: Drawing) -> Floats:
+    """Return [days, 2, K] noise of two people's chains as it was before it was carried on, in units of the charged one."""
+    known = [np.zeros((0, mapped.size), dtype=np.int64)] * 2
+    values = known
+    for first, last in ((0, _FIRST), (_FIRST, _ROWS)):
+        runs = [Run(mapped, _START, errors) for errors in known]
+        for run in runs:
+            run.pieces.extend(_block(mapped, run, first + at) for at in range(last - first))
+        drawn = drawing({piece: np.zeros(piece.ask.shape, dtype=np.int64) for run in runs for piece in run.pieces})
+        made = [[drawn[piece] for piece in run.pieces] for run in runs]
+        values = [np.concatenate([old, *(one.values for one in new)]) for old, new in zip(values, made, strict=True)]
+        known = [np.concatenate([old, *(_errors(one) for one in new)]) for old, new in zip(known, made, strict=True)]
+    matrix = strategy_from(_START).matrix[:_ROWS, :_ROWS]
+    return np.stack([matrix @ rows for rows in values], axis=1) / sigma_of(mapped, late=False)
+
+
+def _errors(drawn: Drawn) -> Integers:
+    if drawn.errors is None:
+        raise ValueError("a daily row carries its noise on")
+    return drawn.errors
+
+
+def _block(mapped: FeatureMap, run: Run, index: int) -> Piece:
+    day = _START + timedelta(days=index)
+    ask = Ask(Wanted.VECTORS, mapped, period_of(day), (Made(day, 1, {}),))
+    return _piece(mapped, DAILY, sigma_of(mapped, late=False), ask, Days(day, day), run)
+
+
+def _piece(  # noqa: PLR0917  (as a piece has them)
+    mapped: FeatureMap, mechanism: str, sigma: int, ask: Ask, days: Days | None = None, run: Run | None = None
+) -> Piece:
+    month = Month(mapped.category, ask.period, (), (), {})
+    nobody = Reservation(owner_day(bytes(16), ask.period), bytes(32), State.RESERVED, fresh=True, record={})
+    return Piece(month, mapped, mechanism, 1, sigma, nobody, ask, days, run)
