@@ -64,14 +64,14 @@ from vault.parties.sessions import SignInDesk
 from vault.policy import sets
 from vault.policy.routes import policy_router
 from vault.proof.note import VerifierKey
-from vault.recovery import recover
+from vault.recovery import recover, signed_records
 from vault.seal.handover import KeyKind
 from vault.seal.recipient import Recipient
 from vault.seal.statement import KeyName, KeyStatement
 from vault.settings import AppSettings
 from vault.store import rings, shortkeys
 from vault.tlog import log, tombstones
-from vault.tlog.errors import JournalDamaged, JournalMissing
+from vault.tlog.errors import JournalDamaged, JournalMissing, LogDamaged
 from vault.tlog.files import LogFiles
 from vault.tlog.journal import Journal
 from vault.tlog.routes import log_router
@@ -125,7 +125,9 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     log_key = VerifierKey(settings.log_origin, kms.public_key(APP[KeyName.LOG]))
     state.witnesses = Witnesses.load(settings.log_witnesses, log_key) if settings.log_witnesses else None
     state.log_files = LogFiles(settings.log_files, log_key) if settings.log_files else None
-    state.journal = Journal(settings.log_journal, settings.log_origin) if settings.log_journal else None
+    state.journal = (
+        Journal(settings.log_journal, settings.log_origin, signed=signed_records) if settings.log_journal else None
+    )
     state.sequencer = Sequencer(
         state.database, log_key, lambda data: kms.sign(APP[KeyName.LOG], data), settings.log_anchor, state.journal
     )
@@ -302,18 +304,23 @@ def _cosign_growth(state: State) -> None:
 def _boot(app: FastAPI) -> None:
     """Finish what a crash or a restore interrupted, then start the log; nothing is served before.
 
-    Where what was withdrawn or charged cannot be known, the process stays frozen: it answers every request
-    with what the operator has to do, and logs, spends and signs nothing.
+    Where what was withdrawn or charged cannot be known, or the log is not the one that was signed, the process stays
+    frozen: it answers every request with what the operator has to do, and logs, spends and signs nothing.
     """
     state = app.state
     shortkeys.create_table(state.shortkeys)
     shortkeys.delete_scheduled(state.database, state.shortkeys)
     try:
+        if state.log_files is not None:
+            with state.database.snapshot() as session:
+                state.log_files.require_grown(session)
         _recover(state)
         state.sequencer.start()
-    except (JournalMissing, JournalDamaged) as refusal:
+    except (JournalMissing, JournalDamaged, LogDamaged) as refusal:
         _log.error("service.frozen", slug=refusal.slug)
         state.frozen = refusal
+        with state.database.transaction() as session:
+            log.call_copy(session)  # so that the worker leaves it alone too
         return
     gc.collect()
     gc.freeze()  # the framework's and torch's objects stay; looking through them held every request for a moment

@@ -6,29 +6,37 @@ consent given after the backup, cannot be brought back from an opening and is le
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from sqlmodel import Session
 
 from vault.budget import ledger
 from vault.budget.charge import parse_charge
-from vault.consent.restoring import end_again
+from vault.consent import consents
+from vault.consent.restoring import end_again, is_withdrawal
 from vault.db import Database
-from vault.encoding import JsonObject, parse_b64u
+from vault.encoding import JsonObject, parse_b64u, parse_json
 from vault.erasure.erase import erase_again
 from vault.legacy import legacies
+from vault.parties import companies, people
+from vault.parties.companies import CompanyStatus
 from vault.proof.leaf import LeafKind, Part, verify_opening
-from vault.seal.ids import VaultId
+from vault.seal.dsse import parse_envelope
+from vault.seal.errors import SealError
+from vault.seal.ids import ID_BYTES, VaultId
 from vault.seal.signing import Signer
 from vault.store import shortkeys
 from vault.tlog import log, tree
-from vault.tlog.errors import JournalMissing, NotInLog
+from vault.tlog.errors import JournalDamaged, JournalMissing, NotInLog
 from vault.tlog.journal import Journal, lacking
-from vault.tlog.log import Leaf
+from vault.tlog.log import Leaf, PendingId
 from vault.twin import release
+
+_PERSON: Final = frozenset({LeafKind.PROFILE, LeafKind.FREEZE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,8 @@ class Recovered:
         charges: How many releases were charged again.
         erasures: How many erasures were carried out again.
         models: How many models were withdrawn again.
+        people: How many freezes and profiles were followed again.
+        companies: How many companies were suspended again.
     """
 
     lacking: int = 0
@@ -48,6 +58,8 @@ class Recovered:
     charges: int = 0
     erasures: int = 0
     models: int = 0
+    people: int = 0
+    companies: int = 0
 
 
 def recover(database: Database, short_keys: Database, journal: Journal, *, service: Signer, now: datetime) -> Recovered:
@@ -64,8 +76,8 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
         JournalMissing: There is none, or it begins after the point to which the database was set back.
         JournalDamaged: It does not hold what was written into it.
 
-    Guarantees: when this returns, every end of a consent or model, erasure and charge that was acknowledged, and that
-        the journal reaches back to, is in force.
+    Guarantees: when this returns, every end of a consent or model, erasure, charge, freeze, profile and suspension that
+        was acknowledged, and that the journal reaches back to, is in force.
     """
     with database.transaction() as session:
         tree.lock(session)  # another process may be starting too, or writing the journal
@@ -79,7 +91,14 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
                 " leaves: what was withdrawn or charged between is unknown. Restore a newer backup, or put the older"
                 " journal back; only if neither exists, accept the loss with `twinvault operator journal begin`."
             )
-        ended = end_again(session, _opened(missing, LeafKind.CONSENT), service=service, now=now)
+        followed = sum(_follow_again(session, leaf, journaled.signed, now) for leaf in missing if leaf.kind in _PERSON)
+        suspended = _suspend_again(session, missing, now)
+        ends = [
+            (*_opened([leaf], LeafKind.CONSENT)[0], journaled.signed.get(leaf.entry, b""))
+            for leaf in missing
+            if leaf.kind is LeafKind.CONSENT and leaf.personal is not None
+        ]
+        ended = end_again(session, ends, service=service, now=now)
         # A release whose opening was erased before the log took it cannot be charged from here.
         charges = [
             parse_charge(personal["charge"])  # type: ignore[arg-type]  # it refuses what is no object
@@ -93,7 +112,45 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
         stopped = sum(_stop_again(session, public, now) for public, _ in _opened(missing, LeafKind.MODEL_WITHDRAWN))
         journal.mark(session)
     shortkeys.delete_scheduled(database, short_keys)
-    return Recovered(len(missing), len(ended), charged, erased, stopped)
+    return Recovered(len(missing), len(ended), charged, erased, stopped, followed, suspended)
+
+
+def signed_records(session: Session, leaves: Sequence[Leaf]) -> dict[PendingId, bytes]:
+    """Return what the journal keeps beside events: what a person signed to withdraw a consent, or about themselves."""
+    about_people = [leaf.pending_id for leaf in leaves if leaf.kind in _PERSON]
+    withdrawals = [
+        leaf.pending_id
+        for leaf in leaves
+        if leaf.kind is LeafKind.CONSENT and is_withdrawal(parse_json(leaf.public.body))
+    ]
+    found = people.envelopes(session, about_people) if about_people else {}
+    return found | (consents.envelopes(session, withdrawals) if withdrawals else {})
+
+
+def _follow_again(session: Session, leaf: Leaf, signed: Mapping[bytes, bytes], now: datetime) -> bool:
+    if leaf.personal is None:
+        return False
+    personal = verify_opening(leaf.entry, Part.PERSONAL, leaf.personal)
+    try:
+        envelope = parse_envelope(signed.get(leaf.entry, b""))
+    except SealError as error:
+        raise JournalDamaged(
+            "The journal holds an event about a vault without what was signed. Put the newest copy of it back."
+        ) from error
+    vault_id = VaultId(parse_b64u(personal.get("vault"), size=ID_BYTES))
+    return people.repeat(session, vault_id, leaf.kind, envelope, frozen=personal.get("frozen") == 1, now=now)
+
+
+def _suspend_again(session: Session, leaves: Iterable[Leaf], now: datetime) -> int:
+    last = {str(public["company"]): public["status"] for public, _ in _opened(leaves, LeafKind.COMPANY_STATUS)}
+    again = 0
+    for company_id, status in last.items():
+        # Nobody signed for a reinstatement, so none comes out of a file: the operator repeats it.
+        company = companies.find(session, company_id) if status == CompanyStatus.SUSPENDED else None
+        if company is not None and company.status is CompanyStatus.ACTIVE:
+            companies.set_status(session, company.company_id, CompanyStatus.SUSPENDED, now=now)
+            again += 1
+    return again
 
 
 def _stop_again(session: Session, public: JsonObject, now: datetime) -> bool:

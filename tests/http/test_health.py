@@ -16,6 +16,8 @@ from tests.site_kit import make_site, running_app
 from vault.db import Database
 from vault.errors import VaultError
 from vault.ops.site import Site
+from vault.tlog import log
+from vault.tlog.errors import NotInLog
 
 
 @pytest.fixture
@@ -77,15 +79,11 @@ def test_nothing_is_served_over_a_damaged_log(site: Site) -> None:
     with database.transaction() as session:
         session.connection().execute(sqlalchemy.text("UPDATE log_entry SET entry = zeroblob(65) WHERE leaf_index = 1"))
     database.close()
-    from vault.tlog.errors import LogDamaged
-
-    with pytest.raises(LogDamaged), running_app(site):
-        pass
+    _serves_nothing(site)
 
 
-def test_nothing_is_served_over_a_database_set_back(site: Site, tmp_path: Path) -> None:
-    from vault.tlog.errors import LogDamaged
-
+@pytest.mark.parametrize("lost", ["nothing", "anchor", "files"])
+def test_nothing_is_served_over_a_database_set_back(lost: str, site: Site, tmp_path: Path) -> None:
     older = tmp_path / "older.sqlite"
     database, _ = site.databases()
     _copy(database, older)  # before the app's first start: the log is empty
@@ -95,8 +93,25 @@ def test_nothing_is_served_over_a_database_set_back(site: Site, tmp_path: Path) 
     for suffix in ("", "-wal", "-shm"):
         Path(f"{target}{suffix}").unlink(missing_ok=True)
     older.replace(target)
-    with pytest.raises(LogDamaged, match="restore --replace"), running_app(site):
-        pass
+    if lost == "anchor":
+        site.anchor.delete()  # type: ignore[union-attr]
+    if lost == "files":
+        site.log_files.set_aside()  # type: ignore[union-attr]
+    assert "restore --replace" in _serves_nothing(site)
+    with database.snapshot() as session, pytest.raises(NotInLog):
+        log.head(session)  # nothing was signed
+    database.close()
+
+
+def _serves_nothing(site: Site) -> str:
+    with running_app(site) as client:
+        assert client.get("/livez").status_code == 200
+        answers = [client.get(path) for path in ("/readyz", "/v1/keys", "/v1/log/checkpoint")]
+        answers.append(client.post("/v1/vaults", json={}))
+        assert [(answer.status_code, answer.json()["type"]) for answer in answers] == [
+            (503, "/problems/log-damaged")
+        ] * 4
+        return str(answers[0].json()["detail"])
 
 
 def _copy(database: Database, to: Path) -> None:

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from tests.client_kit import PURCHASE, purchases
-from tests.http_kit import House, new_databases, serving, settings_of
+from tests.http_kit import House, await_sequencer, new_databases, serving, settings_of
 from vault.app import create_app
 from vault.budget import ledger
 from vault.clock import SystemClock
@@ -26,17 +26,20 @@ from vault.keys.kms import NoSuchKey
 from vault.ops import archive, operator
 from vault.ops.archive import BadBackup, NoTool, back_up
 from vault.ops.site import Site
-from vault.parties import people
+from vault.parties import companies, people
+from vault.parties.companies import CompanyId, CompanyStatus
+from vault.parties.people import VaultState
 from vault.proof.accounting import OWNER_DAY_CAP
 from vault.recovery import Recovered, recover
 from vault.schema.consent import ConsentEvent
 from vault.schema.trace import Period
 from vault.seal.handover import KeyKind
 from vault.seal.ids import CompartmentId, ConsentId, VaultId
+from vault.seal.person import Profile, sign_profile
 from vault.seal.signing import SigningKey, new_seed
 from vault.settings import AppSettings, WorkerSettings
 from vault.store import batches, rings
-from vault.tlog import tree
+from vault.tlog import log, tree
 from vault.tlog.journal import Journal
 from vault.twin import rows
 from vault.twin.children import Children
@@ -143,11 +146,11 @@ def test_what_was_withdrawn_and_charged_since_is_in_force_again(past: Past) -> N
     assert result.exit_code == 0, (result.output, result.exception)
     told = json.loads(result.stdout)
     assert (told["consents_ended"], told["charges"], told["frozen"]) == (1, 1, "")
-    assert told["models_withdrawn"] == 1
+    assert (told["models_withdrawn"], told["freezes_and_profiles"], told["companies_suspended"]) == (1, 0, 0)
     assert not json.loads(past.run("models", "list", "--json").stdout)["models"][0]["may_serve"]
     assert told["lacking"] >= 3  # the self consent's renewal too, whose keys are gone
     assert past.day_of_february() == past.spent
-    assert past.event_of(past.withdrawn) is ConsentEvent.REVOKED
+    assert past.event_of(past.withdrawn) is ConsentEvent.WITHDRAWN
     assert past.event_of(past.kept) is ConsentEvent.GIVEN
     with past.app() as client:
         assert client.get("/readyz").status_code == 200
@@ -155,6 +158,69 @@ def test_what_was_withdrawn_and_charged_since_is_in_force_again(past: Past) -> N
     assert json.loads(again.stdout)["consents_ended"] == 1  # from the same journal, as often as it takes
     findings = json.loads(past.run("doctor", "--json").stdout)["findings"]
     assert [item["name"] for item in findings if not item["ok"]] == []
+
+
+@dataclass
+class Ordered:
+    """A site that was backed up before owners and the operator said who may not be asked and who may not ask."""
+
+    site: Site
+    backup: Path
+    frozen: VaultId
+    thawed: VaultId
+    minor: VaultId
+    suspended: CompanyId
+    back: CompanyId
+    long_suspended: CompanyId
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ordered(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ordered:
+    with serving(tmp_path / "house", *_urls(request, monkeypatch)) as house:
+        frozen, thawed, minor = house.owner(), house.owner(), house.owner()
+        shop, back, long_suspended = (CompanyId(house.company(name).company_id) for name in ("Shop", "Back", "Long"))
+
+        def put(company: CompanyId, status: CompanyStatus) -> None:
+            with house.database.transaction() as session:
+                companies.set_status(session, company, status, now=SystemClock().now())
+
+        put(long_suspended, CompanyStatus.SUSPENDED)
+        back_up(house.service.site, tmp_path / "backup")
+        frozen.freeze(frozen=True)
+        thawed.freeze(frozen=True)
+        thawed.freeze(frozen=False)
+        profile = sign_profile(minor._keys.signer, Profile(minor=True), vault_id=minor.vault, sequence=1)
+        with house.database.transaction() as session:
+            people.set_profile(session, minor.vault, profile, now=SystemClock().now())
+        for company in shop, back:
+            put(company, CompanyStatus.SUSPENDED)
+        for company in back, long_suspended:
+            put(company, CompanyStatus.ACTIVE)
+        await_sequencer(house.database)
+        vaults = frozen.vault, thawed.vault, minor.vault
+        return Ordered(house.service.site, tmp_path / "backup", *vaults, shop, back, long_suspended)
+
+
+def test_freezes_profiles_and_suspensions_since_are_in_force_again(ordered: Ordered) -> None:
+    restore = ["restore", str(ordered.backup), "--site", str(ordered.site.folder), "--replace", "--json"]
+    database, short_keys = ordered.site.databases()
+    for _ in range(2):  # as often as it takes
+        result = CliRunner().invoke(operator, restore)
+        assert result.exit_code == 0, (result.output, result.exception)
+        told = json.loads(result.stdout)
+        assert (told["freezes_and_profiles"], told["companies_suspended"]) == (4, 1)
+        with database.snapshot() as session:
+            states = [people.get(session, vault).state for vault in (ordered.frozen, ordered.thawed, ordered.minor)]
+            assert states == [VaultState.FROZEN, VaultState.ACTIVE, VaultState.ACTIVE]
+            assert people.get(session, ordered.minor).profile == Profile(minor=True)
+            named = ordered.suspended, ordered.back, ordered.long_suspended
+            found = [companies.get(session, company).status for company in named]
+            # The operator repeats a reinstatement: nobody signed for it.
+            assert found == [CompanyStatus.SUSPENDED, CompanyStatus.ACTIVE, CompanyStatus.SUSPENDED]
+        database.close()
+        with TestClient(create_app(AppSettings.model_validate(settings_of(ordered.site, "app")))) as client:
+            assert client.get("/readyz").status_code == 200  # and logs, and so journals, what was repeated
+    short_keys.close()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -217,13 +283,39 @@ def test_a_copy_put_back_by_hand_is_compared_when_the_app_starts(past: Past) -> 
     database, _ = past.site.databases()
     archive._put_sqlite(past.backup / "vault.sqlite", database)
     assert past.site.anchor is not None
+    assert past.site.log_files is not None
     past.site.anchor.delete()
+    past.site.log_files.set_aside()  # whoever deletes the anchor accepts the fork
     _worker_leaves_it_alone(past)
     assert past.event_of(past.withdrawn) is ConsentEvent.GIVEN
     with past.app() as client:
         assert client.get("/readyz").status_code == 200
-    assert past.event_of(past.withdrawn) is ConsentEvent.REVOKED
+    assert past.event_of(past.withdrawn) is ConsentEvent.WITHDRAWN
     assert past.day_of_february() == past.spent
+
+
+def test_a_database_set_back_without_the_operator_starts_frozen(past: Past) -> None:
+    """A disk's snapshot, say, which bears no mark: whatever was acknowledged over it would fork the log."""
+    database, _ = past.site.databases()
+    put = archive._put_sqlite if database.is_sqlite else archive._put_postgresql
+    put(next(path for path in past.backup.iterdir() if path.name != "backup.json"), database)
+    with database.transaction() as session:
+        log.call_compared(session)
+        before = log.head(session)
+    database.close()
+    for _ in range(2):
+        _serves_nothing(past, "log-damaged", "twinvault operator restore --replace")
+        _worker_leaves_it_alone(past)
+    findings = json.loads(past.run("doctor", "--json").stdout)["findings"]
+    told = {item["name"]: item["detail"] for item in findings if not item["ok"]}
+    assert "twinvault operator restore --replace" in told["log"]
+    with database.snapshot() as session:
+        assert log.head(session) == before
+    database.close()
+    assert past.run("restore", str(past.backup), "--replace").exit_code == 0
+    with past.app() as client:
+        assert client.get("/readyz").status_code == 200
+    assert not past.event_of(past.withdrawn).live
 
 
 @on_sqlite
@@ -238,7 +330,7 @@ def test_without_the_journal_nothing_is_served_until_the_operator_accepts_the_lo
     away.rename(journal)  # found again: that is the better way out
     with past.app() as client:
         assert client.get("/readyz").status_code == 200
-    assert past.event_of(past.withdrawn) is ConsentEvent.REVOKED
+    assert past.event_of(past.withdrawn) is ConsentEvent.WITHDRAWN
     past.run("restore", str(past.backup), "--replace")
     journal.write_bytes(b"\x00" * 7 + journal.read_bytes()[7:])
     past.site.anchor.delete()  # type: ignore[union-attr]
@@ -304,7 +396,7 @@ def test_a_backup_of_the_other_kind_or_without_its_program_is_refused(
     assert past.event_of(past.withdrawn) is ConsentEvent.WITHDRAWN
 
 
-def _serves_nothing(past: Past, slug: str) -> None:
+def _serves_nothing(past: Past, slug: str, way_out: str = "twinvault operator journal begin") -> None:
     with past.app() as client:
         assert client.get("/livez").status_code == 200
         assert client.get("/problems/journal-missing").status_code == 200
@@ -313,7 +405,7 @@ def _serves_nothing(past: Past, slug: str) -> None:
             assert answer.status_code == 503
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.json()["type"] == f"/problems/{slug}"
-            assert "twinvault operator journal begin" in answer.json()["detail"]
+            assert way_out in answer.json()["detail"]
 
 
 def _worker_leaves_it_alone(past: Past) -> None:

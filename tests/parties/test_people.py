@@ -12,6 +12,7 @@ from tests.leaves import leaves
 from vault.db import Database
 from vault.parties import people
 from vault.parties.people import BadGenesis, UnknownVault, VaultExists, VaultState
+from vault.proof.leaf import LeafKind
 from vault.seal.dsse import Envelope
 from vault.seal.errors import SealError
 from vault.seal.ids import VaultId, sha256
@@ -112,6 +113,41 @@ def test_freezing_follows_the_owner_and_no_order_works_twice(database: Database,
     with database.snapshot() as session:
         assert [kind for kind, _, _ in leaves(session)] == ["vault-genesis", "freeze", "freeze"]
         assert session.scalar(select(people.not_frozen(b"y" * 16))) is False
+
+
+def test_what_a_restored_database_forgot_is_followed_as_it_was_signed_and_else_only_freezes(
+    database: Database, now: datetime
+) -> None:
+    owner, thief = Owner(now), SigningKey(new_seed())
+    _create(database, owner, now)
+    vault = owner.vault_id
+
+    def repeat(envelope: Envelope, kind: LeafKind = LeafKind.FREEZE, *, frozen: bool) -> tuple[bool, VaultState]:
+        with database.transaction() as session:
+            followed = people.repeat(session, vault, kind, envelope, frozen=frozen, now=now)
+            return followed, people.get(session, vault).state
+
+    freeze = sign_freeze(owner.key, frozen=True, vault_id=vault, sequence=1)
+    thaw = sign_freeze(owner.key, frozen=False, vault_id=vault, sequence=2)
+    assert repeat(thaw, frozen=False) == (False, VaultState.ACTIVE)  # not the next
+    assert repeat(freeze, frozen=True) == (True, VaultState.FROZEN)
+    assert repeat(freeze, frozen=True) == (False, VaultState.FROZEN)  # known by now
+    forged = sign_freeze(thief, frozen=False, vault_id=vault, sequence=2)
+    for frozen in (True, False):
+        assert repeat(forged, frozen=frozen) == (frozen, VaultState.FROZEN)
+    dead = sign_profile(owner.key, Profile(deceased=True), vault_id=vault, sequence=2)
+    assert repeat(dead, LeafKind.PROFILE, frozen=False) == (True, VaultState.FROZEN)
+    alive = sign_profile(thief, Profile(), vault_id=vault, sequence=3)
+    assert repeat(alive, LeafKind.PROFILE, frozen=False) == (False, VaultState.FROZEN)
+    with database.snapshot() as session:
+        assert people.get(session, vault).profile == Profile(deceased=True)
+    thaw = sign_freeze(owner.key, frozen=False, vault_id=vault, sequence=3)
+    assert repeat(thaw, frozen=False) == (True, VaultState.ACTIVE)
+    assert repeat(owner.genesis, frozen=True) == (False, VaultState.ACTIVE)
+    executors = sign_profile(thief, Profile(), vault_id=vault, sequence=9)  # stands for a record of somebody else's
+    assert repeat(executors, frozen=True) == (True, VaultState.FROZEN)
+    with database.transaction() as session:
+        assert not people.repeat(session, VaultId(bytes(16)), LeafKind.FREEZE, freeze, frozen=True, now=now)
 
 
 def test_a_profile_is_signed_in_sequence(database: Database, now: datetime) -> None:

@@ -74,6 +74,23 @@ def test_what_must_survive_is_journaled_with_both_openings(
     assert stat.S_IMODE(journal._path.stat().st_mode) == 0o600
 
 
+def test_what_was_signed_is_kept_beside_its_event_and_forgotten_with_it(
+    tmp_path: Path, database: Database, log_key: VerifierKey, sign: Sign
+) -> None:
+    journal = Journal(
+        tmp_path / "log.journal",
+        ORIGIN,
+        signed=lambda _, leaves: {leaf.pending_id: b"an order" for leaf in leaves if leaf.kind is LeafKind.FREEZE},
+    )
+    entries = live(database, log_key, sign, journal, LeafKind.FREEZE, LeafKind.CONSENT, LeafKind.FREEZE)
+    assert journal.read().signed == {entries[0]: b"an order", entries[2]: b"an order"}
+    for entry in entries:
+        journal.forget([entry])
+    assert journal.read().signed == {}
+    assert [leaf.entry for leaf in journal.read().leaves] == entries
+    assert b"an order" not in journal._path.read_bytes()
+
+
 def test_it_lists_what_a_database_set_back_lacks_until_that_is_marked(
     database: Database, log_key: VerifierKey, sign: Sign, journal: Journal
 ) -> None:
@@ -94,8 +111,8 @@ def test_an_event_that_a_crash_kept_from_committing_is_not_lacking(
     live(database, log_key, sign, journal, LeafKind.CONSENT)
     append = journal.append
 
-    def die(leaves: Any) -> None:
-        append(leaves)
+    def die(*what: Any) -> None:
+        append(*what)
         raise KeyboardInterrupt
 
     with database.transaction() as session:
@@ -137,7 +154,7 @@ def test_a_lost_journal_begins_anew_only_where_the_anchor_shows_that_nothing_was
     live(database, log_key, sign, journal, LeafKind.CONSENT)
     journal._path.unlink()
     live(database, log_key, sign, journal)
-    assert journal.read() == journal.read().__class__(1, (), None)
+    assert journal.read() == journal.read().__class__(1, (), {}, None)
     journal._path.unlink()
     Path(f"{journal._path}.anchor").unlink()
     with pytest.raises(JournalMissing, match="operator journal begin"):

@@ -186,6 +186,13 @@ def versions_of(session: Session, consent_ids: Iterable[ConsentId]) -> list[Stor
     return [_stored(row) for row in rows]
 
 
+def envelopes(session: Session, leaf_ids: Iterable[PendingId]) -> dict[PendingId, bytes]:
+    """Return the signed versions whose leaves these are."""
+    wanted = version.c.leaf_id.in_(list(leaf_ids)) & version.c.envelope.is_not(None)
+    found = session.connection().execute(select(version.c.leaf_id, version.c.envelope).where(wanted))
+    return {PendingId(row.leaf_id): row.envelope for row in found}
+
+
 def histories(session: Session, vault_id: VaultId) -> dict[ConsentId, list[StoredVersion]]:
     """Return the histories of all consents of a vault."""
     rows = session.connection().execute(_HISTORY.join(consent).where(consent.c.vault_id == vault_id))

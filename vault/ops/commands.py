@@ -304,11 +304,13 @@ def restore(
     found = done.recovered
     record = {
         "leaves": done.leaves, "lacking": found.lacking, "consents_ended": found.consents, "charges": found.charges,
-        "models_withdrawn": found.models, "frozen": done.frozen,
+        "models_withdrawn": found.models, "freezes_and_profiles": found.people, "companies_suspended": found.companies,
+        "frozen": done.frozen,
     }  # fmt: skip
     again = (
         f"The journal knew {found.lacking} events that the backup lacks: {found.consents} consents were ended again,"
-        f" {found.charges} releases charged again."
+        f" {found.charges} releases charged again, {found.people} freezes and profiles followed again,"
+        f" {found.companies} companies suspended again."
     )
     say(
         as_json,

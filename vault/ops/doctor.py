@@ -102,7 +102,10 @@ def _journal(site: Site, _now: datetime) -> str:
     journal = site.journal
     with site.opened() as (database, _), database.snapshot() as session:
         if log.is_copy(session):
-            raise Unwell("The database came out of a backup and was not compared with the journal: start the app.")
+            raise Unwell(
+                "The database is a copy, or another than the app left, and was not compared with the journal: start the"
+                " app, which does that or says what is missing."
+            )
         if journal is None or not (journal.exists() or _size(session)):
             return "none"
         journaled = journal.read()

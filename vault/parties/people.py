@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -18,6 +19,7 @@ from vault.errors import VaultError
 from vault.parties.models import PersonRecordRow, PersonRow, SessionRow
 from vault.proof.leaf import LeafKind
 from vault.seal.dsse import Envelope
+from vault.seal.errors import SealError
 from vault.seal.ids import VaultId
 from vault.seal.person import Profile, verify_freeze, verify_genesis, verify_profile, verify_succession
 from vault.tlog.log import Pending, PendingId, append, delete_personal_openings
@@ -175,7 +177,7 @@ def follow_freeze(session: Session, vault_id: VaultId, envelope: Envelope, *, no
     frozen = verify_freeze(envelope, owner_key=row.owner_key, vault_id=vault_id, sequence=row.sequence + 1)
     row.state = VaultState.FROZEN if frozen else VaultState.ACTIVE
     row.sequence += 1
-    return _record(session, row, LeafKind.FREEZE, envelope, now)
+    return _record(session, row, LeafKind.FREEZE, envelope, now, frozen=int(frozen))
 
 
 def freeze(session: Session, vault_id: VaultId, state: VaultState, cause: Envelope, *, now: datetime) -> Person:
@@ -196,8 +198,36 @@ def freeze(session: Session, vault_id: VaultId, state: VaultState, cause: Envelo
     """
     row = _locked(session, vault_id)
     row.state = state
-    _record(session, row, LeafKind.FREEZE, cause, now)
+    _record(session, row, LeafKind.FREEZE, cause, now, frozen=int(state is VaultState.FROZEN))
     return _person(row)
+
+
+def repeat(
+    session: Session, vault_id: VaultId, kind: LeafKind, envelope: Envelope, *, frozen: bool, now: datetime
+) -> bool:
+    """Put a record in force again that a restored database forgot; safe to repeat.
+
+    Args:
+        session: An open writing transaction.
+        vault_id: The vault.
+        kind: What the record was: a profile or a freeze.
+        envelope: The record.
+        frozen: Whether the vault was frozen by it.
+        now: The current time.
+
+    Returns:
+        Whether it was followed. What the owner did not sign, or not next, only ever freezes.
+    """
+    if find(session, vault_id) is None or envelope.encoded in records(session, vault_id):
+        return False
+    follow = set_profile if kind is LeafKind.PROFILE else follow_freeze
+    try:
+        follow(session, vault_id, envelope, now=now)
+    except SealError:
+        if frozen:
+            freeze(session, vault_id, VaultState.FROZEN, envelope, now=now)
+        return frozen
+    return True
 
 
 def make_sandbox(session: Session, vault_id: VaultId) -> None:
@@ -266,6 +296,12 @@ def stay(session: Session, vault_id: VaultId) -> None:
         raise UnknownVault("No vault of this id lives here.")
 
 
+def envelopes(session: Session, pending_ids: Iterable[PendingId]) -> dict[PendingId, bytes]:
+    """Return the records whose leaves these are."""
+    found = select(PersonRecordRow).where(col(PersonRecordRow.pending_id).in_(list(pending_ids)))
+    return {PendingId(row.pending_id): row.envelope for row in session.exec(found)}
+
+
 def records(session: Session, vault_id: VaultId) -> list[bytes]:
     """Return the envelopes of genesis, successions, profiles and freezes, in the order they took effect."""
     found = select(PersonRecordRow.envelope).where(col(PersonRecordRow.vault_id) == vault_id)
@@ -296,10 +332,12 @@ def _locked(session: Session, vault_id: VaultId) -> PersonRow:
     return row
 
 
-def _record(session: Session, row: PersonRow, kind: LeafKind, envelope: Envelope, now: datetime) -> Pending:
+def _record(
+    session: Session, row: PersonRow, kind: LeafKind, envelope: Envelope, now: datetime, **more: int
+) -> Pending:
     # The public half must not tell one vault from another, so it carries the month and nothing else.
     public: JsonObject = {"period": f"{now:%Y-%m}"}
-    personal: JsonObject = {"vault": b64u(row.vault_id), "record": b64u(envelope.digest), "at": unix_s(now)}
+    personal: JsonObject = {"vault": b64u(row.vault_id), "record": b64u(envelope.digest), "at": unix_s(now), **more}
     session.add(row)
     session.flush()
     pending = append(session, kind, public, personal, about=row.vault_id)

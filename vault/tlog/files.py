@@ -23,7 +23,7 @@ from vault.proof.errors import InvalidProof
 from vault.proof.note import VerifierKey, parse_note
 from vault.proof.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, tile_width
 from vault.tlog import log
-from vault.tlog.errors import LogDamaged
+from vault.tlog.errors import LogDamaged, NotInLog
 from vault.tlog.tree import require_later
 from vault.tlog.witnesses import newest
 
@@ -76,6 +76,24 @@ class LogFiles:
         with self._alone():
             before = self.published()
             return self._write(session, before, before.size if before else 0)
+
+    def require_grown(self, session: Session) -> None:
+        """Demand that the log grew from what is published, before anything is signed over it.
+
+        Args:
+            session: A snapshot in which nothing was read yet.
+
+        Raises:
+            LogDamaged: It is older, or another log.
+        """
+        before = self.published()
+        if before is None:
+            return
+        try:
+            head = verify_checkpoint(log.head(session)[1], self._key, self._key.name)
+        except NotInLog:
+            head = None
+        require_later(session, head, before)
 
     def recover(self, session: Session) -> Checkpoint:
         """Compare every file with the log, put back what is missing, and publish.

@@ -15,10 +15,11 @@ import os
 import secrets
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, Final, cast
 
 from sqlalchemy import select
@@ -35,8 +36,10 @@ from vault.tlog.models import log_entry, log_opening
 JOURNALED: Final = frozenset({
     LeafKind.CONSENT, LeafKind.RELEASE, LeafKind.TRAINING, LeafKind.ERASURE, LeafKind.RETENTION,
     LeafKind.LEGACY_PLAN, LeafKind.LEGACY_VETO, LeafKind.MODEL_WITHDRAWN,
+    LeafKind.FREEZE, LeafKind.PROFILE, LeafKind.COMPANY_STATUS,
 })  # fmt: skip
-"""What is journaled: ends of consents and models, releases with their charges, erasures, plans that replace one, signs of life."""
+"""What is journaled: ends of consents and models, releases with their charges, erasures, plans that replace one, signs of
+life, freezes, profiles, suspensions."""
 
 _ERASING: Final = frozenset({LeafKind.ERASURE, LeafKind.RETENTION})
 # What was charged stays charged when its day is erased, in the ledger and so here.
@@ -51,6 +54,10 @@ _NAME_BYTES: Final = 16
 _CHUNK: Final = 500  # below every database's limit on bound values
 
 
+Signed = Callable[[Session, Sequence[Leaf]], Mapping[PendingId, bytes]]
+"""Finds the envelopes that events put in force, of those events that are put in force again by their signature."""
+
+
 @dataclass(frozen=True, slots=True)
 class Journaled:
     """What the journal holds.
@@ -58,11 +65,13 @@ class Journaled:
     Args:
         begins_at: Size of the log when it began: it knows of no event before.
         leaves: Every journaled event, oldest first, once each; the personal half is None where it was forgotten.
+        signed: The envelopes that were journaled with them, by entry.
         newest: Id and entry of the newest event that the database had when it was written; None in a new journal.
     """
 
     begins_at: int
     leaves: tuple[Leaf, ...]
+    signed: Mapping[bytes, bytes]
     newest: tuple[PendingId, bytes] | None
 
 
@@ -73,12 +82,16 @@ class Journal:
         path: The file; its folder must exist.
         origin: Name of the log, so that another installation's journal is never taken for this one's.
         max_bytes: Above this the older half is dropped.
+        signed: For whoever writes events.
     """
 
-    def __init__(self, path: Path, origin: str, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self, path: Path, origin: str, max_bytes: int = MAX_BYTES, signed: Signed = lambda _session, _leaves: {}
+    ) -> None:
         self._path = path
         self._origin = origin.encode()
         self._max_bytes = max_bytes
+        self._signed = signed
         self._sound_bytes = 0
         self._name = b""
 
@@ -111,7 +124,8 @@ class Journal:
         parsed = [_parse(record) for record in records]
         leaves = {leaf.entry: leaf for leaf in parsed if leaf.kind}
         newest = (parsed[-1].pending_id, parsed[-1].entry) if parsed else None
-        return Journaled(begins_at, tuple(leaf.leaf() for leaf in leaves.values()), newest)
+        signed = {leaf.entry: leaf.signed for leaf in leaves.values() if leaf.signed}
+        return Journaled(begins_at, tuple(leaf.leaf() for leaf in leaves.values()), signed, newest)
 
     def write(self, session: Session, first: int, last: int) -> None:
         """Journal what is journaled of a stretch of the log; with an erasure, forget what its transaction forgot.
@@ -126,19 +140,19 @@ class Journal:
             JournalDamaged: Somebody else wrote into it.
         """
         leaves = between(session, JOURNALED, first, last)
-        self.append(leaves)
+        self.append(leaves, self._signed(session, leaves))
         if any(leaf.kind in _ERASING for leaf in leaves):
             personal = [leaf for leaf in self.read().leaves if leaf.personal and leaf.kind not in _CHARGED]
             self.forget(_forgotten(session, personal))
 
-    def append(self, leaves: Iterable[Leaf]) -> None:
-        """Add events; when this returns they are on the disk. Adding none writes nothing.
+    def append(self, leaves: Iterable[Leaf], signed: Mapping[PendingId, bytes] = MappingProxyType({})) -> None:
+        """Add events, with the envelopes of some; when this returns they are on the disk. Adding none writes nothing.
 
         Raises:
             JournalMissing: Somebody took the file away; nothing is acknowledged without it.
             JournalDamaged: Somebody else wrote into it.
         """
-        records = [_dump(leaf) for leaf in leaves]
+        records = [_dump(leaf, signed.get(leaf.pending_id, b"")) for leaf in leaves]
         if records:
             self._append(frames(*records))
 
@@ -146,11 +160,11 @@ class Journal:
         """Note that the database, as it stands in this transaction, was compared and lacks nothing any more."""
         newest = session.connection().execute(select(log_entry).order_by(log_entry.c.id.desc()).limit(1)).one_or_none()
         if newest is not None:
-            record = _Record(PendingId(newest.id), newest.leaf_index or 0, "", newest.entry, None, None)
+            record = _Record(PendingId(newest.id), newest.leaf_index or 0, "", newest.entry, None, None, b"")
             self._append(frames(record.dump()))
 
     def forget(self, entries: Iterable[bytes]) -> None:
-        """Drop the personal halves of events, as `log.delete_personal_openings` does in the database.
+        """Drop the personal halves of events and what was signed, as `log.delete_personal_openings` does in the database.
 
         Nobody may sequence meanwhile.
 
@@ -163,7 +177,7 @@ class Journal:
         with self._open("rb") as file:
             begins_at, _ = self._header(file)
             records = [_parse(record) for content in _contents(file) for record in _split(content)]
-        kept = [replace(one, personal=None) if one.entry in forgotten else one for one in records]
+        kept = [replace(one, personal=None, signed=b"") if one.entry in forgotten else one for one in records]
         self._replace(begins_at, [one.dump() for one in kept])
 
     def _append(self, content: bytes) -> None:
@@ -267,28 +281,30 @@ class _Record:
     entry: bytes
     public: Opening | None
     personal: Opening | None
+    signed: bytes
 
     def dump(self) -> bytes:
         halves = [
             part for half in (self.public, self.personal) for part in ((half.salt, half.body) if half else (b"", b""))
         ]
         return frames(
-            self.pending_id.to_bytes(8, "big"), self.index.to_bytes(8, "big"), self.kind.encode(), self.entry, *halves
-        )
+            self.pending_id.to_bytes(8, "big"), self.index.to_bytes(8, "big"), self.kind.encode(), self.entry, *halves,
+            self.signed,
+        )  # fmt: skip
 
     def leaf(self) -> Leaf:
         assert self.public is not None
         return Leaf(self.pending_id, self.index, LeafKind(self.kind), self.entry, self.public, self.personal)
 
 
-def _dump(leaf: Leaf) -> bytes:
-    return _Record(leaf.pending_id, leaf.index, leaf.kind.value, leaf.entry, leaf.public, leaf.personal).dump()
+def _dump(leaf: Leaf, signed: bytes) -> bytes:
+    return _Record(leaf.pending_id, leaf.index, leaf.kind.value, leaf.entry, leaf.public, leaf.personal, signed).dump()
 
 
 def _parse(record: bytes) -> _Record:
     try:
         reader = Reader(record, len(record))
-        name, index, kind, entry, *halves = (reader.frame() for _ in range(8))
+        name, index, kind, entry, *halves, signed = (reader.frame() for _ in range(9))
         reader.end()
         public, personal = (Opening(salt, body) if salt else None for salt, body in (halves[:2], halves[2:]))
         if kind:
@@ -296,8 +312,9 @@ def _parse(record: bytes) -> _Record:
     except (SealError, ValueError) as error:
         raise JournalDamaged("The journal holds something that this release does not know.") from error
     return _Record(
-        PendingId(int.from_bytes(name, "big")), int.from_bytes(index, "big"), kind.decode(), entry, public, personal
-    )
+        PendingId(int.from_bytes(name, "big")), int.from_bytes(index, "big"), kind.decode(), entry, public, personal,
+        signed,
+    )  # fmt: skip
 
 
 def _split(content: bytes) -> Iterator[bytes]:

@@ -354,13 +354,13 @@ def hashes_at(session: Session, size: int) -> HashAt:
 
 
 def call_copy(session: Session) -> None:
-    """Mark the database as a copy that a backup made: whoever restores it compares it with the journal first."""
+    """Mark the database as a copy, or as set back: nothing is done with it before it was compared with the journal."""
     if not is_copy(session):
         session.connection().execute(insert(log_copy), {"id": 1})
 
 
 def is_copy(session: Session) -> bool:
-    """Say whether the database came out of a backup and was not compared with the journal yet."""
+    """Say whether the database is a copy, or was set back, and was not compared with the journal yet."""
     return session.connection().execute(select(log_copy.c.id)).first() is not None
 
 
