@@ -136,7 +136,7 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     follow_statements(state)
     # They are tried in turn: what is asked most often comes first.
     for router in (
-        answers_router, ingest_router, consent_router, parties_router, vaults_router, keys_router, oauth_router,
+        answers_router, oauth_router, ingest_router, consent_router, parties_router, vaults_router, keys_router,
         twin_router, notices_router, policy_router, approval_router, grants_router, evidence_router, erasure_router, certificates_router,
         plan_router, executors_router, health_router,
         log_router(state.database),

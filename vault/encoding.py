@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
 import re
@@ -16,6 +15,7 @@ JsonObject: TypeAlias = dict[str, JsonValue]
 
 _B64U = re.compile(r"[A-Za-z0-9_-]*")
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_STANDARD = bytes.maketrans(b"-_", b"+/")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 _MAX_DEPTH = 16
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -39,7 +39,7 @@ def parse_b64u(text: object, *, size: int | None = None) -> bytes:
     """
     if not isinstance(text, str) or _B64U.fullmatch(text) is None or len(text) % 4 == 1:
         raise MalformedInput("A binary field is not base64url without padding.")
-    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    data = binascii.a2b_base64(text.encode().translate(_STANDARD) + b"=" * (-len(text) % 4))
     if b64u(data) != text:
         raise MalformedInput("A binary field has stray bits after its last byte.")
     if size is not None and len(data) != size:
@@ -96,9 +96,8 @@ def _check(value: object, depth: int) -> None:
     match value:
         case dict():
             for key in value:
-                if not isinstance(key, str):
-                    raise MalformedInput("A record names a key that is not a text.")
-                _check_text(key)
+                if type(key) is not str or not key.isascii():  # as in `_check_all`
+                    _check_key(key)
             _check_all(value.values(), depth + 1)
         case str():
             _check_text(value)
@@ -113,11 +112,21 @@ def _check(value: object, depth: int) -> None:
             raise MalformedInput(f"A record cannot hold a {type(value).__name__}.")
 
 
-def _check_all(values: Iterable[object], depth: int) -> None:
+def _check_all(values: Iterable[Any], depth: int) -> None:
     for value in values:
-        # Most of a record is plain text; a call for each would cost more than the test.
-        if type(value) is not str or not value.isascii():
+        # Most of a record is plain text and small numbers; a call for each would cost more than the test.
+        kind = type(value)
+        if kind is str:
+            if not value.isascii():
+                _check_text(value)
+        elif kind is not int or not -_MAX_INTEGER <= value <= _MAX_INTEGER:
             _check(value, depth)
+
+
+def _check_key(key: object) -> None:
+    if not isinstance(key, str):
+        raise MalformedInput("A record names a key that is not a text.")
+    _check_text(key)
 
 
 def _check_text(text: str) -> None:

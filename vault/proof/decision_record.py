@@ -17,6 +17,7 @@ _MAX_ENTITIES = 16
 _TYPE = re.compile(r"Vault::[A-Za-z]{1,40}")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _ENGINE = re.compile(r"[ -~]{1,80}")
+_NESTED = (dict, list)
 
 
 class BadDecision(VaultError):
@@ -166,16 +167,15 @@ def named_entities(record: DecisionRecord) -> set[Uid]:
     return found
 
 
-def _find_references(value: JsonValue, found: set[Uid]) -> None:
+def _find_references(value: JsonObject | list[JsonValue], found: set[Uid]) -> None:
     """Add both spellings of a reference: the engine takes a bare type and id for one as well."""
     if isinstance(value, dict):
-        if value.keys() == {"type", "id"}:
+        if len(value) == 2 and "type" in value and "id" in value:
             found.add(Uid(str(value["type"]), str(value["id"])))
         value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            if not isinstance(item, str | int):
-                _find_references(item, found)
+    for item in value:
+        if isinstance(item, _NESTED):
+            _find_references(item, found)
 
 
 def dump_entity(entity: Entity) -> JsonObject:
