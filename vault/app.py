@@ -26,7 +26,7 @@ from starlette.datastructures import State
 from vault.answers import records
 from vault.answers.ask import AnswerDesk
 from vault.answers.routes import answers_router
-from vault.clock import Clock, SystemClock
+from vault.clock import Clock, SystemClock, unix_s
 from vault.consent.expiry import EVERY_S, expire_due
 from vault.consent.handovers import Custody
 from vault.consent.routes import consent_router
@@ -63,6 +63,7 @@ from vault.parties.routes import parties_router
 from vault.parties.sessions import SignInDesk
 from vault.policy import sets
 from vault.policy.routes import policy_router
+from vault.proof.leaf import LeafKind
 from vault.proof.note import VerifierKey
 from vault.recovery import recover, signed_records
 from vault.seal.handover import KeyKind
@@ -70,7 +71,7 @@ from vault.seal.recipient import Recipient
 from vault.seal.statement import KeyName, KeyStatement
 from vault.settings import AppSettings
 from vault.store import rings, shortkeys
-from vault.tlog import log, tombstones
+from vault.tlog import groups, log, tombstones
 from vault.tlog.errors import JournalDamaged, JournalMissing, LogDamaged
 from vault.tlog.files import LogFiles
 from vault.tlog.journal import Journal
@@ -217,6 +218,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 tasks.start_soon(_repeat, _expire_due, EVERY_S, app.state)
                 tasks.start_soon(_repeat, _take_effect, legacies.EVERY_S, app.state)
                 tasks.start_soon(_repeat, _publish_erased, EVERY_S, app.state)
+                tasks.start_soon(_repeat, _publish_denied, _PUBLISH_EVERY_S, app.state)
                 if state.log_files is not None:
                     tasks.start_soon(_repeat, _publish_growth, _PUBLISH_EVERY_S, app.state)
                 if state.witnesses is not None:
@@ -260,6 +262,16 @@ def _publish_erased(state: State) -> None:
     if due:
         with state.database.transaction() as session:
             tombstones.publish(session, today)
+
+
+def _publish_denied(state: State) -> None:
+    """Log what companies that are denied too often were denied, by the minute."""
+    now_s = unix_s(state.clock.now())
+    with state.database.snapshot() as session:
+        due = groups.is_due(session, now_s)
+    if due:
+        with state.database.transaction() as session:
+            groups.publish(session, LeafKind.DENIALS, now_s)
 
 
 def _forget_ended(state: State) -> None:

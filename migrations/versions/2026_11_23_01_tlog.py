@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("entry", sa.LargeBinary(), nullable=False),
         sa.Column("leaf_index", sa.BigInteger(), nullable=True),
         sa.Column("about", sa.LargeBinary(), nullable=True),
+        sa.Column("member", sa.SmallInteger(), nullable=True),
         sa.Column("recorded_s", sa.BigInteger(), server_default=sa.text(now_s), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_log_entry")),
     )
@@ -43,8 +44,8 @@ def upgrade() -> None:
         "ix_log_entry_pending",
         "log_entry",
         ["id"],
-        sqlite_where=sa.text("leaf_index IS NULL"),
-        postgresql_where=sa.text("leaf_index IS NULL"),
+        sqlite_where=sa.text("leaf_index IS NULL AND member IS NULL"),
+        postgresql_where=sa.text("leaf_index IS NULL AND member IS NULL"),
     )
     op.create_table(
         "log_opening",
@@ -66,6 +67,17 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["entry_id"], ["log_entry.id"], name=op.f("fk_log_tombstone_entry_id_log_entry")),
     )
     op.create_index("ix_log_tombstone_group_id", "log_tombstone", ["group_id"])
+    op.create_table(
+        "log_member",
+        sa.Column("entry_id", _ID, autoincrement=False, nullable=False),
+        sa.Column("caused_by", sa.String(64), nullable=False),
+        sa.Column("minute_s", sa.BigInteger(), nullable=False),
+        sa.Column("group_id", sa.BigInteger(), nullable=True),
+        sa.Column("position", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("entry_id", name=op.f("pk_log_member")),
+        sa.ForeignKeyConstraint(["entry_id"], ["log_entry.id"], name=op.f("fk_log_member_entry_id_log_entry")),
+    )
+    op.create_index("ix_log_member_group_id_position", "log_member", ["group_id", "position"])
     op.create_table(
         "log_tile",
         sa.Column("level", sa.SmallInteger(), autoincrement=False, nullable=False),
@@ -97,5 +109,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("log_witnessed", "log_copy", "log_head", "log_tile", "log_tombstone", "log_opening", "log_entry"):
+    below = ("log_member", "log_tombstone", "log_opening", "log_entry")
+    for table in ("log_witnessed", "log_copy", "log_head", "log_tile", *below):
         op.drop_table(table)

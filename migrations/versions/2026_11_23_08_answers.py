@@ -30,8 +30,15 @@ def upgrade() -> None:
         sa.Column("sealed", sa.LargeBinary(), nullable=False),
     )
     op.create_index("ix_denial_consent_id", "denial", ["consent_id"])
+    op.create_table(
+        "denial_count",
+        sa.Column("requester", sa.String(64), primary_key=True),
+        sa.Column("minute_s", sa.BigInteger(), nullable=False),
+        sa.Column("denials", sa.Integer(), nullable=False),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("denial_count")
     op.drop_table("denial")
     op.drop_table("answer")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner
@@ -14,6 +14,7 @@ from tests.client_kit import Service
 from twinvault import audits
 from twinvault.api import Api, ApiError
 from twinvault.auditor import Auditor
+from twinvault.audits import _fetch_part
 from twinvault.cli import main
 from vault.ops.commands import operator
 from vault.proof.errors import MalformedProof
@@ -141,3 +142,24 @@ def test_a_file_larger_than_any_bundle_is_not_read(
     monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("it was read into memory"))
     with pytest.raises(MalformedProof, match="larger than"):
         Auditor(service.trust).verify(tmp_path / "bundle")
+
+
+def test_a_part_to_which_too_much_belongs_is_halved_until_it_fits() -> None:
+    asked: list[tuple[int, int]] = []
+
+    class Full:
+        def fetch(self, first: int, last: int) -> bytes:
+            asked.append((first, last))
+            if last - first >= 3:
+                raise ApiError("audit-range-too-full", 422, "Too much.")
+            return b"part"
+
+    assert _fetch_part(cast("Auditor", Full()), 10, 20) == (b"part", 12)
+    assert asked == [(10, 19), (10, 14), (10, 11)]
+
+    class Closed:
+        def fetch(self, *_: int) -> bytes:
+            raise ApiError("audit-refused", 403, "No.")
+
+    with pytest.raises(ApiError, match="No"):
+        _fetch_part(cast("Auditor", Closed()), 10, 20)

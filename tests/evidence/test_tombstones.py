@@ -26,10 +26,9 @@ def erase_all(site: Audited) -> None:
     """Forget everything about the owner that auditors are shown, as erasing a person does."""
     vault = site.service.owner.vault
     with site.service.database.transaction() as session:
-        about = [leaf.pending_id for leaf in log.find(session, about=vault, limit=1_000)]
         records.forget(session, [consent.consent_id for consent in consents.list_for(session, vault)])
         changes.forget(session, vault)
-        log.delete_personal_openings(session, about)
+        log.forget_about(session, vault)
 
 
 def test_erased_openings_have_tombstones_and_every_other_proof_stays(site: Audited) -> None:

@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 
 from sqlmodel import Session
 
-from vault.answers import bundles, records
+from vault.answers import bundles, floods, records
 from vault.answers.asked import Asked
 from vault.answers.bundles import Given, Shared
 from vault.answers.errors import QuestionIdUsed, TwinNotReady
@@ -48,6 +48,7 @@ from vault.schema.terms import SELF_GRANTEE
 from vault.schema.trace import periods_from
 from vault.seal.handover import KeyKind
 from vault.seal.ids import ConsentId, sha256
+from vault.tlog import groups
 from vault.tlog.log import append
 from vault.tlog.sequencer import Sequencer
 from vault.twin import release
@@ -292,10 +293,17 @@ def _log_denial(desk: AnswerDesk, database: Database, asked: Asked, caller: Call
     personal: JsonObject = {**_about(asked, caller, denied.decision), "rules": [*denied.rules]}
     with database.transaction() as session:
         asked.sender.use_up(session, asked.at)
+        shared = isinstance(caller, CompanyCaller) and floods.is_flood(session, caller.company_id, asked.at)
         if not denied.chained:  # nothing about a consent that is not the caller's, not even whether there is one
-            append(session, LeafKind.DENIAL, public, personal)
+            leaf = append(session, LeafKind.DENIAL, public, personal)
+        elif shared:
+            leaf = events.record_beside(session, asked.consent_id, LeafKind.DENIAL, public, personal)
+        else:
+            leaf = events.record_event(session, asked.consent_id, LeafKind.DENIAL, public, personal)
+        if shared:
+            groups.hold(session, leaf, str(personal["requester"]), unix_s(asked.at))
+        if not denied.chained:
             return
-        leaf = events.record_event(session, asked.consent_id, LeafKind.DENIAL, public, personal)
         sealed = Records(b"", denied.decision, asked.record, b"").seal(
             desk.serving, asked.consent_id, asked.question_id
         )

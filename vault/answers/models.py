@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, LargeBinary, String, Table
+from sqlalchemy import BigInteger, Column, Integer, LargeBinary, String, Table
 from sqlmodel import SQLModel
 
 import vault.db  # noqa: F401  (sets the metadata's naming convention, which the constraints below take)
@@ -29,4 +29,13 @@ denial = Table(
     Column("consent_id", LargeBinary, nullable=False, index=True),
     Column("question_id", LargeBinary, nullable=False),
     Column("sealed", LargeBinary, nullable=False),
+)
+
+# One row for each company that was ever denied: how often in the minute in which it was denied last.
+denial_count = Table(
+    "denial_count",
+    SQLModel.metadata,
+    Column("requester", String(64), primary_key=True),
+    Column("minute_s", BigInteger, nullable=False),
+    Column("denials", Integer, nullable=False),
 )

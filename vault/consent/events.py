@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
-from sqlalchemy import bindparam, case, update
+from sqlalchemy import bindparam, case, select, update
 from sqlmodel import Session
 
 from vault.clock import month_of, unix_s
@@ -120,6 +120,12 @@ _ADVANCE: Final = Prepared(
     .values(consent_seq=consent.c.consent_seq + 1)
     .returning(consent.c.vault_id, consent.c.subject, consent.c.version, consent.c.consent_seq, consent.c.last_event)
 )
+_STAY: Final = Prepared(  # and is not erased before the transaction ends
+    select(consent.c.vault_id, consent.c.subject)
+    .where(consent.c.consent_id == bindparam("consent_id"))
+    .with_for_update(read=True)
+)
+_UNKNOWN: Final = "No consent of this id is kept here."
 _LINK: Final = Prepared(
     update(consent)
     .where(consent.c.consent_id == bindparam("linked_consent"), consent.c.consent_seq == bindparam("linked_seq"))
@@ -206,6 +212,21 @@ def record_event(
     return log_event(session, advance(session, consent_id), kind, public, personal)
 
 
+def record_beside(
+    session: Session, consent_id: ConsentId, kind: LeafKind, public: JsonObject, personal: JsonObject
+) -> Pending:
+    """Record an event about a consent outside of its chain: one of many that share a leaf, which counts them.
+
+    Raises:
+        UnknownConsent: No such consent.
+    """
+    row = _STAY.one(session, consent_id=consent_id)
+    if row is None:
+        raise UnknownConsent(_UNKNOWN)
+    about: JsonObject = {**personal, "consent": b64u(consent_id), "subject": b64u(row.subject)}
+    return append(session, kind, public, about, about=row.vault_id)
+
+
 def advance(session: Session, consent_id: ConsentId) -> Place:
     """Lock a consent and take the next place in its chain; `log_event` must follow.
 
@@ -214,7 +235,7 @@ def advance(session: Session, consent_id: ConsentId) -> Place:
     """
     row = _ADVANCE.one(session, advanced_consent=consent_id)
     if row is None:
-        raise UnknownConsent("No consent of this id is kept here.")
+        raise UnknownConsent(_UNKNOWN)
     return Place(
         consent_id, VaultId(row.vault_id), SubjectId(row.subject), row.version, row.consent_seq, row.last_event
     )

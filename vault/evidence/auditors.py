@@ -23,7 +23,7 @@ from vault.seal.audit import AuditRequest, verify_audit_request
 from vault.seal.dsse import Envelope
 from vault.seal.errors import SealError
 from vault.seal.ids import key_id, sha256
-from vault.tlog import log
+from vault.tlog import groups, log
 from vault.tlog.log import Pending, append
 
 MAX_AGE_S: Final = 60
@@ -47,6 +47,14 @@ class AuditRefused(VaultError):
     slug = "audit-refused"
     title = "Audit request refused"
     status = 403
+
+
+class RangeTooFull(VaultError):
+    """A range of leaves to which more belongs than one bundle holds."""
+
+    slug = "audit-range-too-full"
+    title = "Audit range holds too much"
+    status = 422
 
 
 class RangeTooWide(VaultError):
@@ -155,6 +163,7 @@ def admit(session: Session, envelope: Envelope, *, origin: str, now: datetime) -
         AuditRefused: Nobody registered signed it, the engagement ended or is about another time, it was
             made for another server or more than a minute away from now, or it was used before.
         RangeTooWide: The log ends before the range does, or it is wider than one bundle.
+        RangeTooFull: More denials share its leaves than one bundle holds.
         NotInLog: The log has not been started.
     """
     known = session.connection().execute(select(auditor).where(auditor.c.key_id == envelope.signatures[0][0]))
@@ -170,6 +179,11 @@ def admit(session: Session, envelope: Envelope, *, origin: str, now: datetime) -
     size, _ = log.head(session)
     if request.last >= size or request.last - request.first >= MAX_LEAVES:
         raise RangeTooWide(f"The log has {size} leaves; ask for at most {MAX_LEAVES} of them at a time.")
+    # A leaf that many denials share is shown whole, however many.
+    if request.first < request.last and groups.count(session, request.first, request.last) > MAX_LEAVES:
+        raise RangeTooFull(
+            f"More than {MAX_LEAVES} denials share leaves of this range; ask for fewer leaves at a time."
+        )
     scope = Scope(row.scope_from_s, row.scope_to_s)
     first, end = (0, size) if scope == Scope() else log.range_between(session, scope.from_s, scope.to_s)
     if request.first < first or request.last >= end:

@@ -22,15 +22,17 @@ from vault.parties import companies
 from vault.policy import sets
 from vault.proof.bundle import Bundle, LoggedLeaf, Withheld, records_by_hash
 from vault.proof.leaf import LeafKind
+from vault.proof.member import dump_member
 from vault.proof.merkle import inclusion_proof
 from vault.seal.ids import ConsentId
-from vault.tlog import log, tombstones
+from vault.tlog import groups, log, tombstones
 from vault.tlog.log import Leaf, PendingId
 from vault.tlog.witnesses import witnessed
 from vault.twin import release
 
 _CHAINED: Final = frozenset({LeafKind.CONSENT_REQUEST, LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL})
-_OPENED: Final = _CHAINED | {LeafKind.TRAINING}  # what a training cost everybody
+# What a training cost everybody, and which company's denials share a leaf.
+_OPENED: Final = _CHAINED | {LeafKind.TRAINING, LeafKind.DENIALS}
 _OF_ALL: Final = (LeafKind.KEY, LeafKind.MANIFEST, LeafKind.MODEL_WITHDRAWN, LeafKind.POLICY_SET)
 _OF_COMPANIES: Final = (LeafKind.COMPANY, LeafKind.COMPANY_STATUS)
 _WITHHELD: Final = frozenset({Withheld.ANSWER, Withheld.QUESTION})
@@ -67,14 +69,20 @@ def build(session: Session, serving: Serving, first: int, last: int) -> Bundle:
     for kind in _OF_COMPANIES:
         found = log.find(session, kind=kind, limit=first)
         needed += [leaf for leaf in found if parse_json(leaf.public.body)["company"] in askers]
-    stones, groups = tombstones.proofs(session, (leaf.pending_id for leaf in asked if _is_erased(leaf)))
-    around = [*needed, *log.read(session, map(PendingId, groups))]
+    shared = {leaf.pending_id: leaf.index for leaf in asked if leaf.kind is LeafKind.DENIALS}
+    kept = groups.members(session, shared)
+    erased = [leaf.pending_id for leaf in asked if _is_erased(leaf)]
+    erased += [one.pending_id for one in kept if one.member.personal is None]
+    stones, days = tombstones.proofs(session, erased)
+    around = [*needed, *log.read(session, map(PendingId, days))]
     outside = {leaf.index: leaf for leaf in around if not first <= leaf.index <= last}
     leaves = sorted((_shown(leaf) for leaf in [*outside.values(), *asked]), key=lambda leaf: leaf.index)
     decided = [leaf.pending_id for leaf in asked if leaf.kind in {LeafKind.ANSWER, LeafKind.DENIAL}]
+    decided += [one.pending_id for one in kept]
     shown = [envelopes[leaf.pending_id] for leaf in leaves if leaf.pending_id in envelopes]
     shown += [one.decision for one in records.read(session, serving, decided).values() if one.decision]
     shown += [*_public_records(session, leaves), *statements.envelopes(session), *stones]
+    shown += [dump_member(one.member) for one in kept]
     hash_at = log.hashes_at(session, size)
     proven = tuple(
         LoggedLeaf(

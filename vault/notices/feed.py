@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from heapq import merge
-from itertools import islice
+from itertools import chain, islice
 from typing import assert_never
 
 from sqlmodel import Session
@@ -20,7 +20,8 @@ from vault.proof.leaf import LeafKind
 from vault.schema.language import Language
 from vault.schema.terms import COHORT_GRANTEE, SELF_GRANTEE
 from vault.seal.ids import VaultId
-from vault.tlog import log
+from vault.tlog import groups, log
+from vault.tlog.groups import Kept
 from vault.tlog.log import Leaf
 
 
@@ -61,8 +62,12 @@ def notices(
     """
     own = log.find(session, about=vault_id, after=after, limit=limit)
     accesses = _accesses(session, vault_id, after, limit)
-    found = merge(own, accesses, key=lambda leaf: leaf.index)
-    return [_notice(session, leaf, language) for leaf in islice(found, limit)]
+    shared = {leaf.index: (leaf, kept) for leaf, kept in groups.about(session, vault_id, after=after, limit=limit)}
+    found = merge(own, accesses, (leaf for leaf, _ in shared.values()), key=lambda leaf: leaf.index)
+    return [
+        _shared(session, *shared[leaf.index], language) if leaf.index in shared else _notice(session, leaf, language)
+        for leaf in islice(found, limit)
+    ]
 
 
 def _accesses(session: Session, vault_id: VaultId, after: int, limit: int) -> list[Leaf]:
@@ -91,6 +96,21 @@ def _notice(session: Session, leaf: Leaf, language: Language) -> Notice:
     party = party_of(session, str(personal.get("requester", personal.get("grantee", ""))), WORDS[language])
     rules = _rules(session, public, personal, language)
     return Notice(leaf, public, personal, sentence(leaf.kind, public, personal, party, WORDS[language]), rules)
+
+
+def _shared(session: Session, leaf: Leaf, kept: list[Kept], language: Language) -> Notice:
+    """Tell of the denials about one vault in a leaf that many denials share: how many, and all their reasons."""
+    told = _notice(session, leaf, language)
+    halves = [
+        (parse_json(one.member.public.body), parse_json(one.member.personal.body))
+        for one in kept
+        if one.member.personal is not None
+    ]
+    rules = [_rules(session, public, personal, language) for public, personal in halves]
+    words = WORDS[language]
+    party = party_of(session, str(told.personal.get("requester", "")), words)
+    said = sentence(leaf.kind, told.public | {"count": len(kept)}, told.personal, party, words)
+    return replace(told, sentence=said, rules=dict(chain.from_iterable(some.items() for some in rules)))
 
 
 def _rules(session: Session, public: JsonObject, personal: JsonObject, language: Language) -> dict[str, str]:

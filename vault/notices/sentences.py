@@ -54,6 +54,7 @@ _ENGLISH: Final = Words(
             "{party} asked ({question_kind}, for {purpose}) and got an answer; {quota_left} left this month."
         ),
         LeafKind.DENIAL: "{party} asked ({question_kind}) and was refused.",
+        LeafKind.DENIALS: "{party} went on asking and was refused within one minute this often: {count}.",
         LeafKind.FREEZE: "A signed order to freeze or unfreeze your vault was followed.",
         LeafKind.ERASURE: "What an erasure names was destroyed.",
         LeafKind.RETENTION: "What was kept long enough was destroyed.",
@@ -113,6 +114,7 @@ _FRENCH: Final = Words(
             "{quota_left} ce mois-ci."
         ),
         LeafKind.DENIAL: "{party} a posé une question ({question_kind}) et a essuyé un refus.",
+        LeafKind.DENIALS: "{party} a continué à poser des questions ; refus essuyés en une minute : {count}.",
         LeafKind.FREEZE: "Un ordre signé de geler ou de dégeler votre coffre a été suivi.",
         LeafKind.ERASURE: "Ce que nomme un effacement a été détruit.",
         LeafKind.RETENTION: "Ce qui a été gardé assez longtemps a été détruit.",

@@ -17,8 +17,9 @@ from vault.proof.checkpoint import Checkpoint
 from vault.proof.decision import PolicySet
 from vault.proof.errors import InvalidProof
 from vault.proof.leaf import LeafKind
+from vault.proof.member import Member, members_by_group
 from vault.proof.report import Failure, Step
-from vault.proof.tombstone import Tombstone, tombstones_by_leaf
+from vault.proof.tombstone import Tombstone, tombstones_by_place
 from vault.proof.trust import TrustedRoot
 from vault.schema.answer import Answer
 from vault.schema.consent import ConsentVersion
@@ -103,6 +104,7 @@ class Evidence:
     carried: Carried
     checkpoint: Checkpoint | None = None
     events: defaultdict[LeafKind, list[Event]] = field(default_factory=lambda: defaultdict(list))
+    grouped: list[Event] = field(default_factory=list)
     keys: list[KeyStatement] = field(default_factory=list)
     versions: defaultdict[str, list[Version]] = field(default_factory=lambda: defaultdict(list))
     answers: dict[int, Answer] = field(default_factory=dict)
@@ -139,9 +141,14 @@ class Evidence:
         return kind not in self.bundle.withheld
 
     @cached_property
-    def tombstones(self) -> Mapping[int, Sequence[Tombstone]]:
-        """The bundle's tombstones, by the leaf that they are about."""
-        return tombstones_by_leaf(self.bundle.records.values())
+    def tombstones(self) -> Mapping[tuple[int, int], Sequence[Tombstone]]:
+        """The bundle's tombstones, by the leaf and its member that they are about."""
+        return tombstones_by_place(self.bundle.records.values())
+
+    @cached_property
+    def members(self) -> Mapping[int, Sequence[Member]]:
+        """The bundle's events that share a leaf, by that leaf."""
+        return members_by_group(self.bundle.records.values())
 
     @property
     def latest_s(self) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Final
 
 from vault.encoding import JsonObject, JsonValue, b64u
 from vault.proof.errors import InvalidProof
 from vault.proof.established import SKEW_S, Event, Evidence
 from vault.proof.leaf import LeafKind
+from vault.proof.member import is_member
 from vault.proof.report import Step
 from vault.proof.tombstone import is_tombstone
 from vault.seal.dsse import PayloadType
@@ -24,7 +26,7 @@ def reconcile(evidence: Evidence) -> None:
         latest_s = max(latest_s, event.at if isinstance(event.personal.get("at"), int) else 0)
     named = _named(evidence)
     for digest, record in evidence.bundle.records.items():
-        if not record.startswith(_KEY_STATEMENT) and not is_tombstone(record):
+        if not record.startswith(_KEY_STATEMENT) and not is_tombstone(record) and not is_member(record):
             evidence.attempt(Step.RECORDS, None, _verify_named, digest, named)
 
 
@@ -38,7 +40,8 @@ def _verify_time(_: Evidence, event: Event, latest_s: int) -> None:
 
 def _named(evidence: Evidence) -> set[str]:
     """Return the digests that leaves, and the consents among the records, name."""
-    parts = (part for found in evidence.events.values() for event in found for part in (event.public, event.personal))
+    events = chain(evidence.grouped, *evidence.events.values())
+    parts = (part for event in events for part in (event.public, event.personal))
     named = {value for part in parts for value in _texts(part)}
     versions = (known.version for versions in evidence.versions.values() for known in versions)
     return named | {b64u(version.request_sha256) for version in versions}

@@ -27,6 +27,7 @@ class Step(IntEnum):
     RECORDS = 15
     LEDGER = 16
     LEGACY = 17
+    GROUPS = 18
 
 
 @dataclass(frozen=True)

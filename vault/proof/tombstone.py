@@ -17,14 +17,13 @@ from typing import Final, Protocol
 
 from vault.encoding import JsonObject, JsonValue, b64u, dump_json, parse_b64u, parse_json
 from vault.errors import MalformedInput
-from vault.proof.bundle import LoggedLeaf
 from vault.proof.errors import InvalidProof, MalformedProof
 from vault.proof.leaf import ENTRY_BYTES, LeafKind
 from vault.proof.merkle import leaf_hash, verify_inclusion
 
 SALT_BYTES: Final = 32
 FORMAT: Final = "twinvault-tombstone/1"
-_FIELDS: Final = {"format", "leaf", "group", "salt", "position", "size", "path"}
+_FIELDS: Final = {"format", "leaf", "member", "group", "salt", "position", "size", "path"}
 _BEGINS: Final = b'{"format":"twinvault-tombstone/'
 
 
@@ -33,7 +32,8 @@ class Tombstone:
     """Where one erased opening lies in its day's group.
 
     Args:
-        leaf: Index of the leaf whose personal half can no longer be opened.
+        leaf: Index of the leaf whose personal half can no longer be opened, or whose group holds such an event.
+        member: Which event of the leaf's group, from 1; 0 for the leaf itself.
         group: Index of the leaf that holds the group's root.
         salt: Hides which leaves a group holds from whoever has only its root, 32 bytes.
         position: Place in the group's tree.
@@ -42,6 +42,7 @@ class Tombstone:
     """
 
     leaf: int
+    member: int
     group: int
     salt: bytes
     position: int
@@ -67,6 +68,7 @@ def dump_tombstone(tombstone: Tombstone) -> bytes:
         {
             "format": FORMAT,
             "leaf": tombstone.leaf,
+            "member": tombstone.member,
             "group": tombstone.group,
             "salt": b64u(tombstone.salt),
             "position": tombstone.position,
@@ -91,21 +93,22 @@ def parse_tombstone(unverified_record: bytes) -> Tombstone:
         record = parse_json(unverified_record)
         if record.keys() != _FIELDS or record["format"] != FORMAT or not isinstance(record["path"], list):
             raise MalformedProof(f"A tombstone is not one of the format {FORMAT}.")
-        leaf, group, position, size = (_count(record[name]) for name in ("leaf", "group", "position", "size"))
+        counts = ("leaf", "member", "group", "position", "size")
+        leaf, member, group, position, size = (_count(record[name]) for name in counts)
         salt = parse_b64u(record["salt"], size=SALT_BYTES)
         path = tuple(parse_b64u(node, size=32) for node in record["path"])
     except MalformedInput as error:
         raise MalformedProof(f"A tombstone cannot be read: {error.detail}") from error
-    return Tombstone(leaf, group, salt, position, size, path)
+    return Tombstone(leaf, member, group, salt, position, size, path)
 
 
-def tombstones_by_leaf(unverified_records: Iterable[bytes]) -> Mapping[int, Sequence[Tombstone]]:
-    """Return the tombstones among a bundle's records by the leaf that they are about; malformed ones are left out."""
-    found: defaultdict[int, list[Tombstone]] = defaultdict(list)
+def tombstones_by_place(unverified_records: Iterable[bytes]) -> Mapping[tuple[int, int], Sequence[Tombstone]]:
+    """Return the tombstones among a bundle's records by the `leaf` and `member` that they are about, malformed ones not."""
+    found: defaultdict[tuple[int, int], list[Tombstone]] = defaultdict(list)
     for record in filter(is_tombstone, unverified_records):
         with suppress(MalformedProof):  # then nothing accounts for its leaf, which is a failure
             tombstone = parse_tombstone(record)
-            found[tombstone.leaf].append(tombstone)
+            found[tombstone.leaf, tombstone.member].append(tombstone)
     return found
 
 
@@ -143,28 +146,30 @@ class Shown(Protocol):
     """What this step needs of the evidence: the bundle's tombstones, and its leaves that are verified already."""
 
     @property
-    def tombstones(self) -> Mapping[int, Sequence[Tombstone]]:
-        """From `tombstones_by_leaf`."""
+    def tombstones(self) -> Mapping[tuple[int, int], Sequence[Tombstone]]:
+        """From `tombstones_by_place`."""
 
     @property
     def events(self) -> Mapping[LeafKind, Sequence[_Event]]:
         """Verified leaves, by kind."""
 
 
-def verify_erased(shown: Shown, leaf: LoggedLeaf) -> None:
+def verify_erased(shown: Shown, leaf: int, entry: bytes, member: int = 0) -> None:
     """Check that some tombstone of a bundle accounts for a missing opening: step 12 of the verifier.
 
     Args:
         shown: The evidence.
-        leaf: The leaf whose opening is missing, shown to be in the log.
+        leaf: Index of the leaf whose opening is missing, or whose group holds such an event.
+        entry: The 65 bytes that were committed to, shown to be in the log.
+        member: Which event of the group, from 1; 0 for the leaf itself.
 
     Raises:
         InvalidProof: None does.
     """
     groups = {group.index: group.public for group in shown.events[LeafKind.TOMBSTONES]}
-    for tombstone in shown.tombstones.get(leaf.index, ()):
+    for tombstone in shown.tombstones.get((leaf, member), ()):
         if tombstone.group in groups:
-            return verify_tombstone(tombstone, leaf.entry, groups[tombstone.group])
+            return verify_tombstone(tombstone, entry, groups[tombstone.group])
     raise InvalidProof("The personal half is not opened, and no tombstone in a logged group accounts for it.")
 
 

@@ -16,6 +16,7 @@
 14 time         no answer or denial is dated before what was logged before it
 15 records      no record, and so no decision, comes without a leaf that names it
 16 ledger       every release was charged what its mechanism costs, stays under the caps, and is the one published
+18 groups       every denial that shares a leaf with others is shown, or has a tombstone
 
 Steps 9 to 11 read the leaf, with which step 7 compares the answer: they run even where answers and
 questions are withheld from an auditor; 7 and 8 then count as withheld, never as checked.
@@ -33,6 +34,7 @@ from vault.proof.certificate import parse_manifest, verify_certificate
 from vault.proof.checkpoint import verify_checkpoint
 from vault.proof.decision import Decision, evaluate, parse_policy_set
 from vault.proof.decision_record import DecisionRecord, consent_entity, parse_decision
+from vault.proof.denials import verify_denials
 from vault.proof.errors import InvalidProof
 from vault.proof.established import CHAINED, SKEW_S, Carried, Event, Evidence, Version
 from vault.proof.jose import REQUEST_TYPE, JwsKey, parse_jws
@@ -91,9 +93,10 @@ def verify_bundle(bundle: Bundle, trust: TrustedRoot, carried: Carried | None = 
             if record.startswith(_KEY_STATEMENT):
                 evidence.attempt(Step.KEYS, None, _verify_key, record)
         for leaf in evidence.unopened:
-            evidence.attempt(Step.ERASURE, leaf.index, verify_erased, leaf)
+            evidence.attempt(Step.ERASURE, leaf.index, verify_erased, leaf.index, leaf.entry)
         _verify_people(evidence)
         _verify_answers(evidence)
+        verify_denials(evidence, _verify_denial)
         reconcile(evidence)
         verify_legacies(evidence)
         verify_ledger(evidence)

@@ -12,6 +12,7 @@ from vault.proof.leaf import LeafKind
 from vault.tlog.models import log_entry, log_head
 
 _MAX_GROWTH: Final = 1_000
+_OF_SEVERAL: Final = {LeafKind.AUDITOR_ACCESS.value, LeafKind.DENIALS.value}
 _HEAD: Final = select(log_head.c.size)
 _GROWN: Final = (
     select(log_entry.c.leaf_index, log_entry.c.about, log_entry.c.kind)
@@ -28,7 +29,7 @@ class Growth:
     Args:
         last: The last index now; -1 for an empty log.
         about: Whom the new events concern.
-        all: Whether they may concern anybody: nothing was seen before, too much is new, or an auditor read.
+        all: Whether they may concern anybody: nothing was seen before, too much is new, or of several people.
     """
 
     last: int
@@ -44,5 +45,5 @@ def since(session: Session, seen: int | None) -> Growth:
         return Growth(size - 1, frozenset(), all=True)
     rows = connection.execute(_GROWN, {"seen": seen, "at_most": _MAX_GROWTH}).all()
     last = max((row.leaf_index for row in rows), default=seen)
-    read = any(row.kind == LeafKind.AUDITOR_ACCESS.value for row in rows)
-    return Growth(last, frozenset(row.about for row in rows if row.about), all=read or len(rows) == _MAX_GROWTH)
+    several = any(row.kind in _OF_SEVERAL for row in rows)
+    return Growth(last, frozenset(row.about for row in rows if row.about), all=several or len(rows) == _MAX_GROWTH)

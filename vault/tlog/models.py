@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     FetchedValue,
     ForeignKey,
     Index,
@@ -36,6 +37,8 @@ log_entry = Table(
     Column("entry", LargeBinary, nullable=False),
     Column("leaf_index", BigInteger),
     Column("about", LargeBinary),
+    # 1 for an event that stands in the tree only through the leaf of its group, and so never gets an index.
+    Column("member", SmallInteger),
     # When the database took it, unix seconds: for finding a stretch of the log by date, and for nothing else.
     Column("recorded_s", BigInteger, server_default=FetchedValue(), nullable=False),
 )
@@ -50,12 +53,9 @@ Index(
     sqlite_where=log_entry.c.about.is_not(None),
     postgresql_where=log_entry.c.about.is_not(None),
 )
-Index(
-    "ix_log_entry_pending",
-    log_entry.c.id,
-    sqlite_where=log_entry.c.leaf_index.is_(None),
-    postgresql_where=log_entry.c.leaf_index.is_(None),
-)
+PENDING: ColumnElement[bool] = log_entry.c.leaf_index.is_(None) & log_entry.c.member.is_(None)
+"""The condition that an event waits for its place in the tree."""
+Index("ix_log_entry_pending", log_entry.c.id, sqlite_where=PENDING, postgresql_where=PENDING)
 
 log_opening = Table(
     "log_opening",
@@ -76,6 +76,18 @@ log_tombstone = Table(
     Column("group_id", BigInteger, index=True),
     Column("position", Integer),
 )
+
+# One row for each event that shares a leaf with others: who caused it in which minute, and its place in the group.
+log_member = Table(
+    "log_member",
+    SQLModel.metadata,
+    Column("entry_id", _Id, ForeignKey("log_entry.id"), primary_key=True, autoincrement=False),
+    Column("caused_by", String(64), nullable=False),
+    Column("minute_s", BigInteger, nullable=False),
+    Column("group_id", BigInteger),
+    Column("position", Integer),
+)
+Index("ix_log_member_group_id_position", log_member.c.group_id, log_member.c.position)
 
 # Full tiles only. A partial tile of level 0 is hashed from entries, one above from the roots below.
 log_tile = Table(

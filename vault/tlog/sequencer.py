@@ -26,14 +26,14 @@ from vault.tlog.bell import Bell
 from vault.tlog.errors import JournalMissing, LogBusy, LogDamaged
 from vault.tlog.journal import Journal
 from vault.tlog.log import PendingId
-from vault.tlog.models import log_entry
+from vault.tlog.models import PENDING, log_entry
 from vault.tlog.tree import grow, require_later, verify_tree
 
 WINDOW_S = 0.005
 IDLE_POLL_S = 0.1  # the worker's events announce themselves by nothing but their rows, and a bell may go unheard
 RETRY_S = 0.5
 
-_ANY_PENDING = select(literal(1)).select_from(log_entry).where(log_entry.c.leaf_index.is_(None)).limit(1)
+_ANY_PENDING = select(literal(1)).select_from(log_entry).where(PENDING).limit(1)
 
 _log = structlog.get_logger()
 

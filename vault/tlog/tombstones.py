@@ -19,7 +19,7 @@ from vault.encoding import JsonObject, b64u
 from vault.proof.leaf import LeafKind
 from vault.proof.merkle import Edge, inclusion_proof, node_hash
 from vault.proof.tombstone import SALT_BYTES, Tombstone, dump_tombstone, tombstone_hash
-from vault.tlog.models import log_entry, log_opening, log_tombstone
+from vault.tlog.models import log_entry, log_member, log_opening, log_tombstone
 
 if TYPE_CHECKING:
     from vault.tlog.log import PendingId
@@ -31,8 +31,17 @@ _PLACE: Final = (
     .where(log_tombstone.c.entry_id == bindparam("of_entry"))
     .values(group_id=bindparam("in_group"), position=bindparam("at_position"))
 )
-_WITH_ENTRIES: Final = select(log_tombstone, log_entry.c.entry, log_entry.c.leaf_index).join(
-    log_entry, log_entry.c.id == log_tombstone.c.entry_id
+_shared = log_entry.alias("shared")  # the leaf of the group, for an event that has none of its own
+_WITH_ENTRIES: Final = (
+    select(
+        log_tombstone,
+        log_entry.c.entry,
+        func.coalesce(log_entry.c.leaf_index, _shared.c.leaf_index).label("leaf_index"),
+        func.coalesce(log_member.c.position + 1, 0).label("member"),
+    )
+    .join(log_entry, log_entry.c.id == log_tombstone.c.entry_id)
+    .outerjoin(log_member, log_member.c.entry_id == log_tombstone.c.entry_id)
+    .outerjoin(_shared, _shared.c.id == log_member.c.group_id)
 )
 
 
@@ -133,4 +142,4 @@ def _in_group(session: Session, group: int, wanted: set[int]) -> Iterator[Tombst
     for row in rows:
         if row.entry_id in wanted and row.leaf_index is not None:
             path = tuple(inclusion_proof(row.position, len(rows), hash_at))
-            yield Tombstone(row.leaf_index, index, row.salt, row.position, len(rows), path)
+            yield Tombstone(row.leaf_index, row.member, index, row.salt, row.position, len(rows), path)

@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 _pending = log_entry.alias("pending")
 _next = (
     select(_pending.c.id, (func.row_number().over(order_by=_pending.c.id) - 1).label("place"))
-    .where(_pending.c.leaf_index.is_(None))
+    .where(_pending.c.leaf_index.is_(None), _pending.c.member.is_(None))
     .order_by(_pending.c.id)
     .limit(MAX_BATCH)
     .subquery("next_leaf")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, cast
 
-from twinvault.api import field
+from twinvault.api import ApiError, field
 from twinvault.auditor import Auditor, UnreadableFile, read_file
 from twinvault.profile import write_private
 from vault.encoding import JsonObject, JsonValue, b64u, dump_json, parse_b64u, parse_json
@@ -31,6 +31,7 @@ PART_LEAVES: Final = 5_000
 
 _INDEX: Final = "audit.json"
 _FORMAT: Final = "twinvault-audit/v1"
+_TOO_FULL: Final = "audit-range-too-full"
 _MAX_PARTS: Final = 100_000
 
 
@@ -59,20 +60,32 @@ def fetch_audit(auditor: Auditor, since_s: int, until_s: int, folder: Path, done
     folder.mkdir(parents=True, exist_ok=True)
     growth: list[JsonValue] = []
     seen: Checkpoint | None = None
-    for number, start in enumerate(range(first, end, PART_LEAVES)):
-        data = auditor.fetch(start, min(start + PART_LEAVES, end) - 1)
-        write_private(folder / _name(number), data)
+    start = first
+    while start < end:
+        data, after = _fetch_part(auditor, start, min(start + PART_LEAVES, end))
+        write_private(folder / _name(len(growth)), data)
         checkpoint = _unverified_checkpoint(parse_bundle(data))
         proof: list[JsonValue] = []
         if seen is not None and seen.size < checkpoint.size:
             answer = api.get("/v1/log/proof/consistency", params={"from": seen.size, "to": checkpoint.size})
             proof = [b64u(parse_b64(str(item), size=32)) for item in field(answer, "proof", list)]
         growth.append(proof)
-        seen = checkpoint
-        done(min(start + PART_LEAVES, end))
+        seen, start = checkpoint, after
+        done(start)
     index: JsonObject = {"format": _FORMAT, "first": first, "end": end, "growth": growth}
     write_private(folder / _INDEX, dump_json(index) + b"\n")
     return end - first
+
+
+def _fetch_part(auditor: Auditor, start: int, end: int) -> tuple[bytes, int]:
+    """Return a bundle that begins at a leaf, and where it ends: earlier, if more belongs to it than fits into one."""
+    while True:
+        try:
+            return auditor.fetch(start, end - 1), end
+        except ApiError as refusal:
+            if refusal.slug != _TOO_FULL or end == start + 1:
+                raise
+        end = start + (end - start) // 2
 
 
 def verify_audit(folder: Path, trust: TrustedRoot) -> Report:

@@ -12,6 +12,7 @@ from vault.clock import unix_s
 from vault.encoding import JsonObject, JsonValue, b64u, parse_json
 from vault.proof.certificate import Manifest, dump_manifest
 from vault.proof.leaf import LeafKind
+from vault.proof.merkle import Edge, leaf_hash
 from vault.seal.dsse import PayloadType, sign_record
 from vault.seal.ids import sha256
 
@@ -47,7 +48,9 @@ def answer_inserted_late(t: Tampered) -> None:
 def _answered_again(t: Tampered, consent: bytes, **changed: JsonValue) -> None:
     """Log another answer under a consent, like its first, rightly numbered and chained, and sign."""
     chain: list[tuple[int, bytes]] = []
-    for (index,) in t.sql("SELECT leaf_index FROM log_entry WHERE kind IN ('consent', 'answer', 'denial') ORDER BY 1"):
+    for (index,) in t.sql(
+        "SELECT leaf_index FROM log_entry WHERE kind IN ('consent', 'answer', 'denial') AND member IS NULL ORDER BY 1"
+    ):
         body = t.opening(index, "personal_body")
         if parse_json(body).get("consent") == b64u(consent):
             chain.append((index, body))
@@ -209,3 +212,26 @@ def released_beyond_the_cap_of_a_day(t: Tampered) -> None:
     public, personal = t.halves(t.leaf(LeafKind.RELEASE))
     t.add(LeafKind.RELEASE, public | {"sensitivity": 256, "sigma": 64, "mu2_micro": 16_000_000}, personal)
     t.sign_again()
+
+
+def _regrouped(t: Tampered, public: JsonObject, personal: JsonObject) -> None:
+    """Put another leaf in the place of the one that denials share, and sign."""
+    index = t.leaf(LeafKind.DENIALS)
+    t.remove(index)
+    t.add(LeafKind.DENIALS, public, personal, index=index)
+    t.sql("UPDATE log_member SET group_id = (SELECT id FROM log_entry WHERE leaf_index = ?)", index)
+    t.sign_again()
+
+
+def flood_counted_lower(t: Tampered) -> None:
+    """A denial of a flood is taken out, and the leaf says that it never was there: only who saw the tree can tell."""
+    rows = t.sql("SELECT entry_id, entry FROM log_member JOIN log_entry ON id = entry_id ORDER BY position")
+    t.sql("DELETE FROM log_member WHERE entry_id = ?", rows[-1][0])
+    root = Edge().extend(leaf_hash(entry) for _, entry in rows[:-1]).root
+    public, personal = t.halves(t.leaf(LeafKind.DENIALS))
+    _regrouped(t, public | {"count": len(rows) - 1, "root": b64u(root)}, personal)
+
+
+def flood_of_another_company(t: Tampered) -> None:
+    public, personal = t.halves(t.leaf(LeafKind.DENIALS))
+    _regrouped(t, public, personal | {"requester": "B" * 22})

@@ -137,3 +137,22 @@ def consent_widened(t: Tampered) -> None:
         changed = re.sub(rb'("quota":\{[^}]*?:)[0-9]+', rb"\g<1>9", envelope)
         assert changed != envelope
         t.sql("UPDATE consent_version SET envelope = ? WHERE rowid = ?", changed, rowid)
+
+
+def _of_flood(t: Tampered, place: int) -> int:
+    [[row]] = t.sql("SELECT entry_id FROM log_member WHERE position = ?", place)
+    return int(row)
+
+
+def flood_denial_deleted(t: Tampered) -> None:
+    t.sql("DELETE FROM log_member WHERE entry_id = ?", _of_flood(t, 1))
+
+
+def flood_denial_shut(t: Tampered) -> None:
+    opened = "UPDATE log_opening SET personal_salt = NULL, personal_body = NULL WHERE entry_id = ?"
+    t.sql(opened, _of_flood(t, 1))
+
+
+def flood_denial_exchanged(t: Tampered) -> None:
+    entry, other = _of_flood(t, 0), _of_flood(t, 1)
+    t.sql("UPDATE log_entry SET entry = (SELECT entry FROM log_entry WHERE id = ?) WHERE id = ?", other, entry)

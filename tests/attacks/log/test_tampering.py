@@ -53,6 +53,9 @@ OUTSIDER: Final[dict[Attack, tuple[set[str], set[Step]]]] = {
     outsider.denial_shut: ({"verifier"}, {S.ERASURE}),
     outsider.withdrawal_shut: ({"verifier"}, {S.ERASURE, S.ORDER}),
     outsider.answer_shut: ({"verifier"}, {S.ERASURE}),
+    outsider.flood_denial_deleted: ({"verifier"}, {S.GROUPS}),
+    outsider.flood_denial_shut: ({"verifier"}, {S.GROUPS}),
+    outsider.flood_denial_exchanged: ({"verifier"}, {S.GROUPS}),
     outsider.policy_set_swapped: ({"verifier"}, {S.DECISION}),
     outsider.manifest_signed_again: ({"verifier"}, {S.CERTIFICATE}),
     outsider.key_statement_by_another_operator: ({"verifier"}, {S.KEYS}),
@@ -82,6 +85,8 @@ INSIDER: Final[dict[Attack, tuple[set[str], set[Step]]]] = {
     insider.training_charged_too_little: ({"anchor", "files", "witness", "verifier"}, {S.LEDGER, S.WITNESSES}),
     insider.released_for_too_little: ({"verifier"}, {S.LEDGER}),
     insider.released_beyond_the_cap_of_a_day: ({"verifier"}, {S.LEDGER}),
+    insider.flood_counted_lower: ({"anchor", "files", "witness", "verifier"}, {S.WITNESSES}),
+    insider.flood_of_another_company: ({"anchor", "files", "witness", "verifier"}, {S.GROUPS, S.WITNESSES}),
     insider.begun_anew: ({"anchor", "files", "witness"}, set()),
     insider.set_back_whole: ({"anchor", "files", "witness"}, set()),
 }

@@ -14,6 +14,8 @@ from tests.audit_kit import Audited, audited, training_row
 from tests.clients.test_witness import listening
 from tests.proof.test_certificate import _manifest
 from twinvault.witness import Witness
+from vault.answers.floods import ALONE
+from vault.clock import unix_s
 from vault.db import Database
 from vault.encoding import JsonObject, parse_json
 from vault.errors import VaultError
@@ -29,6 +31,7 @@ from vault.proof.verify import verify_bundle
 from vault.proof.witness import WitnessPolicy
 from vault.schema.consent import ConsentVersion
 from vault.store.shortkeys import create_table
+from vault.tlog import groups
 from vault.tlog.anchor import Anchor
 from vault.tlog.errors import NotInLog
 from vault.tlog.files import LogFiles
@@ -61,6 +64,15 @@ def flip(data: bytes, at: int = -1) -> bytes:
     return bytes(changed)
 
 
+def flood(site: Audited, consent: ConsentVersion) -> None:
+    """Let a company ask so often under its withdrawn consent that its denials share a leaf."""
+    for _ in range(ALONE + 3):
+        assert site.service.ask(consent).status_code == 403
+    with site.service.database.transaction() as session:
+        [group] = groups.publish(session, LeafKind.DENIALS, unix_s(site.service.clock.at) + 60)
+    site.service.sequencer.wait(group, 20)
+
+
 @contextmanager
 def lived(sqlite_template: Path, folder: Path) -> Iterator[World]:
     """Build the world once; the copies are cheap."""
@@ -69,6 +81,7 @@ def lived(sqlite_template: Path, folder: Path) -> Iterator[World]:
     create_table(shortkeys)
     with audited(database, shortkeys, folder) as site:
         consent = site.live()
+        flood(site, consent)
         site.publish_trained(MODEL)
         site.log_training(MODEL, training_row(MODEL))
         key = site.service.log
@@ -120,7 +133,9 @@ class Tampered:
 
     def leaf(self, kind: LeafKind, place: int = 0) -> int:
         """Return the index of a leaf about the consent."""
-        found = self.sql("SELECT leaf_index FROM log_entry WHERE kind = ? ORDER BY leaf_index", kind.value)
+        found = self.sql(
+            "SELECT leaf_index FROM log_entry WHERE kind = ? AND member IS NULL ORDER BY leaf_index", kind.value
+        )
         return int(found[place][0])
 
     def opening(self, index: int, column: str) -> bytes:
