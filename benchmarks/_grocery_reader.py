@@ -3,8 +3,8 @@
 Three releases, each the sum of one bounded vector of whole numbers a household, with discrete Gaussian noise:
 
 1. the mean unit vector of its shops, how often it shops, and a constant that counts households;
-2. how households' habits vary together: the product of its deviations from that mean in its odd and in its
-   even shops, which leaves out the accidents of single shops;
+2. how households' habits vary together: the mean product of its deviations from that mean in two different
+   shops, over all pairs of them, which leaves out the accidents of single shops;
 3. the mean projected day.
 
 The reader is the posterior mean of a habit under a normal prior; its covariance is a public shape (variance by
@@ -14,6 +14,7 @@ noise is taken out. Nothing is trained on the person who asks.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,10 +37,9 @@ CLIP = 48  # of a day, in quantised units
 
 _SHARES = (0.15, 0.80, 0.05)  # of a person's mu^2, by release
 _UNIT = 2048  # a first or third contribution of norm 1
-_HALF = 80  # a half's deviation of the largest norm, in whole units
-_FILLED = 0.97  # of it before rounding, which may lengthen
+_FILLED = 0.97  # of the second's norm before rounding, which may lengthen
 _MEAN, _RATE = 0.93, 0.2  # parts of the first vector: mean; rate, its square, and the constant
-_DIAGONAL, _OFF = 2, 3  # integer weights near 1 : sqrt(2), for an entry off the diagonal stands for two
+_AT_ONCE = 128  # people whose products are held in memory
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,9 @@ class Settings:
     codes: int = 160
     directions: int = 80
     power: float = 0.25  # of a direction's variance, in its weight
-    deviation: float = 0.3  # norm to which a household's deviation is clipped
-    inflation: float = 1.5  # makes up for what that clipping takes
+    product: float = 0.04  # Frobenius norm to which a household's products are clipped
+    doubted: float = 12.0  # shops beyond the first at which a household's products count half
+    inflation: float = 2.4  # makes up for what clip and doubt take
     length: float = 0.85  # of a projected day before it is shortened, relative to its root mean square
     departments: bool = False  # rows of the public hierarchy's departments only
     centred: bool = True  # take out what people do on average before the clip
@@ -117,19 +118,13 @@ def unit_vectors(bought: np.ndarray) -> Floats:
     return (bought / np.sqrt(np.maximum(bought.sum(1, keepdims=True), 1))).astype(np.float32)
 
 
-def _product_sensitivity() -> int:
-    # |a b' + b a'| <= 2 |a| |b|; with weights 2 and 3 the triangle's square is at most 4.5 of the whole's.
-    return isqrt(int(4.5 * (2 * _HALF**2) ** 2)) + 1
-
-
 def _sigma(sensitivity: int, share: float) -> int:
     return sigma_for(PERSON_EPSILON, PERSON_DELTA, isqrt(int(sensitivity**2 / share)) + 1)
 
 
 def person_charge() -> Curve:
     """Return what the three releases together cost a household."""
-    sensitivities = (_UNIT, _product_sensitivity(), _UNIT)
-    one, two, three = (gaussian(s, _sigma(s, share)) for s, share in zip(sensitivities, _SHARES, strict=True))
+    one, two, three = (gaussian(_UNIT, _sigma(_UNIT, share)) for share in _SHARES)
     return one + two + three
 
 
@@ -167,7 +162,8 @@ def learn(shops: Shops, days: int, settings: Settings) -> Learned:
     spread = math.sqrt(max(first[-2] / _RATE / count - rate**2, rate**2 / 4))
 
     keep = np.argsort(-mean, kind="stable")[: settings.codes]
-    covariance = _habits(*_products(shops, vectors[:, keep], mean[keep], count, settings), mean[keep], keep)
+    seen, entry = _covariance(shops, vectors[:, keep] - mean[keep], count, settings)
+    covariance = _habits(seen, entry, mean[keep], keep)
     found_directions = _directions(covariance, keep, settings)
     directions = np.zeros((len(found_directions), len(mean)))
     directions[:, keep] = found_directions
@@ -182,35 +178,39 @@ def learn(shops: Shops, days: int, settings: Settings) -> Learned:
     return Learned(mean, keep, covariance, (rate, spread), third / count * CLIP, projection, count)
 
 
-def _products(
-    shops: Shops, vectors: Floats, mean: np.ndarray, count: float, settings: Settings
-) -> tuple[np.ndarray, float]:
-    """Release the mean product of two halves' deviations; return it and the noise in each entry."""
-    odd = (np.arange(len(shops.day)) - np.searchsorted(shops.person, shops.person)) % 2
-    one, two = (
-        _deviations(person_means(vectors[odd == half], shops.person[odd == half], len(shops.people)), mean, settings)
-        for half in (0, 1)
-    )
-    exact = one.T @ two + two.T @ one  # whole numbers, far below what float64 holds
-    scale = settings.inflation * settings.deviation**2 / (2 * _HALF**2) / count
-    if not settings.private:
-        return exact * scale, 0.0
-    scale /= _FILLED**2
-    weights = np.where(np.eye(len(mean), dtype=bool), _DIAGONAL, _OFF)
-    sigma = _sigma(_product_sensitivity(), _SHARES[1])
-    rows, columns = np.triu_indices(len(mean))
-    noisy = np.zeros_like(exact)
-    noise = DiscreteGaussian(sigma).sample(len(rows))
-    noisy[rows, columns] = (exact * weights)[rows, columns].astype(np.int64) + noise
-    seen = noisy / weights * scale
-    return seen + np.triu(seen, 1).T, sigma / _OFF * scale
+def _covariance(shops: Shops, deviations: np.ndarray, count: float, settings: Settings) -> tuple[np.ndarray, float]:
+    """Release the mean product of two shops' deviations; return it and the noise in an entry off the diagonal.
+
+    Both values of an entry off the diagonal are one, times the root of 2: lengths are Frobenius norms.
+    """
+    size = deviations.shape[1]
+    rows, columns = np.triu_indices(size)
+    both = np.where(rows == columns, 1.0, math.sqrt(2.0))
+    total = np.zeros(len(rows))
+    for start in range(0, len(shops.people), _AT_ONCE):
+        products = _products(shops, deviations, range(start, min(start + _AT_ONCE, len(shops.people))), settings)
+        shares = products[:, rows, columns] * both / settings.product
+        total += whole_within(shares * _FILLED * _UNIT, _UNIT**2).sum(0) if settings.private else shares.sum(0)
+    scale, sigma = settings.product * settings.inflation / count, 0
+    if settings.private:
+        scale, sigma = scale / (_FILLED * _UNIT), _sigma(_UNIT, _SHARES[1])
+        total += DiscreteGaussian(sigma).sample(len(rows))
+    seen = np.zeros((size, size))
+    seen[rows, columns] = total / both * scale
+    return seen + np.triu(seen, 1).T, sigma / math.sqrt(2.0) * scale
 
 
-def _deviations(means: Floats, centre: np.ndarray, settings: Settings) -> np.ndarray:
-    deviation = np.where(means.any(1)[:, None], means - centre, 0.0)
-    length = np.maximum(np.linalg.norm(deviation, axis=1) / settings.deviation, 1.0)
-    scaled = deviation / length[:, None] * (_HALF / settings.deviation)
-    return whole_within(_FILLED * scaled, _HALF**2).astype(np.float64) if settings.private else scaled
+def _products(shops: Shops, deviations: np.ndarray, people: range, settings: Settings) -> np.ndarray:
+    """Return float64[people, M, M], each of Frobenius norm at most `settings.product`; zero for one shop or none."""
+    bounds = np.searchsorted(shops.person, np.arange(people.start, people.stop + 1))
+    found = np.zeros((len(people), deviations.shape[1], deviations.shape[1]))
+    for at, (start, stop) in enumerate(itertools.pairwise(bounds)):
+        if stop - start > 1:
+            own, others = deviations[start:stop], stop - start - 1
+            total = own.sum(0)
+            found[at] = (np.outer(total, total) - own.T @ own) / ((stop - start) * (others + settings.doubted))
+    length = np.linalg.norm(found, axis=(1, 2), keepdims=True)
+    return found / np.maximum(length / settings.product, 1.0)
 
 
 def _habits(seen: np.ndarray, entry: float, mean: np.ndarray, keep: Ints) -> np.ndarray:

@@ -200,8 +200,8 @@ class Figures:
         pooled = day >= POOLED_FROM
         self._count = np.bincount(person[pooled], minlength=people)
         self._late = {name: np.bincount(person[pooled], one[pooled], people) for name, one in values.items()}
-        each = np.bincount(person, minlength=people)
-        self._mean = {name: np.bincount(person, one, people) / each for name, one in values.items()}
+        self._each = np.bincount(person, minlength=people)
+        self._mean = {name: np.bincount(person, one, people) / self._each for name, one in values.items()}
         draws = np.random.default_rng(0).multinomial(people, np.full(people, 1 / people), size=_DRAWS)
         self._weights = np.vstack([np.ones(people), draws])  # the first row is the point estimate
         self._bins = {
@@ -223,6 +223,14 @@ class Figures:
             str(start): (found[name] - found["popularity"]) / (found[best] - found["popularity"])
             for start, found in self._bins.items()
         }
+
+    def share_by_shops(self, name: str, best: str) -> dict[str, float]:
+        """Return the share per person of each fifth of the people, by how many of their shops are asked."""
+        found = {}
+        for fifth in np.array_split(np.argsort(self._each, kind="stable"), 5):
+            low, mean, high = (float(self._mean[one][fifth].mean()) for one in ("popularity", name, best))
+            found[f"{self._each[fifth].min()} to {self._each[fifth].max()}"] = (mean - low) / (high - low)
+        return found
 
 
 def _interval(values: Floats) -> tuple[float, float]:
@@ -294,6 +302,7 @@ def summarise(found: list[Results], *, quick: bool) -> dict[str, Any]:
         "best_non_private": best,
         "by_epsilon": by_epsilon,
         "share_by_history_days": figures.share_by_history("twin 3", best),
+        "share_per_person_by_asked_shops": figures.share_by_shops("twin 3", best_alone),
         "rivals": dict(counts),
         "above_rivals": dict(above),
         "people_trained": max(one.trained for one in found),
@@ -320,7 +329,7 @@ def _budget() -> dict[str, Any]:
             "owner-day: all rows of one chain of a year (discrete Gaussian, sensitivity = clip times the longest column), 95 % of mu^2; the day count is a coordinate of it, with 5 % of a day's squared length",
             "owner-day: late rows, 5 % of mu^2, reserved and charged though no trace of this data set is late",
             "person: mean unit vector, shopping rate and number of households, 15 % of mu^2",
-            "person: products of deviations of odd and even shops (covariance), 80 % of mu^2",
+            "person: mean product of deviations in two different shops (covariance), 80 % of mu^2",
             "person: mean projected day, 5 % of mu^2",
             "public: product hierarchy, strategy, clip, and the settings in benchmarks/_grocery_reader.py, chosen by looking at two of the five folds of this public data set (docs/twin-quality.md)",
         ],

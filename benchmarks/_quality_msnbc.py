@@ -43,7 +43,7 @@ from benchmarks._msnbc import (
 from benchmarks._msnbc_network import Network, Recurrent, each_missed, person_loss, tested
 from benchmarks._private import EPSILONS, NEIGHBOURS, charged, decaying, descent_for, interval, rounded
 from benchmarks._shared import data_folder
-from vault.proof.certificate import Charge, People, epsilon_of
+from vault.proof.charge import Charge, People, epsilon_of
 from vault.twin.train import Descent, private_training
 
 Floats = npt.NDArray[np.float64]

@@ -48,7 +48,7 @@ VARIANTS: dict[str, tuple[Settings, Strategy, int, float]] = {
     "clip at 0.5": (replace(SHIPPED, length=0.5), prefix(DAYS), 1, DRIFT),
     "clip at 1.2": (replace(SHIPPED, length=1.2), prefix(DAYS), 1, DRIFT),
     "64 codes": (replace(SHIPPED, codes=64, directions=64), prefix(DAYS), 1, DRIFT),
-    "exact statistics": (replace(SHIPPED, private=False, deviation=9.0, inflation=1.0), prefix(DAYS), 1, DRIFT),
+    "exact statistics": (replace(SHIPPED, private=False, product=9.0, inflation=1.25), prefix(DAYS), 1, DRIFT),
 }
 
 

@@ -40,20 +40,42 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, object]]:
 def test_a_household_moves_the_products_by_at_most_what_is_charged(drawn: list, extreme: bool) -> None:
     settings = reader.Settings(codes=30)
     everyone = shops_of(6, 1)
-    if extreme:  # one category in every shop: the longest deviation there is
+    if extreme:  # one category in every shop: the longest products there are
         everyone.bought[everyone.person == 5] = np.arange(K) == 3
     without = everyone.of(np.arange(6) < 5)
-    mean = np.full(30, 0.05)
     released = []
     for shops in (everyone, without):
-        seen, _ = reader._products(shops, reader.unit_vectors(shops.bought)[:, :30], mean, 1.0, settings)
+        deviations = reader.unit_vectors(shops.bought)[:, :30] - 0.05
+        seen, _ = reader._covariance(shops, deviations, 1.0, settings)
         released.append(seen)
-    scale = settings.inflation * settings.deviation**2 / (2 * reader._HALF**2) / reader._FILLED**2
-    weights = np.where(np.eye(30, dtype=bool), reader._DIAGONAL, reader._OFF)
-    move = ((released[0] - released[1]) / scale * weights)[np.triu_indices(30)]
+    scale = settings.product * settings.inflation / (reader._FILLED * reader._UNIT)
+    both = np.where(np.eye(30, dtype=bool), 1.0, np.sqrt(2.0))
+    move = ((released[0] - released[1]) / scale * both)[np.triu_indices(30)]
     assert np.abs(move - np.rint(move)).max() < 1e-6
-    assert 0 < np.linalg.norm(move) <= reader._product_sensitivity()
-    assert {sigma for sigma, _ in drawn} == {reader._sigma(reader._product_sensitivity(), reader._SHARES[1])}
+    assert 0 < np.linalg.norm(move) <= reader._UNIT
+    assert {sigma for sigma, _ in drawn} == {reader._sigma(reader._UNIT, reader._SHARES[1])}
+
+
+def test_products_are_of_different_shops_of_one_household() -> None:
+    shops, settings = shops_of(3, 5, per_person=4), reader.Settings(product=1e9, doubted=0.0)
+    deviations = reader.unit_vectors(shops.bought)[:, :20] - 0.1
+    found = reader._products(shops, deviations, range(1, 3), settings)
+    for at, person in enumerate((1, 2)):
+        own = deviations[shops.person == person]
+        pairs = [np.outer(own[i], own[j]) for i in range(4) for j in range(4) if i != j]
+        assert found[at] == pytest.approx(np.mean(pairs, axis=0), abs=1e-6)
+    lonely = shops.of(np.arange(3) < 1)
+    single = Shops(lonely.people, lonely.person[:1], lonely.day[:1], lonely.bought[:1])
+    assert not reader._products(single, deviations[:1], range(1), settings).any()
+
+
+def test_without_noise_the_covariance_is_the_mean_of_products() -> None:
+    shops = shops_of(5, 6)
+    settings = reader.Settings(private=False, product=0.5, doubted=0.0, inflation=1.0)
+    deviations = reader.unit_vectors(shops.bought)[:, :20] - 0.1
+    seen, entry = reader._covariance(shops, deviations, 5.0, settings)
+    assert seen == pytest.approx(reader._products(shops, deviations, range(5), settings).mean(0))
+    assert entry == 0.0
 
 
 def test_a_household_moves_the_means_by_at_most_what_is_charged(drawn: list) -> None:
@@ -68,9 +90,8 @@ def test_a_household_moves_the_means_by_at_most_what_is_charged(drawn: list) -> 
 
 def test_what_is_drawn_is_what_is_charged(drawn: list) -> None:
     learned = reader.learn(shops_of(30, 3), DAYS, reader.Settings(codes=40, directions=20))
-    sensitivities = (reader._UNIT, reader._product_sensitivity(), reader._UNIT)
     assert len(drawn) == 3
-    curves = [gaussian(s, sigma) for s, (sigma, _) in zip(sensitivities, drawn, strict=True)]
+    curves = [gaussian(reader._UNIT, sigma) for sigma, _ in drawn]
     assert sum(curves[1:], curves[0]) == reader.person_charge()
     assert reader.person_charge().epsilon(reader.PERSON_DELTA) <= reader.PERSON_EPSILON
     assert drawn[1][1] == 40 * 41 // 2

@@ -12,7 +12,7 @@ from benchmarks import _msnbc_network as network
 from benchmarks._msnbc import PAGES, VIEWS, Asked, Counts, best_reading, chances
 from benchmarks._private import EPSILONS
 from benchmarks._quality_msnbc import DELTA, FULL, QUICK, RELEASE, Size, plan_for
-from vault.proof.certificate import epsilon_of
+from vault.proof.charge import epsilon_of
 
 
 def people_of(count: int, seed: int) -> np.ndarray:
