@@ -13,7 +13,7 @@ from tests.company_kit import CompanyKit, b64
 from tests.consent_kit import S
 from tests.vault_kit import begin
 from vault.consent import consents
-from vault.oauth import authorizations
+from vault.oauth import authorizations, page
 from vault.parties import companies
 from vault.parties.companies import CompanyId
 from vault.schema.consent import ConsentEvent
@@ -46,6 +46,20 @@ def test_a_whole_flow_ends_with_code_state_and_iss(server: Any) -> None:
     assert len(landed["code"]) == 43
     with server.database.snapshot() as session:
         assert consents.get_own(session, ConsentId(given.consent_id), server.world.owner.vault).live
+
+
+def test_a_browser_never_comes_back_in_the_clear(quick: Any) -> None:
+    browser, uri, code = shown(quick)
+    assert decide(quick, code, "deny", quick.session()).status_code == 204
+    sent = [
+        quick.open(quick.browser(), "urn:nothing"),
+        quick.open(browser, uri),
+        quick.open(quick.browser(), pushed(quick)),
+    ]
+    assert [response.status_code for response in sent] == [400, 303, 200]
+    for response in sent:
+        assert response.headers["strict-transport-security"] == "max-age=63072000"
+    assert "Strict-Transport-Security" not in page.headers("http://127.0.0.1:8000")
 
 
 def test_the_page_shows_the_logged_name_and_a_code_without_script(quick: Any) -> None:

@@ -123,6 +123,8 @@ def test_a_grant_that_a_company_gives_back_ends_under_the_companys_name(caller: 
 
 def test_what_the_server_says_about_itself_is_there(house: House) -> None:
     metadata = house.http.get("/.well-known/oauth-authorization-server").json()
+    assert house.http.get("/.well-known/openid-configuration").json() == metadata
+    assert not {name for name in metadata if name.startswith(("id_token_", "subject_", "userinfo_"))}
     assert metadata["issuer"] == house.url
     assert metadata["require_pushed_authorization_requests"] is True
     assert metadata["authorization_response_iss_parameter_supported"] is True

@@ -12,7 +12,7 @@ _STYLE: Final = (
     "code{font-size:2.2rem;letter-spacing:.15em}"
 )
 _STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-HEADERS: Final = {
+_HEADERS: Final = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
         f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; "
@@ -22,7 +22,20 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",  # the address holds the request_uri
 }
+_TRANSPORT: Final = "Strict-Transport-Security"
+_YEARS: Final = {_TRANSPORT: "max-age=63072000"}  # two; a browser that came once never comes in the clear again
 _POLL_S: Final = 3
+
+
+def headers(issuer: str, *, redirects: bool = False) -> dict[str, str]:
+    """Return the headers of a page, or of the redirect that ends it.
+
+    Args:
+        issuer: This server's base URL; a promise about https is made only there (RFC 6797 section 7.2).
+        redirects: Whether the browser is sent on.
+    """
+    names = ("Cache-Control", "Referrer-Policy") if redirects else _HEADERS
+    return {name: _HEADERS[name] for name in names} | (_YEARS if issuer.startswith("https:") else {})
 
 
 def waiting(company_name: str, user_code: str) -> str:

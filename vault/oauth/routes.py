@@ -117,7 +117,7 @@ def authorize(request: Request, desk: DeskDep, database: DatabaseDep, clock: Clo
     """
     now, given = clock.now(), request.query_params.multi_items()
     if sorted(name for name, _ in given) != ["client_id", "request_uri"]:
-        return _closed()
+        return _closed(desk)
     client_id, uri = request.query_params["client_id"], request.query_params["request_uri"]
     cookie = _cookie(desk)
     sent = request.cookies.get(cookie, "")
@@ -125,15 +125,15 @@ def authorize(request: Request, desk: DeskDep, database: DatabaseDep, clock: Clo
     with database.snapshot() as session:
         company = companies.find(session, client_id)
         if company is None:
-            return _closed()
+            return _closed(desk)
         found = authorizations.find(session, uri, company.company_id)
     if found is not None and found.state is State.PUSHED:
         with database.transaction() as session:
             found = authorizations.show(session, uri, company.company_id, browser, now=now)
     if found is None or not found.is_open_in(browser) or found.state in {State.ISSUED, State.REDEEMED}:
-        return _closed()
+        return _closed(desk)
     if found.state is State.SHOWN and found.expires_at_s > unix_s(now):
-        shown = HTMLResponse(page.waiting(company.name, found.user_code), headers=page.HEADERS)
+        shown = HTMLResponse(page.waiting(company.name, found.user_code), headers=page.headers(desk.issuer))
         secure = desk.issuer.startswith("https:")
         shown.set_cookie(
             cookie, browser, max_age=authorizations.SHOWN_S, path="/", secure=secure, httponly=True, samesite="lax"
@@ -142,14 +142,12 @@ def authorize(request: Request, desk: DeskDep, database: DatabaseDep, clock: Clo
     with database.transaction() as session:
         reply = desk.answer(session, found, now=now)
     if not reply.location:
-        return _closed()
-    return RedirectResponse(
-        reply.location, 303, {name: page.HEADERS[name] for name in ("Cache-Control", "Referrer-Policy")}
-    )
+        return _closed(desk)
+    return RedirectResponse(reply.location, 303, page.headers(desk.issuer, redirects=True))
 
 
-def _closed() -> HTMLResponse:
-    return HTMLResponse(page.closed(), 400, page.HEADERS)
+def _closed(desk: OAuthDesk) -> HTMLResponse:
+    return HTMLResponse(page.closed(), 400, page.headers(desk.issuer))
 
 
 def _cookie(desk: OAuthDesk) -> str:
@@ -157,9 +155,10 @@ def _cookie(desk: OAuthDesk) -> str:
     return "__Host-authorize" if desk.issuer.startswith("https:") else "authorize"
 
 
+@oauth_router.get("/.well-known/openid-configuration", include_in_schema=False)
 @oauth_router.get("/.well-known/oauth-authorization-server")
 def authorization_server(desk: DeskDep) -> dict[str, Any]:
-    """Return the authorization server's metadata (RFC 8414)."""
+    """Return the authorization server's metadata (RFC 8414), also where many clients look first (its section 3)."""
     return server_metadata(desk.issuer)
 
 
