@@ -11,7 +11,6 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 import pytest
-import sqlalchemy
 from fastapi import FastAPI, Request
 from fastapi.testclient import TestClient
 
@@ -27,6 +26,7 @@ from vault.oauth.resource import CompanyDep, CompanyGate
 from vault.oauth.routes import oauth_router
 from vault.oauth.server import Endpoint, OAuthDesk
 from vault.oauth.tokens import TokenMint
+from vault.parties.models import SessionRow
 from vault.schema.consent import ConsentVersion
 from vault.schema.details import dump_details
 from vault.schema.terms import ConsentKind
@@ -127,11 +127,10 @@ class Server:
 
     def session(self, vault: VaultId | None = None) -> dict[str, str]:
         """Return the header of an owner's session."""
-        token = secrets.token_bytes(32)
-        row = {"token_hash": hashlib.sha256(token).digest(), "vault_id": vault or self.world.owner.vault}
+        token, until = secrets.token_bytes(32), self.now + timedelta(hours=1)
+        owner = vault or self.world.owner.vault
         with self.database.transaction() as session:
-            table = sqlalchemy.table("party_session", *map(sqlalchemy.column, ("token_hash", "vault_id", "expires_at")))
-            session.execute(sqlalchemy.insert(table), row | {"expires_at": self.now + timedelta(hours=1)})
+            session.add(SessionRow(token_hash=hashlib.sha256(token).digest(), vault_id=owner, expires_at=until))
         return {"authorization": f"Bearer {b64(token)}"}
 
     def give(self, jws: str, **changed: Any) -> ConsentVersion:
