@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from tests.vault_kit import NOW, Owner, begin
 from vault.clock import unix_s
 from vault.db import Database
-from vault.legacy import legacies
-from vault.legacy.legacies import Legacy
+from vault.legacy import legacies, steps
+from vault.legacy.steps import Legacy
 from vault.parties import people
 from vault.parties.people import Person
 from vault.parties.sessions import SESSION_S, SignInDesk
@@ -42,7 +43,9 @@ class Heirs:
 
     def __post_init__(self) -> None:
         self.owner, self.source = begin(self.database, self.shortkeys)
-        self.desk = SignInDesk(ORIGIN, b"s" * 32, rings.live_device_key, legacies.sign_of_life)
+        self.desk = SignInDesk(
+            ORIGIN, b"s" * 32, rings.live_device_key, partial(legacies.sign_of_life, service=SigningKey(new_seed()))
+        )
 
     @property
     def key(self) -> SigningKey:
@@ -101,7 +104,7 @@ class Heirs:
     @property
     def now(self) -> Legacy:
         with self.database.snapshot() as session:
-            found = legacies.find(session, self.owner.vault)
+            found = steps.find(session, self.owner.vault)
         assert found is not None
         return found
 
@@ -120,4 +123,4 @@ class Heirs:
 def leaf_ids(heirs: Heirs) -> list[PendingId]:
     """Return the leaves that a signed record is kept for."""
     with heirs.database.snapshot() as session:
-        return sorted(legacies.records(session, heirs.owner.vault))
+        return sorted(steps.records(session, heirs.owner.vault))

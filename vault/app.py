@@ -12,6 +12,7 @@ import hmac
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import anyio
@@ -182,7 +183,8 @@ def _make_desks(state: State, session: Session, keys: Mapping[KeyName, KeyStatem
     serving_name = key_name(KeyName.SERVING, keys[KeyName.SERVING].epoch)
     open_identity(folder, kms, serving_name)  # better now than at the first question
     state.serving = Serving(Epochs(folder, kms, KeyName.SERVING), kms, serving_name, state.shortkeys, operator_key)
-    state.sign_in_desk = SignInDesk(issuer, secret, rings.live_device_key, legacies.sign_of_life)
+    alive = partial(legacies.sign_of_life, service=state.service)
+    state.sign_in_desk = SignInDesk(issuer, secret, rings.live_device_key, alive)
     # Tokens of the keys before outlive the change of key by their own lifetime, and by no more.
     until_s = keys[KeyName.SERVICE].not_before + TOKEN_S
     former_keys = {key: until_s for key in service_keys if key != state.service.public_key}

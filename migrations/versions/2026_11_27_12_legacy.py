@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("claim", sa.LargeBinary(), nullable=False),
         sa.Column("statement", sa.LargeBinary(), nullable=False),
         sa.Column("until_s", sa.BigInteger(), nullable=False),
+        sa.Column("given", sa.LargeBinary(), nullable=False),
         sa.Column("leaf_id", sa.BigInteger(), nullable=False),
         sa.Column("seq", sa.Integer(), nullable=False),
         sa.Column("last_event", sa.LargeBinary(), nullable=False),

@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.client_kit import json_answer
-from tests.http_kit import PURCHASE, House, new_databases, serving
+from tests.client_kit import company_terms, json_answer
+from tests.http_kit import PURCHASE, PURPOSE, QUESTION, House, new_databases, serving
 from twinvault.api import ApiError
+from twinvault.consents import NothingToGive
 from twinvault.erasures import ForgedCertificate
 from twinvault.executor import Executor, NotThePlan
 from twinvault.history import read_history
@@ -22,18 +23,24 @@ from twinvault.owner import Owner
 from twinvault.receipts import NoReceipt
 from twinvault.shares import BadShare, Share, dump_share, parse_share
 from twinvault.signin import SignedIn
-from vault.clock import SystemClock
+from vault.clock import SystemClock, unix_s
+from vault.consent import consents
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
-from vault.legacy import legacies
+from vault.legacy import legacies, steps
 from vault.parties import people
 from vault.parties.sessions import SESSION_S
 from vault.proof.bundle import parse_bundle
 from vault.proof.report import Step
 from vault.proof.verify import verify_bundle
+from vault.schema.category import Purpose
+from vault.schema.consent import ConsentEvent, parse_consent
 from vault.schema.terms import ConsentKind
+from vault.seal.advance import unlock_advance
+from vault.seal.dsse import unverified_record
 from vault.seal.erasure import Author, Counted
-from vault.seal.ids import new_id
+from vault.seal.errors import SealError
+from vault.seal.ids import ConsentId, new_id
 from vault.seal.legacy import Choice
 from vault.seal.person import Role
 from vault.seal.signing import new_seed
@@ -79,7 +86,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         often.setattr(legacies, "EVERY_S", 0.1)
         with serving(tmp_path_factory.mktemp("legacy"), *urls) as house:
             clock = Moved()
-            house.service.app.state.clock = clock
+            house.service.app.state.clock = house.clock = clock
             yield Family(house, clock)
 
 
@@ -274,7 +281,7 @@ def test_executors_erase_everything_where_the_plan_lets_them(family: Family) -> 
     assert done.certificate.destroyed[Counted.CONSENTS] == 1
     with family.house.database.snapshot() as session:
         assert people.find(session, owner.vault) is None
-        assert legacies.find(session, owner.vault) is None
+        assert steps.find(session, owner.vault) is None
     with pytest.raises(ApiError):
         owner.twin()
     order = next(one for one in family.house.sent.sent[sent:] if one.url.path.endswith("/erasures"))
@@ -310,6 +317,68 @@ def test_a_certificate_of_another_erasure_is_not_believed(family: Family) -> Non
         pairs[1].erase()
 
 
+def test_what_was_sealed_in_advance_answers_after_death_and_nothing_else_does(family: Family) -> None:
+    owner, house = family.owner(), family.house
+    shop, other = house.company("Shop", clock=family.clock), house.company("Other", clock=family.clock)
+    now = unix_s(family.clock.now())
+    asked_for = {"purposes": frozenset({PURPOSE, Purpose("dpv:Marketing")}), "not_after": now + 400 * 86_400}
+    alive = replace(company_terms(other, owner), **{**asked_for, "post_mortem": frozenset()})
+    theirs = owner.give_company(owner.read_request(other.sign_request(alive))).version.consent_id
+    wanted = replace(company_terms(shop, owner), **{**asked_for, "post_mortem": frozenset({PURPOSE})})
+    asked = owner.read_request(shop.sign_request(wanted))
+    with pytest.raises(NothingToGive):
+        owner.for_after_death(owner.read_request(other.sign_request(alive)))
+    sealed = owner.seal(asked, owner.for_after_death(asked))
+    shares = owner.legacy.plan(threshold=2, shares=2, waiting_days=7, choice=Choice.ANSWER, sealed=[sealed])
+    family.clock.by += SESSION
+    two = family.executor(*shares)
+    with pytest.raises(ApiError, match="in force"):
+        two.open_sealed()
+    two.declare()
+    with pytest.raises(ApiError, match="in force"):
+        two.open_sealed()
+    assert other.ask(theirs, QUESTION).answer
+    family.clock.by += 7 * DAY
+    wait_for("in-force", two)
+    with pytest.raises(ApiError) as refusal:
+        other.ask(theirs, QUESTION)
+    assert refusal.value.slug == "not-permitted"
+    (given,) = two.open_sealed()
+    assert two.open_sealed() == [given], "the same again changes nothing"
+    assert shop.ask(given, QUESTION).answer
+    for_marketing = replace(QUESTION, purpose=Purpose("dpv:Marketing"))
+    with pytest.raises(ApiError):
+        shop.ask(given, for_marketing)
+    with pytest.raises(ApiError, match="does not let executors erase"):
+        two.erase()
+    # The owner is back: what executors gave is over, and what the owner gave goes on.
+    assert not owner.frozen()
+    with pytest.raises(ApiError):
+        shop.ask(given, QUESTION)
+    assert other.ask(theirs, QUESTION).answer
+    found = told(owner, "legacy-veto")
+    assert kinds(found) == ["legacy-plan", "legacy-claim", "legacy-force", "legacy-open", "legacy-veto"]
+    assert next(one for one in owner.consents() if one.id == given).current.event is ConsentEvent.REVOKED
+    _, report = two.bundle()
+    assert (report.failures, report.checked[Step.LEGACY]) == ((), 5)
+
+
+def test_a_share_tells_nothing_of_what_is_sealed(family: Family) -> None:
+    owner, house = family.owner(), family.house
+    shop = house.company("Shop", clock=family.clock)
+    wanted = replace(company_terms(shop, owner), post_mortem=frozenset({PURPOSE}))
+    asked = owner.read_request(shop.sign_request(wanted))
+    sealed = owner.seal(asked, owner.for_after_death(asked))
+    share, _ = owner.legacy.plan(threshold=2, shares=2, waiting_days=7, choice=Choice.ANSWER, sealed=[sealed])
+    for part in (sealed.version.payload, sealed.handover, sealed.request.encode(), sealed.version.encoded):
+        assert part not in dump_share(share)
+        assert all(part not in item for item in share.sealed)
+    with family.house.database.snapshot() as session:
+        assert consents.find(session, ConsentId(parse_consent(unverified_record(sealed.version)).consent_id)) is None
+    with pytest.raises(SealError):
+        unlock_advance(share.sealed[0], new_seed(), owner.vault)
+
+
 def test_an_owner_who_erases_everything_leaves_no_plan(family: Family) -> None:
     owner = family.owner()
     shares = owner.legacy.plan(threshold=2, shares=2, waiting_days=30)
@@ -319,5 +388,5 @@ def test_an_owner_who_erases_everything_leaves_no_plan(family: Family) -> None:
         with pytest.raises(ApiError, match="No plan in force"):
             act()
     with family.house.database.snapshot() as session:
-        assert legacies.find(session, owner.vault) is None
-        assert legacies.records(session, owner.vault) == {}
+        assert steps.find(session, owner.vault) is None
+        assert steps.records(session, owner.vault) == {}

@@ -14,9 +14,9 @@ from tests.legacy_kit import DAY, LATER, Heirs, leaf_ids
 from tests.vault_kit import NOW, wait_until_blocked
 from vault.erasure.erase import Asked
 from vault.errors import VaultError
-from vault.legacy import legacies
+from vault.legacy import legacies, orders
 from vault.legacy.errors import BadPlan, BadStatement, OwnerIsHere, UnknownLegacy
-from vault.legacy.legacies import LegacyState
+from vault.legacy.steps import LegacyState
 from vault.parties import people
 from vault.parties.caller import WatcherCaller
 from vault.parties.people import UnknownVault, VaultState
@@ -210,7 +210,7 @@ def test_executors_erase_only_what_the_plan_lets_them_once_it_is_in_force(heirs:
         said = {"act": Act.ERASE, "claim": heirs.now.claim} | changed
         signed = heirs.statement(now=said.pop("signed", now), **said)
         with heirs.database.transaction() as session:
-            return legacies.verify_erasing(session, heirs.id, signed, now=now)
+            return orders.verify_erasing(session, heirs.id, signed, now=now)
 
     with pytest.raises(BadStatement, match="ready"):
         ask(LATER, claim=new_id())
@@ -226,7 +226,7 @@ def test_executors_erase_only_what_the_plan_lets_them_once_it_is_in_force(heirs:
             ask(IN_FORCE, **forged)
     with pytest.raises(SealError), heirs.database.transaction() as session:
         forged_key = heirs.statement(SigningKey(new_seed()), IN_FORCE, act=Act.ERASE, claim=claim)
-        legacies.verify_erasing(session, heirs.id, forged_key, now=IN_FORCE)
+        orders.verify_erasing(session, heirs.id, forged_key, now=IN_FORCE)
     asked = ask(IN_FORCE)
     assert (asked.erasure_id, asked.scope, asked.author) == (claim, Scope(heirs.owner.vault, None), Author.EXECUTORS)
     heirs.sign_in(IN_FORCE + DAY)
@@ -240,7 +240,7 @@ def test_executors_of_a_plan_that_freezes_erase_nothing(quick: Heirs) -> None:
     quick.take_effect(IN_FORCE)
     with pytest.raises(BadStatement, match="does not let"), quick.database.transaction() as session:
         signed = quick.statement(now=IN_FORCE, act=Act.ERASE, claim=claim)
-        legacies.verify_erasing(session, quick.id, signed, now=IN_FORCE)
+        orders.verify_erasing(session, quick.id, signed, now=IN_FORCE)
 
 
 def test_an_erased_vault_has_no_legacy(heirs: Heirs) -> None:
@@ -351,6 +351,16 @@ def test_a_restored_database_does_not_bring_back_what_the_journal_knows_to_be_ov
     quick.publish()
     quick.declare()
     with quick.database.transaction() as session:
-        assert legacies.end_again(session, {quick.owner.vault}) == 1
-        assert legacies.end_again(session, {quick.owner.vault}) == 0
+        assert legacies.end_again(session, [quick.owner.vault, new_id()], now=LATER) == 1
+        assert legacies.end_again(session, [quick.owner.vault], now=LATER) == 0
     assert quick.take_effect(IN_FORCE) == 0
+
+
+def test_a_restored_database_does_not_bring_back_the_dead(quick: Heirs) -> None:
+    quick.publish(choice=Choice.ANSWER)
+    quick.declare()
+    quick.take_effect(IN_FORCE)
+    assert quick.person.profile.deceased
+    with quick.database.transaction() as session:
+        assert legacies.end_again(session, [quick.owner.vault], now=IN_FORCE) == 1
+    assert not quick.person.profile.deceased

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from tests.http_kit import serving
 from twinvault.executor import Executor
 from vault.clock import SystemClock
-from vault.legacy import legacies
-from vault.legacy.legacies import LegacyState
+from vault.legacy import steps
+from vault.legacy.steps import LegacyState
 from vault.ops import operator
 from vault.ops.archive import back_up
 from vault.parties import sessions
@@ -31,7 +31,7 @@ def test_a_sign_of_life_since_the_backup_still_counts(tmp_path: Path) -> None:
     assert said.exit_code == 0, (said.output, said.exception)
     database, short_keys = site.databases()
     with database.snapshot() as session:
-        found = legacies.find(session, owner.vault)
+        found = steps.find(session, owner.vault)
     assert found is not None
     assert found.state is LegacyState.ENDED
     database.close()

@@ -69,7 +69,15 @@ class Change:
     new_epoch_needed: tuple[Category, ...] = ()
 
 
-def give(session: Session, submission: Submission, *, vault_id: VaultId, custody: Custody, now: datetime) -> Change:
+def give(
+    session: Session,
+    submission: Submission,
+    *,
+    vault_id: VaultId,
+    custody: Custody,
+    now: datetime,
+    signed_at: datetime | None = None,
+) -> Change:
     """Record a new consent with its keys.
 
     Args:
@@ -78,6 +86,7 @@ def give(session: Session, submission: Submission, *, vault_id: VaultId, custody
         vault_id: The signed-in owner's vault.
         custody: To whom keys may go.
         now: The current time.
+        signed_at: When it was signed, if it was sealed in advance; now if not given.
 
     Raises:
         BadConsent: Not a fresh first version, wider than asked, or without its certificate.
@@ -87,7 +96,7 @@ def give(session: Session, submission: Submission, *, vault_id: VaultId, custody
     """
     people.stay(session, vault_id)
     given = verify_by_person(submission.envelope, ConsentEvent.GIVEN)
-    age_s = unix_s(now) - given.event_time
+    age_s = unix_s(signed_at or now) - given.event_time
     if not -_CLOCK_SKEW_S <= age_s <= _FRESH_S:
         raise BadConsent("A consent is sent within a day of being signed; check the clock and sign again.")
     verify_asked(session, given, submission.request, vault_id=vault_id, now=now)

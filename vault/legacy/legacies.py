@@ -1,7 +1,7 @@
 """Legacies: the owner's plan, the executors' declaration, the waiting period, and the signs of life that stop it.
 
-A declaration starts the waiting period; when it has passed the vault is frozen, whatever else the plan allows. An
-owner who signs in before or after ends the legacy for good: the key was put together once, so it may be in one hand
+A declaration starts the waiting period; when it has passed the vault is frozen, unless the owner chose that it answers
+what stays allowed after death. An owner who signs in before or after ends the legacy for good: the key was put together once, so it may be in one hand
 now, and the next plan needs another. Whoever changes a legacy, or signs in where one exists, locks the person first:
 of a sign of life and the end of the waiting period one comes first, and the other sees it.
 
@@ -10,74 +10,37 @@ Source: DESIGN section 12.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, Final
 
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 
-from vault.clock import month_of, unix_s
+from vault.clock import unix_s
+from vault.consent import changes, consents
 from vault.db import Database
 from vault.encoding import JsonObject, b64u
-from vault.erasure.erase import Asked
-from vault.legacy.errors import BadPlan, BadStatement, OwnerIsHere, UnknownLegacy
+from vault.legacy import steps
+from vault.legacy.errors import BadPlan, BadStatement, OwnerIsHere
 from vault.legacy.models import legacy, legacy_record
+from vault.legacy.steps import Legacy, LegacyState
 from vault.parties import people, sessions
-from vault.parties.people import UnknownVault, VaultState
+from vault.parties.people import VaultState
 from vault.proof.leaf import LeafKind
+from vault.schema.consent import ConsentEvent
 from vault.seal.dsse import Envelope, PayloadType, parse_envelope
-from vault.seal.erasure import Author, Scope
-from vault.seal.ids import VaultId, key_id, sha256
-from vault.seal.legacy import Act, Choice, Plan, Statement, Terms, parse_plan, verify_plan, verify_statement
+from vault.seal.erasure import Scope
+from vault.seal.ids import ID_BYTES, ConsentId, VaultId, key_id
+from vault.seal.legacy import Act, Choice, Plan, parse_plan, verify_plan
+from vault.seal.signing import Signer
 from vault.seal.version import Remembered
 from vault.store.versions import require_successor
-from vault.tlog.log import PendingId, append
+from vault.tlog.log import PendingId
 
 EVERY_S: Final = 60
 """How often somebody looks whose waiting period has passed."""
-
-_FRESH_S: Final = 86_400
-_CLOCK_SKEW_S: Final = 300
-
-
-class LegacyState(StrEnum):
-    """How far a plan has come."""
-
-    READY = "ready"
-    WAITING = "waiting"
-    IN_FORCE = "in-force"
-    ENDED = "ended"
-    WITHDRAWN = "withdrawn"
-
-
-@dataclass(frozen=True, slots=True)
-class Legacy:
-    """A vault's newest plan, and how far it has come.
-
-    Args:
-        vault_id: Whose.
-        plan: The signed plan.
-        digest: SHA-256 of its envelope.
-        terms: What it says; None where it was withdrawn.
-        state: How far it has come.
-        claim: The declaration that is waiting, in force or ended; empty before any.
-        statement: The signed declaration; empty before any.
-        until_s: Unix second from which on the declaration takes effect; 0 before any.
-        leaf_id: The leaf of its newest step.
-    """
-
-    vault_id: VaultId
-    plan: bytes
-    digest: bytes
-    terms: Terms | None
-    state: LegacyState
-    claim: bytes
-    statement: bytes
-    until_s: int
-    leaf_id: PendingId
 
 
 def publish(session: Session, vault_id: VaultId, envelope: Envelope, *, now: datetime) -> PendingId:
@@ -97,40 +60,18 @@ def publish(session: Session, vault_id: VaultId, envelope: Envelope, *, now: dat
         BadPlan: Signed long ago or in the future, or with a legacy key that an earlier plan or another vault has.
         VersionConflict: Another version was published first.
     """
-    _hold(session, vault_id)
+    steps.hold(session, vault_id)
     plan = verify_plan(envelope, people.get(session, vault_id).owner_key, vault_id)
-    row = _row(session, vault_id)
+    row = steps.read(session, vault_id)
     if row is not None and row.digest == envelope.digest:
         return PendingId(row.leaf_id)
     require_successor(plan.version, plan.prev, None if row is None else Remembered(row.version, row.digest))
-    if not -_CLOCK_SKEW_S <= unix_s(now) - plan.issued_at <= _FRESH_S:
+    if not -steps.CLOCK_SKEW_S <= unix_s(now) - plan.issued_at <= steps.FRESH_S:
         raise BadPlan("A plan is sent within a day of being signed; check the clock and sign again.")
     if plan.terms is not None and plan.terms.legacy_key in _former_keys(session, vault_id):
         raise BadPlan("Each plan has a legacy key of its own; make new shares.")
     _put(session, plan, envelope, row)
-    return _step(session, vault_id, LeafKind.LEGACY_PLAN, {"version": plan.version}, signed=envelope, now=now)
-
-
-def find(session: Session, vault_id: VaultId) -> Legacy | None:
-    """Return a vault's newest plan and how far it has come, if it ever had one."""
-    row = session.connection().execute(select(legacy).where(legacy.c.vault_id == vault_id)).one_or_none()
-    return None if row is None else _legacy(row)
-
-
-def get(session: Session, legacy_id: bytes) -> Legacy:
-    """Return the plan that has this legacy key.
-
-    Args:
-        session: Any transaction.
-        legacy_id: First 16 bytes of SHA-256 of the legacy public key: who holds a share knows it, and nobody else.
-
-    Raises:
-        UnknownLegacy: None has.
-    """
-    row = session.connection().execute(select(legacy).where(legacy.c.legacy_id == legacy_id)).one_or_none()
-    if row is None:
-        raise UnknownLegacy("No plan in force has the legacy key of these shares: the owner changed or withdrew it.")
-    return _legacy(row)
+    return steps.step(session, vault_id, LeafKind.LEGACY_PLAN, {"version": plan.version}, signed=envelope, now=now)
 
 
 def declare(session: Session, legacy_id: bytes, envelope: Envelope, *, now: datetime) -> Legacy:
@@ -150,38 +91,44 @@ def declare(session: Session, legacy_id: bytes, envelope: Envelope, *, now: date
 
     Guarantees: nobody but who holds the legacy key, and so enough shares, can start it.
     """
-    found, said = _verified(session, legacy_id, envelope)
+    found, said = steps.verified(session, legacy_id, envelope)
     if (found.claim, found.statement) == (said.claim, envelope.encoded) and found.state is LegacyState.WAITING:
         return found
     if said.act is not Act.DECLARE or found.state is not LegacyState.READY:
         raise BadStatement(f"Nothing can be declared now: the plan is {found.state}.")
-    _refuse_stale(said, now)
+    steps.refuse_stale(said, now)
     if sessions.is_owner_here(session, found.vault_id, now=now):
         raise OwnerIsHere("The owner signed in within the last 15 minutes; nothing was declared.")
     assert found.terms is not None
     until_s = unix_s(now) + found.terms.waiting_s
     values = {"state": LegacyState.WAITING, "claim": said.claim, "statement": envelope.encoded, "until_s": until_s}
-    _update(session, found.vault_id, **values)
+    steps.change(session, found.vault_id, **values)
     personal: JsonObject = {"claim": b64u(said.claim), "until": until_s}
-    _step(session, found.vault_id, LeafKind.LEGACY_CLAIM, personal, signed=envelope, now=now)
-    return get(session, legacy_id)
+    steps.step(session, found.vault_id, LeafKind.LEGACY_CLAIM, personal, signed=envelope, now=now)
+    return steps.get(session, legacy_id)
 
 
 def take_effect(session: Session, vault_id: VaultId, *, now: datetime) -> bool:
-    """Put a declaration in force whose waiting period has passed: the vault is frozen; writes the rows and leaves.
+    """Put a declaration in force whose waiting period has passed; writes the rows and leaves.
+
+    The vault is frozen; if the owner's choice is to answer, it is said in the profile that the person has died, and
+    the rules allow only what stays allowed after that.
 
     Returns:
         Whether it was due. A sign of life, an erasure or another process may have come first.
     """
     if not people.lock(session, vault_id):
         return False
-    row = _row(session, vault_id)
+    row = steps.read(session, vault_id)
     if row is None or row.state != LegacyState.WAITING or row.until_s > unix_s(now):
         return False
     declared = parse_envelope(row.statement)
-    _update(session, vault_id, state=LegacyState.IN_FORCE)
-    _step(session, vault_id, LeafKind.LEGACY_FORCE, {"claim": b64u(row.claim)}, signed=declared, now=now)
-    people.freeze(session, vault_id, VaultState.FROZEN, declared, now=now)
+    steps.change(session, vault_id, state=LegacyState.IN_FORCE)
+    steps.step(session, vault_id, LeafKind.LEGACY_FORCE, {"claim": b64u(row.claim)}, signed=declared, now=now)
+    if _answers(row):
+        people.call_deceased(session, vault_id, declared, deceased=True, now=now)
+    else:
+        people.freeze(session, vault_id, VaultState.FROZEN, declared, now=now)
     return True
 
 
@@ -197,7 +144,7 @@ def take_effect_due(database: Database, *, now: datetime) -> int:
     return taken
 
 
-def sign_of_life(session: Session, vault_id: VaultId, signed: Envelope, now: datetime) -> None:
+def sign_of_life(session: Session, vault_id: VaultId, signed: Envelope, now: datetime, *, service: Signer) -> None:
     """End what executors declared, because the owner signs in; every sign-in as the owner calls this.
 
     Args:
@@ -205,6 +152,7 @@ def sign_of_life(session: Session, vault_id: VaultId, signed: Envelope, now: dat
         vault_id: Whose.
         signed: The owner's verified answer to the challenge.
         now: The current time.
+        service: The service's signing key, which ends the consents that executors gave.
 
     Raises:
         UnknownVault: The vault was erased meanwhile.
@@ -212,40 +160,22 @@ def sign_of_life(session: Session, vault_id: VaultId, signed: Envelope, now: dat
     Guarantees: of a declaration and a sign-in at once, either the declaration sees the session and is refused, or
         the sign-in sees the declaration and ends it.
     """
-    if find(session, vault_id) is None:  # only a signed-in owner makes a first plan, and none can be declared by then
+    if (
+        steps.find(session, vault_id) is None
+    ):  # only a signed-in owner makes a first plan, and none can be declared by then
         return
-    _hold(session, vault_id)
-    row = _row(session, vault_id)
+    steps.hold(session, vault_id)
+    row = steps.read(session, vault_id)
     if row is None or row.state not in {LegacyState.WAITING, LegacyState.IN_FORCE}:
         return
-    _update(session, vault_id, state=LegacyState.ENDED)
-    _step(session, vault_id, LeafKind.LEGACY_VETO, {"claim": b64u(row.claim)}, signed=signed, now=now)
-
-
-def verify_erasing(session: Session, legacy_id: bytes, envelope: Envelope, *, now: datetime) -> Asked:
-    """Return what executors may erase now: everything that is kept about the person; the caller does it.
-
-    Args:
-        session: An open writing transaction, in which it is erased.
-        legacy_id: Whose plan.
-        envelope: Their statement.
-        now: The current time.
-
-    Raises:
-        UnknownLegacy: No such plan.
-        SealError: Not signed by the plan's legacy key, or about another plan.
-        BadStatement: The plan does not allow it, its waiting period has not passed, the statement was signed before
-            it had, or is about another declaration.
-    """
-    found, said = _verified(session, legacy_id, envelope)
-    if said.act is not Act.ERASE or found.terms is None or found.terms.choice is not Choice.ERASE:
-        raise BadStatement("The statement does not order it, or the owner's plan does not let executors erase.")
-    if found.state is not LegacyState.IN_FORCE or said.claim != found.claim:
-        raise BadStatement(f"Executors erase once their declaration is in force; the plan is {found.state}.")
-    _refuse_stale(said, now)
-    if said.issued_at < found.until_s:
-        raise BadStatement("The order to erase was signed before the waiting period had passed; sign it again.")
-    return Asked(said.claim, Scope(found.vault_id, None), Author.EXECUTORS, said.reason, envelope.digest)
+    steps.change(session, vault_id, state=LegacyState.ENDED)
+    steps.step(session, vault_id, LeafKind.LEGACY_VETO, {"claim": b64u(row.claim)}, signed=signed, now=now)
+    if row.state == LegacyState.IN_FORCE and _answers(row):
+        people.call_deceased(session, vault_id, signed, deceased=False, now=now)
+        for consent_id in _ids(row.given):
+            found = consents.find(session, consent_id)
+            if found is not None and found.live:
+                changes.end(session, consent_id, ConsentEvent.REVOKED, service=service, now=now)
 
 
 def forget(session: Session, scope: Scope) -> None:
@@ -255,45 +185,41 @@ def forget(session: Session, scope: Scope) -> None:
             session.connection().execute(delete(table).where(table.c.vault_id == scope.vault))
 
 
-def end_again(session: Session, vaults: set[VaultId]) -> int:
+def end_again(session: Session, vaults: Iterable[VaultId], *, now: datetime) -> int:
     """End the plans of vaults that a restored database forgot a newer plan or a sign of life of.
 
+    Args:
+        session: An open writing transaction.
+        vaults: Whose.
+        now: The current time.
+
     Returns:
-        How many were not over. Their owners make new ones.
+        How many were not over. Their owners make new ones; consents that executors gave are ended by their own events.
     """
-    over = legacy.c.vault_id.in_(vaults) & legacy.c.state.not_in([LegacyState.ENDED, LegacyState.WITHDRAWN])
-    ended = update(legacy).where(over).values(state=LegacyState.ENDED)
-    return int(session.connection().execute(ended).rowcount)
+    ended = 0
+    for vault_id in sorted(set(vaults)):
+        row = steps.read(session, vault_id) if people.lock(session, vault_id) else None
+        if row is None or row.state in {LegacyState.ENDED, LegacyState.WITHDRAWN}:
+            continue
+        steps.change(session, vault_id, state=LegacyState.ENDED)
+        if row.state == LegacyState.IN_FORCE and _answers(row):
+            people.call_deceased(session, vault_id, parse_envelope(row.statement), deceased=False, now=now)
+        ended += 1
+    return ended
 
 
-def records(session: Session, vault_id: VaultId) -> dict[PendingId, bytes]:
-    """Return the signed records behind the steps of a vault's legacies, by the leaf of each."""
-    wanted = select(legacy_record).where(legacy_record.c.vault_id == vault_id)
-    return {PendingId(row.pending_id): row.envelope for row in session.connection().execute(wanted)}
+def _answers(row: Row[Any]) -> bool:
+    terms = parse_plan(parse_envelope(row.plan), VaultId(row.vault_id)).terms
+    return terms is not None and terms.choice is Choice.ANSWER
 
 
-def _hold(session: Session, vault_id: VaultId) -> None:
-    if not people.lock(session, vault_id):
-        raise UnknownVault("No vault of this id lives here.")
-
-
-def _verified(session: Session, legacy_id: bytes, envelope: Envelope) -> tuple[Legacy, Statement]:
-    """Lock whose legacy it is, and return it with what its key signed."""
-    vault_id = get(session, legacy_id).vault_id
-    _hold(session, vault_id)
-    found = get(session, legacy_id)
-    assert found.terms is not None
-    return found, verify_statement(envelope, found.terms.legacy_key, vault_id, found.digest)
-
-
-def _refuse_stale(said: Statement, now: datetime) -> None:
-    if not -_CLOCK_SKEW_S <= unix_s(now) - said.issued_at <= _FRESH_S:
-        raise BadStatement("A statement is sent within a day of being signed; check the clock and sign again.")
+def _ids(joined: bytes) -> list[ConsentId]:
+    return [ConsentId(joined[at : at + ID_BYTES]) for at in range(0, len(joined), ID_BYTES)]
 
 
 def _former_keys(session: Session, vault_id: VaultId) -> set[bytes]:
     found = set()
-    for encoded in records(session, vault_id).values():
+    for encoded in steps.records(session, vault_id).values():
         envelope = parse_envelope(encoded)
         if envelope.payload_type is PayloadType.EXECUTORS:
             terms = parse_plan(envelope, vault_id).terms
@@ -312,6 +238,7 @@ def _put(session: Session, plan: Plan, envelope: Envelope, row: Row[Any] | None)
         "claim": b"",
         "statement": b"",
         "until_s": 0,
+        "given": b"",
     }
     if row is not None:
         statement = update(legacy).where(legacy.c.vault_id == plan.vault).values(**values)
@@ -322,50 +249,3 @@ def _put(session: Session, plan: Plan, envelope: Envelope, row: Row[Any] | None)
         session.connection().execute(statement)
     except IntegrityError as error:
         raise BadPlan("Another vault has this legacy key; make new shares.") from error
-
-
-def _update(session: Session, vault_id: VaultId, **values: Any) -> None:
-    session.connection().execute(update(legacy).where(legacy.c.vault_id == vault_id).values(**values))
-
-
-def _step(
-    session: Session, vault_id: VaultId, kind: LeafKind, personal: JsonObject, *, signed: Envelope, now: datetime
-) -> PendingId:
-    """Log one step: numbered, naming the one before, and with the signed record that caused it."""
-    row = _row(session, vault_id)
-    assert row is not None
-    said: JsonObject = {
-        **personal,
-        "vault": b64u(vault_id),
-        "plan": b64u(row.digest),
-        "record": b64u(signed.digest),
-        "seq": row.seq + 1,
-        "prev": b64u(row.last_event),
-        "at": unix_s(now),
-    }
-    # As with all records about a vault, the public half must not tell one vault from another.
-    pending = append(session, kind, {"period": month_of(now)}, said, about=vault_id)
-    _update(session, vault_id, leaf_id=pending.id, seq=row.seq + 1, last_event=sha256(pending.openings.personal.body))
-    kept = {"pending_id": pending.id, "vault_id": vault_id, "envelope": signed.encoded}
-    session.connection().execute(insert(legacy_record), kept)
-    return pending.id
-
-
-def _row(session: Session, vault_id: VaultId) -> Row[Any] | None:
-    mine = select(legacy).where(legacy.c.vault_id == vault_id).with_for_update()
-    return session.connection().execute(mine).one_or_none()
-
-
-def _legacy(row: Row[Any]) -> Legacy:
-    vault_id = VaultId(row.vault_id)
-    return Legacy(
-        vault_id,
-        row.plan,
-        row.digest,
-        parse_plan(parse_envelope(row.plan), vault_id).terms,
-        LegacyState(row.state),
-        row.claim,
-        row.statement,
-        row.until_s,
-        PendingId(row.leaf_id),
-    )

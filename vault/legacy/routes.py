@@ -13,16 +13,17 @@ from vault.encoding import b64u, parse_b64u
 from vault.erasure import erase as erasing
 from vault.erasure.routes import acknowledged
 from vault.http.edge import ClockDep, DatabaseDep, returned
-from vault.legacy import legacies, shown
+from vault.legacy import legacies, orders, shown, steps
 from vault.legacy.errors import UnknownLegacy
-from vault.legacy.legacies import Legacy
+from vault.legacy.steps import Legacy
 from vault.parties.caller import OwnerCaller
 from vault.parties.people import UnknownVault
 from vault.parties.routes import OwnerDep
+from vault.seal.advance import parse_advance
 from vault.seal.dsse import Envelope, parse_envelope
 from vault.seal.errors import as_seal_error
 from vault.seal.fields import parse_id
-from vault.seal.legacy import unverified_claim
+from vault.seal.legacy import MOST_SEALED, unverified_claim
 from vault.tlog.log import PendingId
 from vault.tlog.shown import receipt_json
 
@@ -37,13 +38,19 @@ class _Body(BaseModel):
 class PlanBody(_Body):
     """An owner's signed plan."""
 
-    plan: str = Field(max_length=4096)
+    plan: str = Field(max_length=8192)
 
 
 class StatementBody(_Body):
     """What executors signed together."""
 
     statement: str = Field(max_length=4096)
+
+
+class OpeningBody(StatementBody):
+    """The same, with the consents that they opened."""
+
+    sealed: list[Annotated[str, Field(max_length=1_400_000)]] = Field(min_length=1, max_length=MOST_SEALED)
 
 
 async def _own_vault(vault: str, caller: OwnerDep) -> OwnerCaller:
@@ -70,7 +77,7 @@ def put_plan(
 def get_plan(owner: OwnVault, database: DatabaseDep) -> dict[str, Any]:
     """Return the owner's newest plan and how far it has come."""
     with database.snapshot() as session:
-        found = legacies.find(session, owner.vault_id)
+        found = steps.find(session, owner.vault_id)
     if found is None:
         raise UnknownLegacy("This vault has no legacy plan.")
     return _legacy_json(found)
@@ -80,7 +87,7 @@ def get_plan(owner: OwnVault, database: DatabaseDep) -> dict[str, Any]:
 def get_legacy(legacy: str, database: DatabaseDep) -> dict[str, Any]:
     """Return the plan that has this legacy key, how far it has come, and what proves whose it is."""
     with database.snapshot() as session:
-        found = legacies.get(session, parse_id(legacy))
+        found = steps.get(session, parse_id(legacy))
         identity = [b64u(record) for record in shown.identity(session, found.vault_id)]
     return {**_legacy_json(found), "identity": identity}
 
@@ -94,6 +101,28 @@ def declare(
     with database.transaction() as session:
         found = legacies.declare(session, parse_id(legacy), envelope, now=clock.now())
     return {**_legacy_json(found), "receipt": _logged(request, database, found.leaf_id)}
+
+
+@executors_router.post("/openings", status_code=201)
+def open_sealed(
+    *,
+    legacy: str,
+    body: OpeningBody,
+    custody: CustodyDep,
+    request: Request,
+    database: DatabaseDep,
+    clock: ClockDep,
+) -> dict[str, Any]:
+    """Give consents that the owner sealed in advance, once the declaration is in force; acknowledged once logged.
+
+    The same again changes nothing.
+    """
+    envelope = _envelope(body.statement)
+    with as_seal_error():
+        sealed = [parse_advance(parse_b64u(item)) for item in body.sealed]
+    with database.transaction() as session:
+        leaf_id = orders.open_sealed(session, parse_id(legacy), envelope, sealed, custody=custody, now=clock.now())
+    return {"receipt": _logged(request, database, leaf_id)}
 
 
 @executors_router.post("/erasures", status_code=201)
@@ -117,7 +146,7 @@ def erase(
         if known is not None and known[1] == envelope.digest:
             erased = known[0]
         else:
-            asked = legacies.verify_erasing(session, parse_id(legacy), envelope, now=now)
+            asked = orders.verify_erasing(session, parse_id(legacy), envelope, now=now)
             erased = erasing.erase(session, custody.short_keys, asked, service=state.service, now=now, also=state.also)
     return acknowledged(request, database, custody, erased)
 
@@ -126,7 +155,7 @@ def erase(
 def bundle(legacy: str, database: DatabaseDep) -> Response:
     """Return every logged step of the vault's legacies with what was signed, for anyone to verify offline."""
     with database.snapshot() as session:
-        data = shown.bundle(session, legacies.get(session, parse_id(legacy)).vault_id)
+        data = shown.bundle(session, steps.get(session, parse_id(legacy)).vault_id)
     return Response(data, media_type="application/x-ndjson")
 
 

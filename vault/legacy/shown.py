@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlmodel import Session
 
-from vault.legacy import legacies
+from vault.legacy import steps
 from vault.parties import people
 from vault.proof.bundle import Bundle, LoggedLeaf, dump_bundle, records_by_hash
 from vault.proof.leaf import LeafKind
@@ -18,7 +18,8 @@ from vault.tlog.witnesses import witnessed
 
 _STEPS: Final = (
     LeafKind.VAULT_GENESIS, LeafKind.SUCCESSION,
-    LeafKind.LEGACY_PLAN, LeafKind.LEGACY_CLAIM, LeafKind.LEGACY_FORCE, LeafKind.LEGACY_VETO,
+    LeafKind.LEGACY_PLAN, LeafKind.LEGACY_CLAIM, LeafKind.LEGACY_FORCE, LeafKind.LEGACY_OPEN,
+    LeafKind.LEGACY_VETO,
 )  # fmt: skip
 _IDENTITY: Final = frozenset({PayloadType.GENESIS, PayloadType.SUCCESSION})
 
@@ -45,6 +46,6 @@ def bundle(session: Session, vault_id: VaultId) -> bytes:
         for leaf in sorted(found, key=lambda leaf: leaf.index)
     )
     logged = {leaf.pending_id for leaf in found}
-    signed = [record for leaf_id, record in legacies.records(session, vault_id).items() if leaf_id in logged]
+    signed = [record for leaf_id, record in steps.records(session, vault_id).items() if leaf_id in logged]
     records = records_by_hash([*identity(session, vault_id), *signed])
     return dump_bundle(Bundle(note, leaves, records, witnessed=witnessed(session, size, hash_at)))

@@ -67,6 +67,7 @@ _ENGLISH: Final = Words(
             "Your executors declared that you are gone. The waiting period of your plan runs: sign in, and it stops."
         ),
         LeafKind.LEGACY_FORCE: "Your executors' declaration took effect. Sign in if you are here, and it ends.",
+        LeafKind.LEGACY_OPEN: "Your executors gave the consents that you had sealed in advance: {count}.",
         LeafKind.LEGACY_VETO: (
             "You signed in: what your executors had declared is over. Their shares are spent; make a new plan."
         ),
@@ -130,6 +131,7 @@ _FRENCH: Final = Words(
         LeafKind.LEGACY_FORCE: (
             "La déclaration de vos exécuteurs a pris effet. Connectez-vous si vous êtes là, et elle prend fin."
         ),
+        LeafKind.LEGACY_OPEN: "Vos exécuteurs ont donné les consentements que vous aviez scellés d'avance : {count}.",
         LeafKind.LEGACY_VETO: (
             "Vous vous êtes connecté : ce que vos exécuteurs avaient déclaré a pris fin. Leurs parts sont épuisées ; "
             "faites un nouveau plan."

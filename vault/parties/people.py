@@ -230,6 +230,24 @@ def repeat(
     return True
 
 
+def call_deceased(session: Session, vault_id: VaultId, cause: Envelope, *, deceased: bool, now: datetime) -> None:
+    """Say in the profile that the person has died, or has not, on the word of someone else; writes row and leaf.
+
+    Args:
+        session: An open writing transaction.
+        vault_id: The vault.
+        cause: The executors' declaration, or the owner's sign of life, which the caller has verified.
+        deceased: Which.
+        now: The current time.
+
+    Raises:
+        UnknownVault: No such vault.
+    """
+    row = _locked(session, vault_id)
+    row.deceased = deceased
+    _record(session, row, LeafKind.PROFILE, cause, now)
+
+
 def make_sandbox(session: Session, vault_id: VaultId) -> None:
     """Let test companies, which nobody approved, ask this vault; the operator's own, with invented traces.
 

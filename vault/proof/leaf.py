@@ -56,6 +56,7 @@ class LeafKind(StrEnum):
     LEGACY_PLAN = "legacy-plan"
     LEGACY_CLAIM = "legacy-claim"
     LEGACY_FORCE = "legacy-force"
+    LEGACY_OPEN = "legacy-open"
     LEGACY_VETO = "legacy-veto"
 
 

@@ -22,7 +22,9 @@ from vault.seal.legacy import DAY_S, Act, Terms, verify_plan, verify_statement
 from vault.seal.person import Role, parse_sign_in, verify_identity
 from vault.seal.version import NO_PREV
 
-_STEPS: Final = (LeafKind.LEGACY_PLAN, LeafKind.LEGACY_CLAIM, LeafKind.LEGACY_FORCE, LeafKind.LEGACY_VETO)
+_STEPS: Final = (
+    LeafKind.LEGACY_PLAN, LeafKind.LEGACY_CLAIM, LeafKind.LEGACY_FORCE, LeafKind.LEGACY_OPEN, LeafKind.LEGACY_VETO,
+)  # fmt: skip
 _EXPIRY_BYTES: Final = 4
 
 
@@ -68,6 +70,8 @@ def _verify_step(evidence: Evidence, event: Event, courses: defaultdict[VaultId,
             _verify_claim(evidence, event, vault, course)
         case LeafKind.LEGACY_FORCE:
             _verify_force(event, course)
+        case LeafKind.LEGACY_OPEN:
+            _verify_open(evidence, event, vault, course)
         case _:
             _verify_veto(evidence, event, vault, course)
     course.last = event
@@ -118,6 +122,21 @@ def _verify_force(event: Event, course: _Course) -> None:
     if not isinstance(until, int) or event.at < until:
         raise InvalidProof("The declaration took effect before the owner's waiting period had passed.")
     course.in_force = True
+
+
+def _verify_open(evidence: Evidence, event: Event, vault: VaultId, course: _Course) -> None:
+    claim, terms = _claimed(event, course), course.terms
+    if not course.in_force or terms is None:
+        raise InvalidProof("What was sealed in advance was opened before the declaration was in force.")
+    envelope = parse_envelope(evidence.record(event, event.personal, "record"))
+    statement = verify_statement(envelope, terms.legacy_key, vault, course.plan)
+    if statement.act is not Act.OPEN or b64u(statement.claim) != event.personal.get("claim"):
+        raise InvalidProof("The executors' statement and its leaf do not say the same.")
+    until, named = claim.personal.get("until"), event.personal.get("consents")
+    if not isinstance(until, int) or statement.issued_at < until:
+        raise InvalidProof("The executors' statement was signed before the owner's waiting period had passed.")
+    if not isinstance(named, list) or not {str(name) for name in named} <= {b64u(digest) for digest in terms.sealed}:
+        raise InvalidProof("A consent was given that the owner's plan does not name.")
 
 
 def _verify_veto(evidence: Evidence, event: Event, vault: VaultId, course: _Course) -> None:

@@ -14,7 +14,7 @@ from vault.encoding import JsonObject, b64u
 from vault.seal.derive import derive
 from vault.seal.dsse import Envelope, PayloadType, sign_record, unverified_record, verify_envelope
 from vault.seal.errors import SealError
-from vault.seal.fields import Fields
+from vault.seal.fields import Fields, parse_hash
 from vault.seal.ids import VaultId
 from vault.seal.signing import Signer, SigningKey
 from vault.seal.version import parse_version
@@ -26,15 +26,20 @@ LEAST_THRESHOLD: Final = 2
 MOST_SHARES: Final = 16
 LEAST_WAITING_DAYS: Final = 7
 MOST_WAITING_DAYS: Final = 366
+MOST_SEALED: Final = 16
 DAY_S: Final = 86_400
 MAX_REASON: Final = 200
 
 
 class Choice(StrEnum):
-    """What the owner wants once the waiting period has passed: frozen, as by default, or what executors may do besides."""
+    """What the owner wants once the waiting period has passed.
+
+    Frozen, as by default; frozen and erasable by the executors; or answering for what stays allowed after death.
+    """
 
     FREEZE = "freeze"
     ERASE = "erase"
+    ANSWER = "answer"
 
 
 class Act(StrEnum):
@@ -42,6 +47,7 @@ class Act(StrEnum):
 
     DECLARE = "declare"
     ERASE = "erase"
+    OPEN = "open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +60,11 @@ class Terms:
         shares: How many there are, at most 16.
         waiting_days: From the declaration until it takes effect, 7 to 366.
         choice: What then happens.
+        sealed: SHA-256 of the signed first version of each consent sealed in advance, which may then be given; at most
+            16, and none unless the choice is to answer.
 
     Raises:
-        SealError: Numbers outside these ranges.
+        SealError: Numbers outside these ranges, or consents that do not go with the choice.
     """
 
     legacy_key: bytes
@@ -64,12 +72,17 @@ class Terms:
     shares: int
     waiting_days: int
     choice: Choice = Choice.FREEZE
+    sealed: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
         if not LEAST_THRESHOLD <= self.threshold <= self.shares <= MOST_SHARES:
             raise SealError(f"A legacy takes {LEAST_THRESHOLD} or more of at most {MOST_SHARES} executors.")
         if not LEAST_WAITING_DAYS <= self.waiting_days <= MOST_WAITING_DAYS:
             raise SealError(f"A legacy waits {LEAST_WAITING_DAYS} to {MOST_WAITING_DAYS} days before it takes effect.")
+        if len(set(self.sealed)) != len(self.sealed) or len(self.sealed) > MOST_SEALED:
+            raise SealError(f"A plan names each consent sealed in advance once, and at most {MOST_SEALED} of them.")
+        if self.sealed and self.choice is not Choice.ANSWER:
+            raise SealError("Only a plan whose choice is to answer names consents sealed in advance.")
 
     @property
     def waiting_s(self) -> int:
@@ -215,6 +228,7 @@ def _dump_terms(terms: Terms) -> JsonObject:
         "shares": terms.shares,
         "waiting_days": terms.waiting_days,
         "choice": str(terms.choice),
+        "sealed": [b64u(digest) for digest in terms.sealed],
     }
 
 
@@ -223,6 +237,7 @@ def _parse_terms(fields: Fields) -> Terms:
     if choice not in set(Choice):
         raise SealError("A plan makes a choice that TwinVault does not know.")
     threshold, shares, waiting_days = (fields.integer(name) for name in ("threshold", "shares", "waiting_days"))
-    terms = Terms(key, threshold, shares, waiting_days, Choice(choice))
+    sealed = tuple(parse_hash(str(digest)) for digest in fields.items("sealed"))
+    terms = Terms(key, threshold, shares, waiting_days, Choice(choice), sealed)
     fields.end()
     return terms

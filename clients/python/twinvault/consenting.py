@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from twinvault.api import Api, ApiError, field, json_of
 from twinvault.approvals import Approvals, Waiting
 from twinvault.consent_receipts import ConsentReceipt, verify_consent_receipt
-from twinvault.consents import Changed, ConsentKeeper, OwnConsent
+from twinvault.consents import Changed, ConsentKeeper, NothingToGive, OwnConsent
 from twinvault.handed import Handed, verify_handed
 from twinvault.keys import statement_of
 from twinvault.notice import notice_of, render
@@ -25,6 +26,7 @@ from vault.schema.consent import ConsentEvent, Notice
 from vault.schema.language import Language
 from vault.schema.terms import ConsentKind, Terms
 from vault.schema.trace import Period, period_of
+from vault.seal.advance import Advance
 from vault.seal.ids import ConsentId
 from vault.seal.person import Role, sign_freeze
 
@@ -93,6 +95,33 @@ class Consenting:
         """
         granted = terms or asked.request.terms
         return self._consents.give(granted, self._shown(granted, asked.company), asked.jws)
+
+    def for_after_death(self, asked: AskedBy) -> Terms:
+        """Return what a consent sealed in advance grants of what a company asks: what is for after death, and necessary.
+
+        Raises:
+            NothingToGive: The company asks for nothing after death.
+        """
+        wanted = asked.request.terms
+        if not wanted.post_mortem:
+            raise NothingToGive("The company asks for nothing after your death; only that can be sealed in advance.")
+        return replace(
+            wanted, purposes=wanted.post_mortem, optional=frozenset(), explicit_special=frozenset(),
+            influence_opt_in=False, agent_allowed=False,
+        )  # fmt: skip
+
+    def seal(self, asked: AskedBy, terms: Terms) -> Advance:
+        """Sign a consent in advance, for a legacy plan; nothing of it is in force, and it is sent to nobody.
+
+        Args:
+            asked: From `read_request`.
+            terms: From `for_after_death`.
+
+        Raises:
+            NothingToGive: No keys of these categories and months exist.
+            SealError: The service shows keys that the pinned operator did not sign.
+        """
+        return self._consents.seal(terms, self._shown(terms, asked.company), asked.jws)
 
     def ending(self) -> list[dict[str, Any]]:
         """Return the service's notices of consents that end within a week; `consents` shows the signed dates."""

@@ -27,6 +27,7 @@ from vault.schema.consent import (
     verify_successor,
 )
 from vault.schema.terms import ConsentKind, Terms
+from vault.seal.advance import Advance
 from vault.seal.dsse import Envelope, PayloadType, parse_envelope, sign_record, unverified_record, verify_envelope
 from vault.seal.fields import parse_id
 from vault.seal.handover import Handover, KeyKind, seal_handover
@@ -162,6 +163,26 @@ class ConsentKeeper:
             SealError: The service shows keys that the pinned operator did not sign: nothing is sealed to them.
             NoReceipt: The log does not show what was signed.
         """
+        version, certificate = self._first(terms, notice, request)
+        return self._send(self._path, version, {"certificate": b64u(certificate.encoded), "request": request})
+
+    def seal(self, terms: Terms, notice: Notice, request: str) -> Advance:
+        """Sign a company's consent for executors to give, and send it to nobody.
+
+        Args:
+            terms: What is granted.
+            notice: What the record keeps of the text that the person was shown.
+            request: What the company asked for, its compact JWS.
+
+        Raises:
+            NothingToGive: The vault has no keys of these categories and months.
+            SealError: The service shows keys that the pinned operator did not sign: nothing is sealed to them.
+        """
+        version, certificate = self._first(terms, notice, request)
+        (handover,) = self._handovers(version, self._rings.read(), 0)
+        return Advance(self._signed(version), certificate, handover.encoded, request)
+
+    def _first(self, terms: Terms, notice: Notice, request: str) -> tuple[ConsentVersion, Envelope]:
         towards = self._keys.towards(terms.grantee)
         before = [known for known in self.read() if known.current.terms.grantee == terms.grantee]
         version = ConsentVersion(
@@ -177,8 +198,7 @@ class ConsentKeeper:
             request_sha256=sha256(request.encode()) if request else b"",
         )
         whose = SubjectCertificate(self._keys.vault, towards.public_key, terms.grantee)
-        certificate = sign_subject(whose, self._keys.signer)
-        return self._send(self._path, version, {"certificate": b64u(certificate.encoded), "request": request})
+        return version, sign_subject(whose, self._keys.signer)
 
     def amend(
         self, consent: OwnConsent, event: ConsentEvent, terms: Terms, notice: Notice, request: str = ""
@@ -228,7 +248,7 @@ class ConsentKeeper:
         )
 
     def _send(self, path: str, version: ConsentVersion, body: dict[str, Any]) -> Changed:
-        envelope = sign_record(PayloadType.CONSENT, dump_consent(version), self._keys.towards(version.terms.grantee))
+        envelope = self._signed(version)
         body = {**body, "envelope": b64u(envelope.encoded)}
         own = self._rings.read() if version.event.live else None
         try:
@@ -245,6 +265,9 @@ class ConsentKeeper:
             seen[_handed(ConsentId(version.consent_id))] = Remembered(own.ring.head.version, own.head.digest)
         self._profile.remember_all(seen)
         return Changed(version, tuple(parse_category(str(c)) for c in field(answer, "new_epoch_needed", list)))
+
+    def _signed(self, version: ConsentVersion) -> Envelope:
+        return sign_record(PayloadType.CONSENT, dump_consent(version), self._keys.towards(version.terms.grantee))
 
     def _post(
         self, path: str, body: dict[str, Any], version: ConsentVersion, own: OwnRing | None, at_most_s: float

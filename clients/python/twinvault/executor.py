@@ -21,10 +21,12 @@ from vault.proof.bundle import parse_bundle
 from vault.proof.leaf import LeafKind
 from vault.proof.report import Report
 from vault.proof.verify import verify_bundle
-from vault.seal.dsse import Envelope, parse_envelope
+from vault.schema.consent import parse_consent
+from vault.seal.advance import unlock_advance
+from vault.seal.dsse import Envelope, parse_envelope, unverified_record
 from vault.seal.erasure import Author, Scope
 from vault.seal.errors import SealError
-from vault.seal.ids import ID_BYTES, VaultId
+from vault.seal.ids import ID_BYTES, ConsentId, VaultId
 from vault.seal.legacy import Act, Plan, Statement, Terms, legacy_key, sign_statement, verify_plan
 from vault.seal.person import verify_identity
 
@@ -132,6 +134,36 @@ class Executor:
         scope = Scope(self._first.vault, None)
         wanted = Asked(seen.claim, scope, Author.EXECUTORS, statement.digest)
         return verify_erased(self._api, self, done, wanted, self._clock)
+
+    def open_sealed(self) -> list[ConsentId]:
+        """Give the consents that the owner sealed in advance, once the declaration is in force.
+
+        Returns:
+            Their ids: tell each company its own, to ask under.
+
+        Raises:
+            BadShare: Too few shares, not of one plan, or what they hold sealed does not open.
+            ApiError: The plan names nothing to open, its waiting period has not passed, or the service has newer keys
+                than the consents were sealed to.
+            NoReceipt: The log does not show it.
+        """
+        seen = self.look()
+        secret = combine(self._shares)
+        try:
+            sealed = [unlock_advance(item, secret, self.vault) for item in self._first.sealed]
+        except SealError as error:
+            raise BadShare("What the share holds sealed does not open under these shares.") from error
+        if not sealed:
+            raise BadShare("The owner sealed no consent in advance.")
+        statement = self._sign(seen, Act.OPEN, seen.claim or token_bytes(ID_BYTES), "")
+        body = {"statement": b64u(statement.encoded), "sealed": [b64u(item.encoded) for item in sealed]}
+        done = json_of(self._api.request("POST", f"{self._path}/openings", json=body, repeatable=True))
+        logged = verify_logged(field(done, "receipt", dict), self.trust)
+        named = logged.personal.get("consents")
+        given = {b64u(item.version.digest) for item in sealed}
+        if logged.kind != LeafKind.LEGACY_OPEN.value or not isinstance(named, list) or given != {*map(str, named)}:
+            raise NoReceipt("The log's entry is not about what was opened.")
+        return [ConsentId(parse_consent(unverified_record(item.version)).consent_id) for item in sealed]
 
     def bundle(self) -> tuple[bytes, Report]:
         """Return the proof of every step so far, to keep, and what verifying it against the pinned keys found."""

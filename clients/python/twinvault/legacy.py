@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from secrets import token_bytes
 from typing import Any, Final
@@ -16,6 +17,7 @@ from twinvault.vaults import Keys
 from vault.clock import Clock, unix_s
 from vault.encoding import b64u, parse_b64u
 from vault.proof.leaf import LeafKind
+from vault.seal.advance import Advance
 from vault.seal.dsse import Envelope, parse_envelope
 from vault.seal.legacy import SECRET_BYTES, Choice, Plan, Terms, legacy_key, sign_plan, verify_plan
 from vault.seal.version import NO_PREV, Remembered
@@ -82,7 +84,15 @@ class Legacies:
             raise NotHeeded("The service goes on with what executors declared although you signed in; do not trust it.")
         return OwnLegacy(plan, field(answer, "state"), field(answer, "until", int))
 
-    def plan(self, *, threshold: int, shares: int, waiting_days: int, choice: Choice = Choice.FREEZE) -> list[Share]:
+    def plan(
+        self,
+        *,
+        threshold: int,
+        shares: int,
+        waiting_days: int,
+        choice: Choice = Choice.FREEZE,
+        sealed: Sequence[Advance] = (),
+    ) -> list[Share]:
         """Put a plan in force in the place of the one before, and return its shares: they are kept nowhere.
 
         Args:
@@ -90,14 +100,17 @@ class Legacies:
             shares: How many there are, at most 16.
             waiting_days: From their declaration until it takes effect, 7 to 366.
             choice: What then happens.
+            sealed: With `Choice.ANSWER`: consents that executors may then give, from `Owner.seal`.
 
         Raises:
             SealError: Numbers outside these ranges.
             NoReceipt: The log does not show the plan.
         """
         secret = token_bytes(SECRET_BYTES)
-        terms = Terms(legacy_key(secret).public_key, threshold, shares, waiting_days, choice)
-        made = split(secret, self._profile.trust, self._keys.vault, threshold=threshold, shares=shares)
+        digests = tuple(item.version.digest for item in sealed)
+        terms = Terms(legacy_key(secret).public_key, threshold, shares, waiting_days, choice, digests)
+        vault, trust = self._keys.vault, self._profile.trust
+        made = split(secret, trust, vault, threshold=threshold, shares=shares, sealed=sealed)
         self._publish(terms)
         return made
 

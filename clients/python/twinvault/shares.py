@@ -12,9 +12,10 @@ from typing import Final
 import shamir_mnemonic
 
 from twinvault.api import ClientError
-from vault.encoding import JsonObject, b64u, dump_json, parse_json
+from vault.encoding import JsonObject, b64u, dump_json, parse_b64u, parse_json
 from vault.errors import MalformedInput, VaultError
 from vault.proof.trust import TrustedRoot, dump_trust, parse_trust
+from vault.seal.advance import Advance, lock_advance
 from vault.seal.fields import Fields
 from vault.seal.ids import VaultId, key_id
 from vault.seal.legacy import legacy_key
@@ -42,6 +43,7 @@ class Share:
         threshold: How many shares it takes.
         number: Which of them this is, from 1.
         words: The share itself, SLIP-39 words.
+        sealed: Consents sealed in advance, locked under the secret.
     """
 
     trust: TrustedRoot
@@ -50,6 +52,7 @@ class Share:
     threshold: int
     number: int
     words: str
+    sealed: tuple[bytes, ...] = ()
 
     @property
     def legacy_id(self) -> bytes:
@@ -57,7 +60,9 @@ class Share:
         return key_id(self.legacy_key)
 
 
-def split(secret: bytes, trust: TrustedRoot, vault: VaultId, *, threshold: int, shares: int) -> list[Share]:
+def split(
+    secret: bytes, trust: TrustedRoot, vault: VaultId, *, threshold: int, shares: int, sealed: Sequence[Advance] = ()
+) -> list[Share]:
     """Split a legacy secret; forget it afterwards.
 
     Args:
@@ -66,6 +71,7 @@ def split(secret: bytes, trust: TrustedRoot, vault: VaultId, *, threshold: int, 
         vault: About whose vault.
         threshold: How many shares it takes, at least 2.
         shares: How many there are, at most 16.
+        sealed: Consents sealed in advance, of which each executor gets a locked copy.
 
     Guarantees: any `threshold` of them give the secret back, and fewer tell nothing of it.
     """
@@ -73,7 +79,8 @@ def split(secret: bytes, trust: TrustedRoot, vault: VaultId, *, threshold: int, 
         _ONE_GROUP, [(threshold, shares)], secret, iteration_exponent=_NO_STRETCHING
     )
     public_key = legacy_key(secret).public_key
-    return [Share(trust, vault, public_key, threshold, number, text) for number, text in enumerate(words, 1)]
+    locked = tuple(lock_advance(item, secret, vault) for item in sealed)
+    return [Share(trust, vault, public_key, threshold, number, text, locked) for number, text in enumerate(words, 1)]
 
 
 def combine(shares: Sequence[Share]) -> bytes:
@@ -112,6 +119,7 @@ def dump_share(share: Share) -> bytes:
             "threshold": share.threshold,
             "number": share.number,
             "words": share.words,
+            "sealed": [b64u(item) for item in share.sealed],
         }
     )
 
@@ -134,6 +142,7 @@ def parse_share(data: bytes) -> Share:
             fields.integer("threshold", least=1),
             fields.integer("number", least=1),
             fields.text("words", most=2_000),
+            tuple(parse_b64u(item) for item in fields.items("sealed")),
         )
         fields.end()
         shamir_mnemonic.Share.from_mnemonic(share.words)

@@ -14,9 +14,9 @@ from tests.legacy_kit import DAY, LATER, ORIGIN, Heirs
 from tests.vault_kit import NOW
 from vault.clock import unix_s
 from vault.db import Database
-from vault.encoding import JsonObject, b64u, parse_json
+from vault.encoding import JsonObject, JsonValue, b64u, parse_json
 from vault.evidence.bundles import _OPENED
-from vault.legacy import legacies, shown
+from vault.legacy import shown, steps
 from vault.legacy.models import legacy_record
 from vault.proof.bundle import parse_bundle
 from vault.proof.leaf import LeafKind
@@ -33,6 +33,7 @@ from vault.tlog.log import append
 from vault.tlog.sequencer import Sequencer
 
 IN_FORCE: Final = LATER + 30 * DAY
+SEALED: Final = b"s" * 32
 
 
 @dataclass
@@ -69,6 +70,11 @@ class Liar(Heirs):
     def forced(self, at: datetime = IN_FORCE, **said: Any) -> None:
         assert self.declared is not None
         self.step(LeafKind.LEGACY_FORCE, at, self.declared, **{"claim": b64u(self.claim)} | said)
+
+    def opened(self, at: datetime = IN_FORCE, signed: Envelope | None = None, **said: Any) -> None:
+        signed = signed or self.statement(now=at, claim=self.claim, act=Act.OPEN)
+        named: list[JsonValue] = [b64u(SEALED)]
+        self.step(LeafKind.LEGACY_OPEN, at, signed, **{"claim": b64u(self.claim), "consents": named, "count": 1} | said)
 
     def vetoed(self, at: datetime = LATER + DAY, signed: Envelope | None = None, **said: Any) -> None:
         signed = signed or self.answered(at)
@@ -109,7 +115,7 @@ def test_what_the_service_really_logs_holds(sqlite_database: Database, shortkeys
     assert report.failures == ()
     assert report.checked[Step.LEGACY] == 8
     with sqlite_database.transaction() as session:
-        assert len(legacies.records(session, honest.owner.vault)) == 8
+        assert len(steps.records(session, honest.owner.vault)) == 8
 
 
 def test_the_same_logged_by_hand_holds(liar: Liar) -> None:
@@ -119,6 +125,45 @@ def test_the_same_logged_by_hand_holds(liar: Liar) -> None:
     liar.forced()
     liar.vetoed(IN_FORCE + DAY)
     assert liar.report().failures == ()
+
+
+def test_what_was_sealed_in_advance_and_opened_in_time_holds(liar: Liar) -> None:
+    in_force_for_answers(liar)
+    liar.opened()
+    assert liar.report().failures == ()
+
+
+def in_force_for_answers(liar: Liar) -> None:
+    liar.planned(liar.plan(liar.terms(choice=Choice.ANSWER, sealed=(SEALED,))))
+    liar.claimed()
+    liar.forced()
+
+
+def opened_before_it_was_in_force(liar: Liar) -> None:
+    liar.planned(liar.plan(liar.terms(choice=Choice.ANSWER, sealed=(SEALED,))))
+    liar.claimed()
+    liar.opened()
+
+
+def opened_what_the_plan_does_not_name(liar: Liar) -> None:
+    in_force_for_answers(liar)
+    liar.opened(consents=[b64u(SEALED), b64u(bytes(32))])
+
+
+def opened_by_nobody(liar: Liar) -> None:
+    in_force_for_answers(liar)
+    liar.opened(signed=liar.statement(SigningKey(new_seed()), IN_FORCE, claim=liar.claim, act=Act.OPEN))
+
+
+def opened_by_a_statement_signed_early(liar: Liar) -> None:
+    in_force_for_answers(liar)
+    early = IN_FORCE - timedelta(seconds=1)
+    liar.opened(signed=liar.statement(now=early, claim=liar.claim, act=Act.OPEN))
+
+
+def opened_by_the_declaration(liar: Liar) -> None:
+    in_force_for_answers(liar)
+    liar.opened(signed=liar.declared)
 
 
 def declared_by_nobody(liar: Liar) -> None:
@@ -312,6 +357,11 @@ ATTACKS: Final[dict[Callable[[Liar], None], str]] = {
     an_old_sign_in_taken_for_a_sign_of_life: "older than the declaration",
     a_strangers_sign_in_taken_for_a_sign_of_life: NOT_SIGNED,
     a_watchers_sign_in_taken_for_a_sign_of_life: "none of this vault's owner",
+    opened_before_it_was_in_force: "before the declaration was in force",
+    opened_what_the_plan_does_not_name: "that the owner's plan does not name",
+    opened_by_nobody: NOT_SIGNED,
+    opened_by_a_statement_signed_early: "signed before the owner's waiting period had passed",
+    opened_by_the_declaration: "its leaf do not say the same",
     a_plan_by_another_key: NOT_SIGNED,
     a_former_plan_again: "does not follow the one before",
     a_plan_with_a_spent_key: "the legacy key of an earlier one",
@@ -336,7 +386,7 @@ def test_no_vault_is_named_in_public_and_auditors_are_shown_nothing_else(liar: L
     with liar.database.snapshot() as session:
         rows = session.connection().exec_driver_sql(
             "SELECT public_body FROM log_opening JOIN log_entry ON id = entry_id WHERE kind IN "
-            "('legacy-plan', 'legacy-claim', 'legacy-force', 'legacy-veto')"
+            "('legacy-plan', 'legacy-claim', 'legacy-force', 'legacy-open', 'legacy-veto')"
         )
         bodies = [parse_json(bytes(body)) for (body,) in rows]
     assert [body.keys() for body in bodies] == [{"kind", "period"}] * 3

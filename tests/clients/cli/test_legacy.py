@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.client_kit import Service
+from tests.client_kit import Service, company_terms
 from twinvault.api import ClientError
 from twinvault.cli import common, main
+from twinvault.company import Company
 from twinvault.destinations import Destination, Destinations
 from twinvault.owner import Owner
 from vault.encoding import b64u
 from vault.parties import sessions
+from vault.schema.category import Purpose
 from vault.seal.person import Role
 
 
@@ -70,6 +72,26 @@ def test_plan_look_declare_prove_and_stop(run: Typed, service: Service, owner: O
     assert "is ended" in run("executor", "declare", *two, expect=1)
     assert run("owner", "legacy", "withdraw")["state"] == "withdrawn"
     assert "changed or withdrew" in run("executor", "status", *two, expect=1)
+
+
+def test_a_consent_is_sealed_in_advance_and_asked_about_first(
+    run: Typed, service: Service, owner: Owner, company: Company, tmp_path: Path
+) -> None:
+    purpose = frozenset({Purpose("dpv:ProvideProductRecommendations")})
+    request, out = tmp_path / "request", tmp_path / "shares"
+    request.write_text(company.sign_request(company_terms(company, owner, post_mortem=purpose)))
+    plan = ("owner", "legacy", "plan", "--out", out, "--executors", 2, "--threshold", 2, "--request", request, "--yes")
+    run(*plan, expect=2)
+    told = run(*plan, "--choice", "answer")
+    assert (told["choice"], told["sealed"]) == ("answer", 1)
+    files = [part for name in told["shares"] for part in ("--share", name)]
+    assert "in force" in run("executor", "open", *files, expect=1)
+    assert "Nothing was erased" in run(
+        "executor", "erase", *files, "--certificate", out / "c", "--confirm", "x", expect=1
+    )
+    request.write_text(company.sign_request(company_terms(company, owner)))
+    again = [*plan[:4], tmp_path / "more", *plan[5:], "--choice", "answer"]
+    assert "nothing after your death" in run(*again, expect=1)
 
 
 def test_wrong_numbers_and_damaged_shares_are_refused(run: Typed, tmp_path: Path) -> None:

@@ -56,6 +56,12 @@ def erase(
     common.emit({"erased": True, "destroyed": destroyed, "certificate": str(certificate)}, as_json=as_json)
 
 
+@executor.command("open")
+def open_sealed(*, share: Shares, as_json: AsJson = False) -> None:
+    """Give the consents that the owner sealed in advance, once your declaration is in force; tell each company its id."""
+    common.emit({"given": [b64u(name) for name in _executor(share).open_sealed()]}, as_json=as_json)
+
+
 @executor.command()
 def bundle(
     *, share: Shares, out: Annotated[Path, typer.Option("--out", help="Write the proof here.")], as_json: AsJson = False

@@ -12,14 +12,17 @@ from twinvault.api import ClientError
 from twinvault.cli import common
 from twinvault.cli.common import DEFAULT_PROFILE, AsJson, PassphraseFile, ProfileName, Yes
 from twinvault.legacy import OwnLegacy
+from twinvault.owner import Owner
 from twinvault.profile import write_private
 from twinvault.shares import dump_share
+from vault.seal.advance import Advance
 from vault.seal.legacy import LEAST_THRESHOLD, LEAST_WAITING_DAYS, MOST_SHARES, MOST_WAITING_DAYS, Choice
 
 legacy_commands = typer.Typer(no_args_is_help=True, help="Who may declare that you are gone, and what then happens.")
 
 _THEN: Final = {
     Choice.FREEZE: "your vault is frozen: nothing is answered, refreshed or trained any more.",
+    Choice.ANSWER: "nothing is answered but what you allowed for after your death, and they may give what you seal now.",
     Choice.ERASE: "your vault is frozen, and as many executors may erase everything that is kept about you.",
 }
 
@@ -44,6 +47,10 @@ def plan(
         ),
     ] = 30,
     choice: Annotated[Choice, typer.Option("--choice", help="What then happens.")] = Choice.FREEZE,
+    request: Annotated[
+        list[Path] | None,
+        typer.Option("--request", help="With --choice answer: seal a consent to what this company's file asks."),
+    ] = None,
     profile: ProfileName = DEFAULT_PROFILE,
     passphrase_file: PassphraseFile = None,
     yes: Yes = False,
@@ -60,8 +67,13 @@ def plan(
         " earlier plan and its shares end now.",
         yes=yes,
     )
+    if request and choice is not Choice.ANSWER:
+        raise typer.BadParameter("--request goes with --choice answer.")
     found = common.unlock_owner(profile, passphrase_file)
-    made = found.legacy.plan(threshold=threshold, shares=executors, waiting_days=waiting_days, choice=choice)
+    sealed = [_seal(found, file, yes=yes) for file in request or ()]
+    made = found.legacy.plan(
+        threshold=threshold, shares=executors, waiting_days=waiting_days, choice=choice, sealed=sealed
+    )
     out.mkdir(mode=0o700, parents=True)
     files = [out / f"share-{share.number}.json" for share in made]
     for file, share in zip(files, made, strict=True):
@@ -87,6 +99,13 @@ def withdraw(
     common.emit(_told(found.legacy.read()), as_json=as_json)
 
 
+def _seal(found: Owner, file: Path, *, yes: bool) -> Advance:
+    asked = found.read_request(file.read_text("utf-8").strip())
+    terms = found.for_after_death(asked)
+    common.agree(found.notice(terms, asked.company), yes=yes)
+    return found.seal(asked, terms)
+
+
 def _told(found: OwnLegacy | None) -> dict[str, Any]:
     if found is None:
         return {"state": "none"}
@@ -97,6 +116,7 @@ def _told(found: OwnLegacy | None) -> dict[str, Any]:
             "executors": terms.shares,
             "waiting_days": terms.waiting_days,
             "choice": str(terms.choice),
+            "sealed": len(terms.sealed),
         }
     return told | ({"takes_effect": day_of(found.until_s)} if found.until_s else {})
 
