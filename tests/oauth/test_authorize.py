@@ -50,7 +50,9 @@ def test_a_whole_flow_ends_with_code_state_and_iss(server: Any) -> None:
 
 def test_a_browser_never_comes_back_in_the_clear(quick: Any) -> None:
     browser, uri, code = shown(quick)
-    assert decide(quick, code, "deny", quick.session()).status_code == 204
+    owner = quick.session()
+    quick.client.get(f"/v1/authorizations/{code}", headers=owner)
+    assert decide(quick, code, "deny", owner).status_code == 204
     sent = [
         quick.open(quick.browser(), "urn:nothing"),
         quick.open(browser, uri),
