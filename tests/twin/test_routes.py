@@ -8,16 +8,20 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from tests.twin.worker_kit import OCTOBER, RETAIL, SEPTEMBER, TwinWorld
-from tests.vault_kit import MONTH, PURCHASE
+from tests.twin.worker_kit import OCTOBER, RETAIL, RETAIL_DAILY, SEPTEMBER, TwinWorld
+from tests.vault_kit import MONTH, NOW, PURCHASE
 from vault.db import Database
 from vault.encoding import b64u
 from vault.http.problems import install_problems
+from vault.imprint.block import LATE
+from vault.imprint.daily import DAILY
+from vault.imprint.features import Cadence
 from vault.parties.caller import OwnerCaller
 from vault.parties.routes import caller_of
 from vault.seal.ids import VaultId, new_id
 from vault.twin import rows
 from vault.twin.children import Children
+from vault.twin.levels import MONTH_DAYS, read_level
 from vault.twin.routes import twin_router
 
 
@@ -59,6 +63,28 @@ def test_an_owner_asks_and_then_sees_rows_and_what_they_cost(world: TwinWorld, c
     for cost in after["spending"]:
         assert 2.9 < cost["day"] <= 3.0
         assert (cost["person"], cost["composed"]) == (0.0, cost["day"])
+
+
+def test_daily_rows_are_shown_with_their_days_their_cost_and_their_noise(world: TwinWorld, client: TestClient) -> None:
+    world.cadence = Cadence.DAILY
+    with Children() as children:
+        world.refresh(children, world.keep_twin())
+    address = f"/v1/vaults/{b64u(world.owner.vault)}"
+    seen = client.get(f"{address}/twin").json()
+    assert [(row["period"], row["mechanism"], row["first"], row["days"]) for row in seen["releases"]] == [
+        (SEPTEMBER, DAILY, "2026-09-01", 30),
+        (SEPTEMBER, LATE, "2026-09-01", 30),
+        (OCTOBER, DAILY, "2026-10-01", 31),
+        (MONTH, DAILY, "2026-11-01", 20),
+    ]
+    level = read_level(RETAIL_DAILY, world.blocks(), NOW.date())
+    assert level is not None
+    (noise,) = seen["noise"]
+    assert (noise["category"], noise["map"]) == (PURCHASE, b64u(RETAIL_DAILY.digest))
+    assert noise["sd"] == pytest.approx(level.sigma / MONTH_DAYS / RETAIL_DAILY.content)
+    budget = client.get(f"{address}/budget").json()
+    assert [month["period"] for month in budget["months"]] == [SEPTEMBER, OCTOBER, MONTH]
+    assert all(2.9 < month["day"] <= 3.0 for month in budget["months"])
 
 
 def test_the_budget_shows_every_charged_month_also_after_its_rows_are_gone(

@@ -20,9 +20,13 @@ from tests.twin.crash_child import POINTS
 from tests.twin.worker_kit import OCTOBER, RETAIL, FixedClock, TwinWorld
 from tests.vault_kit import NOW
 from vault import worker as processes
+from vault.budget import ledger
 from vault.budget.charge import owner_day
 from vault.db import Database
 from vault.encoding import b64u
+from vault.imprint.block import LATE
+from vault.imprint.daily import DAILY
+from vault.imprint.features import Cadence
 from vault.jobs import queue
 from vault.jobs.queue import JobState
 from vault.keys import statements
@@ -154,6 +158,32 @@ def test_a_killed_worker_releases_nothing_twice(site: Site, run: Run, point: str
     assert (site.job().state, site.job().reason) == (JobState.DONE, "")
 
 
+@pytest.mark.parametrize("point", ["before open", "after noise", "inside commit", "after commit"])
+def test_a_killed_worker_makes_no_day_twice(lite: Site, run: Run, point: str) -> None:
+    lite.environment["VAULT_CADENCE"] = lite.world.cadence = Cadence.DAILY
+    lite.world.buy(BREAD)
+    lite.world.keep_twin()
+    lite.enqueue()
+    with start(lite, point) as doomed:
+        assert doomed.stdout is not None
+        assert doomed.stdout.readline() == "reached\n"
+        doomed.send_signal(signal.SIGKILL)
+    before = lite.world.stored()
+    assert lite.states() == (["reserved", "committed"] if point == "after commit" else ["reserved"])
+    lite.world.buy(RETAIL.codes[1])  # so that what is tried again has another name
+    lite.world.clock.at = NOW + timedelta(seconds=LEASE_S + 1)
+    assert run(lite) == 1
+    after = lite.world.stored()
+    assert [(row.mechanism, row.period) for row in after] == [
+        (DAILY, "2026-09"), (LATE, "2026-09"), (DAILY, OCTOBER), (DAILY, "2026-11"),
+    ]  # fmt: skip
+    assert point != "after commit" or after == before  # the same bytes: no second noise
+    # October's first name paid and was never stored; the second one cost nothing.
+    assert lite.states() == (["reserved", "committed"] if before else ["reserved", "reserved", "committed"])
+    with lite.world.database.snapshot() as session:
+        assert ledger.spending(session, lite.world.owner.vault, OCTOBER, 1e-6).day <= 3.0
+
+
 def test_the_process_runs_until_it_is_told_to_stop(lite: Site) -> None:
     lite.world.buy(BREAD)
     lite.world.keep_twin(not_after=int(NOW.timestamp()) + 3650 * 86_400)
@@ -258,6 +288,21 @@ def test_the_schedule_asks_once_for_each_month_that_closed(lite: Site) -> None:
     assert due(10) == 1
     finish()
     assert due(11) == 0
+
+
+def test_with_daily_rows_the_schedule_asks_once_a_day_when_one_closed(lite: Site) -> None:
+    lite.world.keep_twin(not_after=int(NOW.timestamp()) + 365 * 86_400)
+    midnight = timedelta(hours=11)  # from NOW to the next one in Berlin
+
+    def due(after: timedelta) -> int:
+        with lite.world.database.transaction() as session:
+            found = schedule(session, NOW + after, Cadence.DAILY)
+            if found:
+                queue.finish(session, requests.last_refresh(session, lite.world.owner.vault).id)  # type: ignore[union-attr]
+        return found
+
+    moments = [timedelta(0), timedelta(hours=10), midnight, timedelta(hours=34), midnight + timedelta(days=1)]
+    assert [due(after) for after in moments] == [1, 0, 1, 0, 1]
 
 
 def test_a_twin_that_nobody_may_keep_is_not_scheduled(lite: Site) -> None:
