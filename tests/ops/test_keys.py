@@ -160,7 +160,6 @@ def test_a_rollover_is_finished_before_the_next_begins_and_resumed_where_it_brok
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("house", ["sqlite"], indirect=True)
 def test_a_rollover_killed_anywhere_goes_on_where_it_was(house: House) -> None:
     site, owner = house.service.site, house.owner_with_twin((1,))
     shop = Caller(house, house.company())
