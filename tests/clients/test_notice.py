@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from twinvault.notice import TEMPLATE, notice_of, render, shown_notice
+from twinvault.notice import TEMPLATE, explicit_steps, notice_of, render, shown_notice
 from vault.schema.category import Category, Purpose
 from vault.schema.consent import ConsentEvent, ConsentVersion
 from vault.schema.language import LABELS, Language
@@ -68,6 +68,23 @@ def test_a_notice_says_everything_that_is_granted(language: Language) -> None:
 )
 def test_each_opt_in_changes_the_notice(language: Language, less: dict[str, object]) -> None:
     assert render(replace(TERMS, **less), "Acme", language) != render(TERMS, "Acme", language)  # type: ignore[arg-type]  # one table of changed fields
+
+
+@pytest.mark.parametrize("language", Language)
+def test_an_opt_in_to_what_answers_could_reveal_is_said_though_nothing_of_it_is_read(language: Language) -> None:
+    terms = replace(TERMS, optional=frozenset(), explicit_special=frozenset({Category("pd:Sexual")}))
+    without = replace(terms, explicit_special=frozenset())
+    (line,) = set(render(terms, "Acme", language).splitlines()) - set(render(without, "Acme", language).splitlines())
+    assert line.count(LABELS[language][Category("pd:Sexual")]) == 2
+
+
+@pytest.mark.parametrize("language", Language)
+def test_each_special_category_and_influence_needs_a_yes_of_its_own(language: Language) -> None:
+    both = frozenset({Category("pd:Health"), Category("pd:Sexual")})
+    steps = explicit_steps(replace(TERMS, explicit_special=both), language)
+    assert len(set(steps)) == 3
+    assert [any(LABELS[language][one] in step for step in steps[:2]) for one in sorted(both)] == [True, True]
+    assert explicit_steps(replace(TERMS, explicit_special=frozenset(), influence_opt_in=False), language) == []
 
 
 @pytest.mark.parametrize("kind", ConsentKind)

@@ -20,7 +20,7 @@ from vault.schema.question import QuestionKind
 from vault.schema.terms import AGENT_ANSWERS_PER_MONTH, ConsentKind, Terms
 from vault.seal.ids import sha256
 
-TEMPLATE: Final = "twinvault-notice/1"
+TEMPLATE: Final = "twinvault-notice/2"
 """Changes with every change of a word below: a notice of another template cannot be rendered again."""
 
 
@@ -36,10 +36,13 @@ class _Words:
     questions: Mapping[QuestionKind, str]
     asked: str
     answer: str
+    budget: str
     until: str
     special: str
     none: str
     influence: str
+    allow_special: str
+    allow_influence: str
     agents: str
     after_death: str
     keys: Mapping[ConsentKind, str]
@@ -69,10 +72,13 @@ _ENGLISH: Final = _Words(
     },
     asked="Questions: {questions};\nat most {quota} answers a month.",
     answer='An answer is a short list with scores, such as "coffee 41 %, tea 22 %", or that your twin cannot tell.',
+    budget="Answers use up none of your privacy budget: that is spent when your summaries are made, not when they are read.",
     until="From {not_before} until {not_after}.",
-    special="Specially protected data: {special}. You explicitly allow: {allowed}.",
+    special="Specially protected data that is read or that an answer could reveal: {special}. You explicitly allow: {allowed}.",
     none="none",
     influence="You explicitly allow purposes that try to influence you.",
+    allow_special="Specially protected: do you explicitly allow what is read of, or could reveal, your {special}?",
+    allow_influence="Do you explicitly allow purposes that try to influence you?",
     agents="Questions may come from software that decides by itself what to ask; it gets at most {quota} answers a month.",
     after_death="After your death this stays allowed: {purposes}.",
     keys={
@@ -119,10 +125,21 @@ _FRENCH: Final = _Words(
     },
     asked="Questions : {questions} ;\nau plus {quota} réponses par mois.",
     answer="Une réponse est une courte liste notée, comme « café 41 %, thé 22 % », ou l'aveu que le jumeau ne sait pas.",
+    budget=(
+        "Les réponses n'entament pas votre budget de confidentialité : il est dépensé quand vos résumés sont faits, et non "
+        "quand ils sont lus."
+    ),
     until="Du {not_before} au {not_after}.",
-    special="Données spécialement protégées : {special}. Vous autorisez explicitement : {allowed}.",
+    special=(
+        "Données spécialement protégées qui sont lues ou qu'une réponse pourrait révéler : {special}. Vous autorisez "
+        "explicitement : {allowed}."
+    ),
     none="aucune",
     influence="Vous autorisez explicitement des finalités qui cherchent à vous influencer.",
+    allow_special=(
+        "Spécialement protégé : autorisez-vous explicitement ce qui relève de, ou pourrait révéler, ceci : {special} ?"
+    ),
+    allow_influence="Autorisez-vous explicitement des finalités qui cherchent à vous influencer ?",
     agents=(
         "Les questions peuvent venir d'un logiciel qui décide seul de ce qu'il demande ; il reçoit au plus {quota} "
         "réponses par mois."
@@ -175,11 +192,13 @@ def render(terms: Terms, company: str = "", language: Language = Language.EN) ->
         lines.append(words.asked.format(questions=asked, quota=terms.quota_per_month))
     if terms.questions & _LISTS:
         lines.append(words.answer)
+    if terms.kind is not ConsentKind.COHORT:
+        lines.append(words.budget)
     lines.append(words.until.format(not_before=_day(terms.not_before), not_after=_day(terms.not_after)))
-    special = [labels[category] for category in terms.categories if is_special(category)]
+    special = {category for category in terms.categories if is_special(category)} | terms.explicit_special
     if special:
         allowed = _list(labels[category] for category in terms.explicit_special) or words.none
-        lines.append(words.special.format(special=_list(special), allowed=allowed))
+        lines.append(words.special.format(special=_list(labels[category] for category in special), allowed=allowed))
     if terms.influence_opt_in:
         lines.append(words.influence)
     if terms.agent_allowed:
@@ -196,6 +215,16 @@ def render(terms: Terms, company: str = "", language: Language = Language.EN) ->
         f"[{TEMPLATE} {language}]",
     ]
     return "\n".join(lines) + "\n"
+
+
+def explicit_steps(terms: Terms, language: Language = Language.EN) -> list[str]:
+    """Return what must be agreed to one by one, besides the notice: each special category, and influence.
+
+    Source: GDPR article 9(2)(a).
+    """
+    words, labels = _WORDS[language], LABELS[language]
+    steps = [words.allow_special.format(special=name) for name in sorted(labels[one] for one in terms.explicit_special)]
+    return [*steps, words.allow_influence] if terms.influence_opt_in else steps
 
 
 def notice_of(text: str, language: Language) -> Notice:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -120,8 +120,13 @@ def unlock_owner(
     return found
 
 
-def agree(notice: str, *, yes: bool) -> None:
+def agree(notice: str, *, yes: bool, each: Iterable[str] = ()) -> None:
     """Show a notice and ask for agreement.
+
+    Args:
+        notice: The text.
+        yes: It was agreed to beforehand; what is in `each` was then named by options of its own.
+        each: Questions that need a yes of their own.
 
     Raises:
         ClientError: It was not given, or nobody is there to ask.
@@ -131,8 +136,9 @@ def agree(notice: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise ClientError("Nobody is at the keyboard to agree; read the notice above and repeat with --yes.")
-    if not typer.confirm("Do you agree?", err=True):
-        raise ClientError("Nothing was signed.")
+    for question in ("Do you agree?", *each):
+        if not typer.confirm(question, err=True):
+            raise ClientError("Nothing was signed.")
 
 
 def emit(data: dict[str, Any], *, as_json: bool) -> None:

@@ -19,6 +19,7 @@ from twinvault.cli.common import DEFAULT_PROFILE, PURCHASE, AsJson, PassphraseFi
 from twinvault.cli.limits import Limits, with_limits
 from twinvault.consent_receipts import ConsentReceipt, verify_consent_receipt
 from twinvault.consents import Changed, OwnConsent
+from twinvault.notice import explicit_steps
 from twinvault.owner import Owner
 from twinvault.profile import read_trust, write_private
 from twinvault.terms import AskedBy
@@ -89,7 +90,7 @@ def give(
         assert kind is not None
         terms = found.terms_for(kind, common.parse_categories(limits.category or [PURCHASE]))
         terms = limits.keep(terms, now_s=_now_s())
-        common.agree(found.notice(terms), yes=yes)
+        common.agree(found.notice(terms), yes=yes, each=explicit_steps(terms, found.language))
         changed = found.give(terms)
     _emit_changed(changed, as_json=as_json)
 
@@ -110,7 +111,7 @@ def narrow(
     consent_id = common.parse_consent_id(consent)
     found = common.unlock_owner(profile, passphrase_file, language=language)
     terms = limits.keep(found.consent(consent_id).current.terms, now_s=_now_s())
-    common.agree(found.notice(terms), yes=yes)
+    common.agree(found.notice(terms), yes=yes, each=explicit_steps(terms, found.language))
     _emit_changed(found.narrow(consent_id, terms), as_json=as_json)
 
 
@@ -130,7 +131,7 @@ def renew(
     consent_id = common.parse_consent_id(consent)
     found = common.unlock_owner(profile, passphrase_file, language=language)
     terms = _renewed(found, found.consent(consent_id), limits)
-    common.agree(found.notice(terms), yes=yes)
+    common.agree(found.notice(terms), yes=yes, each=explicit_steps(terms, found.language))
     _emit_changed(found.renew(consent_id, terms), as_json=as_json)
 
 
@@ -276,7 +277,7 @@ def _waiting_json(waiting: Waiting) -> dict[str, Any]:
 
 def _agreed(found: Owner, asked: AskedBy, limits: Limits, *, yes: bool) -> Terms:
     terms = limits.answer(asked.request.terms, now_s=_now_s(), usual_days=_COMPANY_DAYS)
-    common.agree(found.notice(terms, asked.company), yes=yes)
+    common.agree(found.notice(terms, asked.company), yes=yes, each=explicit_steps(terms, found.language))
     return terms
 
 

@@ -74,7 +74,7 @@ class Limits:
             data_to=terms.data_to if self.last is None else common.parse_month(self.last, "--to"),
             not_after=terms.not_after if self.days is None else min(terms.not_after, now_s + self.days * _DAY_S),
             quota_per_month=terms.quota_per_month if self.quota is None else self.quota,
-            explicit_special=special & kept,
+            explicit_special=special - (terms.categories - kept),
             influence_opt_in=terms.influence_opt_in if self.influence is None else self.influence,
             agent_allowed=terms.agent_allowed if self.agents is None else self.agents,
             post_mortem=after & terms.purposes & purposes,
