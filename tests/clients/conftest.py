@@ -43,14 +43,22 @@ def own_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield found
 
 
+@pytest.fixture
+def daily_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that makes a row of every day."""
+    with _serving(tmp_path_factory.mktemp("daily") / "site", "daily") as found:
+        yield found
+
+
 @contextmanager
-def _serving(folder: Path) -> Iterator[Service]:
+def _serving(folder: Path, cadence: str = "monthly") -> Iterator[Service]:
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     site = Site(folder)
     set_up(
-        site, issuer=url, log_origin="test.example/log", database_url=None, shortkeys_url=None, now=SystemClock().now()
-    )
+        site, issuer=url, log_origin="test.example/log", database_url=None, shortkeys_url=None,
+        now=SystemClock().now(), cadence=cadence,
+    )  # fmt: skip
     app = create_app(AppSettings.model_validate(_values(site, "app")))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -69,6 +77,12 @@ def _serving(folder: Path) -> Iterator[Service]:
 @pytest.fixture(scope="session")
 def work(service: Service) -> Iterator[Callable[[], None]]:
     """Do every job that waits, as the worker process does."""
+    with working(service) as found:
+        yield found
+
+
+@contextmanager
+def working(service: Service) -> Iterator[Callable[[], None]]:
     settings = WorkerSettings.model_validate(_values(service.site, "worker"))
     with Children() as children, open_worker(settings, children, SystemClock()) as worker:
 
@@ -77,6 +91,13 @@ def work(service: Service) -> Iterator[Callable[[], None]]:
                 pass
 
         yield work
+
+
+@pytest.fixture
+def daily_work(daily_service: Service) -> Iterator[Callable[[], None]]:
+    """The same for the service with daily rows."""
+    with working(daily_service) as found:
+        yield found
 
 
 def _values(site: Site, process: str) -> dict[str, str]:

@@ -6,13 +6,15 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.client_kit import PURCHASE, Tamper, purchases
+from tests.client_kit import PURCHASE, Service, Tamper, purchases
+from twinvault.api import Api
 from twinvault.cli import common, main
-from twinvault.mirror import NoReflection, look
+from twinvault.mirror import DAILY, NoReflection, look
 from twinvault.owner import Owner
 from vault.imprint.features import feature_map
 from vault.schema.terms import ConsentKind
@@ -54,6 +56,28 @@ def test_both_sides_are_what_they_say(seen: Owner, tamper: Tamper) -> None:
     # Nothing that was sent holds what was counted.
     bodies = b"".join(request.content for request in tamper.sent[before:])
     assert b"bacon" not in bodies
+
+
+def test_a_twin_of_daily_rows_looks_back_too(
+    daily_service: Service, daily_work: Callable[[], None], tmp_path: Path
+) -> None:
+    api = Api(daily_service.url, sleep=lambda _: None)
+    owner, _ = Owner.init(tmp_path / "vault", daily_service.trust, passphrase=None, categories=[PURCHASE], api=api)
+    owner.give(owner.terms_for(ConsentKind.SELF, [PURCHASE]))
+    first = purchases(1)[0]
+    owner.import_traces([replace(first, id=f"day-{n}", occurred_at=first.occurred_at + timedelta(n)) for n in range(5)])
+    owner.refresh()
+    daily_work()
+    found = look(owner, PURCHASE, 5)
+    assert (found.days, found.months[0]) == (5, "2026-01")
+    assert {one.code: one.really for one in found.seen}[BACON] == 1.0
+    twin = owner.twin()
+    days = [row["days"] for row in twin["releases"] if row["mechanism"] == DAILY]
+    assert days[0] == 31
+    assert found.blur == pytest.approx(twin["noise"][0]["sd"] * sum(days) / 5)
+    assert all(2.9 < month["day"] <= 3.0 for month in twin["spending"])
+    owner.device.close()
+    api.close()
 
 
 def test_months_without_a_trace_reflect_nothing(seen: Owner) -> None:

@@ -48,7 +48,8 @@ class Service:
         """Make keys and databases, start the service and wait until it answers."""
         self.logs.mkdir(mode=0o700, parents=True)
         try:
-            self.command("operator", "init", str(self.site), "--issuer", self.url, "--log-origin", "demo.example/log")
+            where = ("--issuer", self.url, "--log-origin", "demo.example/log")
+            self.command("operator", "init", str(self.site), *where, "--cadence", "daily")
             self._start()
         except BaseException:
             self.stop()

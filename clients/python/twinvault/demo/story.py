@@ -142,7 +142,7 @@ class Story:
         owner.give(owner.terms_for(ConsentKind.SELF, [PURCHASE]))
         owner.refresh()
         self._tell.say(f"{sent} purchases from {MONTHS[0]} to {MONTHS[-1]} are sealed under its own keys and stored.")
-        self._tell.say("Its self consent lets the worker make noisy monthly summaries; it joins no training.")
+        self._tell.say("Its self consent lets the worker make a noisy row of every day; it joins no training.")
         return owner
 
     def _fill_cohort(self, clients: Clients) -> None:
