@@ -1,8 +1,8 @@
 """Daily rows: which days, which numbers, which names. One chain for each owner, category and year.
 
-Every calendar day of a chain has two rows, whether or not it left a trace: one when it closes, one for
-what arrives later, a fixed time after it. Both are drawn from chains of the same strategy; the late one's
-share of mu^2 is reserved before either exists.
+Every calendar day of a chain has a row when it closes, whether or not it left a trace. What arrives later has a
+share of mu^2 that is reserved before either exists: here a second chain of the same strategy, a row a day; what
+the service makes of it is one row a month (`vault.imprint.block`, ADR 0017).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DAILY: Final = "daily/1"
 LATE_PERCENT: Final = 5
 """What part of a day's mu^2 its late row may use."""
 LATE_AFTER: Final = timedelta(days=30)
-"""How long after its on-time row a day's late row is made."""
+"""How long after a month closed its late row is made."""
 
 
 def late_sigma(sigma: int) -> int:
