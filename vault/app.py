@@ -33,7 +33,8 @@ from vault.consent.handovers import Custody
 from vault.consent.routes import consent_router
 from vault.db import Database
 from vault.encoding import parse_b64u
-from vault.erasure.routes import certificates_router, erasure_router
+from vault.erasure import retention
+from vault.erasure.routes import certificates_router, erasure_router, retention_router
 from vault.evidence.routes import AuditDesk, evidence_router
 from vault.http.health import health_router
 from vault.http.middleware import Edge
@@ -139,7 +140,7 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     # They are tried in turn: what is asked most often comes first.
     for router in (
         answers_router, oauth_router, ingest_router, consent_router, parties_router, vaults_router, keys_router,
-        twin_router, notices_router, policy_router, approval_router, grants_router, evidence_router, erasure_router, certificates_router,
+        twin_router, notices_router, policy_router, approval_router, grants_router, evidence_router, erasure_router, certificates_router, retention_router,
         plan_router, executors_router, health_router,
         log_router(state.database),
     ):  # fmt: skip
@@ -220,6 +221,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 tasks.start_soon(_repeat, _expire_due, EVERY_S, app.state)
                 tasks.start_soon(_repeat, _take_effect, legacies.EVERY_S, app.state)
                 tasks.start_soon(_repeat, _publish_erased, EVERY_S, app.state)
+                tasks.start_soon(_repeat, _erase_overdue, retention.EVERY_S, app.state)
                 tasks.start_soon(_repeat, _publish_denied, _PUBLISH_EVERY_S, app.state)
                 if state.log_files is not None:
                     tasks.start_soon(_repeat, _publish_growth, _PUBLISH_EVERY_S, app.state)
@@ -264,6 +266,17 @@ def _publish_erased(state: State) -> None:
     if due:
         with state.database.transaction() as session:
             tombstones.publish(session, today)
+
+
+def _erase_overdue(state: State) -> None:
+    """Erase months that are older than this installation keeps, if it says how long it does."""
+    months = state.settings.retention_months
+    if months is not None:
+        erased = retention.erase_overdue(
+            state.database, state.custody, state.service, months, now=state.clock.now(), also=state.also
+        )
+        if erased:
+            _log.info("retention.erased", vaults=len(erased))
 
 
 def _publish_denied(state: State) -> None:

@@ -54,6 +54,9 @@ class AppSettings(Settings):
     log_files: Path | None = Field(
         default=None, description="Folder for the log as static files (tlog-tiles), for any file server to publish."
     )
+    retention_months: int | None = Field(
+        default=None, ge=1, le=1_200, description="How many months before the current one are kept; all if not set."
+    )
     sandbox: bool = Field(
         default=False, description="Let test companies register unapproved; only sandbox vaults may consent to them."
     )

@@ -82,6 +82,13 @@ def upgrade() -> None:
         _vault(),
         sa.PrimaryKeyConstraint("pending_id", name=op.f("pk_store_leaf")),
     )
+    op.create_index(
+        "ix_compartment_period_vault_id",
+        "compartment",
+        ["period", "vault_id"],
+        sqlite_where=sa.text("locked IS NOT NULL"),
+        postgresql_where=sa.text("locked IS NOT NULL"),
+    )
     op.create_index(op.f("ix_store_leaf_vault_id"), "store_leaf", ["vault_id"])
     op.create_table(
         "short_key_deletion",

@@ -14,6 +14,7 @@ from vault.db import Database
 from vault.encoding import b64u, parse_b64u
 from vault.erasure import erase as erasing
 from vault.erasure.erase import Asked, Erased
+from vault.erasure.retention import oldest_kept
 from vault.erasure.survey import Survey, survey
 from vault.errors import VaultError
 from vault.http.edge import ClockDep, DatabaseDep
@@ -31,6 +32,7 @@ from vault.tlog import log
 
 erasure_router = APIRouter(prefix="/v1/vaults/{vault}/erasures", tags=["erasure"])
 certificates_router = APIRouter(prefix="/v1/erasures", tags=["erasure"])
+retention_router = APIRouter(prefix="/v1/retention", tags=["erasure"])
 
 _FRESH_S: Final = 86_400
 _CLOCK_SKEW_S: Final = 300
@@ -116,6 +118,13 @@ def certificate(erasure: str, custody: CustodyDep, request: Request, database: D
     if found is None:
         raise UnknownErasure("No erasure of this id was carried out here.")
     return acknowledged(request, database, custody, found[0])
+
+
+@retention_router.get("")
+def published(request: Request, clock: ClockDep) -> dict[str, Any]:
+    """Say how many months before the current one are kept here, and which is the oldest; null where all are."""
+    months = request.app.state.settings.retention_months
+    return {"months": months, "oldest": None if months is None else oldest_kept(months, clock.now())}
 
 
 def acknowledged(request: Request, database: Database, custody: Custody, erased: Erased) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from vault.jobs.queue import JobId, JobState
 from vault.oauth import registration
 from vault.ops import archive, doctor
 from vault.ops.cards import models_app
-from vault.ops.erasing import erase_for
+from vault.ops.erasing import erase_for, show_retention
 from vault.ops.journal import journal_app
 from vault.ops.keys import keys_app
 from vault.ops.policies import policies_app
@@ -43,6 +43,7 @@ auditors_app = typer.Typer(no_args_is_help=True, help="Register and list auditor
 operator.add_typer(auditors_app, name="auditors")
 operator.add_typer(policies_app, name="policies")
 operator.command("erase")(erase_for)
+operator.command("retention")(show_retention)
 operator.add_typer(journal_app, name="journal")
 operator.add_typer(keys_app, name="keys")
 

@@ -13,6 +13,7 @@ from sqlmodel import Session
 from vault.clock import SystemClock
 from vault.encoding import b64u
 from vault.erasure.erase import Asked, Erased, NothingToErase, erase
+from vault.erasure.retention import MAX_MONTHS, oldest_kept, overdue
 from vault.erasure.survey import survey
 from vault.keys import statements
 from vault.keys.kms import KmsSigner, LocalKeyring
@@ -80,6 +81,38 @@ def erase_for(
         as_json,
         {"erased": True, "erasure": b64u(asked.erasure_id), "destroys": counts, "certificate": b64u(done.certificate)},
         f"Erased: {counts}. The person fetches the certificate under /v1/erasures/{b64u(asked.erasure_id)}.",
+    )
+
+
+def show_retention(
+    *,
+    months: Annotated[
+        int | None,
+        typer.Option("--months", help="Try another number than the app's settings have.", min=1, max=MAX_MONTHS),
+    ] = None,
+    site: SiteFolder = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Say what the published retention is about to erase; nothing is changed. The app itself erases, every hour."""
+    found = Site(site.resolve())
+    with plain_errors():
+        stated = found.environment("app").get("VAULT_RETENTION_MONTHS")
+        kept = months if months is not None else int(stated) if stated else None
+        if kept is None:
+            say(
+                as_json,
+                {"months": None},
+                "All months are kept. Set VAULT_RETENTION_MONTHS in app.env, or try --months.",
+            )
+            return
+        oldest = oldest_kept(kept, SystemClock().now())
+        with found.opened() as (database, _), database.snapshot() as session:
+            scopes = list(overdue(session, oldest))
+    vaults, gone = len({scope.vault for scope in scopes}), sum(len(scope.compartments or ()) for scope in scopes)
+    say(
+        as_json,
+        {"months": kept, "oldest": oldest, "vaults": vaults, "compartments": gone},
+        f"Before {oldest}: {gone} compartments of {vaults} vaults.",
     )
 
 

@@ -86,6 +86,14 @@ compartment = Table(
     Column("locked", LargeBinary),
     UniqueConstraint("vault_id", "period", "category", "epoch"),
 )
+# What is older than the published retention is looked for over all vaults.
+Index(
+    "ix_compartment_period_vault_id",
+    compartment.c.period,
+    compartment.c.vault_id,
+    sqlite_where=compartment.c.locked.is_not(None),
+    postgresql_where=compartment.c.locked.is_not(None),
+)
 
 batch = Table(
     "batch",

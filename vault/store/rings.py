@@ -272,6 +272,13 @@ def listed(session: Session, vault: VaultId) -> dict[CompartmentId, Compartment]
     return {CompartmentId(row.compartment_id): _compartment(row) for row in found}
 
 
+def vaults_before(session: Session, period: Period, *, after: VaultId, at_most: int = 256) -> list[VaultId]:
+    """Return vaults whose rings list a month before another that nobody erased, one page at a time, by their ids."""
+    old = (compartment.c.period < period) & compartment.c.locked.is_not(None) & (compartment.c.vault_id > after)
+    page = select(compartment.c.vault_id).where(old).distinct().order_by(compartment.c.vault_id).limit(at_most)
+    return [VaultId(vault) for vault in session.connection().execute(page).scalars()]
+
+
 def newest(session: Session, vault: VaultId, category: Category, period: Period) -> Compartment | None:
     """Return the compartment of the highest epoch of a category and month: the one that takes batches."""
     wanted = (

@@ -232,6 +232,11 @@ def flood_counted_lower(t: Tampered) -> None:
     _regrouped(t, public | {"count": len(rows) - 1, "root": b64u(root)}, personal)
 
 
+def flood_counted_higher(t: Tampered) -> None:
+    public, personal = t.halves(t.leaf(LeafKind.DENIALS))
+    _regrouped(t, public | {"count": 4}, personal)
+
+
 def flood_of_another_company(t: Tampered) -> None:
     public, personal = t.halves(t.leaf(LeafKind.DENIALS))
     _regrouped(t, public, personal | {"requester": "B" * 22})

@@ -154,5 +154,9 @@ def flood_denial_shut(t: Tampered) -> None:
 
 
 def flood_denial_exchanged(t: Tampered) -> None:
+    """One is shown twice in the place of another, with all that opens it."""
     entry, other = _of_flood(t, 0), _of_flood(t, 1)
     t.sql("UPDATE log_entry SET entry = (SELECT entry FROM log_entry WHERE id = ?) WHERE id = ?", other, entry)
+    halves = "public_salt, public_body, personal_salt, personal_body"
+    [opened] = t.sql(f"SELECT {halves} FROM log_opening WHERE entry_id = ?", other)
+    t.sql(f"UPDATE log_opening SET ({halves}) = (?, ?, ?, ?) WHERE entry_id = ?", *opened, entry)

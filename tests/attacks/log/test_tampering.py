@@ -86,6 +86,7 @@ INSIDER: Final[dict[Attack, tuple[set[str], set[Step]]]] = {
     insider.released_for_too_little: ({"verifier"}, {S.LEDGER}),
     insider.released_beyond_the_cap_of_a_day: ({"verifier"}, {S.LEDGER}),
     insider.flood_counted_lower: ({"anchor", "files", "witness", "verifier"}, {S.WITNESSES}),
+    insider.flood_counted_higher: ({"anchor", "files", "witness", "verifier"}, {S.GROUPS, S.WITNESSES}),
     insider.flood_of_another_company: ({"anchor", "files", "witness", "verifier"}, {S.GROUPS, S.WITNESSES}),
     insider.begun_anew: ({"anchor", "files", "witness"}, set()),
     insider.set_back_whole: ({"anchor", "files", "witness"}, set()),
