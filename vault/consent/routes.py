@@ -96,11 +96,15 @@ def append_version(
 
 @consent_router.get("")
 def list_consents(owner: OwnVault, database: DatabaseDep, clock: ClockDep) -> dict[str, Any]:
-    """Return every consent of the vault with all its versions, ended ones included."""
+    """Return every consent of the vault with all its versions, ended ones included.
+
+    `keys` is false where nothing can be opened under it: it ended, or erasing took its keys away.
+    """
     now = clock.now()
     with database.snapshot() as session:
         found = consents.list_for(session, owner.vault_id)
         histories = consents.histories(session, owner.vault_id)
+        holding = consents.live_among(session, [item.consent_id for item in found])
     return {
         "consents": [
             {
@@ -109,6 +113,7 @@ def list_consents(owner: OwnVault, database: DatabaseDep, clock: ClockDep) -> di
                 "grantee": item.current.terms.grantee,
                 "event": item.current.event,
                 "live": item.live,
+                "keys": item.consent_id in holding,
                 "quota_left": item.quota_left(now),
                 "versions": [_version_json(stored) for stored in histories[item.consent_id]],
             }

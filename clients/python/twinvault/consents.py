@@ -76,6 +76,7 @@ class OwnConsent:
         current: The version in force.
         sha256: Digest of its envelope.
         live: Whether anything may happen under it, as the service says.
+        has_keys: Whether the service holds keys of it, as the service says; erasing takes them away.
         quota_left: Answers left this month, as the service says.
         versions: All versions, oldest first.
         request: The company's request that was answered last, its compact JWS; empty where nobody asked.
@@ -84,6 +85,7 @@ class OwnConsent:
     current: ConsentVersion
     sha256: bytes
     live: bool
+    has_keys: bool
     quota_left: int
     versions: tuple[ConsentVersion, ...]
     request: str
@@ -319,7 +321,8 @@ class ConsentKeeper:
             raise ForgedConsents("The service shows a consent without its signed versions.")
         self._profile.remember(f"consent/{b64u(previous.consent_id)}", Remembered(previous.version, digest))
         live = field(shown, "live", bool) and previous.event.live
-        return OwnConsent(previous, digest, live, field(shown, "quota_left", int), tuple(versions), request)
+        has_keys, quota_left = field(shown, "keys", bool), field(shown, "quota_left", int)
+        return OwnConsent(previous, digest, live, has_keys, quota_left, tuple(versions), request)
 
     def _verify_signed(self, version: ConsentVersion, envelope: Envelope) -> None:
         ours = self._keys.towards(version.terms.grantee).public_key

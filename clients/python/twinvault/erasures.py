@@ -189,7 +189,7 @@ class Erasures:
             self._rings.next_epoch(open_still, this)
         for place in {(c.category, c.period) for c in compartments.values()}:
             self._owner.device.forget(*place)
-        renewed, keyless = self._renew({c.category for c in compartments.values()})
+        renewed, keyless = self.hand_out_again()
         return ErasedForGood(done.certificate, done.encoded, done.proof, renewed, keyless)
 
     def erase_traces(
@@ -239,10 +239,18 @@ class Erasures:
         wanted = Asked(order.erasure_id, scope, Author.OWNER, signed.digest)
         return verify_erased(self._api, self._profile, json_of(response), wanted, self._clock)
 
-    def _renew(self, categories: set[Category]) -> tuple[tuple[ConsentId, ...], tuple[ConsentId, ...]]:
+    def hand_out_again(self) -> tuple[tuple[ConsentId, ...], tuple[ConsentId, ...]]:
+        """Renew, under the same terms, every live consent whose keys were taken away, with keys of what is left.
+
+        Whoever erased: another machine of this owner, the operator, a retention, or a run that broke off.
+        What the service says of its keys decides only whether a renewal is signed, never what it allows.
+
+        Returns:
+            Those that have keys again, and those of which nothing is left to open.
+        """
         renewed, keyless = [], []
         for consent in self._owner.consents():
-            if not consent.live or not consent.current.terms.categories & categories:
+            if not consent.live or consent.has_keys:
                 continue
             try:
                 self._owner.renew(consent.id)

@@ -199,9 +199,12 @@ class Owner(Consenting):
     def cover(self) -> Changed | None:
         """Publish the coming year and renew the self consent, if it lacks keys that the ring has.
 
+        Other consents that an erasure left without keys get those of what is left first.
+
         Returns:
             The renewal, or None where nothing was missing or no self consent is live.
         """
+        self.erasures.hand_out_again()
         consent = self._self_consent()
         if consent is None:
             return None
@@ -234,7 +237,11 @@ class Owner(Consenting):
         )  # fmt: skip
 
     def refresh(self) -> int:
-        """Ask the worker to bring the twin up to date under the self consent; return the job's number."""
+        """Ask the worker to bring the twin up to date under the self consent; return the job's number.
+
+        Consents that an erasure left without keys get those of what is left first.
+        """
+        self.erasures.hand_out_again()
         answer = json_of(self._api.request("POST", f"{self._path}/refresh", auth=self._auth))
         return int(field(answer, "job", int))
 

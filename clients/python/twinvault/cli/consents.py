@@ -313,6 +313,7 @@ def _consent_json(item: OwnConsent, uses: Mapping[tuple[str, str], list[int]]) -
         "event": str(item.current.event),
         "state": item.current.event.state,
         "live": item.live,
+        "without_keys": item.live and not item.has_keys,
         "given": _day(item.versions[0].event_time),
         "until": _day(terms.not_after),
         "renew_now": item.live and terms.not_after - now_s <= RENEW_WITHIN_S,
