@@ -1,14 +1,19 @@
 """Checkpoints: three lines, one origin, one spelling."""
 
+from base64 import b64decode
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.notes import cosigned_message, line
 from vault.proof.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
 from vault.proof.errors import InvalidProof, MalformedProof
 from vault.proof.merkle import EMPTY_ROOT
 from vault.proof.note import VerifierKey, b64, sign_note
+from vault.proof.receipt import Receipt, parse_receipt
 
 ROOT = b64(bytes(32))
 
@@ -44,3 +49,19 @@ def test_a_checkpoint_of_another_log_under_the_same_key_is_refused() -> None:
     assert verify_checkpoint(note, key, "other.example").size == 1
     with pytest.raises(InvalidProof, match="another log"):
         verify_checkpoint(note, key, "log.example")
+
+
+def test_a_line_of_another_kind_is_ignored_and_counts_for_nothing() -> None:
+    """A log may one day sign with ML-DSA-44 beside Ed25519; a client of today goes on, and believes no more than before."""
+    private, later = Ed25519PrivateKey.generate(), MLDSA44PrivateKey.generate()
+    key = VerifierKey("log.example", private.public_key().public_bytes_raw())
+    checkpoint = Checkpoint("log.example", 1, bytes(32))
+    note, added = sign_note(checkpoint.text, key, private.sign), line("log.example", later, checkpoint, 1_800_000_000)
+    assert verify_checkpoint(note + added, key, "log.example") == checkpoint
+    receipt = Receipt(0, (), note + added)
+    assert parse_receipt(receipt.text) == receipt
+    with pytest.raises(InvalidProof, match="No trusted key"):
+        verify_checkpoint(f"{checkpoint.text}\n{added}", key, "log.example")
+    later.public_key().verify(
+        b64decode(added.split(" ")[2])[12:], cosigned_message("log.example", checkpoint, 1_800_000_000)
+    )
