@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("claim", sa.LargeBinary(), nullable=False),
         sa.Column("statement", sa.LargeBinary(), nullable=False),
         sa.Column("until_s", sa.BigInteger(), nullable=False),
+        sa.Column("idle_until_s", sa.BigInteger(), nullable=False),
         sa.Column("given", sa.LargeBinary(), nullable=False),
         sa.Column("leaf_id", sa.BigInteger(), nullable=False),
         sa.Column("seq", sa.Integer(), nullable=False),
@@ -29,6 +30,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("legacy_id", name=op.f("uq_legacy_legacy_id")),
     )
     op.create_index(op.f("ix_legacy_until_s"), "legacy", ["until_s"])
+    op.create_index(op.f("ix_legacy_idle_until_s"), "legacy", ["idle_until_s"])
     op.create_table(
         "legacy_record",
         sa.Column("pending_id", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -42,5 +44,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index(op.f("ix_legacy_record_vault_id"), table_name="legacy_record")
     op.drop_table("legacy_record")
+    op.drop_index(op.f("ix_legacy_idle_until_s"), table_name="legacy")
     op.drop_index(op.f("ix_legacy_until_s"), table_name="legacy")
     op.drop_table("legacy")

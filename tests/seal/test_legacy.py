@@ -40,7 +40,8 @@ def test_plans_and_statements_say_what_was_signed() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"threshold": 1}, {"threshold": 4}, {"shares": 17, "threshold": 2}, {"waiting_days": 6}, {"waiting_days": 367}]
+    "wrong", [{"threshold": 1}, {"threshold": 4}, {"shares": 17, "threshold": 2}, {"waiting_days": 6}, {"waiting_days": 367}, {"inactive_days": 29},
+        {"inactive_days": 3661}]
 )  # fmt: skip
 def test_a_plan_takes_two_or_more_and_waits_a_week_or_more(wrong: dict[str, int]) -> None:
     with pytest.raises(SealError):

@@ -32,8 +32,8 @@ from vault.proof.leaf import LeafKind
 from vault.schema.consent import ConsentEvent
 from vault.seal.dsse import Envelope, PayloadType, parse_envelope
 from vault.seal.erasure import Scope
-from vault.seal.ids import ID_BYTES, ConsentId, VaultId, key_id
-from vault.seal.legacy import Act, Choice, Plan, parse_plan, verify_plan
+from vault.seal.ids import ID_BYTES, ConsentId, VaultId, key_id, new_id
+from vault.seal.legacy import DAY_S, Act, Choice, Plan, Terms, parse_plan, verify_plan
 from vault.seal.signing import Signer
 from vault.seal.version import Remembered
 from vault.store.versions import require_successor
@@ -70,7 +70,7 @@ def publish(session: Session, vault_id: VaultId, envelope: Envelope, *, now: dat
         raise BadPlan("A plan is sent within a day of being signed; check the clock and sign again.")
     if plan.terms is not None and plan.terms.legacy_key in _former_keys(session, vault_id):
         raise BadPlan("Each plan has a legacy key of its own; make new shares.")
-    _put(session, plan, envelope, row)
+    _put(session, plan, envelope, row, now)
     return steps.step(session, vault_id, LeafKind.LEGACY_PLAN, {"version": plan.version}, signed=envelope, now=now)
 
 
@@ -86,7 +86,8 @@ def declare(session: Session, legacy_id: bytes, envelope: Envelope, *, now: date
     Raises:
         UnknownLegacy: No such plan.
         SealError: Not signed by the plan's legacy key, or about another plan.
-        BadStatement: Not a fresh declaration, or the plan is waiting, in force or ended already.
+        BadStatement: Not a fresh declaration, or the plan is waiting, in force or ended already; one that began by
+            itself is overtaken.
         OwnerIsHere: The owner signed in within the last minutes.
 
     Guarantees: nobody but who holds the legacy key, and so enough shares, can start it.
@@ -94,7 +95,8 @@ def declare(session: Session, legacy_id: bytes, envelope: Envelope, *, now: date
     found, said = steps.verified(session, legacy_id, envelope)
     if (found.claim, found.statement) == (said.claim, envelope.encoded) and found.state is LegacyState.WAITING:
         return found
-    if said.act is not Act.DECLARE or found.state is not LegacyState.READY:
+    began_alone = found.state in {LegacyState.WAITING, LegacyState.IN_FORCE} and not found.declared
+    if said.act is not Act.DECLARE or not (found.state is LegacyState.READY or began_alone):
         raise BadStatement(f"Nothing can be declared now: the plan is {found.state}.")
     steps.refuse_stale(said, now)
     if sessions.is_owner_here(session, found.vault_id, now=now):
@@ -106,6 +108,30 @@ def declare(session: Session, legacy_id: bytes, envelope: Envelope, *, now: date
     personal: JsonObject = {"claim": b64u(said.claim), "until": until_s}
     steps.step(session, found.vault_id, LeafKind.LEGACY_CLAIM, personal, signed=envelope, now=now)
     return steps.get(session, legacy_id)
+
+
+def begin_alone(session: Session, vault_id: VaultId, *, now: datetime) -> bool:
+    """Start the waiting period because the owner gave no sign of life for as long as the plan says; writes row and leaf.
+
+    Only a freeze can follow, which the service could do anyway.
+
+    Returns:
+        Whether it was due.
+    """
+    if not people.lock(session, vault_id):
+        return False
+    row = steps.read(session, vault_id)
+    if row is None or row.state != LegacyState.READY or not 0 < row.idle_until_s <= unix_s(now):
+        return False
+    plan = parse_envelope(row.plan)
+    terms = parse_plan(plan, vault_id).terms
+    assert terms is not None
+    claim, until_s = new_id(), unix_s(now) + terms.waiting_s
+    steps.change(session, vault_id, state=LegacyState.WAITING, claim=claim, until_s=until_s)
+    since = row.idle_until_s - terms.inactive_s
+    personal: JsonObject = {"claim": b64u(claim), "until": until_s, "inactive_since": since}
+    steps.step(session, vault_id, LeafKind.LEGACY_CLAIM, personal, signed=plan, now=now)
+    return True
 
 
 def take_effect(session: Session, vault_id: VaultId, *, now: datetime) -> bool:
@@ -122,7 +148,7 @@ def take_effect(session: Session, vault_id: VaultId, *, now: datetime) -> bool:
     row = steps.read(session, vault_id)
     if row is None or row.state != LegacyState.WAITING or row.until_s > unix_s(now):
         return False
-    declared = parse_envelope(row.statement)
+    declared = parse_envelope(row.statement or row.plan)
     steps.change(session, vault_id, state=LegacyState.IN_FORCE)
     steps.step(session, vault_id, LeafKind.LEGACY_FORCE, {"claim": b64u(row.claim)}, signed=declared, now=now)
     if _answers(row):
@@ -133,7 +159,19 @@ def take_effect(session: Session, vault_id: VaultId, *, now: datetime) -> bool:
 
 
 def take_effect_due(database: Database, *, now: datetime) -> int:
-    """Put every declaration in force whose waiting period has passed, each in its own transaction; return how many."""
+    """Begin what begins by itself, and put in force what has waited long enough, each in its own transaction.
+
+    Returns:
+        How many took effect.
+    """
+    idle = select(legacy.c.vault_id).where(
+        legacy.c.state == LegacyState.READY, legacy.c.idle_until_s > 0, legacy.c.idle_until_s <= unix_s(now)
+    )
+    with database.snapshot() as session:
+        alone = [VaultId(name) for name in session.connection().execute(idle).scalars()]
+    for vault_id in alone:
+        with database.transaction() as session:
+            begin_alone(session, vault_id, now=now)
     due = select(legacy.c.vault_id).where(legacy.c.state == LegacyState.WAITING, legacy.c.until_s <= unix_s(now))
     with database.snapshot() as session:
         vaults = [VaultId(name) for name in session.connection().execute(due.order_by(legacy.c.until_s)).scalars()]
@@ -166,9 +204,16 @@ def sign_of_life(session: Session, vault_id: VaultId, signed: Envelope, now: dat
         return
     steps.hold(session, vault_id)
     row = steps.read(session, vault_id)
-    if row is None or row.state not in {LegacyState.WAITING, LegacyState.IN_FORCE}:
+    if row is None:
         return
-    steps.change(session, vault_id, state=LegacyState.ENDED)
+    idle_until_s = _idle_until(parse_plan(parse_envelope(row.plan), vault_id).terms, now)
+    if row.state not in {LegacyState.WAITING, LegacyState.IN_FORCE}:
+        if idle_until_s > row.idle_until_s + DAY_S:  # once a day is often enough
+            steps.change(session, vault_id, idle_until_s=idle_until_s)
+        return
+    # Where nobody put the key together, it stays good.
+    over = {"state": LegacyState.ENDED} if row.statement else {"state": LegacyState.READY, "claim": b"", "until_s": 0}
+    steps.change(session, vault_id, **over, idle_until_s=idle_until_s)
     steps.step(session, vault_id, LeafKind.LEGACY_VETO, {"claim": b64u(row.claim)}, signed=signed, now=now)
     if row.state == LegacyState.IN_FORCE and _answers(row):
         people.call_deceased(session, vault_id, signed, deceased=False, now=now)
@@ -210,7 +255,11 @@ def end_again(session: Session, vaults: Iterable[VaultId], *, now: datetime) -> 
 
 def _answers(row: Row[Any]) -> bool:
     terms = parse_plan(parse_envelope(row.plan), VaultId(row.vault_id)).terms
-    return terms is not None and terms.choice is Choice.ANSWER
+    return bool(row.statement) and terms is not None and terms.choice is Choice.ANSWER
+
+
+def _idle_until(terms: Terms | None, now: datetime) -> int:
+    return unix_s(now) + terms.inactive_s if terms is not None and terms.inactive_days else 0
 
 
 def _ids(joined: bytes) -> list[ConsentId]:
@@ -227,7 +276,7 @@ def _former_keys(session: Session, vault_id: VaultId) -> set[bytes]:
     return found
 
 
-def _put(session: Session, plan: Plan, envelope: Envelope, row: Row[Any] | None) -> None:
+def _put(session: Session, plan: Plan, envelope: Envelope, row: Row[Any] | None, now: datetime) -> None:
     terms = plan.terms
     values = {
         "version": plan.version,
@@ -238,6 +287,7 @@ def _put(session: Session, plan: Plan, envelope: Envelope, row: Row[Any] | None)
         "claim": b"",
         "statement": b"",
         "until_s": 0,
+        "idle_until_s": _idle_until(terms, now),
         "given": b"",
     }
     if row is not None:

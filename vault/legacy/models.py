@@ -8,7 +8,8 @@ from sqlmodel import SQLModel
 import vault.db  # noqa: F401  (sets the metadata's naming convention, which the constraints below take)
 
 # One row for each vault that ever had a plan: the newest one, and how far it has come. `given` are the ids of the
-# consents that were given out of what the owner sealed in advance, one after the other.
+# consents that were given out of what the owner sealed in advance, one after the other; `statement` is empty while
+# nobody declared anything, also where the plan began by itself.
 legacy = Table(
     "legacy",
     SQLModel.metadata,
@@ -21,6 +22,7 @@ legacy = Table(
     Column("claim", LargeBinary, nullable=False),
     Column("statement", LargeBinary, nullable=False),
     Column("until_s", BigInteger, nullable=False, index=True),
+    Column("idle_until_s", BigInteger, nullable=False, index=True),
     Column("given", LargeBinary, nullable=False),
     Column("leaf_id", BigInteger, nullable=False),
     Column("seq", Integer, nullable=False),

@@ -109,7 +109,7 @@ def open_sealed(
 
 
 def _refuse_early(found: Legacy, said: Statement, now: datetime) -> None:
-    if found.state is not LegacyState.IN_FORCE or said.claim != found.claim:
+    if found.state is not LegacyState.IN_FORCE or not found.declared or said.claim != found.claim:
         raise BadStatement(f"Executors do this once their declaration is in force; the plan is {found.state}.")
     steps.refuse_stale(said, now)
     if said.issued_at < found.until_s:

@@ -47,7 +47,7 @@ class Legacy:
         terms: What it says; None where it was withdrawn.
         state: How far it has come.
         claim: The declaration that is waiting, in force or ended; empty before any.
-        statement: The signed declaration; empty before any.
+        statement: The signed declaration; empty before any, and where the plan began by itself.
         until_s: Unix second from which on the declaration takes effect; 0 before any.
         leaf_id: The leaf of its newest step.
     """
@@ -61,6 +61,11 @@ class Legacy:
     statement: bytes
     until_s: int
     leaf_id: PendingId
+
+    @property
+    def declared(self) -> bool:
+        """Whether executors declared what is waiting or in force; a plan that began by itself only ever freezes."""
+        return bool(self.statement)
 
 
 def find(session: Session, vault_id: VaultId) -> Legacy | None:

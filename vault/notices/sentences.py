@@ -64,12 +64,14 @@ _ENGLISH: Final = Words(
         ),
         LeafKind.LEGACY_PLAN: "Version {version} of your legacy plan was put in force.",
         LeafKind.LEGACY_CLAIM: (
-            "Your executors declared that you are gone. The waiting period of your plan runs: sign in, and it stops."
+            "Your executors declared that you are gone, or you were away for as long as your plan says. Its waiting "
+            "period runs: sign in, and it stops."
         ),
-        LeafKind.LEGACY_FORCE: "Your executors' declaration took effect. Sign in if you are here, and it ends.",
+        LeafKind.LEGACY_FORCE: "The waiting period of your plan has passed. Sign in if you are here, and it ends.",
         LeafKind.LEGACY_OPEN: "Your executors gave the consents that you had sealed in advance: {count}.",
         LeafKind.LEGACY_VETO: (
-            "You signed in: what your executors had declared is over. Their shares are spent; make a new plan."
+            "You signed in, so your plan does not go on. If your executors had declared something, their shares are "
+            "spent: make a new plan."
         ),
     },
     anything="Something that concerns every vault of this service was logged.",
@@ -125,16 +127,14 @@ _FRENCH: Final = Words(
         ),
         LeafKind.LEGACY_PLAN: "La version {version} de votre plan de succession numérique est entrée en vigueur.",
         LeafKind.LEGACY_CLAIM: (
-            "Vos exécuteurs ont déclaré que vous n'êtes plus là. Le délai de votre plan court : connectez-vous, "
-            "et il s'arrête."
+            "Vos exécuteurs ont déclaré que vous n'êtes plus là, ou votre absence a duré ce que dit votre plan. Son "
+            "délai court : connectez-vous, et il s'arrête."
         ),
-        LeafKind.LEGACY_FORCE: (
-            "La déclaration de vos exécuteurs a pris effet. Connectez-vous si vous êtes là, et elle prend fin."
-        ),
+        LeafKind.LEGACY_FORCE: ("Le délai de votre plan est passé. Connectez-vous si vous êtes là, et il prend fin."),
         LeafKind.LEGACY_OPEN: "Vos exécuteurs ont donné les consentements que vous aviez scellés d'avance : {count}.",
         LeafKind.LEGACY_VETO: (
-            "Vous vous êtes connecté : ce que vos exécuteurs avaient déclaré a pris fin. Leurs parts sont épuisées ; "
-            "faites un nouveau plan."
+            "Vous vous êtes connecté, votre plan ne se poursuit donc pas. Si vos exécuteurs avaient déclaré quelque "
+            "chose, leurs parts sont épuisées : faites un nouveau plan."
         ),
     },
     anything="Un événement qui concerne tous les coffres de ce service a été consigné.",

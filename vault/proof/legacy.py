@@ -38,6 +38,7 @@ class _Course:
         plan: Digest of its envelope.
         terms: What it says; None before any, and where it was withdrawn or is over.
         claim: What was declared under it, if anything.
+        by_executors: Whether they declared it; otherwise the plan began by itself.
         in_force: Whether that took effect.
         keys: Every legacy key so far.
     """
@@ -47,6 +48,7 @@ class _Course:
     plan: bytes = NO_PREV
     terms: Terms | None = None
     claim: Event | None = None
+    by_executors: bool = False
     in_force: bool = False
     keys: set[bytes] = field(default_factory=set)
 
@@ -100,18 +102,35 @@ def _verify_plan(evidence: Evidence, event: Event, vault: VaultId, course: _Cour
 
 def _verify_claim(evidence: Evidence, event: Event, vault: VaultId, course: _Course) -> None:
     terms = course.terms
-    if terms is None or course.claim is not None:
+    if event.personal.get("record") == b64u(course.plan):
+        _verify_alone(event, course)
+        return
+    if terms is None or (course.claim is not None and course.by_executors):
         raise InvalidProof("Something is declared without a plan, or under one that was used already.")
     envelope = parse_envelope(evidence.record(event, event.personal, "record"))
     statement = verify_statement(envelope, terms.legacy_key, vault, course.plan)
     said = event.personal.get("claim"), event.personal.get("plan")
     if statement.act is not Act.DECLARE or said != (b64u(statement.claim), b64u(course.plan)):
         raise InvalidProof("The declaration and its leaf do not say the same.")
-    if event.personal.get("until") != event.at + terms.waiting_s:
-        raise InvalidProof("The declaration takes effect at another time than the owner's plan says.")
+    _verify_until(event, terms)
     if not -SKEW_S <= event.at - statement.issued_at <= DAY_S:
         raise InvalidProof("The declaration is dated long before or after it was signed.")
-    course.claim = event
+    course.claim, course.by_executors, course.in_force = event, True, False
+
+
+def _verify_alone(event: Event, course: _Course) -> None:
+    terms, since = course.terms, event.personal.get("inactive_since")
+    if terms is None or not terms.inactive_days or course.claim is not None:
+        raise InvalidProof("The waiting period began by itself where the owner's plan does not say so.")
+    if not isinstance(since, int) or event.at < since + terms.inactive_s:
+        raise InvalidProof("The waiting period began by itself before the owner's plan says.")
+    _verify_until(event, terms)
+    course.claim, course.by_executors, course.in_force = event, False, False
+
+
+def _verify_until(event: Event, terms: Terms) -> None:
+    if event.personal.get("until") != event.at + terms.waiting_s:
+        raise InvalidProof("The declaration takes effect at another time than the owner's plan says.")
 
 
 def _verify_force(event: Event, course: _Course) -> None:
@@ -126,7 +145,7 @@ def _verify_force(event: Event, course: _Course) -> None:
 
 def _verify_open(evidence: Evidence, event: Event, vault: VaultId, course: _Course) -> None:
     claim, terms = _claimed(event, course), course.terms
-    if not course.in_force or terms is None:
+    if not course.in_force or not course.by_executors or terms is None:
         raise InvalidProof("What was sealed in advance was opened before the declaration was in force.")
     envelope = parse_envelope(evidence.record(event, event.personal, "record"))
     statement = verify_statement(envelope, terms.legacy_key, vault, course.plan)
@@ -148,7 +167,9 @@ def _verify_veto(evidence: Evidence, event: Event, vault: VaultId, course: _Cour
         raise InvalidProof("The sign of life is none of this vault's owner at this service.")
     if int.from_bytes(answer.nonce[:_EXPIRY_BYTES], "big") < claim.at:
         raise InvalidProof("The sign of life is older than the declaration.")
-    course.terms, course.claim = None, None
+    course.claim, course.in_force = None, False
+    if course.by_executors:
+        course.terms = None
 
 
 def _claimed(event: Event, course: _Course) -> Event:

@@ -26,6 +26,8 @@ LEAST_THRESHOLD: Final = 2
 MOST_SHARES: Final = 16
 LEAST_WAITING_DAYS: Final = 7
 MOST_WAITING_DAYS: Final = 366
+LEAST_INACTIVE_DAYS: Final = 30
+MOST_INACTIVE_DAYS: Final = 3_660
 MOST_SEALED: Final = 16
 DAY_S: Final = 86_400
 MAX_REASON: Final = 200
@@ -62,6 +64,8 @@ class Terms:
         choice: What then happens.
         sealed: SHA-256 of the signed first version of each consent sealed in advance, which may then be given; at most
             16, and none unless the choice is to answer.
+        inactive_days: After how many days without a sign of life the waiting period begins by itself, and only a freeze
+            follows; 0 for never.
 
     Raises:
         SealError: Numbers outside these ranges, or consents that do not go with the choice.
@@ -73,12 +77,17 @@ class Terms:
     waiting_days: int
     choice: Choice = Choice.FREEZE
     sealed: tuple[bytes, ...] = ()
+    inactive_days: int = 0
 
     def __post_init__(self) -> None:
         if not LEAST_THRESHOLD <= self.threshold <= self.shares <= MOST_SHARES:
             raise SealError(f"A legacy takes {LEAST_THRESHOLD} or more of at most {MOST_SHARES} executors.")
         if not LEAST_WAITING_DAYS <= self.waiting_days <= MOST_WAITING_DAYS:
             raise SealError(f"A legacy waits {LEAST_WAITING_DAYS} to {MOST_WAITING_DAYS} days before it takes effect.")
+        if self.inactive_days and not LEAST_INACTIVE_DAYS <= self.inactive_days <= MOST_INACTIVE_DAYS:
+            raise SealError(
+                f"A plan begins by itself after {LEAST_INACTIVE_DAYS} to {MOST_INACTIVE_DAYS} days, or never."
+            )
         if len(set(self.sealed)) != len(self.sealed) or len(self.sealed) > MOST_SEALED:
             raise SealError(f"A plan names each consent sealed in advance once, and at most {MOST_SEALED} of them.")
         if self.sealed and self.choice is not Choice.ANSWER:
@@ -88,6 +97,11 @@ class Terms:
     def waiting_s(self) -> int:
         """From the declaration until it takes effect, seconds."""
         return self.waiting_days * DAY_S
+
+    @property
+    def inactive_s(self) -> int:
+        """How long without a sign of life until the waiting period begins by itself, seconds; 0 for never."""
+        return self.inactive_days * DAY_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +243,7 @@ def _dump_terms(terms: Terms) -> JsonObject:
         "waiting_days": terms.waiting_days,
         "choice": str(terms.choice),
         "sealed": [b64u(digest) for digest in terms.sealed],
+        "inactive_days": terms.inactive_days,
     }
 
 
@@ -238,6 +253,7 @@ def _parse_terms(fields: Fields) -> Terms:
         raise SealError("A plan makes a choice that TwinVault does not know.")
     threshold, shares, waiting_days = (fields.integer(name) for name in ("threshold", "shares", "waiting_days"))
     sealed = tuple(parse_hash(str(digest)) for digest in fields.items("sealed"))
-    terms = Terms(key, threshold, shares, waiting_days, Choice(choice), sealed)
+    inactive_days = fields.integer("inactive_days")
+    terms = Terms(key, threshold, shares, waiting_days, Choice(choice), sealed, inactive_days)
     fields.end()
     return terms

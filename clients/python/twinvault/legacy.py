@@ -92,6 +92,7 @@ class Legacies:
         waiting_days: int,
         choice: Choice = Choice.FREEZE,
         sealed: Sequence[Advance] = (),
+        inactive_days: int = 0,
     ) -> list[Share]:
         """Put a plan in force in the place of the one before, and return its shares: they are kept nowhere.
 
@@ -101,6 +102,7 @@ class Legacies:
             waiting_days: From their declaration until it takes effect, 7 to 366.
             choice: What then happens.
             sealed: With `Choice.ANSWER`: consents that executors may then give, from `Owner.seal`.
+            inactive_days: After how many days without a sign of life it begins by itself; 0 for never.
 
         Raises:
             SealError: Numbers outside these ranges.
@@ -108,7 +110,7 @@ class Legacies:
         """
         secret = token_bytes(SECRET_BYTES)
         digests = tuple(item.version.digest for item in sealed)
-        terms = Terms(legacy_key(secret).public_key, threshold, shares, waiting_days, choice, digests)
+        terms = Terms(legacy_key(secret).public_key, threshold, shares, waiting_days, choice, digests, inactive_days)
         vault, trust = self._keys.vault, self._profile.trust
         made = split(secret, trust, vault, threshold=threshold, shares=shares, sealed=sealed)
         self._publish(terms)

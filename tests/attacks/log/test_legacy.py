@@ -166,6 +166,44 @@ def opened_by_the_declaration(liar: Liar) -> None:
     liar.opened(signed=liar.declared)
 
 
+def test_what_began_by_itself_in_time_holds_and_may_be_overtaken(liar: Liar) -> None:
+    alone(liar)
+    liar.forced(NOW + 130 * DAY)
+    liar.vetoed(NOW + 131 * DAY)
+    liar.claim = new_id()
+    liar.claimed(NOW + 132 * DAY)
+    liar.vetoed(NOW + 133 * DAY)
+    assert liar.report().failures == ()
+
+
+def alone(liar: Liar, **said: Any) -> None:
+    plan = liar.plan(liar.terms(inactive_days=100))
+    liar.planned(plan)
+    liar.claimed(NOW + 100 * DAY, plan, **{"inactive_since": unix_s(NOW)} | said)
+
+
+def begun_alone_too_early(liar: Liar) -> None:
+    alone(liar, inactive_since=unix_s(NOW) + 1)
+
+
+def begun_alone_for_a_shorter_time(liar: Liar) -> None:
+    alone(liar, until=unix_s(NOW + 107 * DAY))
+
+
+def begun_alone_where_the_plan_says_never(liar: Liar) -> None:
+    plan = liar.plan(liar.terms())
+    liar.planned(plan)
+    liar.claimed(NOW + 100 * DAY, plan, inactive_since=unix_s(NOW))
+
+
+def opened_what_began_by_itself(liar: Liar) -> None:
+    plan = liar.plan(liar.terms(inactive_days=100, choice=Choice.ANSWER, sealed=(SEALED,)))
+    liar.planned(plan)
+    liar.claimed(NOW + 100 * DAY, plan, inactive_since=unix_s(NOW))
+    liar.forced(NOW + 130 * DAY)
+    liar.opened(NOW + 130 * DAY)
+
+
 def declared_by_nobody(liar: Liar) -> None:
     liar.planned()
     liar.claimed(signed=liar.statement(SigningKey(new_seed()), claim=liar.claim))
@@ -362,6 +400,10 @@ ATTACKS: Final[dict[Callable[[Liar], None], str]] = {
     opened_by_nobody: NOT_SIGNED,
     opened_by_a_statement_signed_early: "signed before the owner's waiting period had passed",
     opened_by_the_declaration: "its leaf do not say the same",
+    begun_alone_too_early: "by itself before the owner's plan says",
+    begun_alone_for_a_shorter_time: "at another time than the owner's plan says",
+    begun_alone_where_the_plan_says_never: "where the owner's plan does not say so",
+    opened_what_began_by_itself: "before the declaration was in force",
     a_plan_by_another_key: NOT_SIGNED,
     a_former_plan_again: "does not follow the one before",
     a_plan_with_a_spent_key: "the legacy key of an earlier one",

@@ -53,7 +53,8 @@ def test_plan_look_declare_prove_and_stop(run: Typed, service: Service, owner: O
     assert run("owner", "legacy", "show") == {"state": "none"}
     assert "repeat with --yes" in run(*made, expect=1)
     assert not out.exists()
-    told = run(*made, "--yes")
+    told = run(*made, "--inactive-days", 365, "--yes")
+    assert told["inactive_days"] == 365
     assert (told["state"], told["version"], told["waiting_days"], told["choice"]) == ("ready", 1, 30, "freeze")
     shares = [Path(name) for name in told["shares"]]
     assert [share.stat().st_mode & 0o777 for share in shares] == [0o600] * 3

@@ -16,7 +16,14 @@ from twinvault.owner import Owner
 from twinvault.profile import write_private
 from twinvault.shares import dump_share
 from vault.seal.advance import Advance
-from vault.seal.legacy import LEAST_THRESHOLD, LEAST_WAITING_DAYS, MOST_SHARES, MOST_WAITING_DAYS, Choice
+from vault.seal.legacy import (
+    LEAST_THRESHOLD,
+    LEAST_WAITING_DAYS,
+    MOST_INACTIVE_DAYS,
+    MOST_SHARES,
+    MOST_WAITING_DAYS,
+    Choice,
+)
 
 legacy_commands = typer.Typer(no_args_is_help=True, help="Who may declare that you are gone, and what then happens.")
 
@@ -46,6 +53,15 @@ def plan(
             max=MOST_WAITING_DAYS,
         ),
     ] = 30,
+    inactive_days: Annotated[
+        int,
+        typer.Option(
+            "--inactive-days",
+            help="Begin the waiting days, to freeze, also after so many days without you; 0 for never.",
+            min=0,
+            max=MOST_INACTIVE_DAYS,
+        ),
+    ] = 0,
     choice: Annotated[Choice, typer.Option("--choice", help="What then happens.")] = Choice.FREEZE,
     request: Annotated[
         list[Path] | None,
@@ -72,7 +88,12 @@ def plan(
     found = common.unlock_owner(profile, passphrase_file)
     sealed = [_seal(found, file, yes=yes) for file in request or ()]
     made = found.legacy.plan(
-        threshold=threshold, shares=executors, waiting_days=waiting_days, choice=choice, sealed=sealed
+        threshold=threshold,
+        shares=executors,
+        waiting_days=waiting_days,
+        choice=choice,
+        sealed=sealed,
+        inactive_days=inactive_days,
     )
     out.mkdir(mode=0o700, parents=True)
     files = [out / f"share-{share.number}.json" for share in made]
@@ -115,6 +136,7 @@ def _told(found: OwnLegacy | None) -> dict[str, Any]:
             "threshold": terms.threshold,
             "executors": terms.shares,
             "waiting_days": terms.waiting_days,
+            "inactive_days": terms.inactive_days,
             "choice": str(terms.choice),
             "sealed": len(terms.sealed),
         }
