@@ -20,10 +20,12 @@ from tests.oauth.conftest import CHALLENGE, VERIFIER
 from twinvault.consent_receipts import verify_consent_receipt
 from twinvault.owner import Owner
 from vault.encoding import b64u, parse_b64u
+from vault.parties import people
 from vault.schema.consent import ConsentEvent, dump_consent
 from vault.schema.details import dump_details
 from vault.schema.language import Language
 from vault.seal.ids import ConsentId
+from vault.seal.person import Profile, sign_profile
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,33 @@ def test_from_the_withdrawal_on_the_token_opens_nothing(caller: Caller, owner: O
     refreshed = caller.token_response(grant_type="refresh_token", refresh_token=body["refresh_token"])
     assert refreshed.json()["error"] == "invalid_grant"
     assert caller.ask(parse_b64u(other["grant_id"]), token=other["access_token"]).status_code == 200
+
+
+def test_no_word_about_a_token_or_a_grant_changes_with_the_person(caller: Caller, house: House) -> None:
+    owner = house.owner_with_twin((1,))
+    body = let_in(caller, owner)
+    token, path = body["access_token"], f"/v1/grants/{body['grant_id']}"
+    authentic = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+    def seen() -> tuple[Any, ...]:
+        form = {"token": token, "client_assertion_type": authentic, "client_assertion": caller.assertion()}
+        described = house.http.post("/v1/introspect", data=form)
+        proof = caller.proof("GET", path, token=token)
+        grant = house.http.get(path, headers={"Authorization": f"DPoP {token}", "DPoP": proof})
+        fresh = caller.token_response(ConsentId(parse_b64u(body["grant_id"]))).json()
+        fresh.pop("access_token")
+        assert described.json()["active"] is True
+        return described.status_code, described.json(), grant.status_code, grant.json(), fresh
+
+    before = seen()
+    for profile in (Profile(minor=True), Profile(minor=True, guardian_ok=True), Profile(deceased=True)):
+        with house.database.transaction() as session:
+            sequence = people.get(session, owner.vault).sequence + 1
+            signed = sign_profile(owner._keys.signer, profile, vault_id=owner.vault, sequence=sequence)
+            people.set_profile(session, owner.vault, signed, now=house.clock.now())
+        assert seen() == before
+    owner.freeze(frozen=True)
+    assert seen() == before
 
 
 def test_a_grant_that_a_company_gives_back_ends_under_the_companys_name(caller: Caller, owner: Owner) -> None:
