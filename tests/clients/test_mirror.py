@@ -65,16 +65,18 @@ def test_a_twin_of_daily_rows_looks_back_too(
     owner, _ = Owner.init(tmp_path / "vault", daily_service.trust, passphrase=None, categories=[PURCHASE], api=api)
     owner.give(owner.terms_for(ConsentKind.SELF, [PURCHASE]))
     first = purchases(1)[0]
-    owner.import_traces([replace(first, id=f"day-{n}", occurred_at=first.occurred_at + timedelta(n)) for n in range(5)])
+    days = [replace(first, id=f"day-{n}", occurred_at=first.occurred_at + timedelta(n)) for n in range(5)]
+    owner.import_traces([*days, replace(first, id="spring", occurred_at=first.occurred_at + timedelta(90))])
     owner.refresh()
     daily_work()
     found = look(owner, PURCHASE, 5)
-    assert (found.days, found.months[0]) == (5, "2026-01")
+    # A month without a trace has rows like any other.
+    assert (found.days, found.months[:4]) == (6, ("2026-01", "2026-02", "2026-03", "2026-04"))
     assert {one.code: one.really for one in found.seen}[BACON] == 1.0
     twin = owner.twin()
-    days = [row["days"] for row in twin["releases"] if row["mechanism"] == DAILY]
-    assert days[0] == 31
-    assert found.blur == pytest.approx(twin["noise"][0]["sd"] * sum(days) / 5)
+    made = [row["days"] for row in twin["releases"] if row["mechanism"] == DAILY]
+    assert made[:4] == [31, 28, 31, 30]
+    assert found.blur == pytest.approx(twin["noise"][0]["sd"] * sum(made) / 6)
     assert all(2.9 < month["day"] <= 3.0 for month in twin["spending"])
     owner.device.close()
     api.close()

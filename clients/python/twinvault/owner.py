@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from secrets import token_bytes
-from typing import Any
+from typing import Any, Final
 
 from twinvault.api import Api, field, json_of
 from twinvault.consenting import Consenting, this_month
@@ -42,6 +42,8 @@ from vault.seal.person import Role
 from vault.seal.ring import MONTHS_AHEAD
 from vault.seal.signing import SigningKey
 from vault.seal.slot import passphrase_key, recovery_key
+
+_READ_BACK: Final = 24  # months: a trace with a wrong year must not publish keys of centuries
 
 
 class Owner(Consenting):
@@ -180,6 +182,9 @@ class Owner(Consenting):
     def import_traces(self, traces: Iterable[Trace], progress: Callable[[int], None] | None = None) -> Flushed:
         """Seal and send traces through this machine's device, and let the live self consent cover their months.
 
+        A month between theirs that left no trace gets keys too, so that it has a row like any other: which months
+        were empty is nobody's business, and a chain of daily rows goes on through them.
+
         Args:
             traces: From an importer, or any other source.
             progress: Called with the number of traces that each upload brought home.
@@ -191,7 +196,7 @@ class Owner(Consenting):
         device = self._device
         device.add(traces)
         for category, periods in device.months().items():
-            self.publish([category], periods)
+            self.publish([category], periods | _between(periods))
         flushed = device.flush(progress)
         self.cover()
         return flushed
@@ -294,3 +299,10 @@ class Owner(Consenting):
     def _self_consent(self) -> OwnConsent | None:
         live = (consent for consent in self._consents.read() if consent.live)
         return next((consent for consent in live if consent.current.terms.kind is ConsentKind.SELF), None)
+
+
+def _between(periods: set[Period]) -> set[Period]:
+    """Return the months from the first to the last of some, as far back from the last as a backbone reads."""
+    first, last = min(periods), max(periods)
+    count = 12 * (int(last[:4]) - int(first[:4])) + int(last[5:]) - int(first[5:]) + 1
+    return set(periods_from(first, count)[-_READ_BACK:])
