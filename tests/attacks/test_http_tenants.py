@@ -23,6 +23,7 @@ from tests.http_kit import (
     slug,
     together,
 )
+from twinvault.signin import SignedIn
 from vault.clock import SystemClock, unix_s
 from vault.encoding import b64u, dump_json
 from vault.evidence.auditors import register_auditor
@@ -30,6 +31,7 @@ from vault.schema.question import dump_question
 from vault.schema.terms import ConsentKind
 from vault.seal.audit import AuditRequest, sign_audit_request
 from vault.seal.ids import ConsentId, new_id
+from vault.seal.person import Role
 from vault.seal.signing import SigningKey, new_seed
 
 BODY = dump_json(dump_question(QUESTION))
@@ -38,6 +40,7 @@ BODY = dump_json(dump_question(QUESTION))
 _DEVICE_ROUTES = {("POST", "/v1/vaults/{vault}/batches"), ("GET", "/v1/vaults/{vault}/ring")}
 _MADE_UP = {
     ("PUT", "account"): b'{"account":"AAAA"}',
+    ("PUT", "legacy"): b'{"plan":"AAAA"}',
     ("PUT", "{locator_hash}"): b'{"slot":"AAAA"}',
     ("POST", "freezes"): b'{"order":"AAAA"}',
     ("POST", "erasures"): b'{"order":"AAAA"}',
@@ -89,6 +92,20 @@ def test_a_session_opens_no_other_vault_and_does_not_tell_whether_there_is_one(t
         place = (there[0], there[1], answers[0].text)
         assert slug(answers[0]) in {"not-your-vault", "unknown-vault", "wrong-role"}, place
         assert told(answers[0]) == told(answers[1]), place
+    assert changed(before, dump(town.house.database)) == set()
+
+
+def test_a_watcher_does_nothing_but_read_what_happened(town: Town) -> None:
+    ann = town.ann
+    signing = SignedIn(ann.profile.trust, ann.vault, ann._keys.signer, Role.WATCHER)
+    watcher = {"Authorization": signing.authorization(town.house.http)}
+    before = dump(town.house.database)
+    for method, template, request in vault_requests(town, b64u(ann.vault)):
+        if "/history" not in template:
+            assert slug(town.house.send(request, headers=watcher)) == "wrong-role", (method, template)
+    path = answer_path(town.ann_to_acme, new_id())
+    assert town.house.http.put(path, content=BODY, headers=watcher).status_code == 403
+    assert town.house.http.get(f"/v1/vaults/{b64u(ann.vault)}/history", headers=watcher).status_code == 200
     assert changed(before, dump(town.house.database)) == set()
 
 

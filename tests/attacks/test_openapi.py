@@ -71,6 +71,7 @@ _SIGNED: Final = {
     "POST /v1/authorizations/{code}/deny",
     "POST /v1/legacies/{legacy}/declarations",
     "POST /v1/legacies/{legacy}/erasures",
+    "POST /v1/legacies/{legacy}/freezes",
     "POST /v1/legacies/{legacy}/openings",
     "POST /v1/par",
     "POST /v1/register",

@@ -351,13 +351,17 @@ def test_what_was_sealed_in_advance_answers_after_death_and_nothing_else_does(fa
         shop.ask(given, for_marketing)
     with pytest.raises(ApiError, match="does not let executors erase"):
         two.erase()
+    two.freeze("Enough.")
+    with pytest.raises(ApiError):
+        shop.ask(given, QUESTION)
     # The owner is back: what executors gave is over, and what the owner gave goes on.
-    assert not owner.frozen()
+    assert owner.frozen()
+    owner.freeze(frozen=False)
     with pytest.raises(ApiError):
         shop.ask(given, QUESTION)
     assert other.ask(theirs, QUESTION).answer
-    found = told(owner, "legacy-veto")
-    assert kinds(found) == ["legacy-plan", "legacy-claim", "legacy-force", "legacy-open", "legacy-veto"]
+    found = [kind for kind in kinds(told(owner, "freeze")) if kind != "freeze"]
+    assert found == ["legacy-plan", "legacy-claim", "legacy-force", "legacy-open", "legacy-veto"]
     assert next(one for one in owner.consents() if one.id == given).current.event is ConsentEvent.REVOKED
     _, report = two.bundle()
     assert (report.failures, report.checked[Step.LEGACY]) == ((), 5)

@@ -116,6 +116,30 @@ def test_a_consent_is_given_once_the_waiting_period_has_passed(bequest: Bequest)
         bequest.open(sealed, now=IN_FORCE + DAY)
 
 
+def test_executors_may_freeze_what_answers_on(bequest: Bequest) -> None:
+    bequest.plan_for(bequest.seal())
+
+    def freeze(now: datetime = IN_FORCE, **said: Any) -> None:
+        by, signed = said.pop("by", None), said.pop("signed", now)
+        statement = bequest.statement(by, signed, **{"act": Act.FREEZE, "claim": bequest.now.claim} | said)
+        with bequest.database.transaction() as session:
+            orders.freeze(session, bequest.id, statement, now=now)
+
+    bequest.declare()
+    with pytest.raises(BadStatement, match="waiting"):
+        freeze()
+    bequest.take_effect(IN_FORCE)
+    for wrong in ({"act": Act.OPEN}, {"claim": new_id()}, {"signed": IN_FORCE - timedelta(seconds=1)}):
+        with pytest.raises(BadStatement):
+            freeze(**wrong)
+    with pytest.raises(SealError):
+        freeze(by=bequest.owner.key)
+    assert bequest.person.state is VaultState.ACTIVE
+    freeze()
+    assert bequest.person.state is VaultState.FROZEN
+    assert bequest.steps() == ["legacy-plan", "legacy-claim", "legacy-force", "freeze"]
+
+
 def test_a_sign_of_life_keeps_it_sealed(quick: Bequest) -> None:
     sealed = quick.seal()
     quick.plan_for(sealed)

@@ -1,4 +1,4 @@
-"""What executors may order once their declaration is in force: to erase, and to open what was sealed in advance."""
+"""What executors may order once their declaration is in force: to freeze, to erase, to open what was sealed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from vault.erasure.erase import Asked
 from vault.legacy import steps
 from vault.legacy.errors import BadStatement
 from vault.legacy.steps import Legacy, LegacyState
+from vault.parties import people
+from vault.parties.people import VaultState
 from vault.proof.leaf import LeafKind
 from vault.schema.consent import ConsentEvent
 from vault.schema.terms import ConsentKind
@@ -46,6 +48,25 @@ def verify_erasing(session: Session, legacy_id: bytes, envelope: Envelope, *, no
         raise BadStatement("The statement does not order it, or the owner's plan does not let executors erase.")
     _refuse_early(found, said, now)
     return Asked(said.claim, Scope(found.vault_id, None), Author.EXECUTORS, said.reason, envelope.digest)
+
+
+def freeze(session: Session, legacy_id: bytes, envelope: Envelope, *, now: datetime) -> PendingId:
+    """Freeze a vault that answers after death, on the executors' word; writes the row and its leaf.
+
+    Returns:
+        The leaf to wait for.
+
+    Raises:
+        UnknownLegacy: No such plan.
+        SealError: Not signed by the plan's legacy key, or about another plan.
+        BadStatement: It orders something else, its waiting period has not passed, the statement was signed before it
+            had, or is about another declaration.
+    """
+    found, said = steps.verified(session, legacy_id, envelope)
+    if said.act is not Act.FREEZE:
+        raise BadStatement("The statement does not order to freeze.")
+    _refuse_early(found, said, now)
+    return people.freeze(session, found.vault_id, VaultState.FROZEN, envelope, now=now).id
 
 
 def open_sealed(

@@ -103,6 +103,17 @@ def declare(
     return {**_legacy_json(found), "receipt": _logged(request, database, found.leaf_id)}
 
 
+@executors_router.post("/freezes", status_code=201)
+def freeze(
+    legacy: str, body: StatementBody, request: Request, database: DatabaseDep, clock: ClockDep
+) -> dict[str, Any]:
+    """Freeze a vault that answers after death; acknowledged once it is logged."""
+    envelope = _envelope(body.statement)
+    with database.transaction() as session:
+        leaf_id = orders.freeze(session, parse_id(legacy), envelope, now=clock.now())
+    return {"receipt": _logged(request, database, leaf_id)}
+
+
 @executors_router.post("/openings", status_code=201)
 def open_sealed(
     *,

@@ -180,7 +180,7 @@ def follow_freeze(session: Session, vault_id: VaultId, envelope: Envelope, *, no
     return _record(session, row, LeafKind.FREEZE, envelope, now, frozen=int(frozen))
 
 
-def freeze(session: Session, vault_id: VaultId, state: VaultState, cause: Envelope, *, now: datetime) -> Person:
+def freeze(session: Session, vault_id: VaultId, state: VaultState, cause: Envelope, *, now: datetime) -> Pending:
     """Freeze or unfreeze on the word of someone other than the owner; writes the row and its leaf.
 
     Args:
@@ -190,6 +190,9 @@ def freeze(session: Session, vault_id: VaultId, state: VaultState, cause: Envelo
         cause: The executors' or operator's signed record, which the caller has verified.
         now: The current time.
 
+    Returns:
+        The leaf, to wait for.
+
     Guarantees: an answer whose transaction used `not_frozen` has committed, with its leaf, before
     a freeze's leaf is inserted, or it does not commit at all.
 
@@ -198,8 +201,7 @@ def freeze(session: Session, vault_id: VaultId, state: VaultState, cause: Envelo
     """
     row = _locked(session, vault_id)
     row.state = state
-    _record(session, row, LeafKind.FREEZE, cause, now, frozen=int(state is VaultState.FROZEN))
-    return _person(row)
+    return _record(session, row, LeafKind.FREEZE, cause, now, frozen=int(state is VaultState.FROZEN))
 
 
 def repeat(

@@ -48,6 +48,7 @@ class Act(StrEnum):
     """What executors state."""
 
     DECLARE = "declare"
+    FREEZE = "freeze"
     ERASE = "erase"
     OPEN = "open"
 

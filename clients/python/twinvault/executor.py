@@ -135,6 +135,25 @@ class Executor:
         wanted = Asked(seen.claim, scope, Author.EXECUTORS, statement.digest)
         return verify_erased(self._api, self, done, wanted, self._clock)
 
+    def freeze(self, reason: str = "") -> None:
+        """Freeze a vault that answers after death, once the declaration is in force; nothing is answered any more.
+
+        Args:
+            reason: At most 200 characters.
+
+        Raises:
+            BadShare: Too few shares, or not of one plan.
+            ApiError: The waiting period has not passed, or the owner ended it.
+            NoReceipt: The log does not show it.
+        """
+        seen = self.look()
+        statement = self._sign(seen, Act.FREEZE, seen.claim or token_bytes(ID_BYTES), reason)
+        body = {"statement": b64u(statement.encoded)}
+        done = json_of(self._api.request("POST", f"{self._path}/freezes", json=body, repeatable=True))
+        logged = verify_logged(field(done, "receipt", dict), self.trust)
+        if (logged.kind, logged.personal.get("record")) != (LeafKind.FREEZE.value, b64u(statement.digest)):
+            raise NoReceipt("The log's entry is not about the order that was signed.")
+
     def open_sealed(self) -> list[ConsentId]:
         """Give the consents that the owner sealed in advance, once the declaration is in force.
 

@@ -56,6 +56,13 @@ def erase(
     common.emit({"erased": True, "destroyed": destroyed, "certificate": str(certificate)}, as_json=as_json)
 
 
+@executor.command()
+def freeze(*, share: Shares, reason: Reason = "", as_json: AsJson = False) -> None:
+    """Freeze a vault that answers after death, once your declaration is in force."""
+    _executor(share).freeze(reason)
+    common.emit({"frozen": True}, as_json=as_json)
+
+
 @executor.command("open")
 def open_sealed(*, share: Shares, as_json: AsJson = False) -> None:
     """Give the consents that the owner sealed in advance, once your declaration is in force; tell each company its id."""
