@@ -81,3 +81,12 @@ def test_a_bundle_is_written_in_the_one_spelling_of_its_lines(data: st.DataObjec
     written = dump_bundle(bundle)
     assert written == b"".join(dump_json(parse_json(line)) + b"\n" for line in written.splitlines())
     assert parse_bundle(written) == bundle
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+@pytest.mark.parametrize("deep", [b"[" * 200_000, b'{"index":' * 100_000, b'{"index":' + b"[" * 17 + b"]" * 17 + b"}"])
+def test_a_line_that_is_nested_without_end_is_named(place: int, deep: bytes) -> None:
+    lines = dump_bundle(_bundle()).splitlines()
+    lines[place] = deep
+    with pytest.raises(MalformedProof, match=f"Line {place + 1} of the bundle"):
+        parse_bundle(b"\n".join(lines) + b"\n")
