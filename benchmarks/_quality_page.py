@@ -19,7 +19,7 @@ _TARGETS = {"3": ("60 % pooled (goal 70 %), 50 % per person", 0.60, 0.50), "8": 
 
 
 _LOST = [
-    "Also tried on folds 0 and 1, and not kept because nothing was better beyond the noise of a draw:",
+    "Also tried on folds 0 and 1, and not kept because they were no better, or worse:",
     "",
     (
         "- other readers of the same levels: a posterior over the training households themselves, alone and mixed in, and "
@@ -30,7 +30,10 @@ _LOST = [
         "- other directions: those that capture most of a habit's variance at 15, 40 or 100 shops (better in squared "
         "error, not in NDCG), and those that matter for ranks near the tenth"
     ),
-    "- weighing households by how much they shop in the covariance, with smaller clips",
+    (
+        "- the covariance from the means of a household's odd and even shops, also when households were weighed by how "
+        "much they shop: two shops' products over all pairs, as now, say more at the same noise"
+    ),
     (
         "- another fall of what a chain has left to spend, by direct search for what light and heavy shoppers gain: next "
         "to nothing over the published formula"
@@ -183,7 +186,8 @@ def page(quality: dict[str, Any], variants: dict[str, Any]) -> str:
         "",
         (
             "*As measured* is what the first table shows: `prefix` chains (ADR 0009), days centred and projected on 80 "
-            "directions of 160 codes, clipped at 0.85 of their root mean square."
+            "directions of 160 codes, clipped at 0.85 of their root mean square; but all rows of this table are from before "
+            "the covariance was learned from all pairs of a household's shops."
         ),
         "",
         *_LOST,
