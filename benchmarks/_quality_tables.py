@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks._quality_msnbc import FULL
+
 _PURCHASE = {"with": 0.91, "without": 0.73}
 
 
@@ -13,12 +15,18 @@ def _met(met: bool) -> str:
 
 def next_pages(found: dict[str, Any]) -> list[str]:
     """Return the lines about the news site, from `benchmarks.quality --data msnbc`."""
+    quick = found["seeds"] < FULL.seeds
     lines = [
         "",
         "## Next page on a news site",
         "",
+        *(
+            ["**A quick run**: fewer people, fewer steps, one draw of noise; the full one is still to be run.", ""]
+            if quick
+            else []
+        ),
         (
-            f"`python -m benchmarks.quality --data msnbc --json`: {found['people_tested']} people, "
+            f"`python -m benchmarks.quality --data msnbc --json{' --quick' if quick else ''}`: {found['people_tested']} people, "
             f"{found['people_trained']} others trained on, {found['seeds']} runs, delta {found['delta']:g} a person "
             f"({found['neighbours']}). Nats a page, lower is better. Ours is noisy counts of orders up to 4 and a network "
             "that starts as those counts and learns by DP-SGD what they miss; both are charged together."
