@@ -8,9 +8,10 @@ at the whole epsilon and the same delta.
 
 A tenth of the people is set apart as public: settings of ours and of every rival are chosen on them, and nobody
 of them is trained or tested on. Ours were chosen by training on public people alone, with noise in proportion to
-their number; how the one release of counts is read (order, cut, strength) is chosen after its noise. What a person saw so far is
-read as it is, on their side: person-level epsilon covers the model's contributors, not the person who asks. There
-are no days of history in one day: shares are given by pages seen before.
+their number, after two trials on a part of the others (with all their noise) had shown that the counts' part may be
+large; how the one release of counts is read (order, cut, strength) is chosen after its noise. What a person saw so
+far is read as it is, on their side: person-level epsilon covers the model's contributors, not the person who asks.
+There are no days of history in one day: shares are given by pages seen before.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ _LOST = [
     ),
     (
         "- the covariance from the means of a household's odd and even shops, also when households were weighed by how "
-        "much they shop: two shops' products over all pairs, as now, say more at the same noise"
+        "much they shop: all pairs of shops, as now, looked better on two folds and keep about the same on five"
     ),
     (
         "- another fall of what a chain has left to spend, by direct search for what light and heavy shoppers gain: next "

@@ -56,7 +56,7 @@ def next_pages(found: dict[str, Any]) -> list[str]:
         "",
         (
             "The network alone, at the same epsilon, needs many steps to find what counts show at once, and lost to them in "
-            "quick runs; as what is added to counts it wins, though both share the budget."
+            "quick runs; added to counts it starts from what they know, though both share the budget."
         ),
     ]
 
