@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -257,13 +256,3 @@ def answer_in(response: httpx.Response) -> tuple[Answer, Bundle]:
 
 def slug_of(response: httpx.Response) -> str:
     return str(response.json()["type"]).removeprefix("/problems/")
-
-
-def together(*calls: Any) -> None:
-    """Run all at once in threads."""
-    gate = threading.Barrier(len(calls))
-    threads = [threading.Thread(target=lambda call=call: (gate.wait(), call())) for call in calls]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,8 @@ import sqlalchemy
 import uvicorn
 
 from tests.client_kit import PURCHASE, Service, Tamper, company_terms, purchases
+from tests.site_kit import app_settings, working
+from tests.waiting import until
 from twinvault.api import Api
 from twinvault.company import Company
 from twinvault.jws import key_of, sign_jws
@@ -35,9 +36,6 @@ from vault.schema.category import Purpose
 from vault.schema.question import Candidate, Question, Recommend, dump_question
 from vault.schema.terms import ConsentKind
 from vault.seal.ids import ID_BYTES, ConsentId, sha256
-from vault.settings import AppSettings, WorkerSettings
-from vault.twin.children import Children
-from vault.worker import open_worker, run_once
 
 PURPOSE = Purpose("dpv:ProvideProductRecommendations")
 CODES = ("completejourney:bacon", "completejourney:apples", "completejourney:bag-snacks")
@@ -152,34 +150,40 @@ class House:
 
 
 @contextmanager
-def serving(folder: Path, database_url: str | None = None, shortkeys_url: str | None = None) -> Iterator[House]:
-    """Set a site up and serve it with the shipped app under uvicorn, with a worker at hand."""
-    with listening() as (listener, url):
+def running_service(
+    folder: Path, database_url: str | None = None, shortkeys_url: str | None = None, cadence: str = "monthly"
+) -> Iterator[Service]:
+    """Set a site up and serve it with the shipped app under uvicorn on a free port."""
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         site = Site(folder / "site")
-        now = SystemClock().now()
-        set_up(site, issuer=url, log_origin="test.example/log", database_url=database_url, shortkeys_url=shortkeys_url, now=now)  # fmt: skip
-        app = create_app(AppSettings.model_validate(settings_of(site, "app")))
+        set_up(
+            site, issuer=url, log_origin="test.example/log", database_url=database_url, shortkeys_url=shortkeys_url,
+            now=SystemClock().now(), cadence=cadence,
+        )  # fmt: skip
+        app = create_app(app_settings(site))
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        while not server.started and thread.is_alive():
-            time.sleep(0.02)
-        assert server.started
-        service = Service(site, app, read_trust(site.trust_file), url)
-        settings = WorkerSettings.model_validate(settings_of(site, "worker"))
         try:
-            with Children() as children, open_worker(settings, children, SystemClock()) as worker:
-
-                def work() -> None:
-                    while run_once(worker):
-                        pass
-
-                with closing(House(service, folder, work)) as house:
-                    yield house
+            until(lambda: server.started or not thread.is_alive(), "the app starts")
+            assert server.started
+            yield Service(site, app, read_trust(site.trust_file), url)
         finally:
             server.should_exit = True
             thread.join(30)
             assert not thread.is_alive()
+
+
+@contextmanager
+def serving(folder: Path, database_url: str | None = None, shortkeys_url: str | None = None) -> Iterator[House]:
+    """Run a service with a worker at hand."""
+    with (
+        running_service(folder, database_url, shortkeys_url) as service,
+        working(service.site) as work,
+        closing(House(service, folder, work)) as house,
+    ):
+        yield house
 
 
 def new_databases(server: sqlalchemy.URL) -> tuple[str, str]:
@@ -192,16 +196,6 @@ def new_databases(server: sqlalchemy.URL) -> tuple[str, str]:
     engine.dispose()
     main, short = (server.set(database=name).render_as_string(hide_password=False) for name in names)
     return main, short
-
-
-@contextmanager
-def listening() -> Iterator[tuple[socket.socket, str]]:
-    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
-        yield listener, f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-def settings_of(site: Site, process: str) -> dict[str, str]:
-    return {name.removeprefix("VAULT_").lower(): value for name, value in site.environment(process).items()}
 
 
 @dataclass
@@ -357,14 +351,13 @@ def dump(database: Database, but: frozenset[str] = REFUSED_CHANGES) -> Mapping[s
 
 def await_sequencer(database: Database) -> None:
     """Wait until the log has numbered everything that was committed before."""
-    deadline = time.monotonic() + 20
     pending = sqlalchemy.text("SELECT count(*) FROM log_entry WHERE leaf_index IS NULL")
-    while time.monotonic() < deadline:
+
+    def numbered() -> bool:
         with database.snapshot() as session:
-            if session.connection().execute(pending).scalar_one() == 0:
-                return
-        time.sleep(0.02)
-    raise AssertionError("the sequencer does not catch up")
+            return bool(session.connection().execute(pending).scalar_one() == 0)
+
+    until(numbered, "the sequencer catches up")
 
 
 def changed(before: Mapping[str, list[tuple[Any, ...]]], after: Mapping[str, list[tuple[Any, ...]]]) -> set[str]:
@@ -381,24 +374,3 @@ def slug(response: httpx.Response) -> str:
     assert response.headers["cache-control"] == "no-store"
     assert len(document["detail"]) > 20
     return str(document["type"]).removeprefix("/problems/")
-
-
-def together(*calls: Callable[[], Any]) -> list[Any]:
-    """Run all at once; return what each returned, or the exception it raised, in order."""
-    gate = threading.Barrier(len(calls))
-    results: list[Any] = [None] * len(calls)
-
-    def run(index: int) -> None:
-        gate.wait(60)
-        try:
-            results[index] = calls[index]()
-        except Exception as error:  # noqa: BLE001  (the caller judges)
-            results[index] = error
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-        assert not thread.is_alive()
-    return results

@@ -18,15 +18,13 @@ from typing import Any
 import httpx
 
 from tests.client_kit import Service
-from tests.http_kit import Caller, House, answer_path, settings_of
+from tests.http_kit import Caller, House, answer_path
+from tests.site_kit import working
+from tests.waiting import until
 from twinvault.profile import read_trust
 from vault.clock import SystemClock
 from vault.ops.site import Site, set_up
-from vault.settings import WorkerSettings
-from vault.twin.children import Children
-from vault.worker import open_worker, run_once
 
-_START_S = 60
 _NONCE_S = 30.0
 
 
@@ -44,14 +42,15 @@ class Process:
         environment = {**os.environ, **self.site.environment("app"), "VAULT_PORT": str(self.port), **self.environment}
         with self.log.open("ab") as file:
             self.child = subprocess.Popen([sys.executable, "-m", "vault.app"], env=environment, stderr=file)
-        for _ in range(20 * _START_S):
-            try:
-                if httpx.get(f"http://127.0.0.1:{self.port}/readyz").status_code == 200:
-                    return
-            except httpx.HTTPError:
-                assert self.child.poll() is None, self.log.read_text()[-2000:]
-            time.sleep(0.05)
-        raise AssertionError("the app did not start")
+        until(self._ready, "the app starts")
+
+    def _ready(self) -> bool:
+        assert self.child is not None
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}/readyz").status_code == 200
+        except httpx.HTTPError:
+            assert self.child.poll() is None, self.log.read_text()[-2000:]
+            return False
 
     def kill(self) -> None:
         assert self.child is not None
@@ -84,16 +83,9 @@ def app_process(
     database, shortkeys = site.databases()
     state = type("State", (), {"database": database, "shortkeys": shortkeys})
     service = Service(site, App(state), read_trust(site.trust_file), url)  # type: ignore[arg-type]  # no app in this process
-    settings = WorkerSettings.model_validate(settings_of(site, "worker"))
     try:
-        with Children() as children, open_worker(settings, children, SystemClock()) as worker:
-
-            def work() -> None:
-                while run_once(worker):
-                    pass
-
-            with closing(House(service, folder, work)) as house:
-                yield running, house
+        with working(site) as work, closing(House(service, folder, work)) as house:
+            yield running, house
     finally:
         if running.child is not None and running.child.poll() is None:
             running.kill()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,9 @@ from fastapi.testclient import TestClient
 from vault.app import create_app
 from vault.clock import SystemClock
 from vault.ops.site import Site, set_up
-from vault.settings import AppSettings
+from vault.settings import AppSettings, WorkerSettings
+from vault.twin.children import Children
+from vault.worker import open_worker, run_once
 
 ISSUER = "http://127.0.0.1:8400"
 ORIGIN = "log.example/site"
@@ -25,8 +27,16 @@ def make_site(folder: Path) -> Site:
 
 def app_settings(site: Site) -> AppSettings:
     """Read the app's settings from its file alone."""
-    values = {name.removeprefix("VAULT_").lower(): value for name, value in site.environment("app").items()}
-    return AppSettings.model_validate(values)
+    return AppSettings.model_validate(_settings(site, "app"))
+
+
+def worker_settings(site: Site) -> WorkerSettings:
+    """Read the worker's settings from its file alone."""
+    return WorkerSettings.model_validate(_settings(site, "worker"))
+
+
+def _settings(site: Site, process: str) -> dict[str, str]:
+    return {name.removeprefix("VAULT_").lower(): value for name, value in site.environment(process).items()}
 
 
 @contextmanager
@@ -34,3 +44,15 @@ def running_app(site: Site) -> Iterator[TestClient]:
     """Start the app in this process; requests go through every layer of it."""
     with TestClient(create_app(app_settings(site)), base_url=ISSUER, raise_server_exceptions=False) as client:
         yield client
+
+
+@contextmanager
+def working(site: Site) -> Iterator[Callable[[], None]]:
+    """Open a worker in this process; what is given does every job that waits."""
+    with Children() as children, open_worker(worker_settings(site), children, SystemClock()) as worker:
+
+        def work() -> None:
+            while run_once(worker):
+                pass
+
+        yield work

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 
+from tests.waiting import until
 from vault.db import Database
 from vault.parties import people
 from vault.parties.caller import DeviceCaller, OwnerCaller
@@ -170,10 +170,10 @@ def begin(
 
 def wait_until_blocked(database: Database, done: Callable[[], bool] = lambda: False) -> None:
     """Return once some session waits for a row lock, or the other thread is done without waiting."""
-    for _ in range(3_000):
+
+    def blocked() -> bool:
         with database.engine.connect() as connection:
-            waiting = connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar_one()
-        if waiting or done():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("the other transaction never reached the lock")
+            query = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            return bool(connection.exec_driver_sql(query).scalar_one())
+
+    until(lambda: blocked() or done(), "the other transaction waits at the lock")

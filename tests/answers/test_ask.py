@@ -26,13 +26,13 @@ from tests.answer_kit import (
     neighbour,
     slug_of,
     suspend,
-    together,
 )  # fmt: skip
 from tests.company_kit import CompanyKit
 from tests.consent_kit import PURPOSE
 from tests.leaves import leaves
 from tests.twin.test_release import trained
 from tests.vault_kit import MONTH, PURCHASE
+from tests.waiting import together
 from vault.clock import unix_s
 from vault.encoding import b64u, dump_json
 from vault.imprint.rows import Row
@@ -336,12 +336,10 @@ def test_no_answer_follows_a_withdrawal_in_the_log(service: Service) -> None:
 
 def test_quota_is_never_overdrawn_and_one_id_costs_one(service: Service) -> None:
     consent, question_id = service.consent(quota_per_month=3), new_id()
-    same: list[Any] = []
-    together(*[lambda: same.append(service.ask(consent, question_id=question_id)) for _ in range(4)])
+    same = together(*[lambda: service.ask(consent, question_id=question_id)] * 4)
     assert {answer_in(response)[0].asked_at for response in same} == {int(service.clock.at.timestamp())}
     assert len(events(service, "answer")) == 1
-    statuses: list[int] = []
-    together(*[lambda: statuses.append(service.ask(consent).status_code) for _ in range(6)])
+    statuses = together(*[lambda: service.ask(consent).status_code] * 6)
     assert statuses.count(200) == 2
     assert len(events(service, "answer")) == 3
 

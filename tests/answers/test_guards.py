@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.answer_kit import NEXT, OFFER, REFRESH_WINDOW, Service, answer_in, become, freeze, slug_of, together
+from tests.answer_kit import NEXT, OFFER, REFRESH_WINDOW, Service, answer_in, become, freeze, slug_of
 from tests.answers.test_ask import counted, events
 from tests.company_kit import CompanyKit
 from tests.consent_kit import PURPOSE
 from tests.vault_kit import PURCHASE
+from tests.waiting import together
 from vault.answers import reveals
 from vault.consent import exposure
 from vault.parties import companies
@@ -174,10 +175,7 @@ def test_a_month_that_others_fill_meanwhile_names_nothing(service: Service, monk
 def test_askers_at_once_pass_no_limit_over_all_companies(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exposure, "VARIATIONS_PER_MONTH", 3)
     consent = service.consent(quota_per_month=50)
-    answers: list[Any] = []
-    together(
-        *[lambda n=n: answers.append(service.ask(consent, offer("x:1", "x:2", "x:3", f"y:{n}"))) for n in range(8)]
-    )
+    answers = together(*(lambda n=n: service.ask(consent, offer("x:1", "x:2", "x:3", f"y:{n}")) for n in range(8)))
     given = [response for response in answers if response.status_code == 200]
     assert len(given) == 1 + 3
     assert {slug_of(response) for response in answers if response.status_code != 200} == {"not-permitted"}

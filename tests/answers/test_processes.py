@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.answer_kit import ISSUER, NEXT, Service, answer_in, running, slug_of, together
+from tests.answer_kit import ISSUER, NEXT, Service, answer_in, running, slug_of
 from tests.consent_kit import NOW
 from tests.twin.worker_kit import OCTOBER
+from tests.waiting import together
 from vault.answers.ask import AnswerDesk
 from vault.consent import handovers
 from vault.db import Database
@@ -115,10 +115,7 @@ def test_a_proof_that_one_process_has_seen_is_used_up_for_all(service: Service, 
 
 def test_one_quota_is_spent_by_all_processes_together(service: Service, other: Service) -> None:
     consent = service.consent(quota_per_month=5)
-    found: list[Any] = []
-    together(
-        *(lambda process=process: found.append(process.ask(consent)) for process in (service, other) for _ in range(6))
-    )
+    found = together(*(lambda process=process: process.ask(consent) for process in (service, other) for _ in range(6)))
     assert sorted(response.status_code for response in found)[:5] == [200] * 5
     refused = [slug_of(response) for response in found if response.status_code != 200]
     assert len(refused) == 7
@@ -127,12 +124,8 @@ def test_one_quota_is_spent_by_all_processes_together(service: Service, other: S
 
 def test_one_question_to_two_processes_at_once_is_answered_once(service: Service, other: Service) -> None:
     consent, question_id = service.consent(), new_id()
-    found: list[Any] = []
-    together(
-        *(
-            lambda process=process: found.append(process.ask(consent, question_id=question_id))
-            for process in (service, other)
-        )
+    found = together(
+        *(lambda process=process: process.ask(consent, question_id=question_id) for process in (service, other))
     )
     answers = [answer_in(response)[0] for response in found]
     assert answers[0] == answers[1]

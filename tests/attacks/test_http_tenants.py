@@ -21,8 +21,8 @@ from tests.http_kit import (
     serving,
     session_of,
     slug,
-    together,
 )
+from tests.waiting import together
 from twinvault.signin import SignedIn
 from vault.clock import SystemClock, unix_s
 from vault.encoding import b64u, dump_json

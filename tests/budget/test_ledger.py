@@ -2,13 +2,13 @@
 
 import hashlib
 import threading
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy
 
 from tests.vault_kit import wait_until_blocked
+from tests.waiting import together
 from vault.budget.accounting import sigma_for
 from vault.budget.charge import (
     Charge,
@@ -68,25 +68,6 @@ def curve(database: Database, scope: Scope = SCOPE) -> object:
         return spent(session, scope)
 
 
-def run_at_once(count: int, work: Callable[[int], object]) -> list[object]:
-    """Run work(0..count-1) in threads that start together; return results or exceptions."""
-    barrier, results = threading.Barrier(count), [None] * count
-
-    def one(i: int) -> None:
-        barrier.wait(timeout=20)
-        try:
-            results[i] = work(i)
-        except Exception as error:  # noqa: BLE001 - the test looks at every outcome
-            results[i] = error
-
-    threads = [threading.Thread(target=one, args=(i,)) for i in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    return results
-
-
 def test_what_fits_is_charged_and_what_does_not_is_refused_with_what_is_left(database: Database) -> None:
     for name in range(4):
         held = take(database, name)
@@ -110,7 +91,7 @@ def test_categories_share_a_day_while_other_months_and_vaults_do_not(database: D
 
 
 def test_concurrent_reservations_never_overdraw(database: Database) -> None:
-    results = run_at_once(12, lambda name: take(database, name))
+    results = together(*(lambda name=name: take(database, name) for name in range(12)), refusals=BudgetExhausted)
     kept = [r for r in results if isinstance(r, Reservation)]
     assert len(kept) == 4
     assert sum(isinstance(r, BudgetExhausted) for r in results) == 8
@@ -194,7 +175,7 @@ def test_every_charged_month_of_a_vault_is_listed_and_no_other_vault_s(database:
 
 
 def test_concurrent_retries_of_one_release_are_charged_once(database: Database) -> None:
-    results = run_at_once(8, lambda _: take(database, 7))
+    results = together(*[lambda: take(database, 7)] * 8)
     assert [r.fresh for r in results].count(True) == 1
     assert curve(database) == gaussian(256, SIGMA)
 

@@ -3,105 +3,56 @@
 from __future__ import annotations
 
 import secrets
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from tests.client_kit import PURCHASE, Service, Tamper
+from tests.http_kit import running_service
+from tests.site_kit import working
 from twinvault.api import Api
 from twinvault.company import Company
 from twinvault.owner import Owner
-from twinvault.profile import read_trust
-from vault.app import create_app
 from vault.clock import SystemClock
-from vault.ops.site import Site, set_up
 from vault.parties import companies
 from vault.seal.kit import RecoveryKit
-from vault.settings import AppSettings, WorkerSettings
-from vault.twin.children import Children
-from vault.worker import open_worker, run_once
 
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The shipped app under uvicorn on a free port, over SQLite; one for all tests, each with its own vaults."""
-    with _serving(tmp_path_factory.mktemp("site") / "site") as found:
+    with running_service(tmp_path_factory.mktemp("service")) as found:
         yield found
 
 
 @pytest.fixture
 def own_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service whose log holds one test's events only: others forge some into theirs."""
-    with _serving(tmp_path_factory.mktemp("own") / "site") as found:
+    with running_service(tmp_path_factory.mktemp("own")) as found:
         yield found
 
 
 @pytest.fixture
 def daily_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that makes a row of every day."""
-    with _serving(tmp_path_factory.mktemp("daily") / "site", "daily") as found:
+    with running_service(tmp_path_factory.mktemp("daily"), cadence="daily") as found:
         yield found
-
-
-@contextmanager
-def _serving(folder: Path, cadence: str = "monthly") -> Iterator[Service]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    site = Site(folder)
-    set_up(
-        site, issuer=url, log_origin="test.example/log", database_url=None, shortkeys_url=None,
-        now=SystemClock().now(), cadence=cadence,
-    )  # fmt: skip
-    app = create_app(AppSettings.model_validate(_values(site, "app")))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    for _ in range(600):
-        if server.started or not thread.is_alive():
-            break
-        time.sleep(0.05)
-    assert server.started
-    yield Service(site, app, read_trust(site.trust_file), url)
-    server.should_exit = True
-    thread.join(30)
-    assert not thread.is_alive()
 
 
 @pytest.fixture(scope="session")
 def work(service: Service) -> Iterator[Callable[[], None]]:
     """Do every job that waits, as the worker process does."""
-    with working(service) as found:
+    with working(service.site) as found:
         yield found
-
-
-@contextmanager
-def working(service: Service) -> Iterator[Callable[[], None]]:
-    settings = WorkerSettings.model_validate(_values(service.site, "worker"))
-    with Children() as children, open_worker(settings, children, SystemClock()) as worker:
-
-        def work() -> None:
-            while run_once(worker):
-                pass
-
-        yield work
 
 
 @pytest.fixture
 def daily_work(daily_service: Service) -> Iterator[Callable[[], None]]:
     """The same for the service with daily rows."""
-    with working(daily_service) as found:
+    with working(daily_service.site) as found:
         yield found
-
-
-def _values(site: Site, process: str) -> dict[str, str]:
-    return {name.removeprefix("VAULT_").lower(): value for name, value in site.environment(process).items()}
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import httpx
 import pytest
 
 from tests.client_kit import REDIRECT, Service, Tamper, company_terms, json_answer, purchases
+from tests.waiting import until
 from twinvault import company
 from twinvault.api import Api, ApiError, ClientError, Unreachable
 from twinvault.asking import (
@@ -112,12 +112,13 @@ def test_three_calls_lead_to_a_verified_answer(owner_with_twin: Owner, shop: Com
 
 
 def _get_when_open(url: str) -> httpx.Response:
-    for _ in range(3000):
+    def get() -> httpx.Response | None:
         try:
             return httpx.get(url, timeout=30)
         except httpx.ConnectError:
-            time.sleep(0.01)
-    raise AssertionError("nobody listened")
+            return None
+
+    return until(get, "somebody listens")
 
 
 def test_a_web_server_passes_on_what_came_back_and_a_code_is_traded_once(owner: Owner, shop: Company) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from tests.client_kit import (
     purchases,
     push,
 )
+from tests.waiting import until
 from twinvault import consents
 from twinvault.api import Api, ApiError
 from twinvault.company import Company
@@ -157,11 +157,10 @@ def test_a_consent_is_renewed_from_the_list_without_a_browser_and_the_log_tells(
     assert other.requests() == []
     (waiting,) = owner.requests()
     assert (waiting.asked.company, waiting.renew) == ("Shop", given.consent_id)
-    asked: list[Any] = []
-    for _ in range(200):  # it is logged a moment after it is pushed
-        asked = asked or [event for event in owner.history() if event["kind"] == "consent-request"]
-        if not asked:
-            time.sleep(0.05)
+    asked = until(
+        lambda: [event for event in owner.history() if event["kind"] == "consent-request"],
+        "the request is logged, a moment after it is pushed",
+    )
     assert [event["personal"]["consent"] for event in asked] == [b64u(given.consent_id)]
     assert asked[0]["sentence"].startswith("Shop asks you to renew a consent")
     renewed = owner.answer(waiting, replace(waiting.asked.request.terms, quota_per_month=4)).version

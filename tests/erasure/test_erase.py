@@ -11,12 +11,13 @@ import pytest
 import sqlalchemy
 from sqlmodel import Session
 
-from tests.answer_kit import NEXT, answer_in, neighbour, slug_of, together
+from tests.answer_kit import NEXT, answer_in, neighbour, slug_of
 from tests.consent_kit import PURPOSE
 from tests.erasure_kit import Erasing, mentions
 from tests.leaves import leaves
 from tests.twin.worker_kit import OCTOBER, SEPTEMBER, purchase
 from tests.vault_kit import MONTH, NOW, PURCHASE, begin, wait_until_blocked
+from tests.waiting import together
 from vault.answers import ask as asking
 from vault.budget import ledger
 from vault.budget.charge import Charge, owner_day

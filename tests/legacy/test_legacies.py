@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.answer_kit import together
 from tests.legacy_kit import DAY, LATER, Heirs, leaf_ids
 from tests.vault_kit import NOW, wait_until_blocked
+from tests.waiting import together
 from vault.erasure.erase import Asked
 from vault.errors import VaultError
 from vault.legacy import legacies, orders

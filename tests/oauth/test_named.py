@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from tests.answer_kit import together
 from tests.company_kit import b64
 from tests.consent_kit import terms
 from tests.vault_kit import begin
+from tests.waiting import together
 from vault.consent import consents
 from vault.oauth import authorizations
 from vault.schema.consent import ConsentEvent, ConsentVersion

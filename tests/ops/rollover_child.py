@@ -11,7 +11,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from tests.http_kit import settings_of
+from tests.site_kit import app_settings, worker_settings
 from vault import app as app_module
 from vault.clock import SystemClock
 from vault.consent import reseals
@@ -20,7 +20,6 @@ from vault.keys import rollover
 from vault.keys.kms import LocalKeyring
 from vault.ops import operator
 from vault.ops.site import Site
-from vault.settings import AppSettings, WorkerSettings
 from vault.store import shortkeys
 from vault.twin.children import Children
 from vault.worker import follow_keys, open_worker
@@ -44,14 +43,14 @@ def rotate(site: Site) -> None:
 
 
 def follow_as_app(site: Site) -> None:
-    app = app_module.create_app(AppSettings.model_validate(settings_of(site, "app")))
+    app = app_module.create_app(app_settings(site))
     app_module.follow_keys(app.state)
     app.state.database.close()
     app.state.shortkeys.close()
 
 
 def follow_as_worker(site: Site) -> None:
-    settings = WorkerSettings.model_validate(settings_of(site, "worker"))
+    settings = worker_settings(site)
     with Children() as children, open_worker(settings, children, SystemClock()) as worker:
         follow_keys(worker, settings)
 

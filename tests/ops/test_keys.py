@@ -15,8 +15,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from tests.client_kit import purchases
-from tests.http_kit import QUESTION, Caller, House, new_databases, serving, settings_of
+from tests.http_kit import QUESTION, Caller, House, new_databases, serving
 from tests.ops import rollover_child
+from tests.site_kit import worker_settings
 from vault.app import follow_keys
 from vault.clock import SystemClock
 from vault.consent import changes
@@ -30,7 +31,6 @@ from vault.schema.consent import ConsentEvent
 from vault.seal.handover import KeyKind
 from vault.seal.ids import ID_BYTES
 from vault.seal.statement import KeyName
-from vault.settings import WorkerSettings
 from vault.twin.children import Children
 from vault.worker import follow_keys as worker_follows
 from vault.worker import open_worker, run_once
@@ -94,7 +94,7 @@ def test_all_keys_roll_over_under_a_serving_app_and_worker(house: House) -> None
     assert fresh.ask(consent, token=fresh.token(consent)).status_code == 200
     assert shown(site)["serving"] == (2, [], 0)
 
-    settings = WorkerSettings.model_validate(settings_of(site, "worker"))
+    settings = worker_settings(site)
     with Children() as children, open_worker(settings, children, SystemClock()) as worker:
         worker = worker_follows(worker, settings)  # noqa: PLW2901
         assert worker.signer.public_key == LocalKeyring(settings.worker_keyring).public_key("processor-sign/2")

@@ -15,7 +15,8 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from tests.client_kit import PURCHASE, purchases
-from tests.http_kit import House, await_sequencer, new_databases, serving, settings_of
+from tests.http_kit import House, await_sequencer, new_databases, serving
+from tests.site_kit import app_settings, worker_settings
 from vault.app import create_app
 from vault.budget import ledger
 from vault.clock import SystemClock
@@ -37,7 +38,6 @@ from vault.seal.handover import KeyKind
 from vault.seal.ids import CompartmentId, ConsentId, VaultId
 from vault.seal.person import Profile, sign_profile
 from vault.seal.signing import SigningKey, new_seed
-from vault.settings import AppSettings, WorkerSettings
 from vault.store import batches, rings
 from vault.tlog import log, tree
 from vault.tlog.journal import Journal
@@ -64,7 +64,7 @@ class Past:
         return CliRunner().invoke(operator, [*args, "--site", str(self.site.folder)])
 
     def app(self) -> TestClient:
-        return TestClient(create_app(AppSettings.model_validate(settings_of(self.site, "app"))))
+        return TestClient(create_app(app_settings(self.site)))
 
     def day_of_february(self) -> float:
         database, _ = self.site.databases()
@@ -218,7 +218,7 @@ def test_freezes_profiles_and_suspensions_since_are_in_force_again(ordered: Orde
             # The operator repeats a reinstatement: nobody signed for it.
             assert found == [CompanyStatus.SUSPENDED, CompanyStatus.ACTIVE, CompanyStatus.SUSPENDED]
         database.close()
-        with TestClient(create_app(AppSettings.model_validate(settings_of(ordered.site, "app")))) as client:
+        with TestClient(create_app(app_settings(ordered.site))) as client:
             assert client.get("/readyz").status_code == 200  # and logs, and so journals, what was repeated
     short_keys.close()
 
@@ -414,8 +414,7 @@ def _worker_leaves_it_alone(past: Past) -> None:
     with database.transaction() as session:
         request_training(session, now=SystemClock().now())
     database.close()
-    settings = WorkerSettings.model_validate(settings_of(past.site, "worker"))
-    with Children() as children, open_worker(settings, children, SystemClock()) as worker:
+    with Children() as children, open_worker(worker_settings(past.site), children, SystemClock()) as worker:
         assert not run_once(worker)
 
 

@@ -7,20 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
 import pytest
 
+from tests.waiting import until
 from vault.ops.site import Site
 from vault.ops.supervisor import Supervisor
-
-T = TypeVar("T")
 
 pytestmark = pytest.mark.slow
 
@@ -34,11 +31,11 @@ class Service:
 
     def child(self, role: str) -> int:
         """Return the process id of the only one of a role, once it runs."""
-        return until(lambda: self.children().get(role))[0]
+        return until(lambda: self.children().get(role), f"a {role} runs")[0]
 
     def apps(self) -> list[int]:
         """Return the process ids of the app, once both run."""
-        return until(lambda: (found := self.children().get("app", [])) and len(found) == 2 and found)
+        return until(lambda: (found := self.children().get("app", [])) and len(found) == 2 and found, "both apps run")
 
     def children(self) -> dict[str, list[int]]:
         found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
@@ -54,17 +51,6 @@ class Service:
             return httpx.get(f"{self.url}/readyz", timeout=1).status_code == 200
         except httpx.TransportError:
             return False
-
-
-def until(
-    ask: Callable[[], T | None], seconds: float = 240
-) -> T:  # three processes start, on a machine that may be busy
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := ask():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not happen in time")
 
 
 def environment_of(pid: int) -> dict[str, str]:
@@ -89,7 +75,7 @@ def service(site: Site) -> Iterator[Service]:
     process = subprocess.Popen(command, env=outer)
     running = Service(process, f"http://127.0.0.1:{port}")
     try:
-        until(running.alive)
+        until(running.alive, "the service answers")
         yield running
     finally:
         children = running.children().values() if process.poll() is None else ()
@@ -115,20 +101,20 @@ def test_each_child_has_its_own_settings_and_nothing_of_its_sibling(service: Ser
 def test_a_killed_child_comes_back_and_the_others_stay(service: Service) -> None:
     (app, other), worker = service.apps(), service.child("worker")
     os.kill(app, signal.SIGKILL)
-    assert until(lambda: (found := service.apps()) and app not in found and other in found)
-    until(service.alive)
+    until(lambda: (found := service.apps()) and app not in found and other in found, "the app comes back")
+    until(service.alive, "the service answers")
     assert service.child("worker") == worker
     os.kill(worker, signal.SIGKILL)
-    assert until(lambda: (found := service.children().get("worker")) and found != [worker])
+    until(lambda: (found := service.children().get("worker")) and found != [worker], "the worker comes back")
 
 
 @pytest.mark.parametrize("number", [0, 1])  # one of them sequences the log, either may
 def test_one_process_serves_while_the_other_is_dead(number: int, service: Service) -> None:
     killed = service.apps()[number]
     os.kill(killed, signal.SIGKILL)
-    until(lambda: gone(killed))
+    until(lambda: gone(killed), "the killed process is gone")
     for _ in range(20):
-        until(service.alive)
+        until(service.alive, "the service answers")
 
 
 def test_a_port_in_use_is_refused_before_anything_starts(service: Service, site: Site) -> None:

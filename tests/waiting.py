@@ -1,0 +1,49 @@
+"""Waits that end: until something is so, or until calls that run at once are done; past the bound each fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_BOUND_S = 240  # A busy machine starts a service's three processes in this time; only what is broken waits so long.
+
+
+def until(ask: Callable[[], T | None], what: str) -> T:
+    """Ask again and again; return the first answer that counts as true.
+
+    Args:
+        ask: Called every few milliseconds.
+        what: What is waited for, to say so when it does not come.
+    """
+    deadline = time.monotonic() + _BOUND_S
+    while not (found := ask()):
+        assert time.monotonic() < deadline, f"this did not happen within {_BOUND_S} seconds: {what}"
+        time.sleep(0.02)
+    return found
+
+
+def together(*calls: Callable[[], Any], refusals: type[Exception] | tuple[type[Exception], ...] = ()) -> list[Any]:
+    """Run all at once in threads; return what each returned, in order, or which of `refusals` it raised.
+
+    Whatever else a call raises is raised here.
+    """
+    gate = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], Any]) -> Any:
+        gate.wait(_BOUND_S)
+        try:
+            return call()
+        except refusals as refusal:
+            return refusal
+
+    pool = ThreadPoolExecutor(len(calls))
+    running = [pool.submit(run, call) for call in calls]
+    pool.shutdown(wait=False)  # a call that never returns must not keep the test from saying so
+    _, waiting = wait(running, _BOUND_S)
+    assert not waiting, f"{len(waiting)} of {len(calls)} calls did not return within {_BOUND_S} seconds"
+    return [one.result() for one in running]
