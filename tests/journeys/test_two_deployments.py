@@ -14,8 +14,9 @@ import httpx
 import pytest
 
 from tests.client_kit import Service
-from tests.http_kit import QUESTION, House, settings_of
+from tests.http_kit import QUESTION, House
 from tests.process_kit import App
+from tests.site_kit import worker_settings
 from twinvault.demo.service import _environment, _twinvault
 from twinvault.profile import read_trust
 from twinvault.witness import Witness
@@ -28,7 +29,6 @@ from vault.proof.receipt import parse_receipt
 from vault.proof.trust import TrustedRoot
 from vault.proof.verify import Step, verify_bundle
 from vault.proof.witness import verify_cosignatures
-from vault.settings import WorkerSettings
 from vault.tlog.witnesses import WitnessSite
 from vault.twin.children import Children
 from vault.worker import open_worker, run_once
@@ -80,7 +80,7 @@ class Deployment:
         app = App(type("State", (), {"database": database, "shortkeys": shortkeys}))
         trust = read_trust(self.site.trust_file)
         found = Service(self.site, app, trust, self.url)  # type: ignore[arg-type]  # no app in this process
-        settings = WorkerSettings.model_validate(settings_of(self.site, "worker"))
+        settings = worker_settings(self.site)
         port = self.url.rpartition(":")[2]
         with (
             self._child("serve", str(self.site.folder), "--port", port, "--processes", "1", "--no-worker"),

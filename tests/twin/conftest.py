@@ -1,24 +1,52 @@
-"""A small cohort with habits, made without any real person's data."""
+"""Vaults and a fork server for the worker; a small cohort with habits, made without any real person's data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 import torch
 
+from tests.twin.worker_kit import TwinWorld
+from vault.db import Database
 from vault.imprint.features import FeatureMap, feature_map
 from vault.imprint.noise import DiscreteGaussian
 from vault.imprint.rows import Row, noisy
 from vault.schema.category import parse_category
 from vault.schema.trace import parse_period
+from vault.twin.children import Children
 from vault.twin.train import PersonMonths
 
 torch.set_num_threads(1)
 SIGMA = 422
 MakeCohort = Callable[..., PersonMonths]
 MakeRows = Callable[..., list[Row]]
+
+
+@pytest.fixture(scope="module")
+def children() -> Iterator[Children]:
+    with Children() as started:
+        yield started
+
+
+@pytest.fixture
+def world(database: Database, shortkeys: Database) -> TwinWorld:
+    return TwinWorld(database, shortkeys)
+
+
+@pytest.fixture
+def lite(sqlite_database: Database, shortkeys: Database) -> TwinWorld:
+    """The same on SQLite alone, where the engine makes no difference."""
+    return TwinWorld(sqlite_database, shortkeys)
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw zeros, so that a test sees the exact sums; the charge stays that of the real noise."""
+    monkeypatch.setattr(
+        DiscreteGaussian, "sample", lambda self, shape, random_bytes=None: np.zeros(shape, dtype=np.int64)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 
@@ -39,12 +38,6 @@ from vault.twin.train import CohortTooSmall, PersonMonths, read_odds
 
 BREAD, MILK = RETAIL.codes[0], RETAIL.codes[1]
 GOOD = Certificate(1_000_000, 0, 4_000, 1_000_000, 0, 1_000_000, 1_000_000, 0, 1_000_000, 50_000, 0, 1_000, 100)
-
-
-@pytest.fixture(scope="module")
-def children() -> Iterator[Children]:
-    with Children() as started:
-        yield started
 
 
 class Cohort:

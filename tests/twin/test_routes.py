@@ -10,7 +10,6 @@ from fastapi.testclient import TestClient
 
 from tests.twin.worker_kit import OCTOBER, RETAIL, RETAIL_DAILY, SEPTEMBER, TwinWorld
 from tests.vault_kit import MONTH, NOW, PURCHASE
-from vault.db import Database
 from vault.encoding import b64u
 from vault.http.problems import install_problems
 from vault.imprint.block import LATE
@@ -23,11 +22,6 @@ from vault.twin import rows
 from vault.twin.children import Children
 from vault.twin.levels import MONTH_DAYS, read_level
 from vault.twin.routes import twin_router
-
-
-@pytest.fixture
-def world(database: Database, shortkeys: Database) -> TwinWorld:
-    return TwinWorld(database, shortkeys)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -105,12 +105,6 @@ def site(database: Database, shortkeys: Database, tmp_path: Path) -> Site:
 @pytest.fixture
 def lite(sqlite_database: Database, shortkeys: Database, tmp_path: Path) -> Site:
     return make_site(sqlite_database, shortkeys, tmp_path / "keys")
-
-
-@pytest.fixture(scope="module")
-def children() -> Iterator[Children]:
-    with Children() as started:
-        yield started
 
 
 @pytest.fixture
