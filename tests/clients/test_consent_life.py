@@ -1,204 +1,53 @@
-"""A consent's life from the owner's side: approve, freeze, keep receipts; and the end of a device."""
+"""A consent's life from the owner's side: freeze it, see the keys it handed over, keep its receipts."""
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
 from tests.client_kit import (
     PURCHASE,
-    REDIRECT,
     Service,
     Tamper,
-    code_on,
     company_terms,
     json_answer,
-    open_page,
     purchases,
-    push,
 )
-from tests.waiting import until
 from twinvault import consents
-from twinvault.api import Api, ApiError
+from twinvault.api import ApiError
 from twinvault.company import Company
 from twinvault.consent_receipts import ConsentReceipt, verify_consent_receipt
 from twinvault.keys import statement_of
 from twinvault.owner import Owner
 from twinvault.receipts import NoReceipt
-from twinvault.rings import RevokedDevice, UnknownDevice
-from twinvault.terms import BadRequest
-from vault.clock import SystemClock, unix_s
 from vault.consent import changes, versions
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
-from vault.parties import companies
 from vault.proof.trust import TrustedRoot
 from vault.schema.category import Category
-from vault.schema.consent import ConsentEvent, ConsentVersion, dump_consent
+from vault.schema.consent import ConsentEvent, dump_consent
 from vault.schema.language import LABELS, Language
 from vault.schema.terms import ConsentKind
 from vault.seal.dsse import PayloadType, parse_envelope, sign_record, unverified_record
 from vault.seal.errors import SealError
 from vault.seal.handover import KeyKind
-from vault.seal.ids import ConsentId, DeviceId, sha256
+from vault.seal.ids import ConsentId, sha256
 from vault.seal.signing import SigningKey
 from vault.seal.statement import KeyName, KeyStatement, sign_key_statement
 
 SIGNER = SigningKey(bytes(range(32)))
 
 
-@pytest.fixture
-def shop(service: Service, api: Api, tmp_path: Path) -> Company:
-    """A company that sends browsers."""
-    made, record = Company.register(
-        tmp_path / "shop", service.trust, name="Shop", contact="s@shop.example", redirect_uris=[REDIRECT], api=api
-    )
-    with service.app.state.database.transaction() as session:
-        companies.register(session, record, now=SystemClock().now())
-    return made
-
-
-@pytest.fixture
-def browser(service: Service) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=service.url) as found:
-        yield found
-
-
-def replacing(given: ConsentVersion) -> dict[str, str]:
-    return {"grant_management_action": "replace", "grant_id": b64u(given.consent_id)}
-
-
-def landed(response: httpx.Response) -> dict[str, list[str]]:
-    assert response.status_code == 303, response.text
-    return parse_qs(urlsplit(response.headers["location"]).query)
-
-
-def test_the_browser_moves_on_when_the_owners_client_approves(
-    service: Service, owner: Owner, shop: Company, browser: httpx.Client
+def test_a_freeze_is_seen_and_logged_until_it_is_lifted_and_its_order_counts_once(
+    owner: Owner, company: Company, tamper: Tamper
 ) -> None:
-    owner.import_traces(purchases())
-    uri = push(service, shop, company_terms(shop, owner))
-    code = code_on(open_page(browser, shop, uri))
-    waiting = owner.approvals.read(code.lower())
-    assert (waiting.asked.company, waiting.renew) == ("Shop", None)
-    assert waiting.expires_at_s > unix_s(SystemClock().now())
-    given = owner.give_company(waiting.asked, replace(waiting.asked.request.terms, quota_per_month=1)).version
-    assert open_page(browser, shop, uri).status_code == 200  # given, and not yet named as the answer
-    owner.approvals.approve(code, ConsentId(given.consent_id))
-    answer = landed(open_page(browser, shop, uri))
-    assert answer["code"]
-    assert answer["iss"] == [service.url]
-
-
-def test_a_denied_request_gives_access_denied_and_no_consent(
-    service: Service, owner: Owner, shop: Company, browser: httpx.Client
-) -> None:
-    owner.import_traces(purchases())
-    uri = push(service, shop, company_terms(shop, owner))
-    code = code_on(open_page(browser, shop, uri))
-    owner.approvals.read(code)
-    owner.approvals.deny(code)
-    assert landed(open_page(browser, shop, uri))["error"] == ["access_denied"]
-    assert owner.consents() == []
-    with pytest.raises(ApiError):
-        owner.approvals.deny(code)
-
-
-def test_a_code_is_answered_only_by_the_vault_that_read_it_and_with_what_was_asked(
-    *,
-    service: Service,
-    owner: Owner,
-    new_owner: Callable[..., Any],
-    shop: Company,
-    company: Company,
-    browser: httpx.Client,
-) -> None:
-    owner.import_traces(purchases())
-    code = code_on(open_page(browser, shop, push(service, shop, company_terms(shop, owner))))
-    owner.approvals.read(code)
-    other, _ = new_owner()
-    with pytest.raises(ApiError):
-        other.approvals.read(code)
-    elsewhere = owner.give_company(owner.read_request(company.sign_request(company_terms(company, owner)))).version
-    with pytest.raises(ApiError) as refusal:
-        owner.approvals.approve(code, ConsentId(elsewhere.consent_id))
-    assert refusal.value.slug == "not-what-was-asked"
-    with pytest.raises(BadRequest):
-        owner.approvals.read("--")
-
-
-def test_a_service_that_shows_another_company_than_signed_is_not_believed(
-    *, service: Service, owner: Owner, shop: Company, company: Company, browser: httpx.Client, tamper: Tamper
-) -> None:
-    owner.import_traces(purchases())
-    code = code_on(open_page(browser, shop, push(service, shop, company_terms(shop, owner))))
-    swap = lambda response: json_answer({**response.json(), "company": company.company_id})  # noqa: E731
-    tamper.on("GET", f"/v1/authorizations/{code.replace('-', '')}", swap)
-    with pytest.raises(BadRequest, match="another company"):
-        owner.approvals.read(code)
-
-
-def test_a_consent_is_renewed_from_the_list_without_a_browser_and_the_log_tells(
-    *, service: Service, owner: Owner, new_owner: Callable[..., Any], shop: Company
-) -> None:
-    owner.import_traces(purchases())
-    given = owner.give_company(owner.read_request(shop.sign_request(company_terms(shop, owner)))).version
-    push(service, shop, company_terms(shop, owner, quota_per_month=5), **replacing(given))
-    other, _ = new_owner()
-    assert other.requests() == []
-    (waiting,) = owner.requests()
-    assert (waiting.asked.company, waiting.renew) == ("Shop", given.consent_id)
-    asked = until(
-        lambda: [event for event in owner.history() if event["kind"] == "consent-request"],
-        "the request is logged, a moment after it is pushed",
-    )
-    assert [event["personal"]["consent"] for event in asked] == [b64u(given.consent_id)]
-    assert asked[0]["sentence"].startswith("Shop asks you to renew a consent")
-    renewed = owner.answer(waiting, replace(waiting.asked.request.terms, quota_per_month=4)).version
-    assert (renewed.event, renewed.consent_id) == (ConsentEvent.RENEWED, given.consent_id)
-    assert owner.requests() == []
-    assert owner.consent(ConsentId(given.consent_id)).quota_left == 4
-    with pytest.raises(ApiError):
-        owner.approvals.deny(waiting.name)
-
-
-def test_a_consent_is_renewed_by_the_code_that_a_browser_shows(
-    service: Service, owner: Owner, shop: Company, browser: httpx.Client
-) -> None:
-    owner.import_traces(purchases())
-    given = owner.give_company(owner.read_request(shop.sign_request(company_terms(shop, owner)))).version
-    uri = push(service, shop, company_terms(shop, owner, quota_per_month=5), **replacing(given))
-    waiting = owner.approvals.read(code_on(open_page(browser, shop, uri)))
-    assert waiting.renew == given.consent_id
-    renewed = owner.answer(waiting).version
-    assert (renewed.event, renewed.version, renewed.terms.quota_per_month) == (ConsentEvent.RENEWED, 2, 5)
-    assert landed(open_page(browser, shop, uri))["code"]
-    assert [item.id for item in owner.consents()] == [given.consent_id]
-
-
-def test_giving_and_saying_so_is_one_step_and_leaves_nothing_open_if_it_fails(
-    *, service: Service, owner: Owner, shop: Company, browser: httpx.Client, tamper: Tamper
-) -> None:
-    owner.import_traces(purchases())
-    uri = push(service, shop, company_terms(shop, owner))
-    waiting = owner.approvals.read(code_on(open_page(browser, shop, uri)))
-    assert owner.requests() == [waiting]
-    tamper.on("POST", f"/{waiting.name}/approve", lambda _: json_answer({"type": "/problems/gone"}, 404))
-    with pytest.raises(ApiError):
-        owner.answer(waiting)
-    assert [item.current.event for item in owner.consents()] == [ConsentEvent.WITHDRAWN]
-
-
-def test_a_freeze_stops_every_answer_until_it_is_lifted(owner: Owner, company: Company, tamper: Tamper) -> None:
     owner.import_traces(purchases())
     given = owner.give_company(owner.read_request(company.sign_request(company_terms(company, owner)))).version
     assert not owner.frozen()
@@ -261,12 +110,13 @@ def test_an_owner_sees_to_which_keys_a_consent_handed_over_and_believes_no_other
         "another receipt": {**mine, "steps": [{**mine["steps"][0], "receipt": theirs["steps"][0]["receipt"]}]},
         "no reseal": {**mine, "steps": [*mine["steps"], theirs["steps"][0]]},
     }
-    for name, lie in forged.items():
+    tamper.on("GET", path, lambda _: json_answer({"handovers": [mine]}))
+    assert owner.handed_over(given) == [held]
+    for lie in forged.values():
         tamper.rules.clear()
         tamper.on("GET", path, lambda _, lie=lie: json_answer({"handovers": [lie]}))
         with pytest.raises(VaultError):
             owner.handed_over(given)
-        assert name
     tamper.rules.clear()
     owner.withdraw(given)
     assert owner.handed_over(given) == []
@@ -282,45 +132,6 @@ def test_another_owners_order_freezes_nothing(owner: Owner, new_owner: Callable[
         owner._api.request("POST", f"{other._path}/freezes", auth=owner._auth, json=order)
     assert refusal.value.status == 403
     assert not owner.frozen()
-
-
-def test_a_revoked_device_seals_nothing_more_and_keeps_what_was_acknowledged(owner: Owner, tmp_path: Path) -> None:
-    owner.import_traces(purchases())
-    (mine,) = owner.devices()
-    assert mine.accepted is None
-    revoked = owner.revoke_device(mine.id)
-    assert revoked.accepted is not None
-    assert {head.seq for head in revoked.accepted.values()} == {1}
-    (listed,) = owner.devices()
-    assert listed == revoked
-    with pytest.raises(VaultError):
-        owner.import_traces(purchases(2, month=2))
-    with pytest.raises(RevokedDevice):
-        owner.revoke_device(mine.id)
-    with pytest.raises(RevokedDevice):
-        owner.enrol(mine.public_key)
-    with pytest.raises(UnknownDevice):
-        owner.revoke_device(DeviceId(bytes(16)))
-
-
-def test_a_device_that_never_sealed_is_revoked_with_no_batch(owner: Owner) -> None:
-    key = SigningKey(bytes(range(32))).public_key
-    owner.enrol(key)
-    assert len(owner.devices()) == 2
-    device = next(device for device in owner.devices() if device.public_key == key)
-    assert owner.revoke_device(device.id).accepted == {}
-
-
-def test_a_forged_head_list_revokes_nothing(owner: Owner, new_owner: Callable[..., Any], tamper: Tamper) -> None:
-    owner.import_traces(purchases())
-    other, _ = new_owner()
-    other.import_traces(purchases())
-    theirs = other._api.get(f"{other._path}/heads", auth=other._auth)["heads"]
-    (mine,) = owner.devices()
-    tamper.on("GET", "/heads", lambda _: json_answer({"heads": {b64u(mine.id): next(iter(theirs.values()))}}))
-    with pytest.raises(SealError):
-        owner.revoke_device(mine.id)
-    assert owner.devices() == [mine]
 
 
 def life(owner: Owner, company: Company) -> ConsentId:

@@ -1,3 +1,5 @@
+"""A device seals and sends what it is given, loses nothing, and ends when its owner says so."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from twinvault import device as devices
 from twinvault.api import Api, ApiError, Unreachable
 from twinvault.device import Device, ForgedAcknowledgement
 from twinvault.owner import Owner
+from twinvault.rings import RevokedDevice, UnknownDevice
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
 from vault.schema.trace import Period, Trace
@@ -18,6 +21,7 @@ from vault.seal.batch import open_batch, parse_batch, verify_batch
 from vault.seal.dsse import parse_envelope, sign_record, unverified_record
 from vault.seal.errors import SealError
 from vault.seal.identity import Identity
+from vault.seal.ids import DeviceId
 from vault.seal.ring import open_seed
 from vault.seal.signing import SigningKey, new_seed
 from vault.seal.statement import KeyName, verify_key_statement
@@ -196,3 +200,42 @@ def test_a_refusal_carries_slug_status_and_sentence(ready: Owner) -> None:
         ready._api.get(f"/v1/vaults/{b64u(bytes(16))}/ring", auth=ready._auth)
     assert (refusal.value.slug, refusal.value.status) == ("not-your-vault", 403)
     assert refusal.value.detail.endswith(".")
+
+
+def test_a_revoked_device_seals_nothing_more_and_keeps_what_was_acknowledged(owner: Owner, tmp_path: Path) -> None:
+    owner.import_traces(purchases())
+    (mine,) = owner.devices()
+    assert mine.accepted is None
+    revoked = owner.revoke_device(mine.id)
+    assert revoked.accepted is not None
+    assert {head.seq for head in revoked.accepted.values()} == {1}
+    (listed,) = owner.devices()
+    assert listed == revoked
+    with pytest.raises(VaultError):
+        owner.import_traces(purchases(2, month=2))
+    with pytest.raises(RevokedDevice):
+        owner.revoke_device(mine.id)
+    with pytest.raises(RevokedDevice):
+        owner.enrol(mine.public_key)
+    with pytest.raises(UnknownDevice):
+        owner.revoke_device(DeviceId(bytes(16)))
+
+
+def test_a_device_that_never_sealed_is_revoked_with_no_batch(owner: Owner) -> None:
+    key = SigningKey(new_seed()).public_key
+    owner.enrol(key)
+    assert len(owner.devices()) == 2
+    device = next(device for device in owner.devices() if device.public_key == key)
+    assert owner.revoke_device(device.id).accepted == {}
+
+
+def test_a_forged_head_list_revokes_nothing(owner: Owner, new_owner: Callable[..., Any], tamper: Tamper) -> None:
+    owner.import_traces(purchases())
+    other, _ = new_owner()
+    other.import_traces(purchases())
+    theirs = other._api.get(f"{other._path}/heads", auth=other._auth)["heads"]
+    (mine,) = owner.devices()
+    tamper.on("GET", "/heads", lambda _: json_answer({"heads": {b64u(mine.id): next(iter(theirs.values()))}}))
+    with pytest.raises(SealError):
+        owner.revoke_device(mine.id)
+    assert owner.devices() == [mine]
