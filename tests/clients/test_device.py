@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.client_kit import PURCHASE, Service, Tamper, purchases
+from tests.client_kit import PURCHASE, Service, Tamper, json_answer, purchases
 from twinvault import device as devices
 from twinvault.api import Api, ApiError, Unreachable
 from twinvault.device import Device, ForgedAcknowledgement
@@ -202,7 +202,7 @@ def test_a_refusal_carries_slug_status_and_sentence(ready: Owner) -> None:
     assert refusal.value.detail.endswith(".")
 
 
-def test_a_revoked_device_seals_nothing_more_and_keeps_what_was_acknowledged(owner: Owner, tmp_path: Path) -> None:
+def test_a_revoked_device_seals_nothing_more_and_keeps_what_was_acknowledged(owner: Owner) -> None:
     owner.import_traces(purchases())
     (mine,) = owner.devices()
     assert mine.accepted is None
