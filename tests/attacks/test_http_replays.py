@@ -20,8 +20,8 @@ from tests.http_kit import (
     dump,
     session_of,
     slug,
-    together,
 )
+from tests.waiting import together
 from twinvault.owner import Owner
 from vault.encoding import b64u, dump_json
 from vault.schema.question import dump_question

@@ -10,10 +10,10 @@ import pytest
 import sqlalchemy
 from starlette.datastructures import State
 
-from tests.answer_kit import together
 from tests.audit_kit import Audited, failed, verify
 from tests.consent_kit import NOW
 from tests.evidence.test_tombstones import erase_all
+from tests.waiting import together
 from vault import app
 from vault.answers.floods import ALONE
 from vault.clock import unix_s
