@@ -13,6 +13,7 @@ import argparse
 import http.client
 import json
 import os
+import re
 import socket
 import statistics
 import subprocess
@@ -36,6 +37,7 @@ from tests.twin.worker_kit import TwinWorld
 from tests.vault_kit import MONTH, PURCHASE
 from vault.clock import unix_s
 from vault.encoding import b64u, dump_json
+from vault.http.listening import listen
 from vault.imprint.noise import DiscreteGaussian
 from vault.imprint.rows import Row, dump_row, noisy, parse_row
 from vault.keys.identities import open_identity
@@ -43,7 +45,7 @@ from vault.keys.kms import KmsSigner, LocalKeyring
 from vault.keys.operator import APP, WORKER
 from vault.oauth.client import ASSERTION_TYPE
 from vault.ops.site import Site, set_up
-from vault.ops.supervisor import app_children
+from vault.ops.supervisor import app_children, inherited
 from vault.proof.bundle import parse_bundle
 from vault.proof.leaf import LeafKind
 from vault.proof.trust import parse_trust
@@ -64,7 +66,6 @@ from vault.twin.rows import StoredRow
 ROOT = Path(__file__).parents[1]
 YEAR = periods_from(Period("2025-11"), 12)
 BODY = dump_json(dump_question(NEXT))
-_LISTENING = "0A"  # in /proc/net/tcp
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 # The world of the kits stands at one moment, so the server's clock is set to run from there.
@@ -216,24 +217,27 @@ def start(site: Site, shift_s: int, port: int, answer_bytes: int, processes: int
     """Start the server's processes as `serve` does and wait until each of them serves."""
     command = [sys.executable, "-c", _SERVER, str(shift_s), str(answer_bytes)]
     started = []
-    for name, settings in app_children(
-        site.environment("app"), host="127.0.0.1", port=port, processes=processes
-    ).items():
-        environment = {**os.environ, **settings, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        with (site.folder / f"{name}.log").open("wb") as log:
-            started.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
-    for process in started:
-        _await_listening(process)
+    with listen("127.0.0.1", port) as listener:
+        for name, settings in app_children(site.environment("app"), listener, processes).items():
+            environment = {**os.environ, **settings, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+            with (site.folder / f"{name}.log").open("wb") as log:
+                started.append(
+                    subprocess.Popen(
+                        command, cwd=ROOT, env=environment, stdout=log, stderr=log, pass_fds=inherited(settings)
+                    )
+                )
+        for process in started:
+            _await_accepting(process, listener.fileno())
     return started
 
 
-def _await_listening(process: subprocess.Popen[bytes]) -> None:
+def _await_accepting(process: subprocess.Popen[bytes], listener: int) -> None:
+    """Wait until the process polls the socket that all of them inherit."""
     for _ in range(600):
-        table = [line.split() for line in Path(f"/proc/{process.pid}/net/tcp").read_text().splitlines()[1:]]
         with suppress(FileNotFoundError):  # a file of the process that was closed meanwhile
-            held = {path.readlink().name for path in Path(f"/proc/{process.pid}/fd").iterdir()}
-            if any(line[3] == _LISTENING and f"socket:[{line[9]}]" in held for line in table):
-                return
+            for file in Path(f"/proc/{process.pid}/fdinfo").iterdir():
+                if re.search(rf"^tfd: +{listener} ", file.read_text(), re.MULTILINE):
+                    return
         time.sleep(0.1)
     raise RuntimeError("the server did not start")
 

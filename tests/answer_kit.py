@@ -18,6 +18,7 @@ from tests.consent_kit import PURPOSE, Held
 from tests.twin.worker_kit import OCTOBER, RETAIL, SEPTEMBER, TwinWorld
 from tests.vault_kit import MONTH, PURCHASE
 from vault.answers.ask import AnswerDesk
+from vault.answers.clerks import Clerks
 from vault.answers.routes import answers_router
 from vault.clock import unix_s
 from vault.encoding import JsonObject, b64u, dump_json
@@ -111,6 +112,7 @@ class Service(TwinWorld):
         app = FastAPI()
         install_problems(app)
         app.state.database, app.state.clock, app.state.answer_desk = self.database, self.clock, self.desk()
+        app.state.clerks = Clerks(self.database)
         app.include_router(answers_router)
         return app
 

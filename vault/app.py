@@ -26,6 +26,7 @@ from starlette.datastructures import State
 
 from vault.answers import records
 from vault.answers.ask import AnswerDesk
+from vault.answers.clerks import Clerks
 from vault.answers.routes import answers_router
 from vault.clock import Clock, SystemClock, unix_s
 from vault.consent.expiry import EVERY_S, expire_due
@@ -37,6 +38,7 @@ from vault.erasure import retention
 from vault.erasure.routes import certificates_router, erasure_router, retention_router
 from vault.evidence.routes import AuditDesk, evidence_router
 from vault.http.health import health_router
+from vault.http.listening import listen
 from vault.http.middleware import Edge
 from vault.http.problems import RESPONSES, install_problems
 from vault.imprint.features import Cadence
@@ -90,7 +92,7 @@ _FORGET_EVERY_S: Final = 2
 _KEYS_EVERY_S: Final = 5
 # Longer than clients keep an idle connection (httpx: 5 s): who sends into one that just closes gets no answer.
 _KEEP_ALIVE_S: Final = 30
-_THREADS = 160  # waiting for a checkpoint holds a thread, so askers must not use them all up
+_THREADS = 160  # an acknowledgement that waits for its checkpoint holds a thread
 
 # The framework's own telemetry shows exception texts, and request bodies too, to whatever listens in this process.
 _NO_TELEMETRY: Final[TelemetryConfig] = {
@@ -135,6 +137,7 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
         state.database, log_key, lambda data: kms.sign(APP[KeyName.LOG], data), settings.log_anchor, state.journal
     )
     state.also = (legacies.forget,)  # what an erasure destroys besides
+    state.clerks = Clerks(state.database)
     state.stated = ()
     follow_statements(state)
     # They are tried in turn: what is asked most often comes first.
@@ -234,6 +237,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         if state.frozen is None:
             await anyio.to_thread.run_sync(state.sequencer.stop)
+        state.clerks.close()
         state.database.close()
         state.shortkeys.close()
 
@@ -375,13 +379,13 @@ def main() -> None:
 
 
 def run(app: FastAPI, settings: AppSettings) -> None:
-    """Serve an app until a signal ends it; with a shared port the kernel spreads connections over its processes."""
-    address, family = (settings.host, settings.port), socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    """Serve an app until a signal ends it, on the supervisor's listening socket or on one of its own."""
     config = uvicorn.Config(
         app, log_config=None, access_log=False, timeout_graceful_shutdown=10, server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
     )  # fmt: skip
-    with socket.create_server(address, family=family, backlog=2048, reuse_port=settings.shared_port) as listener:
+    inherited = settings.listener
+    with listen(settings.host, settings.port) if inherited is None else socket.socket(fileno=inherited) as listener:
         uvicorn.Server(config).run(sockets=[listener])
 
 

@@ -62,7 +62,9 @@ class AppSettings(Settings):
     )
     host: str = "127.0.0.1"
     port: int = Field(default=8400, ge=0, le=65535)
-    shared_port: bool = Field(default=False, description="Whether other processes of the service listen on it too.")
+    listener: int | None = Field(
+        default=None, ge=0, description="Inherited file descriptor of a socket that listens there already."
+    )
     max_body_bytes: int = Field(default=32 * 2**20, ge=2**16)
     checkpoint_wait_s: float = Field(default=5.0, gt=0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from concurrent.futures import Future
 from pathlib import Path
 
 from tests.answer_kit import NEXT, Service, answer_in, running
@@ -18,7 +19,7 @@ from vault.tlog.sequencer import Sequencer
 class DeadlyWait(Sequencer):
     """Kills its process where an answer waits for its checkpoint: the transaction is over, nothing is sent."""
 
-    def wait(self, pending_id: PendingId, timeout_s: float) -> int:
+    def follow(self, pending_id: PendingId) -> Future[int]:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable
@@ -29,7 +30,7 @@ class Watch:
     def monotonic(self) -> float:
         return self.now_s
 
-    def sleep(self, seconds: float) -> None:
+    async def sleep(self, seconds: float) -> None:
         assert seconds > 0
         self.now_s += seconds
 
@@ -38,14 +39,25 @@ class Watch:
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
     watch = Watch()
     monkeypatch.setattr(evenly, "time", watch)
+    monkeypatch.setattr(evenly, "asyncio", watch)
     return watch
+
+
+async def refused(watch: Watch, work_s: float, refusal: Exception) -> None:
+    async with even_refusals():
+        watch.now_s += work_s
+        raise refusal
+
+
+async def answered() -> None:
+    async with even_refusals():
+        pass
 
 
 def taken(watch: Watch, work_s: float, refusal: Exception) -> float:
     started_s = watch.now_s
-    with pytest.raises(type(refusal)), even_refusals():
-        watch.now_s += work_s
-        raise refusal
+    with pytest.raises(type(refusal)):
+        asyncio.run(refused(watch, work_s, refusal))
     return round((watch.now_s - started_s) / BEAT_S, 6)
 
 
@@ -57,8 +69,7 @@ def test_refusals_that_name_nothing_leave_on_the_beat(watch: Watch, work: float,
 def test_what_may_be_told_waits_for_nothing(watch: Watch) -> None:
     assert taken(watch, 0.5 * BEAT_S, QuotaSpent("no")) == 0.5
     assert taken(watch, 0.5 * BEAT_S, ValueError()) == 0.5
-    with even_refusals():
-        pass
+    asyncio.run(answered())
     assert watch.now_s == pytest.approx(1000 + BEAT_S)
 
 

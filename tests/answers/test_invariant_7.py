@@ -31,6 +31,7 @@ from tests.consent_kit import PURPOSE
 from tests.twin.worker_kit import OCTOBER, RETAIL, SEPTEMBER
 from tests.vault_kit import MONTH, PURCHASE
 from vault.answers import routes
+from vault.answers.clerks import Steps
 from vault.db import Database
 from vault.encoding import JsonObject, b64u, parse_json
 from vault.imprint.features import Cadence
@@ -130,15 +131,20 @@ def watched(service: Service, works: list[Work]) -> Iterator[None]:
         if ours and code.co_name not in {"b64u", "unix_s"} and not any(part in code.co_filename for part in _UNCOUNTED):
             current.work.calls[f"{code.co_filename.rpartition('/vault/')[2]}:{code.co_qualname}"] += 1
 
-    def ask(*args: Any) -> bytes:
-        current.work = Work()
-        works.append(current.work)
-        sys.setprofile(profile)
-        try:
-            return asked(*args)
-        finally:
-            sys.setprofile(None)
-            current.work = None
+    def ask(*args: Any) -> Steps:
+        work, steps = Work(), asked(*args)
+        works.append(work)
+        while True:
+            current.work = work
+            sys.setprofile(profile)
+            try:
+                pending = next(steps)
+            except StopIteration as finished:
+                return bytes(finished.value)
+            finally:
+                sys.setprofile(None)
+                current.work = None
+            yield pending
 
     def executed(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         work = getattr(current, "work", None)  # the sequencer's own thread has none
@@ -146,7 +152,7 @@ def watched(service: Service, works: list[Work]) -> Iterator[None]:
             work.statements.append(statement)
 
     engines = (service.database.engine, service.shortkeys.engine)
-    routes.ask = ask  # type: ignore[assignment]
+    routes.ask = ask
     for engine in engines:
         sqlalchemy.event.listen(engine, "before_cursor_execute", executed)
     try:

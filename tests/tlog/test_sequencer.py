@@ -137,6 +137,18 @@ def test_a_signer_with_another_key_is_refused_at_start(database: Database, log_k
         sequencer.start()
 
 
+def test_who_waits_no_longer_holds_up_nobody(
+    database: Database, sequencer: Sequencer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that gives up in the moment in which the checkpoint comes is still listed then."""
+    monkeypatch.setattr(Sequencer, "drop", lambda *_: None)
+    with database.transaction() as session:
+        pending = [log.append(session, LeafKind.ANSWER, {"n": n}, {}) for n in range(2)]
+        places = [sequencer.follow(one.id) for one in (pending[0], pending[0], pending[1])]
+        assert places[0].cancel()
+    assert places[1].result(WAIT_S) == places[2].result(WAIT_S) - 1
+
+
 def test_the_log_only_grows(database: Database, log_key: VerifierKey, sign: Callable[[bytes], bytes]) -> None:
     seen = None
     checkpoints = []
@@ -145,8 +157,8 @@ def test_the_log_only_grows(database: Database, log_key: VerifierKey, sign: Call
             for n in range(batch):
                 log.append(session, LeafKind.DENIAL, {"n": n}, {})
         with database.transaction() as session:
-            seen, places = grow(session, log_key, sign, seen)
-        assert len(places) == batch
+            seen, numbered = grow(session, log_key, sign, seen)
+        assert len(numbered) == batch
         checkpoints.append(seen)
     with database.snapshot() as session:
         assert verify_tree(session, log_key) == seen

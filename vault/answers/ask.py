@@ -20,6 +20,7 @@ from sqlmodel import Session
 from vault.answers import bundles, floods, records
 from vault.answers.asked import Asked
 from vault.answers.bundles import Given, Shared
+from vault.answers.clerks import Steps
 from vault.answers.errors import QuestionIdUsed, TwinNotReady
 from vault.answers.opened import OpenedRows
 from vault.answers.records import AnsweredMeanwhile, Kept, Records
@@ -146,13 +147,16 @@ class _Denied:
     chained: bool
 
 
-def ask(desk: AnswerDesk, database: Database, asked: Asked) -> bytes:
+def ask(desk: AnswerDesk, database: Database, asked: Asked) -> Steps:
     """Answer one question.
 
     Args:
         desk: What answering takes.
         database: The main database; the path opens its own transactions.
         asked: The question and who sent it, with a proof not used up yet.
+
+    Yields:
+        The event to wait for: the answer's, or the denial's.
 
     Returns:
         The bundle's bytes: the answer and everything that proves it.
@@ -178,7 +182,7 @@ def ask(desk: AnswerDesk, database: Database, asked: Asked) -> bytes:
         allowed = _commit(database, asked, caller, outcome) if isinstance(outcome, _Draft) else outcome
     # By a request with the same question id, whose answer is this one's too; or more was ranked for the person.
     except (AnsweredMeanwhile, RankedMeanwhile):
-        return ask(desk, database, asked)
+        return (yield from ask(desk, database, asked))
     match allowed:
         case _Denied():
             _log_denial(desk, database, asked, caller, allowed)
@@ -188,7 +192,7 @@ def ask(desk: AnswerDesk, database: Database, asked: Asked) -> bytes:
                 asked.sender.use_up(session, asked.at)
         case Given():
             pass
-    desk.sequencer.wait(allowed.leaf_id, desk.checkpoint_wait_s)
+    yield allowed.leaf_id
     with database.snapshot() as session:
         given = bundles.reopen(session, allowed, desk.serving) if isinstance(allowed, Kept) else allowed
         return bundles.build(session, given, desk.shared)

@@ -6,9 +6,10 @@ them, a decision and an encrypted record. Both leave at the next tick of one bea
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from vault.policy.permits import Forbidden
@@ -18,8 +19,8 @@ from vault.proof.decision import NOT_PERMITTED
 BEAT_S: Final = 0.05
 
 
-@contextmanager
-def even_refusals() -> Iterator[None]:
+@asynccontextmanager
+async def even_refusals() -> AsyncIterator[None]:
     """Hold back a `not-permitted` until the next tick, counted from the start of the block.
 
     Guarantees: when it leaves depends on the work done before only through the number of whole beats.
@@ -30,5 +31,5 @@ def even_refusals() -> Iterator[None]:
     except Forbidden as refusal:
         if refusal.slug == NOT_PERMITTED:
             elapsed_s = time.monotonic() - started_s
-            time.sleep(BEAT_S - elapsed_s % BEAT_S)
+            await asyncio.sleep(BEAT_S - elapsed_s % BEAT_S)
         raise

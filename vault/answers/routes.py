@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from fastapi import APIRouter, Request, Response
 
 from vault.answers.ask import AnswerDesk, ask
 from vault.answers.asked import Asked, CompanySender, OwnerSender, Sender, parse_body
+from vault.answers.clerks import Clerks, Steps
 from vault.answers.evenly import even_refusals
+from vault.clock import Clock
+from vault.db import Database
 from vault.http.edge import ClockDep, DatabaseDep, RawBody, documented, returned
 from vault.parties.routes import caller_of, require_owner
 from vault.schema.question import QUESTION_SCHEMA
@@ -24,7 +29,7 @@ answers_router = APIRouter(prefix="/v1", tags=["answers"])
     responses=returned(MEDIA_TYPE, "The bundle"),
     openapi_extra=documented(takes="application/json", body=QUESTION_SCHEMA, security=("company", "session")),
 )
-def put_answer(
+async def put_answer(
     *, consent: str, question_id: str, body: RawBody, request: Request, database: DatabaseDep, clock: ClockDep
 ) -> Response:
     """Answer a question under a consent; `question_id` is the asker's, and asking the same again repeats the answer.
@@ -32,18 +37,28 @@ def put_answer(
     A company sends its DPoP-bound token and proof and signs the question in `Question-Signature`; the
     owner's session asks under the self consent. The answer is a bundle, which verifies offline.
     """
-    desk = request.app.state.answer_desk
+    desk, clerks = request.app.state.answer_desk, request.app.state.clerks
     assert isinstance(desk, AnswerDesk)
-    now, headers = clock.now(), {"Cache-Control": "no-store"}
+    assert isinstance(clerks, Clerks)
+    headers = {"Cache-Control": "no-store"}
+
+    def steps() -> Steps:
+        now = clock.now()
+        sender = _sender(request, desk, database, clock, now)
+        if isinstance(sender, CompanySender):
+            headers["DPoP-Nonce"] = desk.gate.proofs.nonces.now(now)
+        asked = Asked(ConsentId(parse_id(consent)), parse_id(question_id), parse_body(body), body, sender, now)
+        return (yield from ask(desk, database, asked))
+
+    async with even_refusals():
+        answer = await clerks.answer(steps(), desk.sequencer, desk.checkpoint_wait_s)
+    return Response(answer, headers=headers, media_type=MEDIA_TYPE)
+
+
+def _sender(request: Request, desk: AnswerDesk, database: Database, clock: Clock, now: datetime) -> Sender:
     authorization = request.headers.getlist("authorization")
     if authorization and authorization[0].lower().startswith("bearer "):
-        sender: Sender = OwnerSender(require_owner(caller_of(request, database, clock)))
-    else:
-        gate = desk.gate
-        proofs, path = request.headers.getlist("dpop"), request.url.path
-        verified = gate.verify(authorization, proofs, method=request.method, path=path, now=now)
-        sender = CompanySender(gate, desk.issuer, verified, request.headers.get("question-signature", ""))
-        headers["DPoP-Nonce"] = gate.proofs.nonces.now(now)
-    asked = Asked(ConsentId(parse_id(consent)), parse_id(question_id), parse_body(body), body, sender, now)
-    with even_refusals():
-        return Response(ask(desk, database, asked), headers=headers, media_type=MEDIA_TYPE)
+        return OwnerSender(require_owner(caller_of(request, database, clock)))
+    proofs, path = request.headers.getlist("dpop"), request.url.path
+    verified = desk.gate.verify(authorization, proofs, method=request.method, path=path, now=now)
+    return CompanySender(desk.gate, desk.issuer, verified, request.headers.get("question-signature", ""))

@@ -15,6 +15,7 @@ from typing import Annotated
 import structlog
 import typer
 
+from vault.http.listening import listen
 from vault.logging import configure_logging
 from vault.ops.site import Site
 
@@ -24,6 +25,7 @@ _RESTART_S = 1.0
 _MAX_RESTARTS = 5
 _STEADY_S = 300.0  # a child that ran for so long has not failed to start
 _STOP_S = 15.0
+_LISTENER = "VAULT_LISTENER"
 
 _log = structlog.get_logger()
 
@@ -47,24 +49,28 @@ def serve_command(
     """Run the service: the web-facing app and, unless it runs elsewhere, the worker."""
     found = Site(site)
     found.require_databases()
-    _require_free(host, port)
-    children = app_children(found.environment("app"), host=host, port=port, processes=processes)
-    if with_worker:
-        children["worker"] = found.environment("worker")
-    raise typer.Exit(Supervisor(children).run())
+    with _listen(host, port) as listener:
+        children = app_children(found.environment("app"), listener, processes)
+        if with_worker:
+            children["worker"] = found.environment("worker")
+        raise typer.Exit(Supervisor(children).run())
 
 
-def app_children(settings: Mapping[str, str], *, host: str, port: int, processes: int) -> dict[str, Mapping[str, str]]:
-    """Return the settings of each process of the app; they listen on one port and share one database."""
-    shared = str(int(processes > 1))
-    app = {**settings, "VAULT_HOST": host, "VAULT_PORT": str(port), "VAULT_SHARED_PORT": shared}
+def app_children(settings: Mapping[str, str], listener: socket.socket, processes: int) -> dict[str, Mapping[str, str]]:
+    """Return the settings of each process of the app; all accept from one socket and share one database."""
+    host, port = listener.getsockname()[:2]
+    app = {**settings, "VAULT_HOST": host, "VAULT_PORT": str(port), _LISTENER: str(listener.fileno())}
     return {f"app-{number}": app for number in range(1, processes + 1)}
 
 
-def _require_free(host: str, port: int) -> None:
-    """Refuse an address that is in use: on a shared port the kernel would hand half the requests to the other service."""
+def inherited(settings: Mapping[str, str]) -> tuple[int, ...]:
+    """Return the file descriptors that a process with these settings is to inherit."""
+    return (int(settings[_LISTENER]),) if _LISTENER in settings else ()
+
+
+def _listen(host: str, port: int) -> socket.socket:
     try:
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+        return listen(host, port)
     except OSError as error:
         raise typer.BadParameter(
             f"Nothing can listen on {host} port {port}: {error.strerror}. Stop what runs there or name another."
@@ -114,7 +120,9 @@ class Supervisor:
         module = f"vault.{role.partition('-')[0]}"
         self._started_s[role] = time.monotonic()
         self._running[role] = subprocess.Popen(  # noqa: S603  (our own module by name)
-            [sys.executable, "-m", module], env={**base, **_ONE_THREAD, **self._children[role]}
+            [sys.executable, "-m", module],
+            env={**base, **_ONE_THREAD, **self._children[role]},
+            pass_fds=inherited(self._children[role]),
         )
 
     def _watch(self) -> int:

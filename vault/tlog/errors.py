@@ -12,6 +12,11 @@ class LogBusy(VaultError):
     title = "Log busy"
     status = 503
 
+    def __init__(self) -> None:
+        super().__init__(
+            "The event is recorded but not yet in the signed log; ask again for the same thing.", retry_after_s=1
+        )
+
 
 class LogDamaged(VaultError):
     """Leaves, tiles and head in the database do not make the tree that was signed."""

@@ -24,12 +24,14 @@ from vault.tlog import log as tlog
 from vault.tlog.anchor import Anchor
 from vault.tlog.bell import Bell
 from vault.tlog.errors import JournalMissing, LogBusy, LogDamaged
-from vault.tlog.journal import Journal
+from vault.tlog.journal import JOURNALED, Journal
 from vault.tlog.log import PendingId
 from vault.tlog.models import PENDING, log_entry
 from vault.tlog.tree import grow, require_later, verify_tree
 
 WINDOW_S = 0.005
+_BUSY_WINDOW_S = 0.02  # several came at once, so more will, and each signature and flush is then for more of them
+_FULL = 16  # a batch of so many pays for its signature without waiting for more
 IDLE_POLL_S = 0.1  # the worker's events announce themselves by nothing but their rows, and a bell may go unheard
 RETRY_S = 0.5
 
@@ -72,6 +74,7 @@ class Sequencer:
         self._waiting: dict[PendingId, list[Future[int]]] = {}
         self._failure: LogDamaged | None = None
         self._seen: Checkpoint | None = None
+        self._window_s = WINDOW_S
         self._election = _Election(database)
 
     @property
@@ -123,6 +126,23 @@ class Sequencer:
             LogBusy: Not in time. The event stays recorded and will be logged.
             LogDamaged: The log refuses to go on.
         """
+        place = self.follow(pending_id)
+        try:
+            return place.result(timeout_s)
+        except TimeoutError:
+            raise LogBusy from None
+        finally:
+            self.drop(pending_id, place)
+
+    def follow(self, pending_id: PendingId) -> Future[int]:
+        """Begin to wait without a thread of one's own; `drop` it in the end, come what may.
+
+        Args:
+            pending_id: From `log.append`, committed.
+
+        Returns:
+            The event's leaf index once a signed checkpoint covers it, or what `wait` raises.
+        """
         place: Future[int] = Future()
         with self._mutex:
             if self._failure is not None:
@@ -132,17 +152,14 @@ class Sequencer:
                 self._bell.ring()
             else:
                 self._bell.ring_others()
-        try:
-            return place.result(timeout_s)
-        except TimeoutError:
-            raise LogBusy(
-                "The event is recorded but not yet in the signed log; ask again for the same thing.", retry_after_s=1
-            ) from None
-        finally:
-            with self._mutex:
-                others = [other for other in self._waiting.pop(pending_id, []) if other is not place]
-                if others:
-                    self._waiting[pending_id] = others
+        return place
+
+    def drop(self, pending_id: PendingId, place: Future[int]) -> None:
+        """Wait no longer."""
+        with self._mutex:
+            others = [other for other in self._waiting.pop(pending_id, []) if other is not place]
+            if others:
+                self._waiting[pending_id] = others
 
     def _begin_journal(self, *, sure: bool) -> None:
         """Make the journal if there is none and the log is new or, by its anchor, surely not set back."""
@@ -161,7 +178,7 @@ class Sequencer:
         while not self._stopped.is_set():
             rung = self._bell.wait(IDLE_POLL_S)
             if rung and self._election.holds:
-                self._stopped.wait(WINDOW_S)  # company for one signature and one disk flush
+                self._stopped.wait(self._window_s)  # company for one signature and one disk flush
             self._bell.clear()
             with self._mutex:
                 asked = set(self._waiting)
@@ -189,15 +206,16 @@ class Sequencer:
                 if session.connection().execute(_ANY_PENDING).first() is None:
                     return {}
         with self._database.transaction() as session:
-            seen, places = grow(session, self._key, self._sign, self._seen)
-            if self._journal and places:  # before the commit: whoever waits in another process looks at the rows
-                indexes = places.values()
-                self._journal.write(session, min(indexes), max(indexes))
+            seen, numbered = grow(session, self._key, self._sign, self._seen)
+            # Before the commit: whoever waits in another process looks at the rows.
+            if self._journal and any(event.kind in JOURNALED for event in numbered):
+                self._journal.write(session, numbered[0].leaf_index, numbered[-1].leaf_index)
             note = tlog.checkpoint(session)
         self._seen = seen
+        self._window_s = _BUSY_WINDOW_S if 1 < len(numbered) < _FULL else WINDOW_S
         if self._anchor:
             self._anchor.write(note)
-        return places
+        return {event.pending_id: event.leaf_index for event in numbered}
 
     def _sequenced_elsewhere(self, waiting: set[PendingId]) -> dict[PendingId, int]:
         if not waiting:
@@ -212,7 +230,7 @@ class Sequencer:
         with self._mutex:
             covered = [(places[key], self._waiting.pop(key)) for key in places.keys() & self._waiting.keys()]
         for index, waiters in covered:
-            for waiter in waiters:
+            for waiter in filter(Future.set_running_or_notify_cancel, waiters):
                 waiter.set_result(index)
 
     def _fail(self, failure: LogDamaged) -> None:
@@ -221,7 +239,7 @@ class Sequencer:
             self._failure = failure
             waiters = list(chain.from_iterable(self._waiting.values()))
             self._waiting.clear()
-        for waiter in waiters:
+        for waiter in filter(Future.set_running_or_notify_cancel, waiters):
             waiter.set_exception(LogDamaged(failure.detail))
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Row, bindparam, func, insert, select, text, update
 from sqlmodel import Session
 
+from vault.db import Prepared
 from vault.proof.checkpoint import Checkpoint, verify_checkpoint
 from vault.proof.errors import InvalidProof
+from vault.proof.leaf import LeafKind
 from vault.proof.merkle import Edge, leaf_hash, range_root
 from vault.proof.note import VerifierKey, sign_note
 from vault.proof.tiles import TILE_HEIGHT, TILE_WIDTH, split_hashes
@@ -32,16 +34,16 @@ _next = (
     .limit(MAX_BATCH)
     .subquery("next_leaf")
 )
-_NUMBER = (
+_NUMBER = Prepared(
     update(log_entry)
     .where(log_entry.c.id == _next.c.id)
     .values(leaf_index=bindparam("tree_size") + _next.c.place)
-    .returning(log_entry.c.id, log_entry.c.leaf_index, log_entry.c.entry)
+    .returning(log_entry.c.id, log_entry.c.leaf_index, log_entry.c.kind, log_entry.c.entry)
 )
 _LOCK = text("SELECT pg_advisory_xact_lock(:lock_id)")
-_HEAD = select(log_head.c.size, log_head.c.edge, log_head.c.checkpoint)
+_HEAD = Prepared(select(log_head.c.size, log_head.c.edge, log_head.c.checkpoint))
 _ADD_HEAD = insert(log_head)
-_SET_HEAD = update(log_head).values(size=bindparam("s"), edge=bindparam("e"), checkpoint=bindparam("c"))
+_SET_HEAD = Prepared(update(log_head).values(size=bindparam("s"), edge=bindparam("e"), checkpoint=bindparam("c")))
 _ADD_TILES = insert(log_tile)
 _ALL_LEAVES = (
     select(log_entry.c.leaf_index, log_entry.c.entry)
@@ -60,9 +62,17 @@ class Head:
     checkpoint: Checkpoint
 
 
+class Numbered(NamedTuple):
+    """An event and its place in the tree."""
+
+    pending_id: PendingId
+    leaf_index: int
+    kind: LeafKind
+
+
 def grow(
     session: Session, log: VerifierKey, sign: Callable[[bytes], bytes], seen: Checkpoint | None
-) -> tuple[Checkpoint, dict[PendingId, int]]:
+) -> tuple[Checkpoint, list[Numbered]]:
     """Number pending events, extend the tree and sign it, all in the caller's transaction.
 
     The transaction must be READ COMMITTED on PostgreSQL (the default): everything read after the
@@ -75,7 +85,7 @@ def grow(
         seen: The newest checkpoint this process has seen.
 
     Returns:
-        The newest checkpoint and the indexes it gave out.
+        The newest checkpoint, and the events that it numbered, in their order.
 
     Raises:
         LogDamaged: The head is not signed by the log, or not a later state of what was seen:
@@ -83,19 +93,18 @@ def grow(
         InvalidProof: `sign` does not use the log's key.
     """
     lock(session)
-    connection = session.connection()
     head = read_head(session, log) or _begin(session, log, sign)
     if seen is not None:
         require_later(session, head.checkpoint, seen)
-    rows = sorted(connection.execute(_NUMBER, {"tree_size": head.edge.size}), key=lambda row: row.leaf_index)
+    rows = sorted(_NUMBER.all(session, tree_size=head.edge.size), key=lambda row: row.leaf_index)
     if not rows:
-        return head.checkpoint, {}
+        return head.checkpoint, []
     edge = head.edge.extend(leaf_hash(row.entry) for row in rows)
     _add_full_tiles(session, head.edge.size, edge.size)
     checkpoint = Checkpoint(log.name, edge.size, edge.root)
     note = sign_note(checkpoint.text, log, sign)
-    connection.execute(_SET_HEAD, {"s": edge.size, "e": b"".join(edge.hashes), "c": note})
-    return checkpoint, {PendingId(row.id): row.leaf_index for row in rows}
+    _SET_HEAD.run(session, s=edge.size, e=b"".join(edge.hashes), c=note)
+    return checkpoint, [Numbered(PendingId(row.id), row.leaf_index, LeafKind(row.kind)) for row in rows]
 
 
 def lock(session: Session) -> None:
@@ -111,7 +120,7 @@ def read_head(session: Session, log: VerifierKey) -> Head | None:
     Raises:
         LogDamaged: Edge and checkpoint differ, or the log's key did not sign it.
     """
-    row = session.connection().execute(_HEAD).one_or_none()
+    row = _HEAD.one(session)
     if row is None:
         return None
     try:
