@@ -14,7 +14,6 @@ from typing import Any
 
 import httpx
 import sqlalchemy
-import uvicorn
 
 from tests.client_kit import PURCHASE, Service, Tamper, company_terms, purchases
 from tests.site_kit import app_settings, working
@@ -24,7 +23,7 @@ from twinvault.company import Company
 from twinvault.jws import key_of, sign_jws
 from twinvault.owner import Owner
 from twinvault.profile import read_trust
-from vault.app import create_app
+from vault.app import create_app, server_of
 from vault.clock import Clock, SystemClock, unix_s
 from vault.db import Database
 from vault.encoding import JsonObject, b64u, dump_json
@@ -162,7 +161,7 @@ def running_service(
             now=SystemClock().now(), cadence=cadence,
         )  # fmt: skip
         app = create_app(app_settings(site))
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+        server = server_of(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

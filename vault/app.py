@@ -39,6 +39,7 @@ from vault.erasure.routes import certificates_router, erasure_router, retention_
 from vault.evidence.routes import AuditDesk, evidence_router
 from vault.http.health import health_router
 from vault.http.listening import listen
+from vault.http.malformed import Protocol
 from vault.http.middleware import Edge
 from vault.http.problems import RESPONSES, install_problems
 from vault.imprint.features import Cadence
@@ -380,13 +381,18 @@ def main() -> None:
 
 def run(app: FastAPI, settings: AppSettings) -> None:
     """Serve an app until a signal ends it, on the supervisor's listening socket or on one of its own."""
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, timeout_graceful_shutdown=10, server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-    )  # fmt: skip
     inherited = settings.listener
     with listen(settings.host, settings.port) if inherited is None else socket.socket(fileno=inherited) as listener:
-        uvicorn.Server(config).run(sockets=[listener])
+        server_of(app).run(sockets=[listener])
+
+
+def server_of(app: FastAPI) -> uvicorn.Server:
+    """Return what serves an app."""
+    config = uvicorn.Config(
+        app, http=Protocol, log_config=None, access_log=False, timeout_graceful_shutdown=10, server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+    )  # fmt: skip
+    return uvicorn.Server(config)
 
 
 if __name__ == "__main__":

@@ -24,19 +24,17 @@ from twinvault import consents
 from twinvault.api import ApiError
 from twinvault.company import Company
 from twinvault.consent_receipts import ConsentReceipt, verify_consent_receipt
-from twinvault.keys import statement_of
 from twinvault.owner import Owner
 from twinvault.receipts import NoReceipt
-from vault.consent import changes, versions
+from vault.consent import changes
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
 from vault.proof.trust import TrustedRoot
 from vault.schema.category import Category
-from vault.schema.consent import ConsentEvent, dump_consent
+from vault.schema.consent import ConsentEvent
 from vault.schema.language import LABELS, Language
 from vault.schema.terms import ConsentKind
 from vault.seal.dsse import PayloadType, parse_envelope, sign_record, unverified_record
-from vault.seal.errors import SealError
 from vault.seal.handover import KeyKind
 from vault.seal.ids import ConsentId, sha256
 from vault.seal.signing import SigningKey
@@ -213,25 +211,6 @@ def test_an_ending_by_others_has_a_receipt_that_says_who_signed_it(
         verify_consent_receipt(
             {**kept, "envelope": b64u(resigned.encoded), "signer": b64u(forged.encoded)}, service.trust
         )
-
-
-@pytest.mark.parametrize("event", [ConsentEvent.WITHDRAWN, ConsentEvent.REVOKED])
-def test_an_ending_that_nobody_may_have_signed_has_no_receipt_even_if_it_is_logged(
-    owner: Owner, company: Company, service: Service, event: ConsentEvent
-) -> None:
-    owner.import_traces(purchases())
-    given = owner.give_company(owner.read_request(company.sign_request(company_terms(company, owner)))).version
-    before, _ = owner.receipt(ConsentId(given.consent_id), 1)
-    following = replace(given, version=2, consent_seq=2, prev=before.record, event=event)
-    forged = sign_record(PayloadType.CONSENT, dump_consent(following), SIGNER)
-    state = service.app.state
-    with state.database.transaction() as session:
-        pending = versions.record(session, following, versions.Submission(forged))
-    state.sequencer.wait(pending.id, 10)
-    shown = owner._api.get(f"{owner._path}/consents/{b64u(given.consent_id)}/versions/2/receipt", auth=owner._auth)
-    signer = statement_of(owner._api, owner.profile, state.service.public_key)
-    with pytest.raises(SealError):
-        verify_consent_receipt({**shown, "signer": signer}, service.trust)
 
 
 def test_a_receipt_shows_the_notice_again_only_if_it_is_the_one_that_was_signed(

@@ -126,7 +126,7 @@ def test_nothing_is_acknowledged_while_the_log_stands_still(site: Site, monkeypa
     first, _ = site.give()
 
     def busy(*_: object) -> int:
-        raise LogBusy("later")
+        raise LogBusy
 
     monkeypatch.setattr(site.sequencer, "wait", busy)
     answer = site.append(site.world.next(first, ConsentEvent.WITHDRAWN))
