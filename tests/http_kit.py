@@ -35,12 +35,14 @@ from vault.schema.category import Purpose
 from vault.schema.question import Candidate, Question, Recommend, dump_question
 from vault.schema.terms import ConsentKind
 from vault.seal.ids import ID_BYTES, ConsentId, sha256
+from vault.tlog.models import PENDING, log_entry
 
 PURPOSE = Purpose("dpv:ProvideProductRecommendations")
 CODES = ("completejourney:bacon", "completejourney:apples", "completejourney:bag-snacks")
 QUESTION = Recommend(PURCHASE, PURPOSE, tuple(Candidate(code, "") for code in CODES), 2)
 REFUSED_CHANGES = frozenset({"spent", "party_session", "alembic_version"})
 """Tables in which a refused request may leave a row: used-up proofs and sessions."""
+
 
 
 @dataclass
@@ -349,8 +351,8 @@ def dump(database: Database, but: frozenset[str] = REFUSED_CHANGES) -> Mapping[s
 
 
 def await_sequencer(database: Database) -> None:
-    """Wait until the log has numbered everything that was committed before."""
-    pending = sqlalchemy.text("SELECT count(*) FROM log_entry WHERE leaf_index IS NULL")
+    """Wait until the log has numbered everything that was committed before; denials of a flood get no number."""
+    pending = sqlalchemy.select(sqlalchemy.func.count()).select_from(log_entry).where(PENDING)
 
     def numbered() -> bool:
         with database.snapshot() as session:

@@ -79,6 +79,7 @@ class Life:
     def ask(self, count: int) -> None:
         """Ask so many questions; now and then something changes for the person or a company."""
         for _ in range(count):
+            self.service.clock.at += timedelta(seconds=7)  # so seldom that no denial is one of a flood
             if self.rng.random() < 0.15:
                 self.rng.choice(self._changes())()
             asker, consent = self.rng.choice(self.given)
