@@ -44,7 +44,6 @@ REFUSED_CHANGES = frozenset({"spent", "party_session", "alembic_version"})
 """Tables in which a refused request may leave a row: used-up proofs and sessions."""
 
 
-
 @dataclass
 class Wire(Tamper):
     """Also keeps one request from being sent, for an attacker to send it later, twice or elsewhere."""

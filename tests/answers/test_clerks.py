@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
 from tests.answer_kit import NEXT, Service, answer_in, running, slug_of
 from tests.leaves import leaves
+from tests.waiting import together, until
 from vault.db import Database
 from vault.proof.verify import verify_bundle
 from vault.seal.ids import new_id
@@ -25,21 +24,18 @@ def test_many_more_questions_than_threads_wait_for_one_checkpoint(
     database: Database, shortkeys: Database, tmp_path: Path
 ) -> None:
     service = prepared(database, shortkeys, tmp_path)
-    consent, answers = service.consent(quota_per_month=100), []
+    consent = service.consent(quota_per_month=100)
     service.client.app.state.answer_desk = replace(service.desk(), checkpoint_wait_s=120)  # type: ignore[attr-defined]
-    asking = [threading.Thread(target=lambda: answers.append(service.ask(consent, NEXT))) for _ in range(6)]
-    deadline_s = time.monotonic() + 60
-    with service.client:  # one event loop for all of them, as in the app
-        for thread in asking:
-            thread.start()
-        while len(service.sequencer._waiting) < 6:
-            assert time.monotonic() < deadline_s, "they wait for something else than the checkpoint"
-            time.sleep(0.01)
-        assert answers == []
+
+    def sign_once_all_wait() -> None:
+        until(lambda: len(service.sequencer._waiting) == 6, "six questions wait for the checkpoint and nothing else")
         service.sequencer.start()
-        for thread in asking:
-            thread.join()
-        service.sequencer.stop()
+
+    with service.client:  # one event loop for all of them, as in the app
+        try:
+            *answers, _ = together(*[lambda: service.ask(consent, NEXT)] * 6, sign_once_all_wait)
+        finally:
+            service.sequencer.stop()
     for answer in answers:
         assert verify_bundle(answer_in(answer)[1], service.trust).failures == ()
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tests.client_kit import Service
 from tests.http_kit import QUESTION, House
 from tests.process_kit import App
 from tests.site_kit import worker_settings
+from tests.waiting import until
 from twinvault.demo.service import _environment, _twinvault
 from twinvault.profile import read_trust
 from twinvault.witness import Witness
@@ -32,8 +32,6 @@ from vault.proof.witness import verify_cosignatures
 from vault.tlog.witnesses import WitnessSite
 from vault.twin.children import Children
 from vault.worker import open_worker, run_once
-
-_PATIENCE_S = 120
 
 
 class Deployment:
@@ -94,7 +92,7 @@ class Deployment:
                     pass
 
             with closing(House(found, self.folder, work)) as house:
-                _until(lambda: _ready(house), "the service did not start")
+                until(lambda: _ready(house), "the service starts")
                 yield house
 
 
@@ -109,13 +107,6 @@ def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
-
-
-def _until(reached: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    while not reached():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 def _cosigned(note: str, trust: TrustedRoot, witness: VerifierKey) -> bool:
@@ -140,12 +131,12 @@ def test_two_deployments_cosign_each_other_and_every_receipt_shows_it(tmp_path: 
                 receipt = parse_receipt(at.http.get(f"/v1/log/receipt/{index}").text)
                 return _cosigned(receipt.checkpoint, at.service.trust, by)
 
-            _until(lambda look=is_cosigned: look(0), "the other deployment's witness never cosigned")
+            until(lambda look=is_cosigned: look(0), "the other deployment's witness cosigns")
             owner, company = house.owner_with_twin((1,)), house.company()
             answered = company.ask(house.consent(owner, company), QUESTION)
             bundle = parse_bundle(answered.bundle)
             report = verify_bundle(bundle, trust)
             assert (report.failures, report.checked[Step.WITNESSES]) == ((), 1)
             leaf = max(leaf.index for leaf in bundle.leaves)  # the answer's; the witness sees it seconds later
-            _until(lambda leaf=leaf, look=is_cosigned: look(leaf), "the answer's receipt was never cosigned")
+            until(lambda leaf=leaf, look=is_cosigned: look(leaf), "the answer's receipt is cosigned")
     assert here.site.log_key != there.site.log_key

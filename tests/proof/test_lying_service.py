@@ -69,8 +69,8 @@ def _suspended(forge: Forge) -> None:
     forge.events.insert(-1, Told(LeafKind.COMPANY_STATUS, public, {}, opened=False))
 
 
-def _company_registered_later(forge: Forge) -> None:
-    event = forge.event(LeafKind.COMPANY)
+def _logged_later(forge: Forge, kind: LeafKind) -> None:
+    event = forge.event(kind)
     forge.events.remove(event)
     forge.events.append(event)
 
@@ -158,12 +158,6 @@ def _manifest_of_a_stranger(forge: Forge) -> None:
     _manifest(forge, SigningKey(new_seed()))
 
 
-def _manifest_logged_later(forge: Forge) -> None:
-    event = forge.event(LeafKind.MANIFEST)
-    forge.events.remove(event)
-    forge.events.append(event)
-
-
 def _overdrawn(forge: Forge) -> None:
     forge.event(LeafKind.ANSWER).personal["quota_left"] = 5
 
@@ -182,7 +176,7 @@ SERVICE_ATTACKS: dict[str, tuple[Step, LeafKind, Callable[[Forge], None]]] = {
     "another requester": (Step.QUESTION, LeafKind.ANSWER, lambda f: f.event(LeafKind.ANSWER).personal.update(requester="B" * 22)),
     "company with the thief's key": (Step.QUESTION, LeafKind.ANSWER, _thiefs_company),
     "company suspended before": (Step.DECISION, LeafKind.ANSWER, _suspended),
-    "company registered later": (Step.QUESTION, LeafKind.ANSWER, _company_registered_later),
+    "company registered later": (Step.QUESTION, LeafKind.ANSWER, lambda f: _logged_later(f, LeafKind.COMPANY)),
     "consent the person did not sign": (Step.CONSENT, LeafKind.CONSENT, _forged_consent),
     "consent to another grantee": (Step.CONSENT, LeafKind.CONSENT, _consent_about_another),
     "answer after the withdrawal": (Step.ORDER, LeafKind.ANSWER, _answer_after_withdrawal),
@@ -196,7 +190,7 @@ SERVICE_ATTACKS: dict[str, tuple[Step, LeafKind, Callable[[Forge], None]]] = {
     "rules that were never logged": (Step.DECISION, LeafKind.ANSWER, _lenient_rules),
     "model without a certificate": (Step.CERTIFICATE, LeafKind.ANSWER, _uncertified),
     "manifest of a stranger": (Step.CERTIFICATE, LeafKind.ANSWER, _manifest_of_a_stranger),
-    "manifest logged later": (Step.CERTIFICATE, LeafKind.ANSWER, _manifest_logged_later),
+    "manifest logged later": (Step.CERTIFICATE, LeafKind.ANSWER, lambda f: _logged_later(f, LeafKind.MANIFEST)),
     "quota overdrawn": (Step.QUOTA, LeafKind.ANSWER, _overdrawn),
     "answer counted in another month": (Step.QUOTA, LeafKind.ANSWER, _other_month),
 }  # fmt: skip
