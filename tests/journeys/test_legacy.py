@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ import pytest
 
 from tests.client_kit import company_terms, json_answer
 from tests.http_kit import PURCHASE, PURPOSE, QUESTION, House, new_databases, serving
+from tests.waiting import until
 from twinvault.api import ApiError
 from twinvault.consents import NothingToGive
 from twinvault.erasures import ForgedCertificate
@@ -98,21 +98,17 @@ def family(served: Family) -> Iterator[Family]:
 
 
 def wait_for(state: str, executor: Executor) -> None:
-    for _ in range(600):
-        if executor.look().state == state:
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"the plan never became {state}")
+    until(lambda: executor.look().state == state, f"the plan becomes {state}")
 
 
 def told(owner: Owner, last: str) -> list[dict[str, Any]]:
     """Return what the owner is told of the legacy, once the log has its last step."""
-    for _ in range(600):
-        found = [event for event in owner.history() if event["kind"].startswith(("legacy-", "freeze"))]
-        if found and found[-1]["kind"] == last:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"the owner is never told of {last}")
+
+    def found() -> list[dict[str, Any]] | None:
+        shown = [event for event in owner.history() if event["kind"].startswith(("legacy-", "freeze"))]
+        return shown if shown and shown[-1]["kind"] == last else None
+
+    return until(found, f"the owner is told of {last}")
 
 
 def kinds(events: list[dict[str, Any]]) -> list[str]:
