@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 
@@ -290,12 +290,11 @@ def _put(session: Session, plan: Plan, envelope: Envelope, row: Row[Any] | None,
         "idle_until_s": _idle_until(terms, now),
         "given": b"",
     }
-    if row is not None:
-        statement = update(legacy).where(legacy.c.vault_id == plan.vault).values(**values)
-    else:
-        first = {"vault_id": plan.vault, "leaf_id": 0, "seq": 0, "last_event": b""}
-        statement = insert(legacy).values(**values, **first)  # type: ignore[assignment]  # either is executed
+    first = {"vault_id": plan.vault, "leaf_id": 0, "seq": 0, "last_event": b""}
     try:
-        session.connection().execute(statement)
+        if row is None:
+            session.connection().execute(insert(legacy).values(**values, **first))
+        else:
+            steps.change(session, plan.vault, **values)
     except IntegrityError as error:
         raise BadPlan("Another vault has this legacy key; make new shares.") from error
