@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from twinvault.demo.scan import find_in, find_in_files, forms
+from twinvault.demo import scan
+from twinvault.demo.scan import find_in, find_in_files, forms, size_bytes
 
 CANARY = "canary Kanarienvogel 7f3a"
 
@@ -40,3 +41,23 @@ def test_files_and_folders_are_searched(tmp_path: Path) -> None:
     (tmp_path / "b.bin").write_bytes(b"nothing")
     assert list(find_in_files([tmp_path], CANARY)) == [tmp_path / "a" / "log.txt"]
     assert find_in_files([tmp_path / "b.bin"], CANARY) == {}
+
+
+def test_a_file_that_a_running_service_replaces_meanwhile_neither_ends_the_search_nor_escapes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"read first")
+    (tmp_path / "log.anchor.7").write_text(CANARY)
+    (tmp_path / "tile").mkdir()
+    (tmp_path / "tile" / "1.p").write_bytes(b"removed")
+
+    def meanwhile(data: bytes, canary: str) -> list[str]:
+        if data == b"read first":
+            (tmp_path / "log.anchor.7").replace(tmp_path / "log.anchor")
+            (tmp_path / "tile" / "1.p").unlink()
+            (tmp_path / "tile").rmdir()
+        return find_in(data, canary)
+
+    monkeypatch.setattr(scan, "find_in", meanwhile)
+    assert list(find_in_files([tmp_path], CANARY)) == [tmp_path / "log.anchor"]
+    assert size_bytes([tmp_path, tmp_path / "gone"]) == len("read first") + len(CANARY)

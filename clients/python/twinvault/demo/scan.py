@@ -7,8 +7,10 @@ alignments), in the bytes as they are and inside every zstd, gzip and zlib strea
 from __future__ import annotations
 
 import base64
+import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -55,12 +57,37 @@ def find_in(data: bytes, canary: str, depth: int = _DEPTH) -> list[str]:
     return hits
 
 
-def find_in_files(paths: Iterable[Path], canary: str) -> dict[Path, list[str]]:
-    """Return the hits of every file that has one; folders are searched whole."""
-    files = [
-        file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*"))) if file.is_file()
-    ]
-    return {file: hits for file in files if (hits := find_in(file.read_bytes(), canary))}
+def find_in_files(paths: Sequence[Path], canary: str) -> dict[Path, list[str]]:
+    """Return the hits of every file that has one; folders are searched whole.
+
+    A service that runs replaces files all the time: what is gone when its turn comes is stored no more, and what
+    appeared meanwhile is searched too.
+    """
+    hits: dict[Path, list[str]] = {}
+    searched: set[Path] = set()
+    while found := _files(paths) - searched:
+        for file in sorted(found):
+            with suppress(FileNotFoundError):
+                if forms_found := find_in(file.read_bytes(), canary):
+                    hits[file] = forms_found
+        searched |= found
+    return hits
+
+
+def size_bytes(paths: Sequence[Path]) -> int:
+    """Return how many bytes lie in some files and folders."""
+    size = 0
+    for file in _files(paths):
+        with suppress(FileNotFoundError):
+            size += file.stat().st_size
+    return size
+
+
+def _files(paths: Sequence[Path]) -> set[Path]:
+    named = {path for path in paths if path.is_file()}
+    # Unlike Path.rglob, os.walk passes over a folder that vanishes under it.
+    inside = (Path(folder, name) for path in paths for folder, _, names in os.walk(path) for name in names)
+    return named | {file for file in inside if file.is_file()}
 
 
 def _streams(data: bytes) -> Iterator[tuple[str, bytes]]:

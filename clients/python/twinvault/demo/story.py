@@ -27,7 +27,7 @@ from twinvault.demo.histories import (
     next_shops,
     read_traces,
 )
-from twinvault.demo.scan import find_in_files
+from twinvault.demo.scan import find_in_files, size_bytes
 from twinvault.demo.service import DemoFailed, Service
 from twinvault.demo.teller import Teller
 from twinvault.owner import Owner
@@ -170,10 +170,9 @@ class Story:
         self.figures.canary_found_when_planted = planted in found
         hits = find_in_files(stored, self._canary)
         self.figures.stored_plaintext_hits = len(hits)
-        size = sum(file.stat().st_size for folder in stored for file in folder.rglob("*") if file.is_file())
         self._tell.say("Planted on purpose and compressed, the canary text is found: the scanner works.")
         self._tell.say(
-            f"Of {size:,} stored bytes, {len(hits)} files show the same text, which is in a sealed purchase."
+            f"Of {size_bytes(stored):,} stored bytes, {len(hits)} files show the same text, which is in a sealed purchase."
         )
         if hits or planted not in found:
             raise DemoFailed("The scan found a readable trace, or does not work.")
