@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from twinvault.cli import main
 from twinvault.witness import BadWitness, Witness, server
-from vault.encoding import parse_json
+from vault.encoding import JsonValue, dump_json, parse_json
 from vault.proof.checkpoint import Checkpoint
 from vault.proof.merkle import Edge, consistency_proof, leaf_hash, range_root
 from vault.proof.note import NoteSignature, VerifierKey, parse_note, sign_note
@@ -188,6 +189,25 @@ def test_a_second_key_under_a_logs_name_is_refused(log: Log, witness: Witness) -
         Witness.init(witness.folder, "again.example")
     with pytest.raises(BadWitness):
         Witness(witness.folder / "nowhere")
+
+
+def test_logs_that_two_processes_add_are_both_watched(log: Log, witness: Witness, tmp_path: Path) -> None:
+    keys = [replace(log.key, name=f"log.example/{n}") for n in range(2)]
+    for key, process in zip(keys, [Witness(tmp_path / "w") for _ in keys], strict=True):
+        process.watch(key)
+    assert Witness(tmp_path / "w")._logs == {key.name: key for key in (log.key, *keys)}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"format": "other/v1"}, {"name": 1}, {"seed": "AAAA"}, {"logs": ""}, {"logs": [1]}, {"more": 1}, {"name": "a b"}],
+    ids=str,
+)
+def test_a_damaged_folder_is_no_witness(witness: Witness, changed: dict[str, JsonValue]) -> None:
+    path = witness.folder / "witness.json"
+    path.write_bytes(dump_json(parse_json(path.read_bytes()) | changed))
+    with pytest.raises(BadWitness, match=r"cannot be read|no witness of a kind"):
+        Witness(witness.folder)
 
 
 def test_it_answers_over_http(log: Log, witness: Witness) -> None:

@@ -22,13 +22,15 @@ from typing import Final
 from twinvault.api import ClientError
 from twinvault.profile import write_private
 from vault.clock import Clock, SystemClock, unix_s
-from vault.encoding import b64u, dump_json, parse_b64u, parse_json
+from vault.encoding import b64u, dump_json, parse_json
 from vault.errors import MalformedInput
 from vault.proof.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
 from vault.proof.errors import InvalidProof, MalformedProof
 from vault.proof.merkle import verify_consistency
 from vault.proof.note import COSIGNATURE, VerifierKey, parse_note, parse_verifier_key
 from vault.proof.witness import MAX_REQUEST_BYTES, AddCheckpoint, cosign, parse_add_checkpoint
+from vault.seal.errors import SealError
+from vault.seal.fields import Fields
 from vault.seal.signing import SEED_BYTES, SigningKey, new_seed
 
 _FILE: Final = "witness.json"
@@ -63,18 +65,8 @@ class Witness:
     def __init__(self, folder: Path, clock: Clock | None = None) -> None:
         self.folder = folder
         self._clock = clock or SystemClock()
-        try:
-            record = parse_json((folder / _FILE).read_bytes())
-            if record.get("format") != _FORMAT or not isinstance(record.get("logs"), list):
-                raise BadWitness(f"{folder} holds no witness of a kind that this program knows.")
-            self._private = SigningKey(parse_b64u(record.get("seed"), size=SEED_BYTES))
-            self.key = VerifierKey(str(record.get("name")), self._private.public_key, COSIGNATURE)
-            logs = [parse_verifier_key(str(line)) for line in record["logs"]]  # type: ignore[union-attr]  # is a list
-        except OSError as error:
-            raise BadWitness(f"There is no witness in {folder}; run `twinvault witness init` first.") from error
-        except (MalformedInput, InvalidProof) as error:
-            raise BadWitness(f"The witness in {folder} cannot be read: {error.detail}") from error
-        self._logs = {log.name: log for log in logs}
+        self._seed, self.key, self._logs = _load(folder)
+        self._private = SigningKey(self._seed)
         self._mutex = threading.Lock()
 
     @classmethod
@@ -102,10 +94,11 @@ class Witness:
         Raises:
             BadWitness: Another key is watched under its name: one of the two is not the log's.
         """
-        if self._logs.setdefault(log.name, log) != log:
-            raise BadWitness(f"Another key of {log.name} is watched already.")
-        record = parse_json((self.folder / _FILE).read_bytes())
-        _save(self.folder, self.key.name, parse_b64u(record["seed"]), [*self._logs.values()])
+        with self._alone():
+            _, _, self._logs = _load(self.folder)  # another process may have added one meanwhile
+            if self._logs.setdefault(log.name, log) != log:
+                raise BadWitness(f"Another key of {log.name} is watched already.")
+            _save(self.folder, self.key.name, self._seed, [*self._logs.values()])
         return self
 
     def add_checkpoint(self, unverified_body: bytes) -> Reply:
@@ -198,6 +191,22 @@ def _verify_growth(seen: Checkpoint | None, new: Checkpoint, proof: tuple[bytes,
         verify_consistency(seen.size, new.size, proof, seen.root, new.root)
     elif proof:
         raise InvalidProof("Nothing is proven from an empty log.")
+
+
+def _load(folder: Path) -> tuple[bytes, VerifierKey, dict[str, VerifierKey]]:
+    try:
+        fields = Fields(parse_json((folder / _FILE).read_bytes()))
+        if fields.text("format") != _FORMAT:
+            raise BadWitness(f"{folder} holds no witness of a kind that this program knows.")
+        seed = fields.binary("seed", size=SEED_BYTES)
+        key = VerifierKey(fields.text("name"), SigningKey(seed).public_key, COSIGNATURE)
+        logs = [parse_verifier_key(str(line)) for line in fields.items("logs")]
+        fields.end()
+    except OSError as error:
+        raise BadWitness(f"There is no witness in {folder}; run `twinvault witness init` first.") from error
+    except (MalformedInput, InvalidProof, SealError) as error:
+        raise BadWitness(f"The witness in {folder} cannot be read: {error.detail}") from error
+    return seed, key, {log.name: log for log in logs}
 
 
 def _save(folder: Path, name: str, seed: bytes, logs: list[VerifierKey]) -> None:
