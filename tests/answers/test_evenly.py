@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.answer_kit import NEXT, Service, neighbour
+from tests.waiting import together, until
 from vault.answers import evenly
 from vault.answers.evenly import BEAT_S, even_refusals
 from vault.parties import people
@@ -71,6 +73,21 @@ def test_what_may_be_told_waits_for_nothing(watch: Watch) -> None:
     assert taken(watch, 0.5 * BEAT_S, ValueError()) == 0.5
     asyncio.run(answered())
     assert watch.now_s == pytest.approx(1000 + BEAT_S)
+
+
+def test_a_wait_for_a_clerk_does_not_move_the_beat(service: Service, watch: Watch) -> None:
+    clerks, free = service.client.app.state.clerks._threads, threading.Event()  # type: ignore[attr-defined]
+    busy = [clerks.submit(free.wait) for _ in range(clerks._max_workers)]
+
+    def free_one_late() -> None:
+        until(lambda: clerks._work_queue.qsize() == 1, "the question waits for a clerk")
+        watch.now_s += 0.9 * BEAT_S
+        free.set()
+
+    response, _ = together(lambda: service.ask(new_id(), NEXT), free_one_late)
+    assert response.status_code == 403
+    assert all(waiting.result() for waiting in busy)
+    assert (watch.now_s - 1000.0) / BEAT_S == pytest.approx(1.9)
 
 
 def rank(ours: list[float], theirs: list[float]) -> float:

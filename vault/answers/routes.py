@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from fastapi import APIRouter, Request, Response
@@ -42,7 +43,8 @@ async def put_answer(
     assert isinstance(clerks, Clerks)
     headers = {"Cache-Control": "no-store"}
 
-    def steps() -> Steps:
+    def steps(begin: Callable[[], None]) -> Steps:
+        begin()
         now = clock.now()
         sender = _sender(request, desk, database, clock, now)
         if isinstance(sender, CompanySender):
@@ -50,8 +52,8 @@ async def put_answer(
         asked = Asked(ConsentId(parse_id(consent)), parse_id(question_id), parse_body(body), body, sender, now)
         return (yield from ask(desk, database, asked))
 
-    async with even_refusals():
-        answer = await clerks.answer(steps(), desk.sequencer, desk.checkpoint_wait_s)
+    async with even_refusals() as begin:
+        answer = await clerks.answer(steps(begin), desk.sequencer, desk.checkpoint_wait_s)
     return Response(answer, headers=headers, media_type=MEDIA_TYPE)
 
 
