@@ -15,6 +15,7 @@ from vault.imprint.noise import DiscreteGaussian
 from vault.imprint.rows import Row, noisy
 from vault.schema.category import parse_category
 from vault.schema.trace import parse_period
+from vault.twin import refresh as refreshing
 from vault.twin.children import Children
 from vault.twin.train import PersonMonths
 
@@ -47,6 +48,22 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         DiscreteGaussian, "sample", lambda self, shape, random_bytes=None: np.zeros(shape, dtype=np.int64)
     )
+
+
+@pytest.fixture
+def while_opening(monkeypatch: pytest.MonkeyPatch):
+    """Run something after the charge and before the commit."""
+
+    def install(act) -> None:
+        opened = refreshing.open_months
+
+        def interrupted(worker, opening, asks):
+            act()
+            return opened(worker, opening, asks)
+
+        monkeypatch.setattr(refreshing, "open_months", interrupted)
+
+    return install
 
 
 @pytest.fixture(scope="session")

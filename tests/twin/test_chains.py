@@ -1,53 +1,44 @@
-"""Daily rows: every closed day once, late ones always, each paid once, whatever crashes, races or is erased."""
+"""Daily rows: every closed day has its own, late ones always, each under one charge a month."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from datetime import date, timedelta
 
 import numpy as np
 import pytest
-from sqlalchemy import text
 
 from tests.leaves import leaves
-from tests.twin.worker_kit import OCTOBER, RETAIL_DAILY, SEPTEMBER, TwinWorld, another_vault
+from tests.twin.worker_kit import (
+    CLOSED,
+    OCTOBER,
+    RETAIL_DAILY,
+    SEPTEMBER,
+    TwinWorld,
+    another_vault,
+    charges,
+    days_made,
+    epsilon,
+    every_day,
+)
 from tests.vault_kit import MONTH, NOW, PURCHASE
-from vault.budget import ledger
-from vault.budget.charge import owner_day
-from vault.budget.days import days_of, sigma_of
+from vault.budget.days import sigma_of
 from vault.budget.ledger import State
-from vault.consent import changes
-from vault.consent.changes import Submission
-from vault.consent.handovers import REQUIRED
 from vault.db import Database
 from vault.encoding import b64u
 from vault.imprint.block import LATE, parse_carried, sensitivity, strategy_from
 from vault.imprint.daily import DAILY
 from vault.imprint.features import Cadence
-from vault.imprint.noise import DiscreteGaussian
-from vault.proof.accounting import OWNER_DAY_CAP
-from vault.schema.consent import ConsentEvent, ConsentVersion
 from vault.schema.trace import Period
 from vault.seal.derive import chain_key, imprint_key
 from vault.seal.errors import SealError
 from vault.seal.ids import ConsentId, sha256
 from vault.seal.wrap import unlock
-from vault.store import rings
 from vault.twin import chains, rows
-from vault.twin import refresh as refreshing
 from vault.twin.children import Children
 from vault.twin.refresh import Outcome, refresh
 
 BREAD, MILK = RETAIL_DAILY.codes[:2]
-CLOSED = date(2026, 11, 20)  # on the 23rd at noon, the 20th's midnight was more than 48 hours ago
 DAYS = (CLOSED - date(2026, 9, 1)).days + 1
-
-
-@pytest.fixture(scope="module")
-def children() -> Iterator[Children]:
-    with Children() as started:
-        yield started
 
 
 @pytest.fixture
@@ -58,23 +49,6 @@ def world(database: Database, shortkeys: Database) -> TwinWorld:
 @pytest.fixture
 def lite(sqlite_database: Database, shortkeys: Database) -> TwinWorld:
     return TwinWorld(sqlite_database, shortkeys, cadence=Cadence.DAILY)
-
-
-@pytest.fixture
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw zeros, so that a test sees the exact days; the charge stays that of the real noise."""
-    zeros = lambda self, shape, random_bytes=None: np.zeros(shape, dtype=np.int64)  # noqa: E731
-    monkeypatch.setattr(DiscreteGaussian, "sample", zeros)
-
-
-def charges(world: TwinWorld, period: Period) -> list[ledger.Held]:
-    with world.database.transaction() as session:
-        return ledger.hold(session, owner_day(world.owner.vault, period))
-
-
-def epsilon(world: TwinWorld, period: Period) -> float:
-    with world.database.snapshot() as session:
-        return ledger.spending(session, world.owner.vault, period, OWNER_DAY_CAP.delta).day
 
 
 def late_rows(world: TwinWorld) -> dict[Period, np.ndarray]:
@@ -91,14 +65,6 @@ def carried_of(world: TwinWorld) -> list[tuple[dict[tuple[bytes, bytes], int], n
         context = chains._context(world.owner.vault, row.release_id)
         found.append(parse_carried(unlock(chain_key(world.seed(world.place(row))), sealed[row.release_id], context)))
     return found
-
-
-def days_made(world: TwinWorld) -> list[date]:
-    return [block.first + timedelta(days=at) for block in world.blocks() for at in range(len(block.values))]
-
-
-def every_day(first: date, last: date) -> list[date]:
-    return [first + timedelta(days=at) for at in range((last - first).days + 1)]
 
 
 @pytest.mark.usefixtures("quiet")
@@ -162,31 +128,6 @@ def test_a_chain_goes_on_each_closed_day_with_the_noise_it_began_with(world: Twi
     assert max(map(abs, lagged)) < 0.04
 
 
-def test_a_run_that_died_before_it_stored_costs_nothing_more_though_its_batches_changed(
-    world: TwinWorld, children: Children, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.buy(BREAD)
-    version = world.keep_twin()
-
-    def die(*_arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(refreshing, "_store", die)
-    with pytest.raises(KeyboardInterrupt):
-        world.refresh(children, version)
-    monkeypatch.undo()
-    assert world.stored() == []
-    cost = epsilon(world, OCTOBER)
-    assert 2.9 < cost <= 3.0
-    world.buy(MILK, period=MONTH)
-    world.buy(MILK)
-    world.clock.at += timedelta(days=1)
-    assert world.refresh(children, version) == Outcome(rows=4, reason="", failed=False)
-    assert days_made(world) == every_day(date(2026, 9, 1), date(2026, 11, 21))
-    assert epsilon(world, OCTOBER) == epsilon(world, MONTH) == cost
-    assert sorted(held.state for held in charges(world, OCTOBER)) == [State.COMMITTED, State.RESERVED]
-
-
 @pytest.mark.usefixtures("quiet")
 def test_what_comes_late_is_in_the_months_one_late_row_and_nothing_is_drawn_again(
     world: TwinWorld, children: Children
@@ -222,79 +163,6 @@ def test_a_late_row_has_its_own_noise(lite: TwinWorld, children: Children) -> No
     late = np.concatenate(list(late_rows(lite).values()))
     assert len(late) == 2 * RETAIL_DAILY.size
     assert 0.85 < late.std() / sigma_of(RETAIL_DAILY, late=True) < 1.15
-
-
-def erase(world: TwinWorld, version: ConsentVersion, *gone: bytes) -> ConsentVersion:
-    """Erase compartments as the service does, and renew the consent as the owner's client does."""
-    with world.database.transaction() as session:
-        rings.forget(session, world.owner.vault, list(gone))
-        rows.forget(session, world.owner.vault, list(gone))
-    renewed = world.next(version, ConsentEvent.RENEWED)
-    pages = [page for page, _ in world.owner.pages.values()]
-    left = [c for page in pages for c in page.compartments.values() if c.id not in gone]
-    keys = tuple(world.handover(kind, renewed, compartments=left) for kind in sorted(REQUIRED[renewed.terms.kind]))
-    with world.database.transaction() as session:
-        sent = Submission(world.signed(renewed), keys)
-        changes.amend(session, sent, vault_id=world.owner.vault, custody=world.custody, now=NOW)
-    return renewed
-
-
-def test_after_an_erased_month_later_days_begin_a_fresh_chain_and_erased_ones_stay_gone(
-    world: TwinWorld, children: Children
-) -> None:
-    world.buy(BREAD)
-    version = world.keep_twin()
-    world.refresh(children, version)
-    renewed = erase(world, version, world.owner.compartment(PURCHASE, OCTOBER).id)
-    world.extend(OCTOBER)
-    world.buy(BREAD)  # imported again
-    world.clock.at += timedelta(days=2)
-    assert world.refresh(children, renewed).rows == 1
-    assert days_made(world) == every_day(date(2026, 9, 1), date(2026, 9, 30)) + every_day(
-        date(2026, 11, 1), date(2026, 11, 22)
-    )
-    assert [block.start for block in world.blocks()] == [date(2026, 9, 1), date(2026, 9, 1), date(2026, 11, 21)]
-    assert 2.9 < epsilon(world, OCTOBER) <= 3.0
-    assert epsilon(world, MONTH) <= 3.0
-
-
-def test_a_day_whose_row_was_erased_by_itself_never_gets_another(world: TwinWorld, children: Children) -> None:
-    version = world.keep_twin()
-    world.refresh(children, version)
-    world.extend(MONTH)  # a second epoch, which takes the rows of later days
-    newest = world.owner.compartment()
-    renewed = erase(world, version)
-    world.clock.at += timedelta(days=1)
-    world.refresh(children, renewed)
-    assert {world.place(row).id for row in world.stored(MONTH)} > {newest.id}
-    again = erase(world, renewed, newest.id)
-    world.clock.at += timedelta(days=1)
-    assert world.refresh(children, again).rows == 1
-    assert days_made(world) == [
-        day for day in every_day(date(2026, 9, 1), date(2026, 11, 22)) if day != date(2026, 11, 21)
-    ]
-    assert epsilon(world, MONTH) <= 3.0
-
-
-def test_a_database_that_was_set_back_makes_no_second_row_of_a_day_that_the_journal_knows(
-    lite: TwinWorld, children: Children
-) -> None:
-    version = lite.keep_twin()
-    lite.refresh(children, version)
-    lite.clock.at += timedelta(days=1)
-    lite.refresh(children, version)
-    lost = lite.stored(MONTH)[-1]
-    (held,) = [one for one in charges(lite, MONTH) if one.charge.release_id == lost.release_id]
-    assert not any(held.charge.curve.nano)  # the month was paid before
-    with lite.database.transaction() as session:
-        connection = session.connection()
-        connection.execute(text("DROP TRIGGER budget_ledger_no_delete"))
-        for table in ("budget_ledger", "imprint_row"):
-            connection.execute(text(f"DELETE FROM {table} WHERE release_id = :name"), {"name": lost.release_id})
-    with lite.database.transaction() as session:
-        assert ledger.restore(session, held.charge, at=lite.clock.now())
-    assert lite.refresh(children, version).rows == 0
-    assert days_made(lite) == every_day(date(2026, 9, 1), CLOSED)
 
 
 def test_a_years_end_ends_its_chain_and_a_consents_first_month_begins_one(lite: TwinWorld, children: Children) -> None:
@@ -333,79 +201,6 @@ def test_what_a_chain_goes_on_with_does_not_open_with_an_imprint_key(lite: TwinW
     with pytest.raises(SealError):
         unlock(imprint_key(seed), sealed, context)
     assert not row.carried  # nor does a row's reader get it
-
-
-@pytest.fixture
-def while_opening(monkeypatch: pytest.MonkeyPatch):
-    """Run something after the charge and before the commit."""
-
-    def install(act) -> None:
-        opened = refreshing.open_months
-
-        def interrupted(worker, opening, asks):
-            act()
-            return opened(worker, opening, asks)
-
-        monkeypatch.setattr(refreshing, "open_months", interrupted)
-
-    return install
-
-
-def test_under_a_consent_withdrawn_meanwhile_nothing_is_stored_and_all_stays_charged(
-    world: TwinWorld, children: Children, while_opening
-) -> None:
-    world.buy(BREAD)
-    version = world.keep_twin()
-    while_opening(lambda: world.withdraw(version))
-    assert world.refresh(children, version) == Outcome(rows=0, reason="consent-not-active", failed=False)
-    assert world.stored() == []
-    assert {held.state for held in charges(world, OCTOBER)} == {State.ABORTED}
-    again = world.keep_twin()
-    assert 2.9 < epsilon(world, OCTOBER) <= 3.0
-    world.clock.at += timedelta(days=1)
-    assert world.refresh(children, again).rows == 1  # what was drawn for the days before may have been seen
-    assert days_made(world) == [date(2026, 11, 21)]
-
-
-def test_two_workers_racing_make_each_day_once(world: TwinWorld, children: Children) -> None:
-    world.buy(BREAD)
-    version = world.keep_twin()
-    gate, outcomes = threading.Barrier(2), []
-
-    def race() -> None:
-        worker = world.worker(children)
-        gate.wait()
-        outcomes.append(refresh(worker, {world.owner.vault: ConsentId(version.consent_id)})[world.owner.vault])
-
-    threads = [threading.Thread(target=race) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(outcome.rows for outcome in outcomes) == 4
-    assert days_made(world) == every_day(date(2026, 9, 1), CLOSED)
-    with world.database.snapshot() as session:
-        assert len([kind for kind, _, _ in leaves(session) if kind == "release"]) == 4
-
-
-def test_the_worker_that_comes_second_with_other_batches_discards_its_noise(
-    world: TwinWorld, children: Children, while_opening
-) -> None:
-    world.buy(BREAD)
-    version = world.keep_twin()
-    once = iter([True])
-
-    def other_worker() -> None:
-        if next(once, False):
-            world.buy(MILK)  # so that its releases have other names
-            world.refresh(children, version)
-
-    while_opening(other_worker)
-    assert world.refresh(children, version).rows == 0
-    assert days_made(world) == every_day(date(2026, 9, 1), CLOSED)
-    assert epsilon(world, OCTOBER) <= 3.0
-    made = [held for held in charges(world, OCTOBER) if held.state is State.COMMITTED]
-    assert [days_of(held.charge) is not None for held in made] == [True]
 
 
 def test_many_vaults_are_made_at_once_each_with_its_own_noise(lite: TwinWorld, shortkeys, children: Children) -> None:

@@ -10,20 +10,15 @@ import pytest
 import sqlalchemy
 
 from tests.leaves import leaves
-from tests.twin.worker_kit import OCTOBER, RETAIL, SEPTEMBER, TwinWorld
+from tests.twin.worker_kit import OCTOBER, RETAIL, SEPTEMBER, TwinWorld, epsilon, erase, renew
 from tests.vault_kit import NOW, PURCHASE
 from tests.waiting import together
-from vault.budget import ledger
 from vault.budget.charge import owner_day, parse_charge
-from vault.consent import changes
-from vault.consent.changes import Submission
-from vault.consent.handovers import REQUIRED
 from vault.consent.hold import hold
 from vault.encoding import b64u
 from vault.parties import people
 from vault.parties.people import VaultState
 from vault.policy.permits import decide_refresh
-from vault.proof.accounting import OWNER_DAY_CAP
 from vault.schema.consent import ConsentEvent
 from vault.schema.trace import Period
 from vault.seal import row as sealed_rows
@@ -33,8 +28,6 @@ from vault.seal.errors import SealError
 from vault.seal.ids import ConsentId, new_id, sha256
 from vault.seal.person import sign_freeze
 from vault.seal.signing import SigningKey, new_seed
-from vault.store import rings
-from vault.twin import refresh as refreshing
 from vault.twin import rows
 from vault.twin.children import Children
 from vault.twin.months import closes_at, last_closed, permitted
@@ -49,11 +42,6 @@ def states(world: TwinWorld, period: Period) -> dict[bytes, str]:
         query = sqlalchemy.text("SELECT release_id, state FROM budget_ledger WHERE scope = :s ORDER BY position")
         found = session.connection().execute(query, {"s": owner_day(world.owner.vault, period).key})
         return {row.release_id: row.state for row in found}
-
-
-def epsilon(world: TwinWorld, period: Period) -> float:
-    with world.database.snapshot() as session:
-        return ledger.spending(session, world.owner.vault, period, OWNER_DAY_CAP.delta).day
 
 
 def freeze(world: TwinWorld) -> None:
@@ -138,19 +126,11 @@ def test_days_imported_again_after_an_erasure_are_charged_to_the_same_cap(world:
     world.buy(BREAD)
     version = world.keep_twin()
     world.refresh(children, version)
-    gone = world.owner.compartment(PURCHASE, OCTOBER)
-    with world.database.transaction() as session:
-        rings.forget(session, world.owner.vault, [gone.id])
-        rows.forget(session, world.owner.vault, [gone.id])
+    gone = world.owner.compartment(PURCHASE, OCTOBER).id
+    erase(world, gone)
     world.extend(OCTOBER)
     world.buy(BREAD)
-    renewed = world.next(version, ConsentEvent.RENEWED)
-    pages = [page for page, _ in world.owner.pages.values()]
-    left = [c for page in pages for c in page.compartments.values() if c.id != gone.id]
-    keys = tuple(world.handover(kind, renewed, compartments=left) for kind in sorted(REQUIRED[renewed.terms.kind]))
-    with world.database.transaction() as session:
-        sent = Submission(world.signed(renewed), keys)
-        changes.amend(session, sent, vault_id=world.owner.vault, custody=world.custody, now=NOW)
+    renewed = renew(world, version, gone)
     assert world.refresh(children, renewed) == Outcome(rows=0, reason="budget-exhausted", failed=False)
     assert [row.period for row in world.stored()] == [SEPTEMBER]
     assert 2.9 < epsilon(world, OCTOBER) <= 3.0
@@ -182,22 +162,6 @@ def test_another_purpose_a_freeze_or_a_withdrawal_opens_nothing(lite: TwinWorld,
     assert lite.refresh(children, version).reason == "not-permitted"
     assert states(lite, OCTOBER) == {}
     assert lite.stored() == []
-
-
-@pytest.fixture
-def while_opening(monkeypatch: pytest.MonkeyPatch):
-    """Run something after the charge and before the commit."""
-
-    def install(act) -> None:
-        opened = refreshing.open_months
-
-        def interrupted(worker, opening, wanted):
-            act()
-            return opened(worker, opening, wanted)
-
-        monkeypatch.setattr(refreshing, "open_months", interrupted)
-
-    return install
 
 
 def test_nothing_commits_under_a_consent_withdrawn_while_it_was_opened(

@@ -153,29 +153,29 @@ def test_a_killed_worker_releases_nothing_twice(site: Site, run: Run, point: str
 
 
 @pytest.mark.parametrize("point", ["before open", "after noise", "inside commit", "after commit"])
-def test_a_killed_worker_makes_no_day_twice(lite: Site, run: Run, point: str) -> None:
-    lite.environment["VAULT_CADENCE"] = lite.world.cadence = Cadence.DAILY
-    lite.world.buy(BREAD)
-    lite.world.keep_twin()
-    lite.enqueue()
-    with start(lite, point) as doomed:
+def test_a_killed_worker_makes_no_day_twice(site: Site, run: Run, point: str) -> None:
+    site.environment["VAULT_CADENCE"] = site.world.cadence = Cadence.DAILY
+    site.world.buy(BREAD)
+    site.world.keep_twin()
+    site.enqueue()
+    with start(site, point) as doomed:
         assert doomed.stdout is not None
         assert doomed.stdout.readline() == "reached\n"
         doomed.send_signal(signal.SIGKILL)
-    before = lite.world.stored()
-    assert lite.states() == (["reserved", "committed"] if point == "after commit" else ["reserved"])
-    lite.world.buy(RETAIL.codes[1])  # so that what is tried again has another name
-    lite.world.clock.at = NOW + timedelta(seconds=LEASE_S + 1)
-    assert run(lite) == 1
-    after = lite.world.stored()
+    before = site.world.stored()
+    assert site.states() == (["reserved", "committed"] if point == "after commit" else ["reserved"])
+    site.world.buy(RETAIL.codes[1])  # so that what is tried again has another name
+    site.world.clock.at = NOW + timedelta(seconds=LEASE_S + 1)
+    assert run(site) == 1
+    after = site.world.stored()
     assert [(row.mechanism, row.period) for row in after] == [
         (DAILY, "2026-09"), (LATE, "2026-09"), (DAILY, OCTOBER), (DAILY, "2026-11"),
     ]  # fmt: skip
     assert point != "after commit" or after == before  # the same bytes: no second noise
     # October's first name paid and was never stored; the second one cost nothing.
-    assert lite.states() == (["reserved", "committed"] if before else ["reserved", "reserved", "committed"])
-    with lite.world.database.snapshot() as session:
-        assert ledger.spending(session, lite.world.owner.vault, OCTOBER, 1e-6).day <= 3.0
+    assert site.states() == (["reserved", "committed"] if before else ["reserved", "reserved", "committed"])
+    with site.world.database.snapshot() as session:
+        assert ledger.spending(session, site.world.owner.vault, OCTOBER, 1e-6).day <= 3.0
 
 
 def test_the_process_runs_until_it_is_told_to_stop(lite: Site) -> None:

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from tests.consent_kit import World
 from tests.vault_kit import NOW, PURCHASE, publish
+from vault.budget import ledger
+from vault.budget.charge import owner_day
+from vault.consent import changes
+from vault.consent.changes import Submission
+from vault.consent.handovers import REQUIRED
 from vault.db import Database
 from vault.imprint.block import Block, parse_block
 from vault.imprint.daily import DAILY
 from vault.imprint.features import Cadence, feature_map
 from vault.imprint.rows import Row, parse_row
 from vault.ingest.accept import accept
+from vault.proof.accounting import OWNER_DAY_CAP
 from vault.proof.decision import load_shipped_policy_set
-from vault.schema.consent import ConsentVersion
+from vault.schema.consent import ConsentEvent, ConsentVersion
 from vault.schema.terms import ConsentKind
 from vault.schema.trace import Action, Period, Trace
 from vault.seal import row as sealed_rows
 from vault.seal.batch import parse_batch, seal_batch
 from vault.seal.derive import imprint_key
-from vault.seal.ids import ConsentId, new_id
+from vault.seal.ids import CompartmentId, ConsentId, new_id
 from vault.seal.ring import Compartment
 from vault.seal.signing import SigningKey, new_seed
 from vault.seal.upload import encode_upload, parse_upload
+from vault.store import rings
 from vault.twin import rows
 from vault.twin.children import Children
 from vault.twin.months import Worker
@@ -35,6 +42,7 @@ from vault.twin.requests import REFRESH_PURPOSE, TRAIN_PURPOSE
 RETAIL = feature_map(PURCHASE)
 RETAIL_DAILY = feature_map(PURCHASE, Cadence.DAILY)
 SEPTEMBER, OCTOBER = Period("2026-09"), Period("2026-10")
+CLOSED = date(2026, 11, 20)  # on the 23rd at noon, the 20th's midnight was more than 48 hours ago
 
 
 @dataclass
@@ -139,3 +147,40 @@ def another_vault(database: Database, shortkeys: Database, like: TwinWorld) -> T
         worker_key=like.worker_key,
         cadence=like.cadence,
     )
+
+
+def charges(world: TwinWorld, period: Period) -> list[ledger.Held]:
+    with world.database.transaction() as session:
+        return ledger.hold(session, owner_day(world.owner.vault, period))
+
+
+def epsilon(world: TwinWorld, period: Period) -> float:
+    with world.database.snapshot() as session:
+        return ledger.spending(session, world.owner.vault, period, OWNER_DAY_CAP.delta).day
+
+
+def days_made(world: TwinWorld) -> list[date]:
+    return [block.first + timedelta(days=at) for block in world.blocks() for at in range(len(block.values))]
+
+
+def every_day(first: date, last: date) -> list[date]:
+    return [first + timedelta(days=at) for at in range((last - first).days + 1)]
+
+
+def erase(world: TwinWorld, *gone: CompartmentId) -> None:
+    """Erase compartments as the service does."""
+    with world.database.transaction() as session:
+        rings.forget(session, world.owner.vault, list(gone))
+        rows.forget(session, world.owner.vault, list(gone))
+
+
+def renew(world: TwinWorld, version: ConsentVersion, *gone: CompartmentId) -> ConsentVersion:
+    """Renew a consent as the owner's client does: it hands over every compartment but those that are gone."""
+    renewed = world.next(version, ConsentEvent.RENEWED)
+    pages = [page for page, _ in world.owner.pages.values()]
+    left = [c for page in pages for c in page.compartments.values() if c.id not in gone]
+    keys = tuple(world.handover(kind, renewed, compartments=left) for kind in sorted(REQUIRED[renewed.terms.kind]))
+    with world.database.transaction() as session:
+        sent = Submission(world.signed(renewed), keys)
+        changes.amend(session, sent, vault_id=world.owner.vault, custody=world.custody, now=NOW)
+    return renewed
