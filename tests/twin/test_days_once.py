@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
@@ -20,15 +20,20 @@ from tests.twin.worker_kit import (
     every_day,
     renew,
 )
-from tests.vault_kit import MONTH, PURCHASE
+from tests.vault_kit import MONTH, NOW, PURCHASE
 from tests.waiting import together
 from vault.budget import ledger
 from vault.budget.days import days_of
 from vault.budget.ledger import State
 from vault.db import Database
+from vault.imprint.block import LATE
 from vault.imprint.features import Cadence
+from vault.schema.consent import ConsentVersion
+from vault.schema.trace import Period
+from vault.seal.ids import ConsentId
 from vault.twin import refresh as refreshing
 from vault.twin.children import Children
+from vault.twin.months import Worker
 from vault.twin.refresh import Outcome
 
 BREAD, MILK = RETAIL_DAILY.codes[:2]
@@ -174,3 +179,52 @@ def test_the_worker_that_comes_second_with_other_batches_discards_its_noise(
     assert epsilon(world, OCTOBER) <= 3.0
     made = [held for held in charges(world, OCTOBER) if held.state is State.COMMITTED]
     assert [days_of(held.charge) is not None for held in made] == [True]
+
+
+def made_at(world: TwinWorld, worker: Worker, version: ConsentVersion, at: datetime) -> refreshing._Refresh:
+    """Run a refresh up to where it would store."""
+    world.clock.at = at
+    one = refreshing._Refresh(world.owner.vault, ConsentId(version.consent_id))
+    with world.database.transaction() as session:
+        refreshing._plan(session, worker, one)
+        refreshing._reserve(session, worker, one)
+    refreshing._open(worker, one)
+    refreshing._add_noise([one])
+    return one
+
+
+def test_a_block_whose_chain_another_worker_stored_is_not_stored_beside_other_noise(
+    world: TwinWorld, children: Children
+) -> None:
+    december = Period("2026-12")
+    world.extend(december)
+    worker, vault = world.worker(children), world.owner.vault
+    version = world.keep_twin(data_to=december, not_after=int((NOW + timedelta(days=90)).timestamp()))
+    early, late = (made_at(world, worker, version, NOW.replace(month=12, day=day)) for day in (3, 5))
+    assert refreshing._store(worker, [early])[vault].rows == 5  # three months to 30 November, two late rows
+    # The second worker has December too, but it goes on with a November of its own.
+    assert refreshing._store(worker, [late])[vault].rows == 0
+    assert days_made(world) == every_day(date(2026, 9, 1), date(2026, 11, 30))
+    cost = epsilon(world, december)
+    assert world.refresh(children, version).rows == 1
+    assert days_made(world) == every_day(date(2026, 9, 1), date(2026, 12, 2))
+    assert {block.start for block in world.blocks()} == {date(2026, 9, 1)}
+    assert epsilon(world, december) == cost
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_late_row_beside_a_block_that_another_worker_stored_is_made_again(
+    lite: TwinWorld, children: Children
+) -> None:
+    worker, vault = lite.worker(children), lite.owner.vault
+    version = lite.keep_twin(not_after=int((NOW + timedelta(days=90)).timestamp()))
+    lite.buy(BREAD)
+    first = made_at(lite, worker, version, NOW.replace(month=12, day=2))
+    lite.buy(MILK)
+    second = made_at(lite, worker, version, NOW.replace(month=12, day=3))  # October's late row is due
+    assert refreshing._store(worker, [first])[vault].rows == 4
+    assert refreshing._store(worker, [second])[vault].rows == 0
+    # Its own October held the milk, so its late row did not; the October that is stored holds the bread alone.
+    assert lite.refresh(children, version).rows == 2
+    (late,) = (lite.read(row).values for row in lite.stored(OCTOBER) if row.mechanism == LATE)
+    assert (late == RETAIL_DAILY.day_vector([MILK])).all()

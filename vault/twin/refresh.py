@@ -44,9 +44,9 @@ from vault.store import rings
 from vault.tlog.log import append
 from vault.twin import chains, rows
 from vault.twin.chains import seal_carried
-from vault.twin.months import NothingToOpen, Opening, Worker, open_months, permitted, plan
+from vault.twin.months import Month, NothingToOpen, Opening, Worker, open_months, permitted, plan
 from vault.twin.opening import Ask, Wanted
-from vault.twin.pieces import Drawn, Piece, draw, nothing
+from vault.twin.pieces import Drawn, Piece, Run, draw, nothing
 from vault.twin.requests import REFRESH_PURPOSE
 from vault.twin.rows import StoredRow
 
@@ -253,22 +253,28 @@ def _abort(session: Session, worker: Worker, reservation: Reservation) -> None:
 
 def _release(session: Session, worker: Worker, one: _Refresh) -> int:
     """Store a vault's rows with their charges and leaves; return how many: another worker may have been first."""
-    committed = [piece for piece in one.drawn if _commit(session, worker, one, piece)]
-    # Read under the locks of the charges' scopes: whoever is second sees the rows of the first.
-    stored = rows.released(session, one.vault, [piece.reservation.release_id for piece in committed])
-    fresh = [piece for piece in committed if piece.reservation.release_id not in stored]
+    fresh: list[Piece] = []
+    lost: set[Run | Month] = set()
+    for piece in one.drawn:
+        # What goes on with a block that is not stored, or looks back at one, is left for another refresh.
+        if not {piece.run, piece.month} & lost and _is_first(session, worker, one, piece):
+            fresh.append(piece)
+        else:
+            lost |= {piece.month} if piece.run is None else {piece.month, piece.run}
     rows.put(session, [_row(session, worker, one, piece) for piece in fresh])
     return len(fresh)
 
 
-def _commit(session: Session, worker: Worker, one: _Refresh, piece: Piece) -> bool:
+def _is_first(session: Session, worker: Worker, one: _Refresh, piece: Piece) -> bool:
+    """Commit the charge; say whether nobody stored the row before."""
     commit = ledger.commit if piece.days is None else days.commit
     try:
         commit(session, piece.reservation, at=worker.clock.now())
     except ChargeConflict as error:
         one.reason = error.slug
         return False
-    return True
+    # Read under the lock of the charge's scope: whoever is second sees the row of the first.
+    return not rows.released(session, one.vault, [piece.reservation.release_id])
 
 
 def _row(session: Session, worker: Worker, one: _Refresh, piece: Piece) -> StoredRow:
