@@ -37,12 +37,17 @@ class Process:
     log: Path
     environment: Mapping[str, str]
     child: subprocess.Popen[bytes] | None = field(default=None)
+    module: str = "vault.app"
 
     def start(self) -> None:
+        self.launch()
+        until(self._ready, "the app starts")
+
+    def launch(self) -> None:
+        """Start it without waiting until it answers."""
         environment = {**os.environ, **self.site.environment("app"), "VAULT_PORT": str(self.port), **self.environment}
         with self.log.open("ab") as file:
-            self.child = subprocess.Popen([sys.executable, "-m", "vault.app"], env=environment, stderr=file)
-        until(self._ready, "the app starts")
+            self.child = subprocess.Popen([sys.executable, "-m", self.module], env=environment, stderr=file)
 
     def _ready(self) -> bool:
         assert self.child is not None
