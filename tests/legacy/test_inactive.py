@@ -46,6 +46,16 @@ def test_every_sign_of_life_begins_the_days_anew(heirs: Heirs) -> None:
     heirs.declare(now=NOW + 299 * DAY)
 
 
+def test_a_sign_of_life_hours_after_another_counts_too(heirs: Heirs) -> None:
+    heirs.publish(inactive_days=100)
+    heirs.sign_in(NOW + 50 * DAY)
+    heirs.sign_in(NOW + 50 * DAY + timedelta(hours=20))
+    heirs.take_effect(NOW + 150 * DAY + timedelta(hours=20) - A_SECOND)
+    assert heirs.now.state is LegacyState.READY
+    heirs.take_effect(NOW + 150 * DAY + timedelta(hours=20))
+    assert heirs.now.state is LegacyState.WAITING
+
+
 def test_a_plan_that_does_not_say_so_never_begins_by_itself(quick: Heirs) -> None:
     quick.publish()
     assert quick.take_effect(NOW + 5_000 * DAY) == 0

@@ -33,7 +33,7 @@ from vault.schema.consent import ConsentEvent
 from vault.seal.dsse import Envelope, PayloadType, parse_envelope
 from vault.seal.erasure import Scope
 from vault.seal.ids import ID_BYTES, ConsentId, VaultId, key_id, new_id
-from vault.seal.legacy import DAY_S, Act, Choice, Plan, Terms, parse_plan, verify_plan
+from vault.seal.legacy import Act, Choice, Plan, Terms, parse_plan, verify_plan
 from vault.seal.signing import Signer
 from vault.seal.version import Remembered
 from vault.store.versions import require_successor
@@ -198,17 +198,15 @@ def sign_of_life(session: Session, vault_id: VaultId, signed: Envelope, now: dat
     Guarantees: of a declaration and a sign-in at once, either the declaration sees the session and is refused, or
         the sign-in sees the declaration and ends it.
     """
-    if (
-        steps.find(session, vault_id) is None
-    ):  # only a signed-in owner makes a first plan, and none can be declared by then
-        return
+    if steps.find(session, vault_id) is None:
+        return  # only a signed-in owner makes a first plan, and none can be declared by then
     steps.hold(session, vault_id)
     row = steps.read(session, vault_id)
     if row is None:
         return
     idle_until_s = _idle_until(parse_plan(parse_envelope(row.plan), vault_id).terms, now)
     if row.state not in {LegacyState.WAITING, LegacyState.IN_FORCE}:
-        if idle_until_s > row.idle_until_s + DAY_S:  # once a day is often enough
+        if idle_until_s > row.idle_until_s:
             steps.change(session, vault_id, idle_until_s=idle_until_s)
         return
     # Where nobody put the key together, it stays good.
