@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
 
 import httpx
 import pytest
 
 from tests.client_kit import company_terms, json_answer
-from tests.http_kit import PURCHASE, PURPOSE, QUESTION, House, new_databases, serving
-from tests.waiting import until
+from tests.family_kit import DAY, SESSION, Family, Moved, kinds, told, wait_for, waiting_for_locks
+from tests.http_kit import PURPOSE, QUESTION, new_databases, serving
+from tests.waiting import together, until
 from twinvault.api import ApiError
 from twinvault.consents import NothingToGive
 from twinvault.erasures import ForgedCertificate
-from twinvault.executor import Executor, NotThePlan
+from twinvault.executor import NotThePlan
 from twinvault.history import read_history
 from twinvault.legacy import NotHeeded
-from twinvault.owner import Owner
 from twinvault.receipts import NoReceipt
-from twinvault.shares import BadShare, Share, dump_share, parse_share
+from twinvault.shares import BadShare, dump_share
 from twinvault.signin import SignedIn
-from vault.clock import SystemClock, unix_s
+from vault.clock import unix_s
 from vault.consent import consents
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
 from vault.legacy import legacies, steps
 from vault.parties import people
-from vault.parties.sessions import SESSION_S
 from vault.proof.bundle import parse_bundle
 from vault.proof.report import Step
 from vault.proof.verify import verify_bundle
 from vault.schema.category import Purpose
 from vault.schema.consent import ConsentEvent, parse_consent
-from vault.schema.terms import ConsentKind
 from vault.seal.advance import unlock_advance
 from vault.seal.dsse import unverified_record
 from vault.seal.erasure import Author, Counted
@@ -44,38 +42,6 @@ from vault.seal.ids import ConsentId, new_id
 from vault.seal.legacy import Choice
 from vault.seal.person import Role
 from vault.seal.signing import new_seed
-
-DAY = timedelta(days=1)
-SESSION = timedelta(seconds=SESSION_S)
-
-
-@dataclass
-class Moved:
-    """A clock that a test moves."""
-
-    by: timedelta = field(default_factory=timedelta)
-
-    def now(self) -> datetime:
-        return SystemClock().now() + self.by
-
-
-@dataclass
-class Family:
-    """A house whose clock moves, an owner in it and whoever holds shares."""
-
-    house: House
-    clock: Moved
-
-    def owner(self) -> Owner:
-        made, _ = Owner.init(
-            self.house.folder / new_id().hex(), self.house.service.trust, passphrase=None, categories=[PURCHASE],
-            api=self.house.api(), clock=self.clock,
-        )  # fmt: skip
-        made.give(made.terms_for(ConsentKind.SELF, [PURCHASE]))
-        return made
-
-    def executor(self, *shares: Share) -> Executor:
-        return Executor([parse_share(dump_share(share)) for share in shares], self.house.api(), self.clock)
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -95,24 +61,6 @@ def family(served: Family) -> Iterator[Family]:
     """The house and its clock, which only goes on, as a test finds it."""
     yield served
     served.house.sent.rules.clear()
-
-
-def wait_for(state: str, executor: Executor) -> None:
-    until(lambda: executor.look().state == state, f"the plan becomes {state}")
-
-
-def told(owner: Owner, last: str) -> list[dict[str, Any]]:
-    """Return what the owner is told of the legacy, once the log has its last step."""
-
-    def found() -> list[dict[str, Any]] | None:
-        shown = [event for event in owner.history() if event["kind"].startswith(("legacy-", "freeze"))]
-        return shown if shown and shown[-1]["kind"] == last else None
-
-    return until(found, f"the owner is told of {last}")
-
-
-def kinds(events: list[dict[str, Any]]) -> list[str]:
-    return [event["kind"] for event in events]
 
 
 def test_enough_executors_freeze_a_vault_whose_owner_is_gone(family: Family) -> None:
@@ -288,6 +236,26 @@ def test_executors_erase_everything_where_the_plan_lets_them(family: Family) -> 
     assert parse_b64u(shown.json()["certificate"]) == done.encoded
     with pytest.raises(ApiError, match="No plan in force"):
         two.erase()
+
+
+def test_an_order_to_erase_that_arrives_twice_at_once_is_certified_twice(family: Family) -> None:
+    """As where no answer came in time and the executor's client asks again."""
+    owner, house = family.owner(), family.house
+    two = family.executor(*owner.legacy.plan(threshold=2, shares=2, waiting_days=7, choice=Choice.ERASE))
+    family.clock.by += SESSION
+    two.declare()
+    family.clock.by += 7 * DAY
+    wait_for("in-force", two)
+    order = house.sent.hold_back("POST", "/erasures", two.erase)
+    with ThreadPoolExecutor(1) as pool:
+        with house.database.transaction() as session:
+            people.lock(session, owner.vault)
+            running = pool.submit(together, *[lambda: house.send(order)] * 2)
+            if not house.database.is_sqlite:  # where a second writer does not even begin
+                until(lambda: waiting_for_locks(house.database) == 2 or running.done(), "both wait for the person")
+        answers = running.result()
+    assert [answer.status_code for answer in answers] == [201, 201]
+    assert answers[0].json()["certificate"] == answers[1].json()["certificate"]
 
 
 def test_a_certificate_of_another_erasure_is_not_believed(family: Family) -> None:

@@ -153,11 +153,14 @@ def erase(
     """
     envelope, state, now = _envelope(body.statement), request.app.state, clock.now()
     with database.transaction() as session:
-        known = erasing.find(session, unverified_claim(envelope))
-        if known is not None and known[1] == envelope.digest:
+        try:
+            asked = orders.verify_erasing(session, parse_id(legacy), envelope, now=now)
+        except (UnknownLegacy, UnknownVault):  # erased, perhaps by this very order, or while this one waited for it
+            known = erasing.find(session, unverified_claim(envelope))
+            if known is None or known[1] != envelope.digest:
+                raise
             erased = known[0]
         else:
-            asked = orders.verify_erasing(session, parse_id(legacy), envelope, now=now)
             erased = erasing.erase(session, custody.short_keys, asked, service=state.service, now=now, also=state.also)
     return acknowledged(request, database, custody, erased)
 
