@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import isqrt
 from typing import Final
 
@@ -70,7 +70,7 @@ class Strategy:
         """Squared norm of the longest column: what all rows of a chain together show of one day."""
         return int((self.matrix**2).sum(0).max())
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """SHA-256 of the matrix as little-endian 32-bit numbers."""
         return hashlib.sha256(self.matrix.astype("<i4").tobytes()).digest()
