@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmarks._grocery import DAYS, Floats, Ints, Shops
 from vault.budget.accounting import sigma_for
+from vault.imprint.block import on_time_sensitivity
 from vault.imprint.chain import Strategy, errors
-from vault.imprint.daily import on_time_sensitivity
 from vault.imprint.level import Span, weights
 from vault.imprint.noise import DiscreteGaussian
 

@@ -38,8 +38,8 @@ from benchmarks._grocery_reader import (
     unit_vectors,
 )
 from benchmarks._shared import data_folder
+from vault.imprint.block import on_time_sensitivity
 from vault.imprint.chain import prefix
-from vault.imprint.daily import late_sigma
 from vault.proof.accounting import gaussian
 
 FOLDS = 5
@@ -318,7 +318,7 @@ def summarise(found: list[Results], *, quick: bool) -> dict[str, Any]:
 def _budget() -> dict[str, Any]:
     sensitivity = STRATEGY.sensitivity(CLIP)
     sigma = filter_of(STRATEGY, CLIP, 3.0, DRIFT).sigma
-    day = gaussian(sensitivity, sigma) + gaussian(sensitivity, late_sigma(sigma))
+    day = gaussian(on_time_sensitivity(sensitivity), sigma)  # late rows included
     return {
         "person_epsilon": PERSON_EPSILON,
         "person_delta": PERSON_DELTA,

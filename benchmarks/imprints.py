@@ -1,12 +1,13 @@
 """Daily imprint rows: what a vault-day costs once its traces are open, many vaults at once and one by one.
 
-A vault-day is one calendar day of one vault under the published map of purchases: its traces become a vector,
-noise is drawn and correlated with the days before, and the two are added to a whole row, whether or not there was
-a trace. `vault_days_per_s` makes whole years, `at_once` vaults to a tensor; `one_by_one_vault_days_per_s` makes
-them a vault and a day at a time. `next_day_vault_days_per_s` makes one more day in the middle of the year for
-many vaults, whose earlier errors are at hand. `sealed_vault_days_per_s` adds to the batched figure the payload, its
-encryption and the signature of every row. Decryption of batches is in none of them. Medians of interleaved rounds,
-CPU time of one process with one thread.
+A vault-day is one calendar day of one vault under the published daily map of purchases, made as the worker makes it
+(`vault.twin.pieces`): its traces become a vector, noise is drawn and correlated with the days before, and the two are
+added, whether or not there was a trace. `vault_days_per_s` makes whole years, a block a month and `at_once` vaults to a
+draw; `one_by_one_vault_days_per_s` makes them a vault and a day at a time. `next_day_vault_days_per_s` makes one more
+day in the middle of the year for many vaults, whose earlier errors are at hand. `sealed_vault_days_per_s` adds to the
+batched figure the blocks' payloads, their encryption and signature, and the sealed errors that a chain goes on with.
+Decryption of batches, and the database, are in none of them. Medians of interleaved rounds, CPU time of one process with
+one thread.
 """
 
 from __future__ import annotations
@@ -16,80 +17,114 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from calendar import monthrange
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from vault.budget.accounting import sigma_for
-from vault.imprint.chain import errors, prefix
-from vault.imprint.daily import Chain, on_time_sensitivity
-from vault.imprint.features import feature_map
+from vault.budget.charge import owner_day
+from vault.budget.days import Days, sigma_of
+from vault.budget.ledger import Reservation, State
+from vault.imprint.block import DAILY, block_id, sensitivity, strategy_from
+from vault.imprint.chain import errors
+from vault.imprint.features import Cadence, feature_map
 from vault.imprint.noise import DiscreteGaussian, Integers
-from vault.imprint.rows import Row, dump_row
-from vault.proof.accounting import OWNER_DAY_CAP
+from vault.imprint.rows import objects_by_day
 from vault.schema.category import Category
-from vault.schema.trace import Action, Period, Trace
-from vault.seal.ids import new_id
+from vault.schema.trace import Action, Period, Trace, period_of
+from vault.seal.derive import imprint_key
+from vault.seal.ids import VaultId, new_id
 from vault.seal.row import RowHeader, seal_row
 from vault.seal.signing import SigningKey, new_seed
+from vault.twin.chains import seal_carried
+from vault.twin.months import Month
+from vault.twin.opening import Ask, Made, Wanted
+from vault.twin.pieces import Drawn, Piece, Run, draw
 
+Year = defaultdict[Period, list[Trace]]
 START = date(2026, 1, 1)
 DAYS = 365
-CLIP = 48
-SIGMA = sigma_for(OWNER_DAY_CAP.epsilon, OWNER_DAY_CAP.delta, on_time_sensitivity(prefix(DAYS).sensitivity(CLIP)))
-RETAIL = feature_map(Category("pd:Purchase"))
+RETAIL = feature_map(Category("pd:Purchase"), Cadence.DAILY)
+SIGMA = sigma_of(RETAIL, late=False)
 ZONE = ZoneInfo("Europe/Berlin")
+MONTHS = [Days(date(2026, month, 1), date(2026, month, monthrange(2026, month)[1])) for month in range(1, 13)]
+NOTHING_BEFORE = np.zeros((0, RETAIL.size), dtype=np.int64)
+NEXT_AT_ONCE = 40
 
 
-def traces_of(rng: np.random.Generator) -> list[Trace]:
+def traces_of(rng: np.random.Generator) -> Year:
     """Return a household's year: a shop a week, eight categories each."""
-    found = []
+    found: Year = defaultdict(list)
     for day in rng.choice(DAYS, size=DAYS // 7, replace=False):
         at = datetime(2026, 1, 1, 12, tzinfo=UTC) + timedelta(days=int(day))
         for code in rng.choice(len(RETAIL.codes) - 2, size=8, replace=False):
-            found.append(Trace(str(len(found)), "till", at, RETAIL.category, Action.BUY, RETAIL.codes[code]))
+            trace = Trace(f"{day}-{code}", "till", at, RETAIL.category, Action.BUY, RETAIL.codes[code])
+            found[period_of(at.date())].append(trace)
     return found
 
 
-def chain(vault_id: bytes) -> Chain:
-    """Return one vault's chain of the year."""
-    return Chain(RETAIL, vault_id, START, prefix(DAYS), SIGMA, late=False, number=0)
+def run_of(blocks: Sequence[Days], known: Integers = NOTHING_BEFORE) -> Run:
+    """Return what one vault's refresh makes of consecutive days."""
+    run, vault = Run(RETAIL, START, known), new_id()
+    for days in blocks:
+        period = period_of(days.first)
+        ask = Ask(Wanted.VECTORS, RETAIL, period, (Made(days.first, len(days), {}),))
+        name = block_id(RETAIL, vault, START, (days.first, days.last), sigma=SIGMA, batch_hashes=())
+        charge = Reservation(owner_day(vault, period), name, State.RESERVED, fresh=True, record={})
+        month = Month(RETAIL.category, period, (), (), {})
+        run.pieces.append(Piece(month, RETAIL, DAILY, sensitivity(RETAIL.clip), SIGMA, charge, ask, days, run))
+    return run
 
 
-def batched(years: list[list[Trace]]) -> Integers:
-    """Return int64[days, vaults, K], the rows of many vaults."""
-    noise = DiscreteGaussian(SIGMA).sample((DAYS, len(years) * RETAIL.size))
-    rows = errors(prefix(DAYS), noise).reshape(DAYS, len(years), RETAIL.size)
-    for at, traces in enumerate(years):
-        rows[:, at] += chain(b"v" * 16).day_vectors(ZONE, traces)
-    return rows
+def exact(run: Run, traces: Year) -> dict[Piece, Integers]:
+    """Return every day's vector, as the process that opens batches makes it of a month's traces."""
+    found = {}
+    for piece in run.pieces:
+        (made,) = piece.ask.made
+        objects = objects_by_day(RETAIL, piece.ask.period, ZONE, traces[piece.ask.period])
+        vectors = [RETAIL.day_vector(objects.get(made.first + timedelta(days=at), ())) for at in range(made.days)]
+        found[piece] = np.stack(vectors)
+    return found
 
 
-def one_by_one(years: list[list[Trace]], days: int) -> list[Integers]:
-    """Return the rows of the last `days` days of each vault, made a day at a time."""
-    noise, found = DiscreteGaussian(SIGMA), []
+def batched(years: Sequence[Year]) -> dict[Piece, Drawn]:
+    """Return the rows of many vaults' years."""
+    asked: dict[Piece, Integers] = {}
     for traces in years:
-        vectors = chain(b"v" * 16).day_vectors(ZONE, traces)
-        known = errors(prefix(DAYS), noise.sample((DAYS - days, RETAIL.size)))
-        for day in range(DAYS - days, DAYS):
-            fresh = errors(prefix(DAYS), noise.sample((1, RETAIL.size)), known)
-            known = np.concatenate([known, fresh])
-            found.append(fresh[0] + vectors[day])
-    return found
+        asked |= exact(run_of(MONTHS), traces)
+    return draw(asked)
 
 
-def seal(rows: Integers) -> list[bytes]:
-    """Return the sealed rows of one vault."""
-    vault, compartment, key, signer = new_id(), new_id(), new_seed(), SigningKey(new_seed())
-    sealed = []
-    for day, values in enumerate(rows):
-        name = chain(vault).row_id(day, [])
-        payload = dump_row(Row(name, RETAIL.digest, Period("2026-01"), day, RETAIL.clip, SIGMA, values))
-        sealed.append(seal_row(payload, RowHeader(vault, compartment, name, RETAIL.version, day), key, signer))
-    return sealed
+def one_by_one(years: Sequence[Year]) -> None:
+    """Make each vault's year a day at a time."""
+    for traces in years:
+        known = NOTHING_BEFORE
+        for at in range(DAYS):
+            day = START + timedelta(days=at)
+            ((_, drawn),) = draw(exact(run_of([Days(day, day)], known), traces)).items()
+            assert drawn.errors is not None
+            known = np.concatenate([known, drawn.errors])
+
+
+def next_day(known: Integers) -> None:
+    """Make one more day of many vaults that left no trace on it."""
+    day = START + timedelta(days=len(known))
+    runs = [run_of([Days(day, day)], known) for _ in range(NEXT_AT_ONCE)]
+    draw({piece: np.zeros(piece.ask.shape, dtype=np.int64) for run in runs for piece in run.pieces})
+
+
+def seal(rows: Mapping[Piece, Drawn]) -> None:
+    """Seal one vault's blocks, and what its chain goes on with."""
+    vault, compartment, seed, signer = VaultId(new_id()), new_id(), new_seed(), SigningKey(new_seed())
+    for piece, drawn in rows.items():
+        name = piece.reservation.release_id
+        header = RowHeader(vault, compartment, name, RETAIL.version, 0)
+        seal_row(piece.payload(drawn), header, imprint_key(seed), signer)
+        seal_carried(piece.carried(drawn), vault, name, seed)
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -103,18 +138,13 @@ def measure(*, quick: bool) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     at_once, rounds, alone = (40, 3, 1) if quick else (200, 7, 4)
     years = [traces_of(rng) for _ in range(at_once)]
-    DiscreteGaussian(SIGMA).sample(1)  # its table is made once a process
-    middle = DAYS // 2
-    known = errors(prefix(DAYS), DiscreteGaussian(SIGMA).sample((middle, 40 * RETAIL.size)))
+    known = errors(strategy_from(START), DiscreteGaussian(SIGMA).sample((DAYS // 2, RETAIL.size)))  # its table, too
     spent: dict[str, list[float]] = {"batched": [], "alone": [], "next": [], "seal": []}
     for turn in range(rounds):
         spent["batched"].append(_seconds(lambda: batched(years)) / (at_once * DAYS))
-        spent["alone"].append(_seconds(lambda: one_by_one(years[:alone], DAYS)) / (alone * DAYS))
-        fresh = DiscreteGaussian(SIGMA)
-        spent["next"].append(
-            _seconds(lambda fresh=fresh: errors(prefix(DAYS), fresh.sample((1, 40 * RETAIL.size)), known)) / 40
-        )
-        rows = batched(years[:1])[:, 0]
+        spent["alone"].append(_seconds(lambda: one_by_one(years[:alone])) / (alone * DAYS))
+        spent["next"].append(_seconds(lambda: next_day(known)) / NEXT_AT_ONCE)
+        rows = batched(years[:1])
         spent["seal"].append(_seconds(lambda rows=rows: seal(rows)) / DAYS)
         print(f"round {turn + 1} of {rounds}", file=sys.stderr, flush=True)
     cost = {name: statistics.median(values) for name, values in spent.items()}

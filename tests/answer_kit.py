@@ -23,8 +23,7 @@ from vault.answers.routes import answers_router
 from vault.clock import unix_s
 from vault.encoding import JsonObject, b64u, dump_json
 from vault.http.problems import install_problems
-from vault.imprint.block import Block, dump_block
-from vault.imprint.daily import DAILY
+from vault.imprint.block import DAILY, Block, dump_block
 from vault.imprint.features import FeatureMap, feature_map
 from vault.imprint.noise import DiscreteGaussian
 from vault.imprint.rows import Row, dump_row, noisy

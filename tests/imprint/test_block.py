@@ -17,6 +17,7 @@ from vault.imprint.block import (
     dump_carried,
     late_id,
     late_sigma,
+    on_time_sensitivity,
     parse_block,
     parse_carried,
     sensitivity,
@@ -53,6 +54,13 @@ def test_a_late_row_takes_no_more_than_its_share(clip: int, sigma: int) -> None:
     on_time, share = sensitivity(clip) ** 2 / sigma**2, clip**2 / late**2
     assert share <= on_time * 5 / 95 * (1 + 1e-12)
     assert late == 1 or clip**2 / (late - 1) ** 2 > on_time * 5 / 95 * (1 - 1e-12)
+
+
+@given(st.integers(1, 256), st.integers(1, 65_536))
+def test_a_day_on_time_and_late_stays_within_what_was_reserved(clip: int, sigma: int) -> None:
+    late, on_time = late_sigma(clip, sigma), sensitivity(clip)
+    # S^2 / sigma^2 + clip^2 / late^2 <= S'^2 / sigma^2 with S' the on-time sensitivity, in whole numbers.
+    assert on_time**2 * late**2 + clip**2 * sigma**2 <= on_time_sensitivity(on_time) ** 2 * late**2
 
 
 def block(values: np.ndarray, first: date = FIRST, start: date = START) -> Block:

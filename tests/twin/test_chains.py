@@ -25,8 +25,7 @@ from vault.budget.days import sigma_of
 from vault.budget.ledger import State
 from vault.db import Database
 from vault.encoding import b64u
-from vault.imprint.block import LATE, parse_carried, sensitivity, strategy_from
-from vault.imprint.daily import DAILY
+from vault.imprint.block import DAILY, LATE, parse_carried, sensitivity, strategy_from
 from vault.imprint.features import Cadence
 from vault.schema.trace import Period
 from vault.seal.derive import chain_key, imprint_key

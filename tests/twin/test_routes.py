@@ -12,8 +12,7 @@ from tests.twin.worker_kit import OCTOBER, RETAIL, RETAIL_DAILY, SEPTEMBER, Twin
 from tests.vault_kit import MONTH, NOW, PURCHASE
 from vault.encoding import b64u
 from vault.http.problems import install_problems
-from vault.imprint.block import LATE
-from vault.imprint.daily import DAILY
+from vault.imprint.block import DAILY, LATE
 from vault.imprint.features import Cadence
 from vault.parties.caller import OwnerCaller
 from vault.parties.routes import caller_of

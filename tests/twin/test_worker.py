@@ -24,8 +24,7 @@ from vault.budget import ledger
 from vault.budget.charge import owner_day
 from vault.db import Database
 from vault.encoding import b64u
-from vault.imprint.block import LATE
-from vault.imprint.daily import DAILY
+from vault.imprint.block import DAILY, LATE
 from vault.imprint.features import Cadence
 from vault.jobs import queue
 from vault.jobs.queue import JobState

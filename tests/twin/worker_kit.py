@@ -15,8 +15,7 @@ from vault.consent import changes
 from vault.consent.changes import Submission
 from vault.consent.handovers import REQUIRED
 from vault.db import Database
-from vault.imprint.block import Block, parse_block
-from vault.imprint.daily import DAILY
+from vault.imprint.block import DAILY, Block, parse_block
 from vault.imprint.features import Cadence, feature_map
 from vault.imprint.rows import Row, parse_row
 from vault.ingest.accept import accept

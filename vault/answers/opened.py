@@ -11,8 +11,7 @@ from typing import Final, assert_never
 
 from sqlmodel import Session
 
-from vault.imprint.block import Block, parse_block
-from vault.imprint.daily import DAILY
+from vault.imprint.block import DAILY, Block, parse_block
 from vault.imprint.features import Cadence, FeatureMap
 from vault.imprint.rows import MONTHLY, Row, parse_row
 from vault.keys.serving import Serving

@@ -19,8 +19,7 @@ from vault.budget.accounting import sigma_for
 from vault.budget.charge import Charge, owner_day
 from vault.budget.ledger import ChargeConflict, Held, Reservation, State
 from vault.encoding import JsonObject, b64u
-from vault.imprint.block import LATE, late_sigma, sensitivity
-from vault.imprint.daily import DAILY, on_time_sensitivity
+from vault.imprint.block import DAILY, LATE, late_sigma, on_time_sensitivity, sensitivity
 from vault.imprint.features import MAPPED, FeatureMap
 from vault.proof.accounting import NOTHING, OWNER_DAY_CAP, Cap, Curve, gaussian
 from vault.schema.category import Category

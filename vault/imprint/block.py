@@ -23,11 +23,15 @@ import numpy as np
 from vault.encoding import JsonObject, b64u, dump_json
 from vault.errors import MalformedInput
 from vault.imprint.chain import Strategy, prefix
-from vault.imprint.daily import DAILY, LATE_PERCENT
 from vault.imprint.features import FeatureMap
 from vault.imprint.noise import MAX_SIGMA, Integers
 
+DAILY: Final = "daily/1"
 LATE: Final = "late/1"
+LATE_PERCENT: Final = 5
+"""What part of a day's mu^2 its late row may use."""
+LATE_AFTER: Final = timedelta(days=30)
+"""How long after a month closed its late row is made."""
 COLUMN_SQUARE: Final = 16_697
 """Squared norm that no column of a served strategy exceeds, whatever its horizon: one noise fits all chains."""
 
@@ -46,6 +50,12 @@ Heads = Mapping[tuple[bytes, bytes], int]
 def sensitivity(clip: int) -> int:
     """Return the L2 sensitivity of every served chain to one day of norm at most `clip`, rounded up."""
     return isqrt(clip**2 * COLUMN_SQUARE - 1) + 1
+
+
+def on_time_sensitivity(sensitivity: int) -> int:
+    """Return what to divide by mu for the noise of on-time rows, so that late rows fit under the same mu."""
+    square = -(-(sensitivity**2) * 100 // (100 - LATE_PERCENT))
+    return isqrt(square - 1) + 1
 
 
 def late_sigma(clip: int, sigma: int) -> int:

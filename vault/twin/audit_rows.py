@@ -18,8 +18,7 @@ import numpy.typing as npt
 from vault.budget.charge import owner_day
 from vault.budget.days import Days, sigma_of
 from vault.budget.ledger import Reservation, State
-from vault.imprint.block import sensitivity, strategy_from
-from vault.imprint.daily import DAILY
+from vault.imprint.block import DAILY, sensitivity, strategy_from
 from vault.imprint.features import Cadence, FeatureMap
 from vault.imprint.noise import Integers
 from vault.imprint.rows import MONTHLY

@@ -16,8 +16,7 @@ from vault.budget import ledger
 from vault.budget.charge import owner_day
 from vault.budget.days import Days, day_charge, sigma_of
 from vault.budget.ledger import BudgetExhausted, ChargeConflict
-from vault.imprint.block import LATE, block_id, late_id, parse_carried, sensitivity
-from vault.imprint.daily import DAILY, LATE_AFTER
+from vault.imprint.block import DAILY, LATE, LATE_AFTER, block_id, late_id, parse_carried, sensitivity
 from vault.imprint.features import FeatureMap
 from vault.imprint.noise import Integers
 from vault.proof.accounting import OWNER_DAY_CAP

@@ -11,9 +11,8 @@ import numpy as np
 
 from vault.budget.days import Days
 from vault.budget.ledger import Reservation
-from vault.imprint.block import Block, dump_block, dump_carried, strategy_from
+from vault.imprint.block import DAILY, Block, dump_block, dump_carried, strategy_from
 from vault.imprint.chain import errors
-from vault.imprint.daily import DAILY
 from vault.imprint.features import FeatureMap
 from vault.imprint.noise import DiscreteGaussian, Integers
 from vault.imprint.rows import Row, dump_row, noisy

@@ -28,7 +28,7 @@ from vault.clock import unix_s
 from vault.consent.hold import hold
 from vault.encoding import b64u
 from vault.errors import VaultError
-from vault.imprint import block, chain, daily, features
+from vault.imprint import block, chain, features
 from vault.imprint import noise as noises
 from vault.imprint import rows as imprints
 from vault.imprint.features import Cadence, FeatureMap
@@ -53,7 +53,7 @@ from vault.twin.rows import StoredRow
 GROUP: Final = 50
 """Vaults in one transaction."""
 
-_CODE: Final = (features, noises, imprints, chain, daily, block)
+_CODE: Final = (features, noises, imprints, chain, block)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from vault.budget import ledger
 from vault.budget.days import sigma_of
 from vault.encoding import b64u
 from vault.http.edge import ClockDep, DatabaseDep
-from vault.imprint.daily import DAILY
+from vault.imprint.block import DAILY
 from vault.imprint.features import Cadence, feature_map
 from vault.jobs.queue import Job
 from vault.parties.caller import OwnerCaller

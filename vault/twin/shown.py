@@ -10,8 +10,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from sqlmodel import Session
 
-from vault.imprint.block import Block, parse_block
-from vault.imprint.daily import DAILY
+from vault.imprint.block import DAILY, Block, parse_block
 from vault.imprint.features import Cadence, FeatureMap
 from vault.imprint.noise import Integers
 from vault.imprint.rows import Row, parse_row

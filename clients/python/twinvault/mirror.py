@@ -23,7 +23,7 @@ from vault.schema.question import NextChoice
 from vault.schema.trace import local_date, parse_period
 
 DAILY: Final = "daily/1"
-"""What a daily row says that it is, as `vault.imprint.daily` does, which needs numpy."""
+"""What a daily row says that it is, as `vault.imprint.block` does, which needs numpy."""
 
 
 class NoReflection(ClientError):
