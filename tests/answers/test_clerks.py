@@ -1,16 +1,25 @@
-"""Questions that wait for their checkpoint hold no thread, and lose nothing if it does not come."""
+"""Questions that wait hold no thread, wait for a clerk or a checkpoint only so long, and lose nothing by it."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from concurrent.futures import wait
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from queue import Queue
+
+import pytest
+from httpx import Response
 
 from tests.answer_kit import NEXT, Service, answer_in, running, slug_of
 from tests.leaves import leaves
 from tests.waiting import together, until
+from vault.answers import clerks, records
 from vault.db import Database
 from vault.proof.verify import verify_bundle
-from vault.seal.ids import new_id
+from vault.seal.ids import ConsentId, new_id
 
 
 def prepared(database: Database, shortkeys: Database, tmp_path: Path) -> Service:
@@ -53,3 +62,58 @@ def test_a_late_checkpoint_is_said_and_the_same_question_brings_the_answer(
         answer_in(service.ask(consent, NEXT, question_id))
         with database.snapshot() as session:
             assert [kind for kind, _, _ in leaves(session)].count("answer") == 1
+
+
+@contextmanager
+def all_clerks_held_up(service: Service) -> Iterator[None]:
+    """Let none be free, and nobody wait for one, as where a process of the service was stopped in its turn to write.
+
+    When this ends, all that was queued meanwhile is done.
+    """
+    threads, free = service.client.app.state.clerks._threads, threading.Event()  # type: ignore[attr-defined]
+    count = threads._max_workers
+    held_up, all_done = [threads.submit(free.wait) for _ in range(count)], threading.Barrier(count)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clerks, "_FREE_WITHIN_S", 0.05)
+        try:
+            yield
+        finally:
+            free.set()
+            wait([*held_up, *(threads.submit(all_done.wait) for _ in range(count))])
+
+
+def test_who_finds_no_free_clerk_is_refused_and_nothing_is_written(
+    database: Database, shortkeys: Database, tmp_path: Path
+) -> None:
+    service = prepared(database, shortkeys, tmp_path)
+    consent, question_id = service.consent(quota_per_month=1), new_id()
+    with running(service):
+        with all_clerks_held_up(service):
+            assert slug_of(service.ask(consent, NEXT, question_id)) == "database-busy"
+        with database.snapshot() as session:
+            assert records.find(session, ConsentId(consent.consent_id), question_id) is None
+        answer_in(service.ask(consent, NEXT, question_id))
+
+
+def test_who_finds_no_free_clerk_after_the_checkpoint_is_told_so_and_may_ask_again(
+    database: Database, shortkeys: Database, tmp_path: Path
+) -> None:
+    service = prepared(database, shortkeys, tmp_path)
+    consent, question_id = service.consent(quota_per_month=1), new_id()
+
+    def sign_once_none_is_free() -> Response:
+        until(lambda: service.sequencer._waiting, "the question waits for its checkpoint")
+        with all_clerks_held_up(service):
+            service.sequencer.start()
+            return asked.get(timeout=60)
+
+    asked: Queue[Response] = Queue()
+    with service.client:
+        try:
+            _, late = together(lambda: asked.put(service.ask(consent, NEXT, question_id)), sign_once_none_is_free)
+            assert slug_of(late) == "log-busy"
+            answer_in(service.ask(consent, NEXT, question_id))
+        finally:
+            service.sequencer.stop()
+    with database.snapshot() as session:
+        assert [kind for kind, _, _ in leaves(session)].count("answer") == 1

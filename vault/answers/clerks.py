@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Final, TypeAlias, TypeVar
 
-from vault.db import Database
+from vault.db import Database, DatabaseBusy
 from vault.tlog.errors import LogBusy
 from vault.tlog.log import PendingId
 from vault.tlog.sequencer import Sequencer
@@ -23,6 +23,7 @@ Steps: TypeAlias = Generator[PendingId, None, bytes]
 _T = TypeVar("_T")
 _ON_SQLITE: Final = 1  # writers take turns there, and more threads only fight for the interpreter
 _ON_POSTGRESQL: Final = 4
+_FREE_WITHIN_S: Final = 30  # as long as anybody waits for a writer's turn
 
 
 class Clerks:
@@ -48,11 +49,12 @@ class Clerks:
             What the steps return.
 
         Raises:
-            LogBusy: No checkpoint came in time. The event stays recorded and will be logged.
+            DatabaseBusy: No clerk was free in time, and nothing was done: a writer that hangs holds them up.
+            LogBusy: No checkpoint, or no clerk after it, came in time. The event stays recorded and will be logged.
             LogDamaged: The log refuses to go on.
             VaultError: Whatever the steps raise.
         """
-        pending_id = await self._run(next, steps)
+        pending_id = await self._run(next, steps, DatabaseBusy)
         place = sequencer.follow(pending_id)
         try:
             await asyncio.wait_for(asyncio.wrap_future(place), timeout_s)
@@ -60,15 +62,22 @@ class Clerks:
             raise LogBusy from None
         finally:
             sequencer.drop(pending_id, place)
-        return await self._run(_finish, steps)
+        return await self._run(_finish, steps, LogBusy)
 
     def close(self) -> None:
         """End the threads once nothing is asked any more."""
         self._threads.shutdown()
 
-    def _run(self, step: Callable[[Steps], _T], steps: Steps) -> asyncio.Future[_T]:
-        done: Future[_T] = self._threads.submit(copy_context().run, step, steps)
-        return asyncio.wrap_future(done)
+    async def _run(self, step: Callable[[Steps], _T], steps: Steps, none_free: type[DatabaseBusy | LogBusy]) -> _T:
+        taken: Future[_T] = self._threads.submit(copy_context().run, step, steps)
+        done = asyncio.wrap_future(taken)
+        try:
+            await asyncio.wait([done], timeout=_FREE_WITHIN_S)
+        finally:
+            never_begun = taken.cancel()
+        if never_begun:
+            raise none_free
+        return await done
 
 
 def _finish(steps: Steps) -> bytes:
