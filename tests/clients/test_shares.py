@@ -55,6 +55,14 @@ def test_shares_of_another_plan_twice_or_none_are_refused() -> None:
             combine(wrong)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_an_executor_leads_the_others_to_no_other_service(first: int) -> None:
+    shares = made(threshold=2, shares=2)
+    shares[first] = replace(shares[first], trust=replace(TRUST, issuer="https://thief.example"))
+    with pytest.raises(BadShare, match="different plans or services"):
+        combine(shares)
+
+
 def test_a_share_survives_paper() -> None:
     share = made()[0]
     assert parse_share(dump_share(share)) == share

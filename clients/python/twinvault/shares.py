@@ -92,8 +92,9 @@ def combine(shares: Sequence[Share]) -> bytes:
     Raises:
         BadShare: Too few, one twice, of different plans, mistyped, or together they give another key than the plan's.
     """
-    if not shares or len({(one.vault, one.legacy_key, one.threshold) for one in shares}) != 1:
-        raise BadShare("The shares are of different plans, or there is none; use those of the newest plan.")
+    # Whose service and log is asked is the first share's word: no other executor may be led elsewhere by it.
+    if not shares or len({(one.trust, one.vault, one.legacy_key, one.threshold) for one in shares}) != 1:
+        raise BadShare("The shares are of different plans or services, or there is none; use those of the newest plan.")
     if len({one.words for one in shares}) != len(shares):
         raise BadShare("The same share was given twice.")
     needed = shares[0].threshold
