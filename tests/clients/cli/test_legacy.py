@@ -90,6 +90,9 @@ def test_a_consent_is_sealed_in_advance_and_asked_about_first(
     assert "Nothing was erased" in run(
         "executor", "erase", *files, "--certificate", out / "c", "--confirm", "x", expect=1
     )
+    for unwritable in (tmp_path / "none" / "c", out):
+        confirmed = ("--certificate", unwritable, "--confirm", b64u(owner.vault))
+        assert "cannot be written" in run("executor", "erase", *files, *confirmed, expect=1)
     request.write_text(company.sign_request(company_terms(company, owner)))
     again = [*plan[:4], tmp_path / "more", *plan[5:], "--choice", "answer"]
     assert "nothing after your death" in run(*again, expect=1)
@@ -101,6 +104,10 @@ def test_wrong_numbers_and_damaged_shares_are_refused(run: Typed, tmp_path: Path
         run(*plan, *wrong, expect=2)
     run(*plan, "--executors", 3, "--threshold", 2, "--waiting-days", 6, expect=2)
     run(*plan, "--executors", 3, "--threshold", 2, "--choice", "sell", expect=2)
+    (tmp_path / "file").touch()
+    nowhere = ("--out", tmp_path / "file" / "shares", "--executors", 2, "--threshold", 2, "--yes")
+    assert "Not a directory" in run("owner", "legacy", "plan", *nowhere, expect=1)
+    assert run("owner", "legacy", "show") == {"state": "none"}, "no plan whose shares nobody got"
     damaged = tmp_path / "share"
     damaged.write_bytes(b"{}")
     assert "cannot be read" in run("executor", "status", "--share", damaged, expect=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,6 +51,8 @@ def erase(
     found = _executor(share)
     if confirm != b64u(found.vault):
         raise ClientError(f"Nothing was erased. Repeat the vault's id with --confirm {b64u(found.vault)}")
+    if certificate.is_dir() or not os.access(certificate.parent, os.W_OK):  # later there is no second one to write
+        raise ClientError(f"Nothing was erased. {certificate} cannot be written; name another file with --certificate.")
     done = found.erase(reason)
     write_private(certificate, dump_json({"certificate": b64u(done.encoded), "proof": done.proof}))
     destroyed = {str(name): count for name, count in done.certificate.destroyed.items()}

@@ -15,6 +15,7 @@ from twinvault.legacy import OwnLegacy
 from twinvault.owner import Owner
 from twinvault.profile import write_private
 from twinvault.shares import dump_share
+from vault.errors import VaultError
 from vault.seal.advance import Advance
 from vault.seal.legacy import (
     LEAST_THRESHOLD,
@@ -87,15 +88,19 @@ def plan(
         raise typer.BadParameter("--request goes with --choice answer.")
     found = common.unlock_owner(profile, passphrase_file)
     sealed = [_seal(found, file, yes=yes) for file in request or ()]
-    made = found.legacy.plan(
-        threshold=threshold,
-        shares=executors,
-        waiting_days=waiting_days,
-        choice=choice,
-        sealed=sealed,
-        inactive_days=inactive_days,
-    )
-    out.mkdir(mode=0o700, parents=True)
+    out.mkdir(mode=0o700, parents=True)  # before the plan is in force: its shares are kept nowhere else
+    try:
+        made = found.legacy.plan(
+            threshold=threshold,
+            shares=executors,
+            waiting_days=waiting_days,
+            choice=choice,
+            sealed=sealed,
+            inactive_days=inactive_days,
+        )
+    except VaultError:
+        out.rmdir()
+        raise
     files = [out / f"share-{share.number}.json" for share in made]
     for file, share in zip(files, made, strict=True):
         write_private(file, dump_share(share))
