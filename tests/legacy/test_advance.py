@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from tests.consent_kit import World, terms
+from tests.leaves import leaves
 from tests.legacy_kit import DAY, LATER, Heirs
 from tests.vault_kit import NOW
 from vault.clock import unix_s
 from vault.consent import consents
 from vault.consent.errors import BadHandover, StaleRecipient
 from vault.db import Database
+from vault.encoding import b64u
 from vault.legacy import orders
 from vault.legacy.errors import BadStatement
 from vault.legacy.steps import LegacyState
@@ -172,6 +174,17 @@ def test_what_the_plan_does_not_name_is_not_given(quick: Bequest) -> None:
     with pytest.raises(BadStatement, match="does not name"):
         quick.open(sealed, unnamed)
     assert quick.event(sealed) is None, "all or nothing"
+
+
+def test_what_is_opened_twice_in_one_order_is_counted_once(quick: Bequest) -> None:
+    sealed = quick.seal()
+    quick.plan_for(sealed)
+    quick.in_force()
+    quick.open(*[sealed] * 16)
+    with quick.database.snapshot() as session:
+        (opened,) = [personal for kind, _, personal in leaves(session) if kind == "legacy-open"]
+    assert opened is not None
+    assert (opened["count"], opened["consents"]) == (1, [b64u(sealed.version.digest)])
 
 
 def test_executors_of_a_plan_that_freezes_open_nothing(quick: Bequest) -> None:

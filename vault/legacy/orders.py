@@ -124,7 +124,9 @@ def open_sealed(
     row = steps.read(session, found.vault_id)
     assert row is not None
     steps.change(session, found.vault_id, given=row.given + b"".join(given))
-    named: list[JsonValue] = [b64u(item.version.digest) for item in sealed]
+    named: list[JsonValue] = [
+        *dict.fromkeys(b64u(item.version.digest) for item in sealed)
+    ]  # the owner is told how many
     personal: JsonObject = {"claim": b64u(found.claim), "consents": named, "count": len(named)}
     return steps.step(session, found.vault_id, LeafKind.LEGACY_OPEN, personal, signed=envelope, now=now)
 
