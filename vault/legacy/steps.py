@@ -86,7 +86,10 @@ def get(session: Session, legacy_id: bytes) -> Legacy:
     """
     row = session.connection().execute(select(legacy).where(legacy.c.legacy_id == legacy_id)).one_or_none()
     if row is None:
-        raise UnknownLegacy("No plan in force has the legacy key of these shares: the owner changed or withdrew it.")
+        raise UnknownLegacy(
+            "No plan in force has the legacy key of these shares: the owner changed or withdrew it, or the vault was"
+            " erased."
+        )
     return _legacy(row)
 
 

@@ -90,7 +90,7 @@ class Executor:
         """Return the plan and how far it has come; one share is enough.
 
         Raises:
-            ApiError: The owner changed or withdrew the plan.
+            ApiError: The owner changed or withdrew the plan, or the vault was erased.
             NotThePlan: The service shows another plan than that of the shares.
             SealError: What it shows was not signed by the vault's owner.
         """
