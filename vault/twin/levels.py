@@ -1,7 +1,8 @@
 """From daily rows to what a backbone reads: today's level of a habit, put as one month of it.
 
 A backbone's formula knows rows of months, each a sum with noise. A level per day times the days of a month is
-such a sum; how many months' worth of days it averages says how much of their own accident is left in it.
+such a sum; how many months' worth of days it averages says how much of their own accident is left in it. As of
+monthly rows, those of the asked month and of the `MAX_MONTHS` before it are read, however many there are.
 Late rows are not read: their noise is so much larger that adding them would drown what is on time.
 """
 
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from vault.imprint.block import Block, strategy_from
 from vault.imprint.features import FeatureMap
 from vault.imprint.level import Span, level, weights
+from vault.twin.reader import MAX_MONTHS
 from vault.twin.rows import Place
 
 MONTH_DAYS: Final = 365.25 / 12
@@ -55,7 +57,7 @@ def read_level(feature_map: FeatureMap, blocks: Iterable[Block], asked: date) ->
     """
     chains: defaultdict[date, list[Block]] = defaultdict(list)
     for block in sorted(blocks, key=lambda block: block.first):
-        if block.last < asked:
+        if _is_read(block.first, block.last, asked):
             chains[block.start].append(block)
     if not chains:
         return None
@@ -85,12 +87,17 @@ def noise_of_level(feature_map: FeatureMap, made: Iterable[Place], sigma: int, a
     """
     chains: defaultdict[date, list[tuple[date, int]]] = defaultdict(list)
     for place in sorted(made, key=lambda place: place.first):
-        if place.chain_start is not None and place.first + timedelta(days=place.days) <= asked:
+        last = place.first + timedelta(days=place.days - 1)
+        if place.chain_start is not None and _is_read(place.first, last, asked):
             chains[place.chain_start].append((place.first, place.days))
     if not chains:
         return None
     spans = tuple(_span(start, chains[start], {sigma}) for start in sorted(chains))
     return math.sqrt(weights(spans, asked.toordinal(), DRIFT * feature_map.clip**2).noise_variance)
+
+
+def _is_read(first: date, last: date, asked: date) -> bool:
+    return last < asked and 12 * (asked.year - first.year) + asked.month - first.month <= MAX_MONTHS
 
 
 def _span(start: date, made: Iterable[tuple[date, int]], sigmas: Collection[int]) -> Span:
