@@ -48,6 +48,7 @@ class Webhook:
     paths: list[str] = field(default_factory=list)
     status: int = 200
     crash: Any = None
+    answer: Any = None
     port: int = 0
 
     @property
@@ -72,6 +73,9 @@ def listening() -> Iterator[Webhook]:
                 return
             if hook.status < 300:
                 hook.received.append(body)
+            if hook.answer is not None:
+                hook.answer(self)
+                return
             self.send_response(hook.status)
             self.send_header("location", f"http://127.0.0.1:{hook.port}/elsewhere")
             self.end_headers()
@@ -209,6 +213,41 @@ def test_what_a_destination_does_not_take_is_sent_again_and_the_others_are_told(
     assert [item.after for item in kept.read()] == [2, 3]
 
 
+def test_a_destination_that_cannot_be_used_any_more_keeps_no_other_from_being_told(
+    kept: Destinations, webhook: Webhook, tmp_path: Path
+) -> None:
+    add(kept, webhook.url)
+    file = tmp_path / FILE
+    one = file.read_text().removeprefix('{"destinations":[').removesuffix("]}")
+    unknown = one.replace("json:", "of-another-release:")
+    file.write_text(f'{{"destinations":[{unknown},{one}]}}')
+    with pytest.raises(Undelivered, match="of-another-release"):
+        tell(kept, event(1))
+    assert "New in your vault: 1." in webhook.texts[-1]
+
+
+def test_an_answer_that_does_not_come_to_its_end_is_not_waited_for(
+    kept: Destinations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("content-length", "40")
+        handler.end_headers()
+        for _ in range(40):  # taken in the end, if somebody waits for that
+            over.wait(0.5)
+            handler.wfile.write(b".")
+
+    with listening() as hook:
+        add(kept, hook.url)
+        hook.answer = drip
+        monkeypatch.setattr(destinations, "_ANSWERED_S", 0.5)
+        with pytest.raises(Undelivered):
+            tell(kept, event(1))
+        over.set()
+
+
 def test_a_message_goes_nowhere_but_where_its_owner_said(kept: Destinations, webhook: Webhook) -> None:
     add(kept, webhook.url)
     webhook.status = 307
@@ -273,6 +312,7 @@ def test_of_two_clients_at_once_one_tells(kept: Destinations, webhook: Webhook, 
         ),
         (f"json://example.org/{SECRET}", "in the clear"),
         (f"ntfy://example.org/{SECRET}", "in the clear"),
+        (f"kodi://owner:{SECRET}@example.org", "in the clear"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_refused_and_not_repeated(

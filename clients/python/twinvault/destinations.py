@@ -13,11 +13,13 @@ import ipaddress
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any, Final, assert_never
 
 from twinvault.api import ClientError
@@ -33,6 +35,7 @@ MAX_DESTINATIONS: Final = 8
 _LOCK: Final = "destinations.lock"
 _MAX_LINES: Final = 40
 _MAX_ENDING: Final = 10_000
+_ANSWERED_S: Final = 30.0
 _URL = re.compile(r"[^\s\x00-\x1f\x7f]{1,2048}")
 
 _QUIET: Final = frozenset({LeafKind.RING_HEAD, LeafKind.UPLOAD, LeafKind.HANDOVER, LeafKind.RESEAL, LeafKind.RELEASE})
@@ -171,7 +174,7 @@ class Destinations:
             for place, item in enumerate(kept):
                 new, ends = _untold(item, events, ending)
                 if new or ends:
-                    if not _send(item.url, _message(new, ends, said, details=item.details)):
+                    if not _took(item.url, _message(new, ends, said, details=item.details)):
                         failed.append(item.name)
                         continue
                     told.append(item.name)
@@ -258,8 +261,16 @@ def _message(new: Sequence[str], ends: Sequence[str], said: Language, *, details
     return "\n".join([count, *lines[:_MAX_LINES], *([more.format(rest)] if rest > 0 else []), read])
 
 
+def _took(url: str, text: str) -> bool:
+    """Send a message to a destination that is kept: one that cannot be used any more keeps nobody from being told."""
+    try:
+        return _send(url, text)
+    except BadDestination:
+        return False
+
+
 def _send(url: str, text: str) -> bool:
-    """Send a message; False if its destination did not take it.
+    """Send a message; False if its destination did not take it in time.
 
     Raises:
         BadDestination: The library does not know such an address, or it would go there in the clear.
@@ -286,13 +297,30 @@ def _send(url: str, text: str) -> bool:
         raise BadDestination("This address sends in the clear; take the same with an s: mailtos, jsons, ntfys.")
     carrier = apprise.Apprise(asset=asset)
     carrier.add(service)
-    return bool(carrier.notify(text, title="TwinVault", body_format=apprise.NotifyFormat.TEXT))
+    return _in_time(lambda: bool(carrier.notify(text, title="TwinVault", body_format=apprise.NotifyFormat.TEXT)))
+
+
+def _in_time(sent: Callable[[], bool]) -> bool:
+    """Send, and wait no longer than for an answer that comes: the library's own limit begins anew with every byte."""
+    answers: SimpleQueue[bool] = SimpleQueue()
+
+    def send() -> None:
+        try:
+            answers.put(sent())
+        except Exception:  # noqa: BLE001  whatever a plugin of the library raises may quote the address
+            answers.put(False)
+
+    Thread(target=send, daemon=True).start()
+    try:
+        return answers.get(timeout=_ANSWERED_S)
+    except Empty:
+        return False
 
 
 def _in_the_clear(service: Any, url: str) -> bool:
     """Say whether a password or the message would cross a network that others read."""
     schema = url.partition(":")[0].lower()
-    if service.secure or not service.host or schema not in _names(getattr(service, "protocol", None)):
+    if service.secure or not service.host or schema not in _names(type(service).protocol):
         return False
     return not _is_loopback(str(getattr(service, "smtp_host", "") or service.host))
 
