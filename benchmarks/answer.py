@@ -4,7 +4,8 @@ The server is the real one (`vault.app` under uvicorn, SQLite as installed by de
 `serve` starts; its CPU time is that of all of them. Requests are signed beforehand, so that the clients take
 little of the machine. In the same rounds a bare route takes the same requests and returns as many
 bytes. Percentiles are those of `askers` clients that ask without a pause, each under a consent of its own.
-`inference_p50_ms` is opening a year of imprint rows and reading them; `inference_cached_ms` finds them read.
+`inference_p50_ms` is the CPU time of opening a year of imprint rows, reading them and ranking 100 candidates by their
+texts, none met before; `inference_cached_ms` finds rows and texts read.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from tests.answer_kit import NEXT, RETAIL, SIGMA
 from tests.consent_kit import NOW
 from tests.twin.worker_kit import TwinWorld
 from tests.vault_kit import MONTH, PURCHASE
+from vault.answers.reveals import narrow
 from vault.clock import unix_s
 from vault.encoding import b64u, dump_json
 from vault.http.listening import listen
@@ -50,19 +52,21 @@ from vault.proof.bundle import parse_bundle
 from vault.proof.leaf import LeafKind
 from vault.proof.trust import parse_trust
 from vault.proof.verify import verify_bundle
-from vault.schema.question import dump_question
+from vault.schema.category import Category
+from vault.schema.question import Candidate, Recommend, dump_question
 from vault.schema.trace import Period, periods_from
 from vault.seal import row as sealed_rows
 from vault.seal.derive import imprint_key
-from vault.seal.ids import new_id, sha256
+from vault.seal.ids import ConsentId, new_id, sha256
 from vault.seal.row import RowHeader, seal_row
 from vault.seal.statement import KeyName
 from vault.tlog.log import append
 from vault.twin import release, rows
-from vault.twin.infer import infer, read
+from vault.twin.infer import Prognosis, Reading, infer, read
 from vault.twin.reader import closed_form
 from vault.twin.rows import StoredRow
 
+TEXTS = 100
 ROOT = Path(__file__).parents[1]
 YEAR = periods_from(Period("2025-11"), 12)
 BODY = dump_json(dump_question(NEXT))
@@ -247,13 +251,13 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * _TICK_S
 
 
-def per_call_ms(call: Callable[[], object], times: int) -> float:
+def per_call_ms(call: Callable[[], object], times: int, clock_s: Callable[[], float] = time.perf_counter) -> float:
     """Return the median duration of a call."""
     spent = []
     for _ in range(times):
-        started_s = time.perf_counter()
+        started_s = clock_s()
         call()
-        spent.append(time.perf_counter() - started_s)
+        spent.append(clock_s() - started_s)
     return round(1000 * statistics.median(spent), 3)
 
 
@@ -271,10 +275,21 @@ def inference(asker: Asker) -> dict[str, float]:
             found.append(parse_row(sealed_rows.open_row(verified, keys[item.compartment_id])))
         return found
 
+    offered = tuple(Candidate(f"acme:{at}", name.lower()) for at, name in enumerate(RETAIL.names[:TEXTS]))
+    question = Recommend(PURCHASE, NEXT.purpose, offered, 10)
+    nobody: frozenset[Category] = frozenset()
+
+    def ranked(consent_id: bytes, reading: Reading) -> Prognosis:
+        asked, _, about = narrow(question, RETAIL, nobody, ConsentId(consent_id))
+        return infer(reading, asked, about)
+
     reading = read(backbone, RETAIL, opened(), MONTH)
+    fresh = per_call_ms(lambda: ranked(new_id(), read(backbone, RETAIL, opened(), MONTH)), 50, time.process_time)
+    known = new_id()
+    ranked(known, reading)
     return {
-        "inference_p50_ms": per_call_ms(lambda: infer(read(backbone, RETAIL, opened(), MONTH), NEXT), 50),
-        "inference_cached_ms": per_call_ms(lambda: infer(reading, NEXT), 200),
+        "inference_p50_ms": fresh,
+        "inference_cached_ms": per_call_ms(lambda: ranked(known, reading), 200, time.process_time),
     }
 
 

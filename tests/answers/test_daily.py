@@ -22,7 +22,7 @@ from vault.imprint.features import Cadence
 from vault.imprint.noise import DiscreteGaussian
 from vault.schema.answer import release_name
 from vault.schema.consent import ConsentVersion
-from vault.seal.ids import new_id
+from vault.seal.ids import ConsentId, new_id
 from vault.seal.signing import SigningKey, new_seed
 from vault.twin.children import Children
 from vault.twin.infer import Prognosis, infer, read_days
@@ -60,7 +60,7 @@ def names(consent: ConsentVersion, *blocks: Block) -> set[bytes]:
 
 
 def expected(blocks: list[Block], asked: date) -> Prognosis:
-    question, _ = narrow(NEXT, RETAIL_DAILY, frozenset())
+    question = narrow(NEXT, RETAIL_DAILY, frozenset(), ConsentId(bytes(16))).question
     return infer(read_days(closed_form(RETAIL_DAILY), RETAIL_DAILY, blocks, asked), question)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.answer_kit import NEXT, OFFER, REFRESH_WINDOW, Service, answer_in, become, freeze, slug_of
+from tests.answer_kit import NEXT, OFFER, REFRESH_WINDOW, RETAIL, Service, answer_in, become, freeze, slug_of
 from tests.answers.test_ask import counted, events
 from tests.company_kit import CompanyKit
 from tests.consent_kit import PURPOSE
@@ -15,6 +15,8 @@ from tests.vault_kit import PURCHASE
 from tests.waiting import together
 from vault.answers import reveals
 from vault.consent import exposure
+from vault.encoding import b64u
+from vault.imprint.words import words_digest
 from vault.parties import companies
 from vault.proof.bundle import Bundle
 from vault.schema.consent import ConsentVersion
@@ -189,5 +191,6 @@ def test_what_an_answer_could_reveal_is_in_its_decision(quick: Service) -> None:
     answer, bundle = answer_in(quick.ask(consent))
     (logged,) = events(quick, "answer")
     assert logged["public"]["classifier"] == reveals.VERSION
+    assert logged["public"]["words"] == b64u(words_digest(RETAIL))
     assert answer.consent_id == consent.consent_id
     assert decision_in(bundle)["context"]["reveals"] == []

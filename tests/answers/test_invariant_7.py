@@ -43,7 +43,7 @@ from vault.proof.bundle import Bundle
 from vault.proof.leaf import LeafKind
 from vault.schema.answer import answer_bytes
 from vault.schema.consent import ConsentVersion
-from vault.schema.question import Candidate, NextChoice, Question, Recommend
+from vault.schema.question import MAX_CANDIDATES, Candidate, NextChoice, Question, Recommend
 from vault.seal.dsse import PayloadType, sign_record
 from vault.seal.ids import new_id
 from vault.seal.signing import SigningKey, new_seed
@@ -51,6 +51,12 @@ from vault.twin import rows
 from vault.twin.children import Children
 
 FEW = Recommend(PURCHASE, PURPOSE, (Candidate("acme:unheard-of", "tea"), Candidate("acme:other", "")), 1)
+TEXTS = Recommend(
+    PURCHASE,
+    PURPOSE,
+    tuple(Candidate(f"x:{n}", f"{RETAIL.names[n % 303]} of kind {n}") for n in range(MAX_CANDIDATES)),
+    20,
+)
 _LOG_TREE = ("/vault/tlog/", "/vault/proof/merkle.py", "/vault/proof/tiles.py", "/vault/proof/receipt.py")
 _UNCOUNTED = ("/vault/db.py", *_LOG_TREE)  # the statements themselves are compared
 _NOT_OF_A_PERSON = ("log_tile", "leaf_index", "DELETE FROM spent")
@@ -189,13 +195,13 @@ def pair(service: Service) -> Iterator[Pair]:
         rich.buy(RETAIL.codes[day], RETAIL.codes[0], day=day)
         rich.buy(RETAIL.codes[1], day=day, period=SEPTEMBER)
     found = Pair(rich, empty)
-    for question in (NEXT, OFFER, FEW):
+    for question in (NEXT, OFFER, FEW, TEXTS):
         answer_in(service.ask(service.consent(), question))  # what all people share is warm from here on
     with watched(service, found.works):
         yield found
 
 
-@pytest.mark.parametrize("question", [NEXT, OFFER, FEW], ids=["next", "offer", "unknown codes"])
+@pytest.mark.parametrize("question", [NEXT, OFFER, FEW, TEXTS], ids=["next", "offer", "unknown codes", "500 texts"])
 def test_equal_rows_give_equal_bytes_and_equal_work(pair: Pair, question: Question) -> None:
     pair.consent()
     for _ in range(2):  # cold, then with whatever is remembered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests.consent_kit import PURPOSE
@@ -11,10 +12,12 @@ from vault.answers.reveals import narrow, reveals_of
 from vault.imprint.features import feature_map
 from vault.schema.category import CATEGORIES, Category
 from vault.schema.question import Candidate, NextChoice, Recommend
+from vault.seal.ids import ConsentId
 
 RETAIL = feature_map(PURCHASE)
 HEALTH, SEXUAL, RX = Category("pd:Health"), Category("pd:Sexual"), Category("pd:Prescription")
 NOBODY: frozenset[Category] = frozenset()
+ASKER = ConsentId(bytes(16))
 
 
 @pytest.mark.parametrize(
@@ -60,23 +63,55 @@ def test_only_special_categories_are_ever_named() -> None:
 
 def test_codes_without_an_opt_in_are_left_out() -> None:
     asked = NextChoice(PURCHASE, PURPOSE, 7)
-    narrowed, reveals = narrow(asked, RETAIL, NOBODY)
+    narrowed, reveals, _ = narrow(asked, RETAIL, NOBODY, ASKER)
     offered = {candidate.code for candidate in narrowed.candidates}
     assert reveals == frozenset()
     assert "completejourney:bread" in offered
     assert not offered & {"completejourney:vitamins", "completejourney:pharmacy", "completejourney:family-planning"}
     assert (narrowed.top_n, narrowed.purpose, narrowed.category) == (7, PURPOSE, PURCHASE)
-    narrowed, reveals = narrow(asked, RETAIL, frozenset({HEALTH}))
+    narrowed, reveals, _ = narrow(asked, RETAIL, frozenset({HEALTH}), ASKER)
     offered = {candidate.code for candidate in narrowed.candidates}
     assert reveals == {HEALTH}
     assert "completejourney:vitamins" in offered
     assert not offered & {"completejourney:pharmacy", "completejourney:family-planning"}
-    everything, _ = narrow(asked, RETAIL, frozenset(Category(name) for name in CATEGORIES))
+    everything = narrow(asked, RETAIL, frozenset(Category(name) for name in CATEGORIES), ASKER).question
     assert [candidate.code for candidate in everything.candidates] == list(RETAIL.codes[:-2])
 
 
 def test_a_companys_own_candidates_stay_and_are_judged_by_code_name_and_text() -> None:
     candidates = (Candidate("completejourney:sinus-and-allergy", ""), Candidate("x:1", "condoms"))
     question = Recommend(PURCHASE, PURPOSE, candidates, 1)
-    assert narrow(question, RETAIL, NOBODY) == (question, {HEALTH, SEXUAL})
-    assert RX not in narrow(question, RETAIL, NOBODY)[1]
+    assert narrow(question, RETAIL, NOBODY, ASKER)[:2] == (question, {HEALTH, SEXUAL})
+    assert RX not in narrow(question, RETAIL, NOBODY, ASKER).reveals
+
+
+def test_a_synonym_reads_no_coordinate_that_the_consent_does_not_opt_in_to() -> None:
+    question = Recommend(PURCHASE, PURPOSE, (Candidate("x:1", "nasal spray"), Candidate("x:2", "infant formula")), 1)
+    asked = narrow(question, RETAIL, NOBODY, ASKER)
+    assert asked.reveals == frozenset()
+    assert asked.about is not None
+    read = {RETAIL.codes[at] for at in np.flatnonzero(asked.about.any(0))}
+    names = dict(zip(RETAIL.codes, RETAIL.names, strict=True))
+    assert read
+    assert not any(reveals_of(code, names[code]) for code in read)
+    opened = narrow(question, RETAIL, frozenset({HEALTH}), ASKER)
+    assert opened.reveals == {HEALTH}
+    assert opened.about is not None
+    assert opened.about[0, RETAIL.codes.index("completejourney:sinus-and-allergy")]
+
+
+def test_a_text_beside_a_known_code_is_not_read() -> None:
+    known = Candidate("completejourney:bread", "cat litter")
+    assert narrow(Recommend(PURCHASE, PURPOSE, (known,), 1), RETAIL, NOBODY, ASKER).about is None
+    beside = narrow(Recommend(PURCHASE, PURPOSE, (known, Candidate("x:1", "cat litter")), 1), RETAIL, NOBODY, ASKER)
+    assert beside.about is not None
+    assert not beside.about[0].any()
+    assert beside.about[1].any()
+
+
+def test_what_is_kept_of_a_question_is_kept_for_its_consent_alone() -> None:
+    question = Recommend(PURCHASE, PURPOSE, (Candidate("x:1", "a text that nobody else asks about"),), 1)
+    reveals._about.cache_clear()
+    for asker, found in ((ASKER, 0), (ASKER, 1), (ConsentId(b"1" * 16), 1)):
+        narrow(question, RETAIL, NOBODY, asker)
+        assert reveals._about.cache_info().hits == found

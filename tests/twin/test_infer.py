@@ -97,6 +97,27 @@ def test_unknown_candidates_get_the_floor(retail: FeatureMap, make_rows: MakeRow
     assert _ask(retail, rows, only).confidence is Confidence.NONE
 
 
+def test_a_text_gets_the_scores_of_what_it_is_about(retail: FeatureMap, make_rows: MakeRows, purpose: Purpose) -> None:
+    reading = read(closed_form(retail), retail, make_rows(_habit(retail, 40, 12)), ASKED)
+    known, offered = reading.score_ppm, tuple(Candidate(f"acme:{at}", "a text") for at in range(4))
+    about = np.zeros((4, retail.size - 2), dtype=np.int16)
+    about[1, 40] = 10_000
+    about[2, [40, 41]] = 5_000
+    about[3, 40] = 50
+    answer = infer(reading, Recommend(CATEGORY, purpose, offered, 4), about)
+    got = {item.code: item.score_ppm for item in answer.predictions}
+    high, low, floor = known[retail.codes[40]], known[retail.codes[41]], min(known.values())
+    assert [item.code for item in answer.predictions] == ["acme:1", "acme:2", "acme:3", "acme:0"]
+    assert got["acme:0"] == floor
+    assert abs(got["acme:1"] - high) <= 2 * GRID_PPM
+    assert abs(got["acme:2"] - (high + low) / 2) <= 2 * GRID_PPM
+    assert abs(got["acme:3"] - (high + 2 * floor) / 3) <= GRID_PPM
+    assert not any(score % GRID_PPM for score in got.values())
+    # A code that the map knows is scored by its rows, whatever is said about it.
+    both = Recommend(CATEGORY, purpose, (Candidate(retail.codes[41], "a text"),), 1)
+    assert infer(reading, both, about[1:2]) == infer(reading, both)
+
+
 def test_rows_of_another_map_or_twice_the_month_are_refused(
     retail: FeatureMap, make_rows: MakeRows, purpose: Purpose
 ) -> None:

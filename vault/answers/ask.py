@@ -34,6 +34,7 @@ from vault.db import Database
 from vault.encoding import JsonObject, b64u
 from vault.errors import VaultError
 from vault.imprint.features import Cadence, feature_map
+from vault.imprint.words import words_digest
 from vault.keys.serving import Serving
 from vault.oauth.resource import CompanyGate
 from vault.parties import people
@@ -127,6 +128,7 @@ class _Draft:
     records: Records
     sealed: bytes
     manifest: bytes
+    words: bytes
     version: StoredVersion
 
 
@@ -210,7 +212,7 @@ def _decide(session: Session, desk: AnswerDesk, asked: Asked, caller: Caller) ->
         return _repeated(kept, asked, caller)
     terms, mapped = consent.current.terms, feature_map(asked.question.category, desk.cadence)
     model = release.current(session, mapped, desk.worker_statements.keys(), asked.at)
-    question, reveals = narrow(asked.question, mapped, terms.explicit_special)
+    question, reveals, about = narrow(asked.question, mapped, terms.explicit_special, asked.consent_id)
     met = exposure.read(session, consent.vault_id, asked.at, desk.tag_key)
     facts = Ask(consent, person, caller, asked.question, reveals, model.manifest, met, asked.at)
     try:
@@ -223,7 +225,7 @@ def _decide(session: Session, desk: AnswerDesk, asked: Asked, caller: Caller) ->
     releases, reading = desk.rows.read(session, permit, model, mapped, as_of=as_of, now=asked.at)
     if not releases and isinstance(caller, OwnerCaller):
         raise TwinNotReady("Your twin has no imprint row yet; refresh it, then ask again.", retry_after_s=_NOT_READY_S)
-    prognosis = infer(reading, question)
+    prognosis = infer(reading, question, about)
     answer = Answer(
         question_id=asked.question_id,
         kind=asked.question.kind,
@@ -242,7 +244,7 @@ def _decide(session: Session, desk: AnswerDesk, asked: Asked, caller: Caller) ->
     company = caller.record if isinstance(caller, CompanyCaller) else ""
     found = Records(answer_bytes(answer), permit.decision, asked.record, company.encode())
     sealed = found.seal(desk.serving, asked.consent_id, asked.question_id)
-    return _Draft(permit, answer, found, sealed, model.envelope, consent.stored)
+    return _Draft(permit, answer, found, sealed, model.envelope, words_digest(mapped), consent.stored)
 
 
 def _commit(database: Database, asked: Asked, caller: Caller, draft: _Draft) -> Given | _Denied:
@@ -255,6 +257,7 @@ def _commit(database: Database, asked: Asked, caller: Caller, draft: _Draft) -> 
         "manifest": b64u(sha256(draft.manifest)),
         "policy_set": b64u(answer.policy_set_sha256),
         "classifier": VERSION,
+        "words": b64u(draft.words),
         "period": month_of(asked.at),
     }
     personal: JsonObject = {

@@ -3,6 +3,9 @@
 Best effort, and it says so: it knows English words of goods, not context. A basket of ordinary goods
 can betray an illness; what no word names, this does not see. Holidays that most people keep whatever
 they believe are left out. A change of the words is a new version, as the decision records name it.
+
+A candidate of an unknown code is scored by the coordinates that its text is about. Those that the consent does
+not opt in to are not read, whatever words the text has: a synonym opens nothing.
 """
 
 from __future__ import annotations
@@ -10,13 +13,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple, assert_never
+
+import numpy as np
+import numpy.typing as npt
 
 from vault.imprint.features import FeatureMap
+from vault.imprint.words import words_of
 from vault.schema.category import Category, parse_category
 from vault.schema.question import Candidate, NextChoice, Question, Recommend
+from vault.seal.ids import ConsentId
 
-VERSION: Final = "reveals-2"
+VERSION: Final = "reveals-3"
 
 # A term matches where a word begins; a trailing blank makes it match whole words only.
 _TERMS: Final[dict[tuple[str, ...], str]] = {
@@ -72,9 +80,24 @@ def reveals_of(code: str, text: str) -> frozenset[Category]:
     return _NONE.union(*(_CATEGORIES[term] for term in _ANY_TERM.findall(words)))
 
 
+class Narrowed(NamedTuple):
+    """A question over the codes that it may name.
+
+    Args:
+        question: Over candidates.
+        reveals: Special categories that the answer could reveal.
+        about: int16[candidates, codes] how much each candidate's text is about each published code of the map;
+            None where no text is read.
+    """
+
+    question: Recommend
+    reveals: frozenset[Category]
+    about: npt.NDArray[np.int16] | None = None
+
+
 def narrow(
-    question: Question, feature_map: FeatureMap, opted_in: frozenset[Category]
-) -> tuple[Recommend, frozenset[Category]]:
+    question: Question, feature_map: FeatureMap, opted_in: frozenset[Category], consent_id: ConsentId
+) -> Narrowed:
     """Return the question over the codes it may name, and the special categories that they could reveal.
 
     A company answers for its own candidates: they stay, and the rules refuse them without an opt-in.
@@ -84,15 +107,34 @@ def narrow(
         question: As asked.
         feature_map: Of its category.
         opted_in: The consent's explicit special categories.
+        consent_id: Under which it is asked; what is kept of a question is kept for the same consent alone.
     """
     match question:
         case Recommend():
             named = dict(zip(feature_map.codes, feature_map.names, strict=True))
             texts = ((item.code, f"{named.get(item.code, '')} {item.text}") for item in question.candidates)
-            return question, _NONE.union(*(reveals_of(code, text) for code, text in texts))
+            reveals = _NONE.union(*(reveals_of(code, text) for code, text in texts))
+            unknown = tuple("" if item.code in named else item.text for item in question.candidates)
+            about = _about(feature_map, opted_in, unknown, consent_id) if any(unknown) else None
+            if about is not None:
+                read = (feature_map.codes[at] for at in np.flatnonzero(about.any(0)))
+                reveals = reveals.union(*(reveals_of(code, named[code]) for code in read))
+            return Narrowed(question, reveals, about)
         case NextChoice():
             candidates, reveals = _allowed(feature_map, opted_in)
-            return Recommend(question.category, question.purpose, candidates, question.top_n), reveals
+            return Narrowed(Recommend(question.category, question.purpose, candidates, question.top_n), reveals)
+        case _:
+            assert_never(question)
+
+
+# The consent is part of the key: no company finds out, by the time taken, what another one asked.
+@lru_cache(maxsize=64)
+def _about(
+    feature_map: FeatureMap, opted_in: frozenset[Category], texts: tuple[str, ...], _consent_id: ConsentId
+) -> npt.NDArray[np.int16] | None:
+    words = words_of(feature_map)
+    readable = {candidate.code for candidate in _allowed(feature_map, opted_in)[0]}
+    return None if words is None else words.about(texts, readable)
 
 
 @lru_cache(maxsize=256)

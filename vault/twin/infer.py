@@ -24,6 +24,7 @@ from vault.twin.reader import MAX_MONTHS, Backbone, BadBackbone, Months, Reader
 GRID_PPM: Final = 5_000
 MOST_PPM: Final = 950_000
 ABSTAIN_BELOW_PPM: Final = 20_000
+_DOUBT: Final = 100  # a text that is about nothing else than a code to 0.32 is read half
 _MEDIUM_FROM: Final = 0.03
 _HIGH_FROM: Final = 0.1
 
@@ -125,25 +126,40 @@ def _read(backbone: Backbone, feature_map: FeatureMap, seen: Months, asked: int)
     return Reading(dict(zip(feature_map.codes[:-2], ppm[:-1].tolist(), strict=True)), _confidence(reliance))
 
 
-def infer(reading: Reading, question: Question) -> Prognosis:
+def infer(reading: Reading, question: Question, about: npt.NDArray[np.int16] | None = None) -> Prognosis:
     """Answer a question from what was read.
 
-    The order, too, is that of the rounded scores. A candidate whose code the map does not know gets the
+    The order, too, is that of the rounded scores. A candidate whose code the map does not know gets the score of
+    the codes that its text is about, each counting as much as the text is about it; one that is about none, the
     lowest score that any code has. The twin abstains if no score reaches `ABSTAIN_BELOW_PPM`.
+
+    Args:
+        reading: What a backbone read in the rows.
+        question: Over any codes.
+        about: [candidates, codes of the map] how much each candidate's text is about each code; None if no text is read.
     """
     known = reading.score_ppm
     match question:
         case NextChoice():
             offered = [(-score, code) for code, score in known.items()]
         case Recommend():
-            floor = min(known.values())
-            offered = [(-known.get(item.code, floor), item.code) for item in question.candidates]
+            codes = [item.code for item in question.candidates]
+            texts = [min(known.values())] * len(codes) if about is None else _scores_of(about, known)
+            offered = [(-known.get(code, score), code) for code, score in zip(codes, texts, strict=True)]
         case _:
             assert_never(question)
     best = heapq.nsmallest(question.top_n, offered)
     if -best[0][0] < ABSTAIN_BELOW_PPM:
         return Prognosis((), Confidence.NONE)
     return Prognosis(tuple(Prediction(code, -negated) for negated, code in best), reading.confidence)
+
+
+def _scores_of(about: npt.NDArray[np.int16], known: Mapping[str, int]) -> list[int]:
+    """Return each text's score on the grid: the mean of the codes it is about, the lowest score weighing `_DOUBT`."""
+    weights, scores = about.astype(np.int64), np.array(list(known.values()), dtype=np.int64)
+    total, weight = weights @ scores + _DOUBT * scores.min(), weights.sum(1) + _DOUBT
+    rounded: list[int] = ((2 * total + weight * GRID_PPM) // (2 * weight * GRID_PPM) * GRID_PPM).tolist()
+    return rounded
 
 
 def month_number(period: Period) -> int:
