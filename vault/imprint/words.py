@@ -100,7 +100,8 @@ class Words:
         cosines = (_vectors(self.files, self.weights, texts) @ self.vectors.T) / np.float32(_UNIT**2)
         cosines[:, [code not in readable for code in self.codes]] = 0.0
         squares = np.where(cosines >= _LEAST, cosines, 0.0).clip(max=1.0) ** 2
-        return (squares * squares * _MOST).astype(np.int16)
+        about: npt.NDArray[np.int16] = (squares * squares * _MOST).astype(np.int16)
+        return about
 
 
 @lru_cache
@@ -185,4 +186,5 @@ def _unit(sums: npt.NDArray[np.int32] | Whole) -> Whole:
     """Return rows scaled to the length `_UNIT`, rounded; zeros stay."""
     exact = sums.astype(np.int64)  # whose squares sum to less than 2**63
     length = np.sqrt(np.square(exact).sum(1).astype(np.float64))
-    return np.rint(exact / np.maximum(length, 1.0)[:, None] * _UNIT).astype(np.float32)
+    unit: Whole = np.rint(exact / np.maximum(length, 1.0)[:, None] * _UNIT).astype(np.float32)
+    return unit
