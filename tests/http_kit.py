@@ -187,12 +187,12 @@ def serving(folder: Path, database_url: str | None = None, shortkeys_url: str | 
 
 
 def new_databases(server: sqlalchemy.URL) -> tuple[str, str]:
-    """Make two empty databases on a PostgreSQL server and return their URLs."""
+    """Make a migrated and an empty database on a PostgreSQL server and return their URLs."""
     names = [f"{part}_{secrets.token_hex(6)}" for part in ("main", "short")]
     engine = sqlalchemy.create_engine(server, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        for name in names:
-            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        for name, template in zip(names, ("template_vault", "template1"), strict=True):
+            connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
     engine.dispose()
     main, short = (server.set(database=name).render_as_string(hide_password=False) for name in names)
     return main, short

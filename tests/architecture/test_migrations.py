@@ -54,19 +54,23 @@ def downgrade(database: Database, revision: str) -> None:
 def schema(database: Database) -> dict[str, object]:
     """Return every table with its columns, keys and indexes, as the database tells them."""
     inspector = sqlalchemy.inspect(database.engine)
+    # Of all tables at once: five queries a table, after each step of each version, were most of the time here.
+    columns, keys = inspector.get_multi_columns(), inspector.get_multi_pk_constraint()
+    foreign, unique = inspector.get_multi_foreign_keys(), inspector.get_multi_unique_constraints()
+    indexes = inspector.get_multi_indexes()
     return {
-        table: (
-            [(column["name"], repr(column["type"]), column["nullable"]) for column in inspector.get_columns(table)],
-            inspector.get_pk_constraint(table),
-            sorted(map(repr, inspector.get_foreign_keys(table))),
-            sorted(map(repr, inspector.get_unique_constraints(table))),
+        table[1]: (
+            [(column["name"], repr(column["type"]), column["nullable"]) for column in columns[table]],
+            keys[table],
+            sorted(map(repr, foreign[table])),
+            sorted(map(repr, unique[table])),
             sorted(
                 (index["name"], index["column_names"], index["unique"], [*map(str, index["dialect_options"].values())])
-                for index in inspector.get_indexes(table)
+                for index in indexes[table]
             ),
         )
-        for table in inspector.get_table_names()
-        if table != "alembic_version"
+        for table in columns
+        if table[1] != "alembic_version"
     }
 
 

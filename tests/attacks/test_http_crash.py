@@ -37,7 +37,7 @@ _ASKED = NextChoice(PURCHASE, PURPOSE, 3)  # ranks nothing, so no limit over all
 _KILLS = int(os.environ.get("TWINVAULT_KILLS", "3"))
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Process, House]]:
     urls: tuple[str | None, str | None] = (None, None)
     if request.param == "postgresql":
@@ -86,6 +86,7 @@ class Clients:
             act()
 
 
+@pytest.mark.slow
 def test_kill_minus_nine_loses_nothing_promised_and_releases_nothing_unlogged(
     process: tuple[Process, House], tmp_path: Path
 ) -> None:

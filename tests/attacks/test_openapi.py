@@ -231,7 +231,9 @@ def test_every_answer_is_what_the_openapi_document_says(
         each = -(-cases // (2 * len(operations)))
         _many(operation, GenerationMode.POSITIVE, each, send)
         try:
-            _many(operation, GenerationMode.NEGATIVE, each, send)
+            # Where any text fits, a second goes by before nothing wrong is found: only the slow run looks for it.
+            wrong = cases >= _CASES or not _takes_any_text(operation)
+            _many(operation, GenerationMode.NEGATIVE if wrong else GenerationMode.POSITIVE, each, send)
         except hypothesis.errors.Unsatisfiable:  # nothing in it can be wrong
             _many(operation, GenerationMode.POSITIVE, each, send)
     assert not failures, "\n\n".join(failures.values())
@@ -241,6 +243,15 @@ def test_every_answer_is_what_the_openapi_document_says(
         return
     silent = {operation.label for operation in operations if not seen[f"2xx {operation.label}"]}
     assert not silent - _SIGNED, "nobody gets an answer from " + ", ".join(sorted(silent - _SIGNED))
+
+
+def _takes_any_text(operation: Any) -> bool:
+    raw = operation.definition.raw
+    parameters = [one["schema"] for one in raw.get("parameters", [])]
+    bodies = [kind["schema"] for kind in raw.get("requestBody", {}).get("content", {}).values()]
+    return all(
+        set(schema) <= {"type", "title", "format"} and schema["type"] == "string" for schema in parameters + bodies
+    )
 
 
 def _many(operation: Any, mode: GenerationMode, count: int, send: Any) -> None:

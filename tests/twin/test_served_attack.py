@@ -9,7 +9,9 @@ import pytest
 from tests.served_attack import Attack, attack, attack_days
 
 
-@pytest.mark.parametrize(("tried", "answers"), [(attack, 1_000), (attack_days, 500)])
+@pytest.mark.parametrize(
+    ("tried", "answers"), [(attack, 1_000), pytest.param(attack_days, 500, marks=pytest.mark.slow)]
+)
 def test_an_attack_on_served_answers_stays_below_what_the_noise_allows(
     tried: Callable[..., Attack], answers: int
 ) -> None:
@@ -18,7 +20,10 @@ def test_an_attack_on_served_answers_stays_below_what_the_noise_allows(
     assert found.low <= found.bound
 
 
-@pytest.mark.parametrize(("tried", "answers", "noise"), [(attack, 1_000, 1 / 10), (attack_days, 500, 1 / 50)])
+@pytest.mark.parametrize(
+    ("tried", "answers", "noise"),
+    [(attack, 1_000, 1 / 10), pytest.param(attack_days, 500, 1 / 50, marks=pytest.mark.slow)],
+)
 def test_the_attack_notices_noise_that_is_too_small(tried: Callable[..., Attack], answers: int, noise: float) -> None:
     found = tried(answers, noise_over_charged=noise)  # a third shows most times, not always
     assert found.low > found.bound

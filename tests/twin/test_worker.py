@@ -128,6 +128,13 @@ def start(site: Site, point: str) -> subprocess.Popen[str]:
     )
 
 
+# A process of its own takes seconds to start, so only one of the databases is tried each time.
+_KILLED = pytest.mark.parametrize(
+    "database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
+
+
+@_KILLED
 @pytest.mark.parametrize("point", [point for point in POINTS if point != "nowhere"])
 def test_a_killed_worker_releases_nothing_twice(site: Site, run: Run, point: str) -> None:
     site.world.buy(BREAD)
@@ -151,6 +158,7 @@ def test_a_killed_worker_releases_nothing_twice(site: Site, run: Run, point: str
     assert (site.job().state, site.job().reason) == (JobState.DONE, "")
 
 
+@_KILLED
 @pytest.mark.parametrize("point", ["before open", "after noise", "inside commit", "after commit"])
 def test_a_killed_worker_makes_no_day_twice(site: Site, run: Run, point: str) -> None:
     site.environment["VAULT_CADENCE"] = site.world.cadence = Cadence.DAILY
@@ -315,13 +323,3 @@ def test_a_lease_is_renewed_while_its_jobs_run(lite: Site, children: Children, m
     with open_worker(lite.settings, children, lite.world.clock) as worker:
         assert run_once(worker)
     assert renewed.is_set()
-
-
-def test_the_web_process_reaches_no_opener_and_no_trainer() -> None:
-    script = "import sys, vault.app; print('\\n'.join(sys.modules))"
-    loaded = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    forbidden = {
-        *("vault.keys.processor", "vault.keys.compartment", "vault.twin.refresh", "vault.twin.cohort"),
-        *("vault.twin.train", "vault.twin.audit", "vault.twin.certify", "vault.twin.opening", "vault.worker", "opacus"),
-    }
-    assert not forbidden & set(loaded.stdout.split())
