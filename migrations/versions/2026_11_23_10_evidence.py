@@ -1,4 +1,4 @@
-"""evidence table: auditors."""
+"""evidence tables: auditors, and the consents that they chose."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -18,9 +18,19 @@ def upgrade() -> None:
         sa.Column("not_after_s", sa.BigInteger(), nullable=False),
         sa.Column("scope_from_s", sa.BigInteger(), nullable=False),
         sa.Column("scope_to_s", sa.BigInteger(), nullable=False),
+        sa.Column("opens_left", sa.Integer(), nullable=True),
+        sa.Column("pseudonym_key", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("key_id", name=op.f("pk_auditor")),
+    )
+    op.create_table(
+        "auditor_opened",
+        sa.Column("key_id", sa.LargeBinary(), nullable=False),
+        sa.Column("consent_id", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(["key_id"], ["auditor.key_id"], name=op.f("fk_auditor_opened_key_id_auditor")),
+        sa.PrimaryKeyConstraint("key_id", "consent_id", name=op.f("pk_auditor_opened")),
     )
 
 
 def downgrade() -> None:
+    op.drop_table("auditor_opened")
     op.drop_table("auditor")

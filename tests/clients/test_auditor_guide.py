@@ -16,6 +16,7 @@ from twinvault.api import Api
 from twinvault.cli import common, main
 from vault.ops.commands import operator
 from vault.proof.trust import parse_trust
+from vault.tlog.models import log_entry
 
 GUIDE = Path(__file__).parents[2] / "docs/guides/auditor.md"
 
@@ -31,6 +32,7 @@ def test_the_guide_takes_an_auditor_from_nothing_to_a_verified_month(
     (tmp_path / "trust.json").write_bytes(service.trust_file.read_bytes())
     first = datetime.now(UTC).replace(day=1)
     months = {
+        "2026-10-01": f"{first - timedelta(days=1):%Y-%m-01}",
         "2026-11-01": f"{first:%Y-%m-%d}",
         "2026-12-01": f"{(first + timedelta(days=32)).replace(day=1):%Y-%m-%d}",
     }
@@ -40,6 +42,8 @@ def test_the_guide_takes_an_auditor_from_nothing_to_a_verified_month(
     for command in commands:
         words = [months.get(word, word) for word in shlex.split(command)]
         words = [said["key"] if word == "WITNESS-KEY" else word for word in words]
+        if "--opens" in words:
+            _let_a_month_pass(service)
         if words[0] == "operator":
             result = CliRunner().invoke(operator, words[1:])
             assert result.exit_code == 0, (command, result.output)
@@ -54,3 +58,10 @@ def test_the_guide_takes_an_auditor_from_nothing_to_a_verified_month(
     assert trust.witnesses is not None
     assert [key.text for key in trust.witnesses.keys] == [said["key"]]
     api.close()
+
+
+def _let_a_month_pass(service: Service) -> None:
+    """Date what was logged so far into the month before this one."""
+    then = datetime.now(UTC).replace(day=1) - timedelta(days=1)
+    with service.site.opened() as (database, _), database.transaction() as session:
+        session.connection().execute(log_entry.update().values(recorded_s=int(then.timestamp())))

@@ -7,7 +7,7 @@ of trainings, the same for everybody.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -21,11 +21,12 @@ from vault.keys.serving import Serving
 from vault.parties import companies
 from vault.policy import sets
 from vault.proof.bundle import Bundle, LoggedLeaf, Withheld, records_by_hash
-from vault.proof.leaf import LeafKind
+from vault.proof.leaf import LeafKind, Opening
 from vault.proof.member import dump_member
 from vault.proof.merkle import inclusion_proof
 from vault.seal.ids import ConsentId
 from vault.tlog import groups, log, tombstones
+from vault.tlog.groups import Kept
 from vault.tlog.log import Leaf, PendingId
 from vault.tlog.witnesses import witnessed
 from vault.twin import release
@@ -38,7 +39,9 @@ _OF_COMPANIES: Final = (LeafKind.COMPANY, LeafKind.COMPANY_STATUS)
 _WITHHELD: Final = frozenset({Withheld.ANSWER, Withheld.QUESTION})
 
 
-def build(session: Session, serving: Serving, first: int, last: int) -> Bundle:
+def build(
+    session: Session, serving: Serving, first: int, last: int, opened: Collection[ConsentId] | None = None
+) -> Bundle:
     """Return the leaves from `first` to `last`, proven under the newest checkpoint, and what they name.
 
     Leaves before `first` are added where one in the range may refer to them: keys, models, rules,
@@ -50,6 +53,7 @@ def build(session: Session, serving: Serving, first: int, last: int) -> Bundle:
         serving: Opens the records of decisions.
         first: First index.
         last: Last index, below the size of the signed tree.
+        opened: Whose events are opened, where the auditor chose from a listing; by default everybody's.
 
     Raises:
         NoSuchKey: A decision is locked under a serving key whose epoch is over.
@@ -57,10 +61,11 @@ def build(session: Session, serving: Serving, first: int, last: int) -> Bundle:
     Guarantees: no vault id, no answer and no question is in the bundle.
     """
     size, note = log.head(session)
-    asked = log.find(session, after=first - 1, limit=last - first + 1)
-    opened = [parse_json(leaf.personal.body) for leaf in asked if leaf.kind in _CHAINED and leaf.personal]
-    named = {ConsentId(parse_b64u(event["consent"])) for event in opened if "consent" in event}
-    askers = {event.get("requester") for event in opened}
+    whole = log.find(session, after=first - 1, limit=last - first + 1)
+    asked = [leaf if _is_open(leaf.kind, leaf.personal, opened) else replace(leaf, personal=None) for leaf in whole]
+    events = [parse_json(leaf.personal.body) for leaf in asked if leaf.kind in _CHAINED and leaf.personal]
+    named = {ConsentId(parse_b64u(event["consent"])) for event in events if "consent" in event}
+    askers = {event.get("requester") for event in events}
     versions = consents.versions_of(session, named)
     envelopes = {version.leaf_id: version.envelope for version in versions}
     needed = log.read(session, envelopes)
@@ -71,14 +76,15 @@ def build(session: Session, serving: Serving, first: int, last: int) -> Bundle:
         needed += [leaf for leaf in found if parse_json(leaf.public.body)["company"] in askers]
     shared = {leaf.pending_id: leaf.index for leaf in asked if leaf.kind is LeafKind.DENIALS}
     kept = groups.members(session, shared)
-    erased = [leaf.pending_id for leaf in asked if _is_erased(leaf)]
+    erased = [leaf.pending_id for leaf in whole if _is_erased(leaf)]
     erased += [one.pending_id for one in kept if one.member.personal is None]
+    kept = [one if _is_open(LeafKind.DENIAL, one.member.personal, opened) else _closed(one) for one in kept]
     stones, days = tombstones.proofs(session, erased)
     around = [*needed, *log.read(session, map(PendingId, days))]
     outside = {leaf.index: leaf for leaf in around if not first <= leaf.index <= last}
     leaves = sorted((_shown(leaf) for leaf in [*outside.values(), *asked]), key=lambda leaf: leaf.index)
-    decided = [leaf.pending_id for leaf in asked if leaf.kind in {LeafKind.ANSWER, LeafKind.DENIAL}]
-    decided += [one.pending_id for one in kept]
+    decided = [leaf.pending_id for leaf in asked if leaf.kind in {LeafKind.ANSWER, LeafKind.DENIAL} and leaf.personal]
+    decided += [one.pending_id for one in kept if one.member.personal]
     shown = [envelopes[leaf.pending_id] for leaf in leaves if leaf.pending_id in envelopes]
     shown += [one.decision for one in records.read(session, serving, decided).values() if one.decision]
     shown += [*_public_records(session, leaves), *statements.envelopes(session), *stones]
@@ -91,7 +97,20 @@ def build(session: Session, serving: Serving, first: int, last: int) -> Bundle:
         for leaf in leaves
     )
     seen = witnessed(session, size, hash_at)
-    return Bundle(note, proven, records_by_hash(shown), first, last + 1, _WITHHELD, seen)
+    withheld = _WITHHELD if opened is None else _WITHHELD | {Withheld.EVENT}
+    return Bundle(note, proven, records_by_hash(shown), first, last + 1, withheld, seen)
+
+
+def _is_open(kind: LeafKind, personal: Opening | None, opened: Collection[ConsentId] | None) -> bool:
+    """Say whether an event may be opened: everybody's, or only those of the consents that the auditor chose."""
+    if opened is None or kind not in _CHAINED or personal is None:
+        return True
+    consent = parse_json(personal.body).get("consent")
+    return consent is not None and parse_b64u(consent) in opened
+
+
+def _closed(one: Kept) -> Kept:
+    return replace(one, member=replace(one.member, personal=None))
 
 
 def _is_erased(leaf: Leaf) -> bool:

@@ -1,4 +1,4 @@
-"""Where a registered auditor fetches a stretch of the log with what it names."""
+"""Where a registered auditor fetches a stretch of the log with what it names, and the listing that it chooses from."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from vault.db import Database
-from vault.evidence import bundles
-from vault.evidence.auditors import admit
+from vault.evidence import bundles, listings
+from vault.evidence.auditors import Admitted, admit, admit_listing
 from vault.http.edge import ClockDep, DatabaseDep, RawBody, documented, returned
 from vault.keys.serving import Serving
 from vault.proof.bundle import Bundle, bundle_lines
-from vault.seal.audit import AuditRequest
+from vault.proof.listing import listing_lines
 from vault.seal.dsse import parse_envelope
 from vault.tlog import tombstones
 from vault.tlog.sequencer import Sequencer
@@ -55,20 +55,53 @@ def audit_bundle(*, body: RawBody, request: Request, database: DatabaseDep, cloc
 
     The access is in the signed log before the first line is sent.
     """
-    desk = request.app.state.audit_desk
-    assert isinstance(desk, AuditDesk)
+    desk = _desk(request)
     envelope = parse_envelope(body)
     with database.transaction() as session:
-        wanted, access = admit(session, envelope, origin=desk.issuer, now=clock.now())
-    desk.sequencer.wait(access.id, desk.checkpoint_wait_s)
-    bundle = _build(desk, database, wanted, clock.now().date())
-    return StreamingResponse(
-        _chunks(bundle_lines(bundle)), media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"}
-    )
+        admitted = admit(session, envelope, origin=desk.issuer, now=clock.now())
+    desk.sequencer.wait(admitted.access.id, desk.checkpoint_wait_s)
+    return _sent(bundle_lines(_build(desk, database, admitted, clock.now().date())))
 
 
-def _build(desk: AuditDesk, database: Database, wanted: AuditRequest, today: date) -> Bundle:
+@evidence_router.post(
+    "/listing",
+    response_class=StreamingResponse,
+    responses=returned(MEDIA_TYPE, "The listing"),
+    openapi_extra=documented(takes="application/octet-stream"),
+)
+def audit_listing(*, body: RawBody, request: Request, database: DatabaseDep, clock: ClockDep) -> StreamingResponse:
+    """Return the listing of the auditor's engagement (JSON lines), with the rows opened that it chooses or chose.
+
+    The body is the auditor's signed request (binary DSSE). The access, and each consent that is opened, is in the
+    signed log before the first line is sent.
+    """
+    desk = _desk(request)
+    envelope = parse_envelope(body)
+    with database.transaction() as session:
+        admitted = admit_listing(session, envelope, origin=desk.issuer, now=clock.now())
+    desk.sequencer.wait(admitted.access.id, desk.checkpoint_wait_s)
+    with database.snapshot() as session:
+        built = listings.build(session, admitted.engagement, admitted.first, admitted.end)
+    with database.transaction() as session:
+        openings = listings.choose(session, admitted.engagement, built, admitted.chosen, clock.now())
+    for opening in openings:
+        desk.sequencer.wait(opening.id, desk.checkpoint_wait_s)
+    return _sent(listing_lines(listings.shown(built, admitted.engagement, admitted.chosen)))
+
+
+def _desk(request: Request) -> AuditDesk:
+    desk = request.app.state.audit_desk
+    assert isinstance(desk, AuditDesk)
+    return desk
+
+
+def _sent(lines: Iterable[bytes]) -> StreamingResponse:
+    return StreamingResponse(_chunks(lines), media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"})
+
+
+def _build(desk: AuditDesk, database: Database, admitted: Admitted, today: date) -> Bundle:
     """Return a bundle in which all that is erased has its tombstone: what has none would look concealed."""
+    wanted = admitted.request
     while True:
         with database.transaction() as session:
             group = tombstones.publish(session, today)
@@ -76,7 +109,7 @@ def _build(desk: AuditDesk, database: Database, wanted: AuditRequest, today: dat
             desk.sequencer.wait(group, desk.checkpoint_wait_s)
         with database.snapshot() as session:
             if not tombstones.are_waiting(session):  # or something was erased meanwhile
-                return bundles.build(session, desk.serving, wanted.first, wanted.last)
+                return bundles.build(session, desk.serving, wanted.first, wanted.last, admitted.engagement.opened)
 
 
 def _chunks(lines: Iterable[bytes]) -> Iterator[bytes]:

@@ -18,6 +18,7 @@ class Words:
 
     Args:
         events: By kind of event.
+        accesses: Of auditors that choose whose events they see, by what was shown.
         anything: For every other kind.
         states: What became of a consent.
         changed: For a consent whose event is not known any more.
@@ -28,6 +29,7 @@ class Words:
     """
 
     events: Mapping[LeafKind, str]
+    accesses: Mapping[str, str]
     anything: str
     states: Mapping[ConsentEvent, str]
     changed: str
@@ -72,6 +74,20 @@ _ENGLISH: Final = Words(
         LeafKind.LEGACY_VETO: (
             "You signed in, so your plan does not go on. If your executors had declared something, their shares are "
             "spent: make a new plan."
+        ),
+    },
+    accesses={
+        "listing": (
+            "An auditor was shown how often each consent was used in leaves {first} to {last} of the log, under names "
+            "that mean something to this auditor only; no question and no answer."
+        ),
+        "chosen": (
+            "An auditor was shown leaves {first} to {last} of the log, and of these what was decided about consents "
+            "that it had chosen; you were told if one of yours was."
+        ),
+        "opened": (
+            "{party}: an auditor chose your consent, and may see what was decided about it, under pseudonyms; no "
+            "question and no answer."
         ),
     },
     anything="Something that concerns every vault of this service was logged.",
@@ -137,6 +153,20 @@ _FRENCH: Final = Words(
             "chose, leurs parts sont épuisées : faites un nouveau plan."
         ),
     },
+    accesses={
+        "listing": (
+            "Un auditeur a vu combien de fois chaque consentement a servi dans les feuilles {first} à {last} du "
+            "journal, sous des noms qui n'ont de sens que pour lui ; aucune question ni réponse."
+        ),
+        "chosen": (
+            "Un auditeur a vu les feuilles {first} à {last} du journal, et ce qui y a été décidé des consentements "
+            "qu'il avait choisis ; vous avez été prévenu si l'un des vôtres en était."
+        ),
+        "opened": (
+            "{party} : un auditeur a choisi votre consentement et peut voir ce qui en a été décidé, sous pseudonymes ; "
+            "aucune question ni réponse."
+        ),
+    },
     anything="Un événement qui concerne tous les coffres de ce service a été consigné.",
     states={
         ConsentEvent.GIVEN: "est en vigueur",
@@ -175,4 +205,7 @@ def sentence(kind: LeafKind, public: JsonObject, personal: JsonObject, party: st
     """
     event = personal.get("event")
     state = words.states[ConsentEvent(str(event))] if kind is LeafKind.CONSENT and event else words.changed
-    return words.events.get(kind, words.anything).format_map({**public, **personal, "party": party, "state": state})
+    said = words.events.get(kind, words.anything)
+    if kind is LeafKind.AUDITOR_ACCESS:
+        said = words.accesses.get(str(public.get("shown")), said)
+    return said.format_map({**public, **personal, "party": party, "state": state})

@@ -178,17 +178,23 @@ def add_auditor(
         datetime | None, typer.Option(help="Show it nothing from before this day (UTC).", formats=_DAY)
     ] = None,
     until: Annotated[datetime | None, typer.Option(help="Nor from this day on (UTC).", formats=_DAY)] = None,
+    opens: Annotated[
+        int | None,
+        typer.Option(help="Show decisions about so many consents only, which it chooses from a listing.", min=0),
+    ] = None,
     site: SiteFolder = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Let an auditor fetch bundles: public parts, decisions under pseudonyms, no question and no answer."""
+    """Begin an engagement: public parts, decisions under pseudonyms, no question and no answer."""
     not_after = SystemClock().now() + timedelta(days=days)
     default = Scope()
     scope = Scope(_day_s(since, default.from_s), _day_s(until, default.to_s))
     with plain_errors():
         registration = parse_registration(_read_text(file).encode())
         with transaction(site) as session:
-            auditors.register_auditor(session, registration.name, registration.public_key, not_after, scope)
+            auditors.register_auditor(
+                session, registration.name, registration.public_key, not_after, scope, opens=opens
+            )
     say(
         as_json,
         {"auditor": registration.name, "until": f"{not_after:%Y-%m-%d}"},
@@ -202,10 +208,14 @@ def _day_s(day: datetime | None, default_s: int) -> int:
 
 @auditors_app.command("list")
 def list_auditors(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
-    """List auditors with the day on which their access ends."""
+    """List auditors with the day on which their access ends, and how many consents they may still choose."""
     with plain_errors(), transaction(site) as session:
         found = [
-            {"auditor": item.name, "until": f"{datetime.fromtimestamp(item.not_after_s, UTC):%Y-%m-%d}"}
+            {
+                "auditor": item.name,
+                "until": f"{datetime.fromtimestamp(item.not_after_s, UTC):%Y-%m-%d}",
+                **({} if item.opens_left is None else {"opens_left": item.opens_left}),
+            }
             for item in auditors.list_auditors(session)
         ]
     lines = "\n".join(f"{item['until']}  {item['auditor']}" for item in found)

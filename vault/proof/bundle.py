@@ -27,9 +27,13 @@ MAX_BUNDLE_BYTES = 512 * 2**20
 
 
 class Withheld(StrEnum):
-    """A kind of record that a bundle leaves out on purpose, so that its absence hides nothing else."""
+    """What a bundle leaves out on purpose, so that its absence hides nothing else.
+
+    `EVENT` is the personal half of the events of every consent that the auditor has not chosen from a listing.
+    """
 
     ANSWER = "answer"
+    EVENT = "event"
     QUESTION = "question"
 
 
@@ -171,7 +175,7 @@ def _witnessed(value: JsonValue) -> Witnessed:
 def _withheld(value: JsonValue) -> frozenset[Withheld]:
     named = [kind for kind in Withheld if isinstance(value, list) and kind in value]
     if named != value:
-        raise MalformedProof("The bundle's header must list what it withholds: each kind of record once, by name.")
+        raise MalformedProof("The bundle's header must list what it withholds: each kind once, by name.")
     return frozenset(named)
 
 

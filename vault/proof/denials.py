@@ -40,6 +40,8 @@ def _verify_member(evidence: Evidence, group: Event, member: Member) -> None:
     if public.get("kind") != LeafKind.DENIAL:
         raise InvalidProof("An event of a group of denials is none.")
     if member.personal is None:
+        if evidence.may_be_closed(member.group, member.position + 1):
+            return None
         return verify_erased(evidence, member.group, member.entry, member.position + 1)
     personal = verify_opening(member.entry, Part.PERSONAL, member.personal)
     denial = Event(group.index, LeafKind.DENIAL, public, personal, member.personal.body)

@@ -19,6 +19,7 @@ from vault.proof.errors import InvalidProof
 from vault.proof.leaf import LeafKind
 from vault.proof.member import Member, members_by_group
 from vault.proof.report import Failure, Step
+from vault.proof.sampled import Tally
 from vault.proof.tombstone import Tombstone, tombstones_by_place
 from vault.proof.trust import TrustedRoot
 from vault.schema.answer import Answer
@@ -55,10 +56,15 @@ class Event:
     @property
     def at(self) -> int:
         """When it happened, unix seconds."""
-        at = self.personal.get("at", self.public.get("at"))
-        if not isinstance(at, int) or not 0 <= at < _LAST_S:
+        if self.said_at is None:
             raise InvalidProof("The leaf does not say when its event happened.")
-        return at
+        return self.said_at
+
+    @property
+    def said_at(self) -> int | None:
+        """When it happened, if it says so."""
+        at = self.personal.get("at", self.public.get("at"))
+        return at if isinstance(at, int) and 0 <= at < _LAST_S else None
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ class Carried:
         charged_in_year: What trainings cost each person in a year.
         latest_s: When the newest answer or denial happened.
         checkpoint: The newest checkpoint.
+        tally: What is counted for a listing; None where every consent is opened.
     """
 
     complete_from: int | None = None
@@ -93,6 +100,7 @@ class Carried:
     charged_in_year: dict[str, Curve] = field(default_factory=dict)
     latest_s: int = 0
     checkpoint: Checkpoint | None = None
+    tally: Tally | None = None
 
 
 @dataclass
@@ -134,6 +142,30 @@ class Evidence:
         carried.complete_to, carried.checkpoint = self.whole.stop, self.checkpoint
         asked = (event.at for event in self.of_kind(LeafKind.ANSWER, LeafKind.DENIAL))
         carried.latest_s = max([carried.latest_s, *asked])
+        if carried.tally is not None:
+            self._count(carried.tally)
+
+    def _count(self, tally: Tally) -> None:
+        """Add what this part shows of the events that a listing counts."""
+        for event in self.of_kind(LeafKind.CONSENT):
+            tally.given[event.consent] = str(event.personal.get("grantee")), str(event.personal.get("subject"))
+        own = [event for kind in CHAINED for event in self.events[kind] if event.index in self.whole]
+        for event in (*own, *self.grouped):
+            if "consent" in event.personal:
+                tally.opened[event.consent, event.kind] += 1
+            else:
+                tally.alone += event.personal_body is not None
+        shared = (member for index in self.members.keys() & set(self.whole) for member in self.members[index])
+        closed = [(event.index, 0, event.kind) for event in own if event.personal_body is None]
+        closed += [(one.group, one.position + 1, LeafKind.DENIAL) for one in shared if one.personal is None]
+        for leaf, member, kind in closed:
+            (tally.erased if (leaf, member) in self.tombstones else tally.closed)[kind] += 1
+
+    def may_be_closed(self, leaf: int, member: int = 0) -> bool:
+        """Say whether an event may stand unopened because nobody chose its consent; count it as withheld if so."""
+        chosen = Withheld.EVENT in self.bundle.withheld and (leaf, member) not in self.tombstones
+        self.withheld[Step.OPENINGS] += chosen
+        return chosen
 
     def shows(self, step: Step, kind: Withheld) -> bool:
         """Say whether a step can look at a kind of record; count it as withheld if not."""

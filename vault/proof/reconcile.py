@@ -23,7 +23,7 @@ def reconcile(evidence: Evidence) -> None:
     latest_s = evidence.carried.latest_s
     for event in evidence.of_kind(LeafKind.ANSWER, LeafKind.DENIAL):
         evidence.attempt(Step.TIME, event.index, _verify_time, event, latest_s)
-        latest_s = max(latest_s, event.at if isinstance(event.personal.get("at"), int) else 0)
+        latest_s = max(latest_s, event.said_at or 0)
     named = _named(evidence)
     for digest, record in evidence.bundle.records.items():
         if not record.startswith(_KEY_STATEMENT) and not is_tombstone(record) and not is_member(record):

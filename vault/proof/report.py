@@ -28,6 +28,7 @@ class Step(IntEnum):
     LEDGER = 16
     LEGACY = 17
     GROUPS = 18
+    LISTING = 19
 
 
 @dataclass(frozen=True)

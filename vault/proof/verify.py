@@ -17,6 +17,7 @@
 15 records      no record, and so no decision, comes without a leaf that names it
 16 ledger       every release was charged what its mechanism costs, stays under the caps, and is the one published
 18 groups       every denial that shares a leaf with others is shown, or has a tombstone
+19 listing      where an auditor opened some consents only: the listing counts what the log has (`vault.proof.sampled`)
 
 Steps 9 to 11 read the leaf, with which step 7 compares the answer: they run even where answers and
 questions are withheld from an auditor; 7 and 8 then count as withheld, never as checked.
@@ -93,7 +94,10 @@ def verify_bundle(bundle: Bundle, trust: TrustedRoot, carried: Carried | None = 
             if record.startswith(_KEY_STATEMENT):
                 evidence.attempt(Step.KEYS, None, _verify_key, record)
         for leaf in evidence.unopened:
-            evidence.attempt(Step.ERASURE, leaf.index, verify_erased, leaf.index, leaf.entry)
+            if not evidence.may_be_closed(leaf.index):
+                evidence.attempt(Step.ERASURE, leaf.index, verify_erased, leaf.index, leaf.entry)
+        if Withheld.EVENT in bundle.withheld and evidence.carried.tally is None:
+            evidence.attempt(Step.LISTING, None, _lacks_listing)
         _verify_people(evidence)
         _verify_answers(evidence)
         verify_denials(evidence, _verify_denial)
@@ -130,6 +134,12 @@ def _verify_answers(evidence: Evidence) -> None:
     for event in evidence.of_kind(LeafKind.DENIAL):
         if event.personal.get("decision"):
             evidence.attempt(Step.DECISION, event.index, _verify_denial, event)
+
+
+def _lacks_listing(_: Evidence) -> None:
+    raise InvalidProof(
+        "The bundle does not open every consent: only beside the engagement's listing does it prove anything."
+    )
 
 
 def _verify_root(evidence: Evidence) -> None:

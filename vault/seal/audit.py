@@ -1,4 +1,4 @@
-"""What an auditor makes: its registration, and signed requests to be shown a stretch of the log."""
+"""What an auditor makes: its registration, and signed requests to be shown a stretch of the log, or its listing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from vault.seal.errors import SealError, as_seal_error
 from vault.seal.fields import Fields
 from vault.seal.person import NONCE_BYTES
 from vault.seal.signing import Signer
+
+MAX_CHOSEN = 1_000
 
 _REGISTRATION = "twinvault-auditor/v1"
 
@@ -100,4 +102,55 @@ def verify_audit_request(envelope: Envelope, auditor_key: bytes) -> AuditRequest
     fields.end()
     if request.last < request.first:
         raise SealError("An auditor asks for leaves from a first to a last index, in this order.")
+    return request
+
+
+@dataclass(frozen=True, slots=True)
+class ListingRequest:
+    """What an auditor asks of its engagement's listing.
+
+    Args:
+        origin: The issuer URL of the server asked.
+        nonce: 32 random bytes, used once.
+        issued_at: Unix seconds.
+        chosen: Pseudonyms of the consents to be opened from now on, 32 bytes each, at most 1,000.
+    """
+
+    origin: str
+    nonce: bytes
+    issued_at: int
+    chosen: tuple[bytes, ...]
+
+
+def sign_listing_request(request: ListingRequest, auditor: Signer) -> Envelope:
+    """Return the request under the auditor's key."""
+    record: JsonObject = {
+        "origin": request.origin,
+        "nonce": b64u(request.nonce),
+        "issued_at": request.issued_at,
+        "chosen": [b64u(name) for name in request.chosen],
+    }
+    return sign_record(PayloadType.AUDIT_LISTING, record, auditor)
+
+
+def verify_listing_request(envelope: Envelope, auditor_key: bytes) -> ListingRequest:
+    """Return the request; its age, server and single use are the receiver's to check.
+
+    Args:
+        envelope: What arrived.
+        auditor_key: Raw Ed25519 key, 32 bytes, from the receiver's own register.
+
+    Raises:
+        SealError: Signed by another key, malformed, or it chooses a consent twice or too many.
+    """
+    fields = Fields(verify_envelope(envelope, PayloadType.AUDIT_LISTING, auditor_key))
+    request = ListingRequest(
+        origin=fields.text("origin"),
+        nonce=fields.binary("nonce", size=NONCE_BYTES),
+        issued_at=fields.integer("issued_at"),
+        chosen=tuple(fields.hashes("chosen")),
+    )
+    fields.end()
+    if len(set(request.chosen)) != len(request.chosen) or len(request.chosen) > MAX_CHOSEN:
+        raise SealError(f"An auditor chooses at most {MAX_CHOSEN} consents at a time, each once.")
     return request

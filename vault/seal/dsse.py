@@ -51,6 +51,7 @@ class PayloadType(StrEnum):
     FREEZE = "twinvault/freeze/v1"
     EXECUTORS = "twinvault/executors/v1"
     AUDIT = "twinvault/audit/v1"
+    AUDIT_LISTING = "twinvault/audit-listing/v1"
 
 
 _TYPES: Final = {str(payload_type).encode(): payload_type for payload_type in PayloadType}

@@ -74,6 +74,11 @@ class Fields:
             raise SealError(f"The field {name} is not a list.")
         return value
 
+    def hashes(self, name: str) -> list[bytes]:
+        """Return a list of SHA-256 values."""
+        with as_seal_error():
+            return [parse_b64u(item, size=HASH_BYTES) for item in self.items(name)]
+
     def end(self) -> None:
         """Refuse a record with a field that nobody took: signer and reader must mean the same."""
         if self._left:

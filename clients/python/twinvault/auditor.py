@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from twinvault.api import Api, ClientError
@@ -13,9 +14,19 @@ from vault.encoding import JsonObject, b64u
 from vault.proof.bundle import MAX_BUNDLE_BYTES, parse_bundle
 from vault.proof.checkpoint import verify_checkpoint
 from vault.proof.errors import InvalidProof, MalformedProof
+from vault.proof.listing import parse_listing, verify_unchanged
 from vault.proof.trust import TrustedRoot
 from vault.proof.verify import Report, verify_bundle
-from vault.seal.audit import AuditRequest, Registration, dump_registration, sign_audit_request
+from vault.seal.audit import (
+    MAX_CHOSEN,
+    AuditRequest,
+    ListingRequest,
+    Registration,
+    dump_registration,
+    sign_audit_request,
+    sign_listing_request,
+)
+from vault.seal.dsse import Envelope
 from vault.seal.person import NONCE_BYTES
 from vault.seal.signing import SEED_BYTES, SigningKey, new_seed
 from vault.seal.version import Remembered
@@ -95,13 +106,54 @@ class Auditor:
             ApiError: The service refuses: nobody registered this key, its time is over, or the log is shorter.
             ClientError: Without a profile and a connection there is no key and nobody to ask.
         """
+        now_s = unix_s((clock or SystemClock()).now())
+        request = AuditRequest(self._trust.issuer, secrets.token_bytes(NONCE_BYTES), now_s, first, last)
+        return self._ask("bundle", lambda key: sign_audit_request(request, key))
+
+    def fetch_listing(self, chosen: Sequence[bytes] = (), clock: Clock | None = None) -> bytes:
+        """Return the listing of the engagement, not verified yet; the service logs the access.
+
+        Args:
+            chosen: Pseudonyms of consents to be opened from now on, at most 1,000 at a time.
+            clock: Tells the time; the machine's own by default.
+
+        Raises:
+            ApiError: As for `fetch`; or the time of the engagement is not over, or it opens no more.
+            ClientError: As for `fetch`.
+        """
+        now_s = unix_s((clock or SystemClock()).now())
+        request = ListingRequest(self._trust.issuer, secrets.token_bytes(NONCE_BYTES), now_s, tuple(chosen))
+        return self._ask("listing", lambda key: sign_listing_request(request, key))
+
+    def choose(self, number: int = 0, rows: Sequence[bytes] = (), seen: bytes | None = None) -> bytes:
+        """Let consents of the listing be opened; return the listing.
+
+        Args:
+            number: How many of those that are not open yet, picked by chance on this machine; all where fewer are left.
+            rows: Pseudonyms of further consents.
+            seen: The listing as it was fetched before.
+
+        Raises:
+            ApiError: As for `fetch_listing`.
+            ClientError: As for `fetch_listing`.
+            InvalidProof: What the service sent is no listing, or differs from the one that was chosen from.
+        """
+        data = self.fetch_listing()
+        shown = parse_listing(data)
+        if seen is not None:
+            verify_unchanged(parse_listing(seen), shown)
+        closed = [row.consent for row in shown.rows if row.opened is None and row.consent not in rows]
+        chosen = [*rows, *secrets.SystemRandom().sample(closed, min(number, len(closed)))]
+        for start in range(0, len(chosen), MAX_CHOSEN):
+            data = self.fetch_listing(chosen[start : start + MAX_CHOSEN])
+            verify_unchanged(shown, parse_listing(data))
+        return data
+
+    def _ask(self, what: str, sign: Callable[[SigningKey], Envelope]) -> bytes:
         if self._profile is None or self._api is None:
             raise ClientError("Only a registered auditor fetches bundles; run `twinvault auditor register` first.")
         key = SigningKey(self._profile.binary("key", SEED_BYTES))
-        now_s = unix_s((clock or SystemClock()).now())
-        request = AuditRequest(self._trust.issuer, secrets.token_bytes(NONCE_BYTES), now_s, first, last)
-        content = sign_audit_request(request, key).encoded
-        return self._api.request("POST", "/v1/audit/bundle", content=content).content
+        return self._api.request("POST", f"/v1/audit/{what}", content=sign(key).encoded).content
 
     def verify(self, path: Path) -> Report:
         """Check everything that a bundle file shows; an answer's file and a month's are the same format.

@@ -21,9 +21,11 @@ from vault.proof.bundle import Bundle, parse_bundle
 from vault.proof.checkpoint import Checkpoint, parse_checkpoint
 from vault.proof.errors import InvalidProof
 from vault.proof.established import Carried
+from vault.proof.listing import Listing
 from vault.proof.merkle import verify_consistency
 from vault.proof.note import parse_b64, parse_note
 from vault.proof.report import Failure, Report, Step
+from vault.proof.sampled import Tally, verify_listing
 from vault.proof.trust import TrustedRoot
 from vault.proof.verify import verify_bundle
 
@@ -88,12 +90,13 @@ def _fetch_part(auditor: Auditor, start: int, end: int) -> tuple[bytes, int]:
         end = start + (end - start) // 2
 
 
-def verify_audit(folder: Path, trust: TrustedRoot) -> Report:
+def verify_audit(folder: Path, trust: TrustedRoot, listing: Listing | None = None) -> Report:
     """Verify the parts of an audit one after the other, as one.
 
     Args:
         folder: What `fetch_audit` wrote.
         trust: The caller's pinned keys.
+        listing: What the auditor chose consents from, where the audit opens those only.
 
     Returns:
         What was checked in all parts together. A part that cannot be read, or does not hold, ends it:
@@ -103,7 +106,8 @@ def verify_audit(folder: Path, trust: TrustedRoot) -> Report:
         UnreadableFile: The folder holds no audit.
     """
     first, end, growth = _read_index(folder)
-    carried, reports = Carried(), [Report(0, {}, {}, ())]
+    tally = None if listing is None else Tally(listing)
+    carried, reports = Carried(tally=tally), [Report(0, {}, {}, ())]
     for number, proof in enumerate(growth):
         try:
             bundle = parse_bundle(read_file(folder / _name(number)))
@@ -119,6 +123,8 @@ def verify_audit(folder: Path, trust: TrustedRoot) -> Report:
     if growth and (carried.complete_from, carried.complete_to) != (first, end):
         detail = f"The audit claims the leaves from {first} to {end}, but its parts end at {carried.complete_to}."
         reports.append(Report(0, {Step.OPENINGS: 1}, {}, (Failure(Step.OPENINGS, None, detail),)))
+    if tally is not None:
+        reports.append(verify_listing(tally, (carried.complete_from, carried.complete_to)))
     return _sum(reports)
 
 

@@ -8,15 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
-from twinvault.auditor import Auditor
+from twinvault.auditor import Auditor, read_file
 from twinvault.audits import fetch_audit, unreadable, verify_audit
 from twinvault.cli import common
 from twinvault.cli.common import DEFAULT_PROFILE, AsJson, ProfileName, TrustFile
 from twinvault.profile import TRUST, read_trust, write_private
 from vault.proof.errors import InvalidProof
+from vault.proof.listing import Listing, parse_listing
 from vault.proof.report import Report
+from vault.seal.fields import parse_hash
 
 auditor = typer.Typer(no_args_is_help=True, help="Verify answers and whole months offline, against keys you pinned.")
+
+ListingFile = Annotated[
+    Path | None, typer.Option("--listing", help="What consents were chosen from, where the audit opens those only.")
+]
 
 _DAY = ["%Y-%m-%d"]
 _USAGE = 2
@@ -39,6 +45,31 @@ def register(
 
 
 @auditor.command()
+def listing(
+    *,
+    out: Annotated[
+        Path, typer.Option("--out", help="Write the listing into this file; one that is there must be the same.")
+    ],
+    choose: Annotated[
+        int, typer.Option("--choose", help="Let so many consents be opened, picked by chance on this machine.", min=0)
+    ] = 0,
+    row: Annotated[
+        list[str] | None, typer.Option("--row", help="Let this row's consent be opened: its pseudonym. Repeatable.")
+    ] = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch what the engagement lists of consents under pseudonyms, and choose which of them a bundle opens."""
+    found = Auditor.load(common.folder_of(profile), common.reach(common.load_profile(profile).trust))
+    seen = read_file(out) if out.exists() else None
+    data = found.choose(choose, [parse_hash(name) for name in row or ()], seen)
+    shown = parse_listing(data)
+    write_private(out, data)
+    people, opened = {item.person for item in shown.rows}, [item for item in shown.rows if item.opened]
+    common.emit({"consents": len(shown.rows), "people": len(people), "opened": len(opened)}, as_json=as_json)
+
+
+@auditor.command()
 def bundle(
     *,
     out: Annotated[Path, typer.Option("--out", help="Write the bundle into this file, or an audit into this folder.")],
@@ -48,6 +79,7 @@ def bundle(
         datetime | None, typer.Option("--since", help="First day (UTC) of an audit.", formats=_DAY)
     ] = None,
     until: Annotated[datetime | None, typer.Option("--until", help="Day (UTC) after its last.", formats=_DAY)] = None,
+    listing: ListingFile = None,
     profile: ProfileName = DEFAULT_PROFILE,
     as_json: AsJson = False,
 ) -> None:
@@ -62,8 +94,9 @@ def bundle(
         show_report(found.verify_bytes(data), as_json=as_json)
     elif since is not None and until is not None and first is None and last is None:
         since_s, until_s = (int(day.replace(tzinfo=UTC).timestamp()) for day in (since, until))
+        chosen_from = _read_listing(listing)
         fetch_audit(found, since_s, until_s, out, lambda end: typer.echo(f"fetched up to leaf {end}", err=True))
-        show_report(verify_audit(out, found.trust), as_json=as_json)
+        show_report(verify_audit(out, found.trust, chosen_from), as_json=as_json)
     else:
         typer.echo("twinvault: Give --first and --last, or --since and --until.", err=True)
         raise typer.Exit(_USAGE)
@@ -76,6 +109,7 @@ def verify(
     trust: Annotated[
         Path | None, typer.Option("--trust", help="Trust file; the profile's pinned keys if not given.")
     ] = None,
+    listing: ListingFile = None,
     profile: ProfileName = DEFAULT_PROFILE,
     as_json: AsJson = False,
 ) -> None:
@@ -88,10 +122,15 @@ def verify(
         typer.echo("twinvault: Keys in a bundle prove nothing: name a trust file with --trust.", err=True)
         raise typer.Exit(_USAGE)
     try:
-        report = verify_audit(bundle, found.trust) if bundle.is_dir() else found.verify(bundle)
+        chosen_from = _read_listing(listing)
+        report = verify_audit(bundle, found.trust, chosen_from) if bundle.is_dir() else found.verify(bundle)
     except InvalidProof as error:
         report = unreadable(error)
     show_report(report, as_json=as_json)
+
+
+def _read_listing(file: Path | None) -> Listing | None:
+    return None if file is None else parse_listing(read_file(file))
 
 
 def show_report(report: Report, *, as_json: bool) -> None:
