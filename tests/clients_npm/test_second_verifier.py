@@ -1,96 +1,396 @@
-"""A second verifier, in JavaScript, agrees with the first about honest bundles and about altered ones."""
+"""A second verifier, in TypeScript, says the same as the first of every bundle, honest, altered or forged: step and leaf."""
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.audit_kit import audited, closed, leaf_of, without
+from tests.answer_kit import ORIGIN
+from tests.audit_kit import audited, closed, without
 from tests.clients.test_witness import listening
+from tests.evidence.test_floods import flooded
+from tests.evidence.test_tombstones import erase_all
+from tests.listing_kit import bundle_of, busiest, engaged, listed
+from tests.proof.conftest import honest
+from tests.proof.forge import Honest, Told, flip
+from tests.proof.test_lying_service import SERVICE_ATTACKS
+from tests.proof.test_verify import FILE_ATTACKS
 from twinvault.witness import Witness
 from vault.db import Database
-from vault.proof.bundle import Bundle, dump_bundle, parse_bundle
+from vault.encoding import b64u, dump_json
+from vault.proof.bundle import Bundle, LoggedLeaf, dump_bundle, parse_bundle, records_by_hash
 from vault.proof.errors import MalformedProof
-from vault.proof.leaf import LeafKind
-from vault.proof.report import Step
+from vault.proof.leaf import LeafKind, Opening
+from vault.proof.member import dump_member, is_member, parse_member
+from vault.proof.note import VerifierKey
+from vault.proof.report import Report, Step
+from vault.proof.tombstone import dump_tombstone, is_tombstone, parse_tombstone
 from vault.proof.trust import TrustedRoot, dump_trust
 from vault.proof.verify import verify_bundle
 from vault.proof.witness import WitnessPolicy
 from vault.seal.signing import SigningKey, new_seed
 from vault.tlog.witnesses import Witnesses, WitnessPlan, WitnessSite
 
-pytestmark = pytest.mark.needs_npm  # Node.js alone, no package
+__all__ = ["honest"]
 
-SCRIPT = Path(__file__).parents[2] / "clients/web/verify/verify.mjs"
-CORE = (Step.CHECKPOINT, Step.INCLUSION, Step.OPENINGS, Step.ORDER, Step.WITNESSES)
+pytestmark = pytest.mark.needs_npm
 
+SOURCE = Path(__file__).parents[2] / "clients/web/verify"
+MANY = Path(__file__).with_name("verify_many.mjs")
+CORE = frozenset({
+    Step.BUNDLE, Step.CHECKPOINT, Step.INCLUSION, Step.OPENINGS, Step.KEYS, Step.CONSENT, Step.ORDER, Step.ERASURE,
+    Step.WITNESSES, Step.TIME, Step.GROUPS, Step.LISTING,
+})  # fmt: skip
 
-def second(data: bytes, trust: TrustedRoot, folder: Path) -> dict[str, Any]:
-    (folder / "bundle").write_bytes(data)
-    (folder / "trust.json").write_bytes(dump_trust(trust))
-    run = subprocess.run(
-        ["node", str(SCRIPT), str(folder / "bundle"), str(folder / "trust.json")],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    report: dict[str, Any] = json.loads(run.stdout)
-    assert run.returncode == bool(report["failures"]), run.stderr
-    return report
+Found = set[tuple[int, int | None]]
 
 
-def first(data: bytes, trust: TrustedRoot) -> set[int]:
-    """Return the steps of the core at which the first verifier fails."""
-    try:
-        return {failure.step.value for failure in verify_bundle(parse_bundle(data), trust).failures} & set(CORE)
-    except MalformedProof:
-        return {0}
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The second verifier, checked strictly and compiled."""
+    folder = tmp_path_factory.mktemp("verify") / "verify"
+    shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns("node_modules", "dist"))
+    npm = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
+    subprocess.run(npm, cwd=folder, check=True, timeout=300)
+    assert '"strict": true' in (folder / "tsconfig.json").read_text()
+    for how in (["--noEmit"], []):
+        compiled = subprocess.run(
+            ["npx", "--no-install", "tsc", *how], cwd=folder, check=False, capture_output=True, timeout=300
+        )
+        assert compiled.returncode == 0, compiled.stdout.decode()
+    return folder / "dist"
 
 
-def test_both_verifiers_agree(sqlite_database: Database, shortkeys: Database, tmp_path: Path) -> None:
+@dataclass
+class Vectors:
+    """Bundles with what the first verifier says of each, to be shown to the second."""
+
+    folder: Path
+    names: list[str] = field(default_factory=list)
+    first: list[Report | None] = field(default_factory=list)
+
+    def add(self, name: str, bundle: Bundle | bytes, trust: TrustedRoot) -> None:
+        data = bundle if isinstance(bundle, bytes) else dump_bundle(bundle)
+        place = self.folder / f"{len(self.names):05d}"
+        place.with_suffix(".bundle").write_bytes(data)
+        place.with_suffix(".trust").write_bytes(dump_trust(trust))
+        try:
+            self.first.append(verify_bundle(parse_bundle(data), trust))
+        except MalformedProof:
+            self.first.append(None)
+        self.names.append(name)
+
+    def compare(self, dist: Path) -> None:
+        """Demand that both find the same failures of the core: the same steps at the same leaves."""
+        run = subprocess.run(
+            ["node", MANY, dist, self.folder], check=False, capture_output=True, text=True, timeout=300
+        )
+        assert run.returncode == 0, run.stderr
+        second = [json.loads(line) for line in run.stdout.splitlines()]
+        assert len(second) == len(self.names) > 0
+        differ = {
+            name: (sorted(map(str, one - other)), sorted(map(str, other - one)))
+            for name, report, said in zip(self.names, self.first, second, strict=True)
+            for one, other in [(_of_the_core(report, said), _failed(said))]
+            if one != other
+        }
+        assert differ == {}, "what only the first found, what only the second"
+
+    def refused(self) -> int:
+        return sum(report is None or bool(report.failures) for report in self.first)
+
+
+def _failed(said: dict[str, Any]) -> Found:
+    return {(failure["step"], failure["leaf"]) for failure in said["failures"]}
+
+
+def _of_the_core(report: Report | None, said: dict[str, Any]) -> Found:
+    """Return the first verifier's failures of the core, less those that rest on a consent's terms: these it alone reads."""
+    if report is None:
+        return {(0, None)}
+    found = {(item.step.value, item.leaf_index) for item in report.failures if item.step in CORE}
+    if report.checked.get(Step.CONSENT, 0):
+        terms = {failure for failure in found - _failed(said) if failure[0] == Step.CONSENT}
+        found -= terms
+    return found
+
+
+@pytest.fixture
+def vectors(tmp_path: Path) -> Vectors:
+    folder = tmp_path / "vectors"
+    folder.mkdir()
+    return Vectors(folder)
+
+
+def test_every_way_of_altering_an_answer_is_told_alike(dist: Path, vectors: Vectors, honest: Honest) -> None:
+    trust, bundle = honest.service.trust, honest.bundle
+    other = SigningKey(new_seed()).public_key
+    vectors.add("honest", bundle, trust)
+    for name, changed in {
+        "log": replace(trust, log=VerifierKey(ORIGIN, other)),
+        "operator": replace(trust, operator=other),
+    }.items():
+        vectors.add(f"another {name}", bundle, changed)
+    for name, (_, change) in FILE_ATTACKS.items():
+        for at in range(len(bundle.leaves)):
+            vectors.add(f"{name} of leaf {at}", _with_leaf(bundle, at, change), trust)
+    for name, note in _notes(bundle.checkpoint).items():
+        vectors.add(f"note {name}", replace(bundle, checkpoint=note), trust)
+    for at, (digest, data) in enumerate(bundle.records.items()):
+        rest = [record for key, record in bundle.records.items() if key != digest]
+        vectors.add(f"record {at} gone", replace(bundle, records=records_by_hash(rest)), trust)
+        for place in (-1, 0, len(data) // 2):
+            vectors.add(
+                f"record {at} flipped", replace(bundle, records=records_by_hash([*rest, flip(data, place)])), trust
+            )
+    for at in range(len(bundle.leaves)):
+        vectors.add(f"leaf {at} gone", replace(bundle, leaves=(*bundle.leaves[:at], *bundle.leaves[at + 1 :])), trust)
+    vectors.add("empty", replace(bundle, leaves=(), records={}), trust)
+    vectors.compare(dist)
+    assert vectors.refused() > 90
+
+
+def test_every_lie_of_a_service_is_told_alike(dist: Path, vectors: Vectors, honest: Honest) -> None:
+    for name, (_, _, attack) in SERVICE_ATTACKS.items():
+        for whole in (False, True):
+            forge = honest.forge()
+            attack(forge)
+            vectors.add(f"{name}, whole: {whole}", forge.bundle(whole=whole), honest.service.trust)
+    for name, value in _values().items():
+        for kind, part, at in (
+            (LeafKind.ANSWER, "personal", "consent_seq"), (LeafKind.ANSWER, "personal", "prev"), (LeafKind.ANSWER, "personal", "at"),
+            (LeafKind.ANSWER, "personal", "version"), (LeafKind.ANSWER, "personal", "consent"), (LeafKind.CONSENT, "personal", "version"),
+            (LeafKind.CONSENT, "personal", "subject"), (LeafKind.CONSENT, "personal", "record"), (LeafKind.CONSENT, "personal", "consent_seq"),
+        ):  # fmt: skip
+            forge = honest.forge()
+            getattr(forge.event(kind), part)[at] = value
+            vectors.add(f"{kind} {at} {name}", forge.bundle(whole=True), honest.service.trust)
+    late = honest.forge()
+    late.events.append(Told(LeafKind.DENIAL, {}, {"consent": "x", "at": 1, "consent_seq": 1}, opened=True))
+    vectors.add("dated back", late.bundle(whole=True), honest.service.trust)
+    vectors.compare(dist)
+    assert vectors.refused() > 100
+
+
+def test_every_malformed_line_is_refused_alike(dist: Path, vectors: Vectors, honest: Honest) -> None:
+    trust, lines = honest.service.trust, dump_bundle(honest.bundle).splitlines()
+    for at in (0, 1, len(lines) - 1):
+        for name, damage in _damages().items():
+            damaged = damage(lines[at])
+            assert damaged != lines[at], name
+            vectors.add(f"line {at} {name}", b"\n".join([*lines[:at], damaged, *lines[at + 1 :], b""]), trust)
+        vectors.add(f"line {at} gone", b"\n".join([*lines[:at], *lines[at + 1 :], b""]), trust)
+    for at, (name, value) in ((at, item) for at in (0, 1, len(lines) - 1) for item in _values().items()):
+        record = json.loads(lines[at])
+        for member in record:
+            line = dump_json({**record, member: value})
+            vectors.add(f"line {at} {member} {name}", b"\n".join([*lines[:at], line, *lines[at + 1 :], b""]), trust)
+    data = dump_bundle(honest.bundle)
+    for cut in (0, 1, len(data) // 2, len(data) - 1):
+        vectors.add(f"cut at {cut}", data[:cut], trust)
+    vectors.add("two leaves exchanged", b"\n".join([lines[0], lines[2], lines[1], *lines[3:], b""]), trust)
+    vectors.compare(dist)
+    assert vectors.refused() > len(vectors.names) * 9 // 10
+
+
+def test_a_month_its_witnesses_floods_and_erasures_are_told_alike(
+    dist: Path, vectors: Vectors, sqlite_database: Database, shortkeys: Database, tmp_path: Path
+) -> None:
     with audited(sqlite_database, shortkeys, tmp_path) as site:
         consent = site.live()
         witness = Witness.init(tmp_path / "witness", "witness.example/1").watch(site.service.log)
         with listening(witness) as url:
             plan = WitnessPlan((WitnessSite(witness.key, url),), 1, 600)
             assert Witnesses(site.service.log, plan).ask(sqlite_database) == 1
+        plain = site.service.trust
+        trust = replace(plain, witnesses=WitnessPolicy((witness.key,), 1, 600))
         month = site.bundle()
-        answer = parse_bundle(site.service.ask(site.service.consent()).content)
-        trust = replace(site.service.trust, witnesses=WitnessPolicy((witness.key,), 1, 600))
+        vectors.add("month", month, trust)
+        for leaf in month.leaves:
+            vectors.add(f"without {leaf.index}", without(month, leaf), trust)
+            vectors.add(f"closed {leaf.index}", closed(month, leaf), plain)
+        for name, lie in _unwitnessed(month).items():
+            vectors.add(name, lie, trust)
+        vectors.add("a witness nobody trusts", month, replace(trust, witnesses=WitnessPolicy((_stranger(),), 1, 600)))
+        vectors.add(
+            "a quorum of two", month, replace(trust, witnesses=WitnessPolicy((witness.key, _stranger()), 2, 600))
+        )
+        key = engaged(site)
+        chosen = listed(site, key, busiest(listed(site, key)).consent)
+        vectors.add("sampled", bundle_of(site, key, chosen), plain)
+        _, flood = flooded(site)
+        for name, lie in _floods(flood).items():
+            vectors.add(name, lie, plain)
+        erase_all(site)
+        erased = site.bundle()
+        assert any(map(is_tombstone, erased.records.values()))
+        for name, lie in _erasures(erased).items():
+            vectors.add(name, lie, plain)
+        honest_ones = {"month", "flood", "erased"}
+        for name, report in zip(vectors.names, vectors.first, strict=True):
+            assert (report is not None and not report.failures) is (name in honest_ones) or name.startswith("closed"), (
+                name
+            )
     assert consent.version == 1
-    for honest in (month, answer):
-        data = dump_bundle(honest)
-        report = second(data, trust, tmp_path)
-        assert report["failures"] == []
-        checked = verify_bundle(honest, trust).checked
-        assert report["checked"] == {step.name.lower(): checked[step] for step in CORE}
-        assert report["leaves"] == len(honest.leaves)
-    for lie, steps in _lies(month).items():
-        assert {failure["step"] for failure in second(lie, trust, tmp_path)["failures"]} == steps, lie[:200]
-        assert first(lie, trust) >= steps - {0}
-    other = replace(trust, log=replace(trust.log, public_key=SigningKey(new_seed()).public_key))
-    assert {failure["step"] for failure in second(dump_bundle(month), other, tmp_path)["failures"]} == {1}
+    vectors.compare(dist)
 
 
-def _lies(month: Bundle) -> dict[bytes, set[int]]:
-    data, denial = dump_bundle(month), leaf_of(month, LeafKind.DENIAL)
-    some = month.leaves[3]
-    flipped = replace(some, entry=some.entry[:-1] + bytes([some.entry[-1] ^ 1]))
-    salted = replace(some, public=replace(some.public, salt=some.public.salt[1:] + b"\0"))
-    assert month.witnessed is not None
+def test_the_second_verifier_is_a_command(dist: Path, honest: Honest, tmp_path: Path) -> None:
+    (tmp_path / "trust").write_bytes(dump_trust(honest.service.trust))
+    for data, status in ((honest.content, 0), (honest.content[:-1], 1)):
+        (tmp_path / "bundle").write_bytes(data)
+        command = ["node", dist / "verify.js", tmp_path / "bundle", tmp_path / "trust"]
+        run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+        assert (run.returncode, bool(json.loads(run.stdout)["failures"])) == (status, bool(status))
+    (tmp_path / "bundle").touch()
+    with (tmp_path / "bundle").open("r+b") as file:
+        file.truncate(10 * 2**30)  # ten gigabytes that take no room on the disk
+    run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert [failure["step"] for failure in json.loads(run.stdout)["failures"]] == [0]
+    assert subprocess.run(command[:2], check=False, capture_output=True, timeout=60).returncode == 2
+
+
+def _with_leaf(bundle: Bundle, at: int, change: Callable[[LoggedLeaf], LoggedLeaf]) -> Bundle:
+    return replace(bundle, leaves=(*bundle.leaves[:at], change(bundle.leaves[at]), *bundle.leaves[at + 1 :]))
+
+
+def _notes(note: str) -> dict[str, str]:
+    origin, size, root, *rest = note.split("\n")
+    signature = rest[-2]
     return {
-        data[:-9]: {0},
-        b"[" * 10_000 + b"\n": {0},
-        b"\xff\n": {0},
-        dump_bundle(replace(month, leaves=(flipped, *month.leaves[4:]))): {2},
-        dump_bundle(replace(month, leaves=(*month.leaves[:3], salted, *month.leaves[4:]))): {3},
-        dump_bundle(without(month, denial)): {3},
-        dump_bundle(closed(month, denial)): {6},
-        dump_bundle(replace(month, witnessed=None)): {13},
-        dump_bundle(replace(month, witnessed=replace(month.witnessed, proof=()))): {13},
+        "empty": "",
+        "no note": "x",
+        "cut": note[:-2],
+        "larger": "\n".join([origin, str(int(size) + 1), root, *rest]),
+        "extended": "\n".join([origin, size, root, "more", *rest]),
+        "signed twice": f"{note}{signature}\n",
+        "with a stranger's line": f"{note}— other.example AAAAAAAA\n",
+        "with a line that is none": f"{note}- other.example AAAAAAAA\n",
+        "with a short line": f"{note}— other.example AAAA\n",
+        "with a control character": note.replace("\n", "\r\n", 1),
+        "with a wrong signature": note.replace(signature[-8:], "AAAAAA==", 1),
+        "in a spelling of its own": note.replace(signature[-1], "", 1) if signature.endswith("=") else note + "\n",
+        "of too many lines": note + "".join(f"— other{at}.example AAAAAAAA\n" for at in range(32)),
+        "too long": f"{note}— other.example {'A' * 65_536}\n",
+    }
+
+
+def _values() -> dict[str, Any]:
+    return {
+        "zero": 0, "minus one": -1, "the largest": 2**53 - 1, "no text": "", "a text": "x", "no binary": "A", "unicode": "é😀",
+        "a list": [], "nested": [[["x"]]], "an object": {}, "deep": {"a": {"b": []}}, "a hash": b64u(bytes(32)),
+    }  # fmt: skip
+
+
+def _damages() -> dict[str, Callable[[bytes], bytes]]:
+    def last(put: bytes) -> Callable[[bytes], bytes]:
+        return lambda line: line[:-1] + b',"x":' + put + b"}"
+
+    def twice(line: bytes) -> bytes:
+        first = re.match(rb'\{("[a-z_]+":)', line)
+        assert first is not None
+        return line[:-1] + b"," + first[1] + b"0}"
+
+    return {
+        "nothing": lambda _: b"",
+        "no JSON": lambda line: line[:-1],
+        "two": lambda line: line + line,
+        "a list": lambda line: b"[" + line + b"]",
+        "nested without end": lambda _: b"[" * 100_000,
+        "closed nests": lambda _: b'{"a":' * 20 + b"1" + b"}" * 20,
+        "no UTF-8": lambda line: line[:-1] + b"\xff",
+        "a byte order mark": lambda line: b"\xef\xbb\xbf" + line,
+        "a key twice": twice,
+        "a key more": last(b"1"),
+        "a fraction": last(b"1.0"),
+        "an exponent": last(b"1e3"),
+        "truth": last(b"true"),
+        "nothing known": last(b"null"),
+        "no number": last(b"NaN"),
+        "beyond all integers": last(b"9007199254740993"),
+        "a leading zero": last(b"01"),
+        "half a pair": last(b'"\\ud800"'),
+        "a control character": last(b'"\x01"'),
+        "a bad escape": last(b'"\\x"'),
+        "a comma at the end": lambda line: line[:-1] + b",}",
+        "a line too long": lambda line: line[:-1] + b" " * (8 * 2**20) + b"}",
+    }
+
+
+def _stranger() -> VerifierKey:
+    return VerifierKey("witness.example/2", SigningKey(new_seed()).public_key, b"\x04")
+
+
+def _unwitnessed(month: Bundle) -> dict[str, Bundle]:
+    seen = month.witnessed
+    assert seen is not None
+    longer = (*seen.proof, bytes(32))
+    return {
+        "not witnessed": replace(month, witnessed=None),
+        "no proof": replace(month, witnessed=replace(seen, proof=())),
+        "a longer proof": replace(month, witnessed=replace(seen, proof=longer)),
+        "a short hash": replace(month, witnessed=replace(seen, proof=(b"x", *seen.proof[1:]))),
+        "not cosigned": replace(month, witnessed=replace(seen, note=month.checkpoint, proof=())),
+        "another note": replace(month, witnessed=replace(seen, note="x")),
+        "a wrong cosignature": replace(month, witnessed=replace(seen, note=_flipped_last(seen.note))),
+    }
+
+
+def _flipped_last(note: str) -> str:
+    cut = note.rindex(" ") + 20
+    return note[:cut] + ("A" if note[cut] != "A" else "B") + note[cut + 1 :]
+
+
+def _floods(flood: Bundle) -> dict[str, Bundle]:
+    members = [parse_member(record) for record in flood.records.values() if is_member(record)]
+    others = [record for record in flood.records.values() if not is_member(record)]
+
+    def shown(*some: Any) -> Bundle:
+        return replace(flood, records=records_by_hash([*others, *map(dump_member, some)]))
+
+    first, *rest = members
+    assert first.personal is not None
+    return {
+        "flood": flood,
+        "no member": shown(),
+        "a member less": shown(*rest),
+        "a member closed": shown(replace(first, personal=None), *rest),
+        "a member moved": shown(replace(first, position=99), *rest),
+        "a member twice": shown(first, replace(first, position=-1), *rest),
+        "a member of another leaf": shown(replace(first, group=0), *rest),
+        "a member exchanged": shown(replace(first, entry=flip(first.entry)), *rest),
+        "a member opened otherwise": shown(replace(first, personal=Opening(first.personal.salt, b"{}")), *rest),
+        "a member's public half": shown(replace(first, public=first.personal), *rest),
+        "a member of no format": replace(
+            flood, records=records_by_hash([dump_member(first).replace(b"member/1", b"member/2"), *others, *map(dump_member, rest)])
+        ),
+    }  # fmt: skip
+
+
+def _erasures(erased: Bundle) -> dict[str, Bundle]:
+    stones = [parse_tombstone(record) for record in erased.records.values() if is_tombstone(record)]
+    others = [record for record in erased.records.values() if not is_tombstone(record)]
+
+    def shown(*some: Any) -> Bundle:
+        return replace(erased, records=records_by_hash([*others, *map(dump_tombstone, some)]))
+
+    first, *rest = stones
+    return {
+        "erased": erased,
+        "no stone": shown(),
+        "a stone less": shown(*rest),
+        "a stone salted otherwise": shown(replace(first, salt=bytes(32)), *rest),
+        "a stone of another group": shown(replace(first, group=0), *rest),
+        "a stone moved": shown(replace(first, position=first.position + 1), *rest),
+        "a stone of another size": shown(replace(first, size=first.size + 1), *rest),
+        "a stone of another leaf": shown(replace(first, leaf=0), *rest),
+        "a stone without a path": shown(replace(first, path=()), *rest),
     }

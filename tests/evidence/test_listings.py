@@ -1,91 +1,34 @@
-"""An auditor that chooses whose decisions it sees: what its listing tells, to what it binds the service, and what it does not join."""
+"""An auditor that chooses whose decisions it sees: what its listing tells, whom, and how often."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
-import httpx
 import pytest
 
 from tests.answer_kit import ISSUER
-from tests.audit_kit import Audited, failed, kind_of, leaf_of, without
+from tests.audit_kit import Audited, kind_of
 from tests.consent_kit import NOW
 from tests.evidence.test_floods import denied, publish
 from tests.evidence.test_tombstones import erase_all
+from tests.listing_kit import AT_S, ask, bundle_of, busiest, compared, engaged, listed, row_of
 from tests.waiting import together
 from vault.answers.floods import ALONE
 from vault.clock import unix_s
 from vault.encoding import b64u, parse_json
 from vault.evidence.auditors import SETTLED_S, BadAuditor, Scope, register_auditor
 from vault.notices.feed import notices
-from vault.proof.bundle import Bundle, dump_bundle, parse_bundle, records_by_hash
-from vault.proof.errors import InvalidProof, MalformedProof
-from vault.proof.established import Carried
+from vault.proof.bundle import dump_bundle
 from vault.proof.leaf import LeafKind
-from vault.proof.listing import COUNTED, Listing, Row, listing_lines, parse_listing, verify_unchanged
+from vault.proof.listing import COUNTED, parse_listing
 from vault.proof.member import is_member, parse_member
-from vault.proof.report import Report, Step
-from vault.proof.sampled import Tally, verify_listing
-from vault.proof.verify import verify_bundle
+from vault.proof.report import Step
 from vault.seal.audit import ListingRequest, sign_listing_request
 from vault.seal.ids import new_id
 from vault.seal.signing import SigningKey, new_seed
-from vault.tlog.models import log_entry
-
-AT_S = unix_s(NOW - timedelta(days=1))
-"""When everything logged so far was recorded, as the tests set it."""
-
-
-def engaged(site: Audited, opens: int | None = 1, key: SigningKey | None = None) -> SigningKey:
-    """Let all that was logged so far be the time of a new engagement, which is over."""
-    size, key = site.settle(), key or SigningKey(new_seed())
-    with site.service.database.transaction() as session:
-        recorded = log_entry.update().where(log_entry.c.leaf_index < size, log_entry.c.recorded_s > AT_S)
-        session.connection().execute(recorded.values(recorded_s=AT_S))
-        register_auditor(
-            session, "Chooser", key.public_key, NOW + timedelta(days=9), Scope(AT_S, AT_S + 1), opens=opens
-        )
-    return key
-
-
-def ask(site: Audited, key: SigningKey, *chosen: bytes) -> httpx.Response:
-    request = ListingRequest(ISSUER, new_id() * 2, unix_s(NOW), chosen)
-    return site.service.client.post("/v1/audit/listing", content=sign_listing_request(request, key).encoded)
-
-
-def listed(site: Audited, key: SigningKey, *chosen: bytes) -> Listing:
-    response = ask(site, key, *chosen)
-    assert response.status_code == 200, response.text
-    return parse_listing(response.content)
-
-
-def bundle_of(site: Audited, key: SigningKey, listing: Listing) -> Bundle:
-    response = site.send(site.request(listing.first, listing.end - 1, key))
-    assert response.status_code == 200, response.text
-    return parse_bundle(response.content)
-
-
-def compared(site: Audited, listing: Listing, *parts: Bundle) -> Report:
-    """Verify the parts of a sampled audit, and then its listing, under the pinned keys."""
-    carried = Carried(tally=Tally(listing))
-    for part in parts:
-        report = verify_bundle(parse_bundle(dump_bundle(part)), site.service.trust, carried)
-        assert report.failures == ()
-    assert carried.tally is not None
-    return verify_listing(carried.tally, (carried.complete_from, carried.complete_to))
-
-
-def busiest(listing: Listing) -> Row:
-    """Return the row of the consent that `Audited.live` gave a company."""
-    return max(listing.rows, key=lambda row: sum(row.counts.values()))
-
-
-def row_of(listing: Listing, row: Row) -> Row:
-    return next(known for known in listing.rows if known.consent == row.consent)
 
 
 def test_an_auditor_chooses_and_sees_no_more_than_it_chose(site: Audited) -> None:
@@ -212,156 +155,6 @@ def test_the_owner_of_a_chosen_consent_is_told_and_nobody_else(quick: Audited) -
     assert sum("under names that mean something to this auditor only" in notice.sentence for notice in own) == 2
 
 
-def test_a_bundle_that_opens_some_consents_proves_nothing_without_its_listing(quick: Audited) -> None:
-    quick.live()
-    key = engaged(quick)
-    listing = listed(quick, key)
-    chosen = listed(quick, key, busiest(listing).consent)
-    bundle = bundle_of(quick, key, chosen)
-    report = verify_bundle(bundle, quick.service.trust)
-    assert failed(report) == {(Step.LISTING, None)}
-    assert report.withheld[Step.OPENINGS] > 0
-    assert Step.ERASURE in {
-        step for step, _ in failed(verify_bundle(replace(bundle, withheld=frozenset()), quick.service.trust))
-    }
-
-
-def test_parts_of_a_sampled_audit_are_counted_together(quick: Audited) -> None:
-    quick.live()
-    key = engaged(quick)
-    chosen = listed(quick, key, busiest(listed(quick, key)).consent)
-    cut = chosen.end // 2
-    parts = [bundle_of(quick, key, replace(chosen, end=cut)), bundle_of(quick, key, replace(chosen, first=cut))]
-    assert compared(quick, chosen, *parts).failures == ()
-    (short,) = compared(quick, chosen, parts[0]).failures[:1]
-    assert "are shown: fetch the whole time" in short.detail
-
-
-def _less(counts: dict[LeafKind, int], kind: LeafKind, by: int = 1) -> dict[LeafKind, int]:
-    return {**counts, kind: counts.get(kind, 0) - by}
-
-
-def _moved(listing: Listing, row: Row) -> Listing:
-    """Count a withdrawal of the chosen row under another consent."""
-    other = next(known for known in listing.rows if known.consent != row.consent)
-    changed = {
-        row.consent: replace(row, counts=_less({**row.counts}, LeafKind.CONSENT)),
-        other.consent: replace(other, counts=_less({**other.counts}, LeafKind.CONSENT, -1)),
-    }
-    return replace(listing, rows=tuple(changed.get(known.consent, known) for known in listing.rows))
-
-
-def _left_out(listing: Listing, row: Row) -> Listing:
-    gone = next(known for known in listing.rows if known.consent != row.consent)
-    return replace(listing, rows=tuple(known for known in listing.rows if known is not gone))
-
-
-def _changed(**changes: object) -> Callable[[Listing, Row], Listing]:
-    def change(listing: Listing, row: Row) -> Listing:
-        lied = replace(row, **changes)  # type: ignore[arg-type]
-        return replace(listing, rows=tuple(lied if known.consent == row.consent else known for known in listing.rows))
-
-    return change
-
-
-def _exchanged(listing: Listing, row: Row) -> Listing:
-    """Open the chosen row as another consent than it was listed for."""
-    assert row.opened is not None
-    other = replace(row.opened, consent_salt=bytes(32))
-    return _changed(opened=other)(listing, row)
-
-
-def _for_another_person(listing: Listing, row: Row) -> Listing:
-    assert row.opened is not None
-    return _changed(opened=replace(row.opened, subject_salt=bytes(32)))(listing, row)
-
-
-LIES: dict[str, tuple[str, Callable[[Listing, Row], Listing]]] = {
-    "a consent left out": ("The listing counts", _left_out),
-    "an event counted under another consent": ("counts other events", _moved),
-    "a denial counted as nobody's": (
-        "The listing counts",
-        lambda listing, row: replace(listing, alone=listing.alone + 1),
-    ),
-    "an event called erased": ("The listing counts", lambda listing, _: replace(listing, erased={LeafKind.ANSWER: 1})),
-    "another consent behind the row": ("was listed for another consent", _exchanged),
-    "another person behind the row": ("was listed for another consent or person", _for_another_person),
-    "another grantee": ("names another grantee", _changed(grantee="B" * 22)),
-    "chosen, and not opened": ("no row of the listing is opened as it", _changed(opened=None)),
-    "another time": ("fetch the whole time", lambda listing, _: replace(listing, end=listing.end + 1)),
-}
-
-
-def test_a_service_that_lies_in_its_listing_is_named(quick: Audited) -> None:
-    quick.live()
-    key = engaged(quick)
-    row = busiest(listed(quick, key))
-    honest = listed(quick, key, row.consent)
-    bundle = bundle_of(quick, key, honest)
-    assert compared(quick, honest, bundle).failures == ()
-    for name, (sentence, lie) in LIES.items():
-        said = [failure.detail for failure in compared(quick, lie(honest, row_of(honest, row)), bundle).failures]
-        assert any(sentence in detail for detail in said), (name, said)
-
-
-def test_a_listing_cannot_change_once_it_was_chosen_from(quick: Audited) -> None:
-    quick.live()
-    key = engaged(quick)
-    seen = listed(quick, key)
-    row = busiest(seen)
-    honest = listed(quick, key, row.consent)
-    verify_unchanged(seen, honest)
-    verify_unchanged(honest, honest)
-    for name, (_, lie) in LIES.items():
-        if name not in {"another consent behind the row", "another person behind the row", "chosen, and not opened"}:
-            with pytest.raises(InvalidProof):
-                verify_unchanged(seen, lie(honest, row_of(honest, row)))
-    added = replace(row, consent=bytes(32), counts={})
-    for changed in (seen, replace(honest, rows=(added, *honest.rows)), replace(honest, first=1)):
-        with pytest.raises(InvalidProof):
-            verify_unchanged(honest, changed)
-    erase_all(quick)
-    verify_unchanged(honest, listed(quick, key))
-    with pytest.raises(InvalidProof, match="not only for what was erased"):
-        verify_unchanged(honest, replace(listed(quick, key), erased={}))
-
-
-def test_a_withdrawal_that_is_kept_closed_is_named(quick: Audited) -> None:
-    """The service calls the last events of a chosen consent somebody else's."""
-    consent = quick.live()
-    key = engaged(quick)
-    chosen = listed(quick, key, busiest(listed(quick, key)).consent)
-    bundle = bundle_of(quick, key, chosen)
-    ours = b64u(consent.consent_id)
-    last = [
-        leaf_of(bundle, LeafKind.CONSENT, consent=ours, version=3),
-        leaf_of(bundle, LeafKind.DENIAL, -1, consent=ours),
-    ]
-    shut = replace(
-        bundle, leaves=tuple(replace(leaf, personal=None) if leaf in last else leaf for leaf in bundle.leaves)
-    )
-    named = {b64u(digest) for leaf in last if leaf.personal for digest in _digests(leaf.personal.body, bundle)}
-    shut = replace(shut, records=records_by_hash(r for d, r in bundle.records.items() if b64u(d) not in named))
-    (failure,) = compared(quick, chosen, shut).failures
-    assert "counts other events than the log opens" in failure.detail
-    middle = leaf_of(bundle, LeafKind.CONSENT, consent=ours, version=2)
-    report = verify_bundle(
-        replace(
-            bundle, leaves=tuple(replace(leaf, personal=None) if leaf == middle else leaf for leaf in bundle.leaves)
-        ),
-        quick.service.trust,
-        Carried(tally=Tally(chosen)),
-    )
-    assert Step.ORDER in {step for step, _ in failed(report)}
-    gone = verify_bundle(without(bundle, middle), quick.service.trust, Carried(tally=Tally(chosen)))
-    assert (Step.OPENINGS, middle.index) in failed(gone)
-
-
-def _digests(body: bytes, bundle: Bundle) -> list[bytes]:
-    said = parse_json(body).values()
-    return [digest for digest in bundle.records if b64u(digest) in said]
-
-
 def test_floods_and_erasures_are_counted_too(quick: Audited) -> None:
     consent = quick.live()
     denied(quick, consent, ALONE + 3)
@@ -384,24 +177,6 @@ def test_floods_and_erasures_are_counted_too(quick: Audited) -> None:
     after = bundle_of(quick, key, emptied)
     assert compared(quick, emptied, after).failures == ()
     assert any("erased meanwhile" in failure.detail for failure in compared(quick, chosen, after).failures)
-
-
-def test_a_listing_that_is_damaged_is_refused_by_its_line(quick: Audited) -> None:
-    quick.live()
-    key = engaged(quick)
-    honest = listed(quick, key, busiest(listed(quick, key)).consent)
-    data = b"".join(listing_lines(honest))
-    assert parse_listing(data) == honest
-    header, *rows = data.splitlines(keepends=True)
-    for damaged, line in (
-        (b"", "cut short"), (data[:-1], "cut short"), (b"".join([header, *rows[:-1]]), "announces"), (b"[" * 9999 + b"\n", 1),
-        (b"".join([header, *reversed(rows)]), "must ascend"), (b"".join([header, rows[0], *rows[:-1]]), "must ascend"),
-        (b"".join([header, b"{}\n", *rows[1:]]), 2), (b"".join([header.replace(b"/v1", b"/v2"), *rows]), 1),
-        (data.replace(b'"answer":', b'"handover":'), "counted by their kind"), (data.replace(b'"alone":1', b'"alone":-1'), 1),
-        (data.replace(b'"grantee":"owner"', b'"grantee":7'), "grantee is a text"), (b"\xff\n", 1),
-    ):  # fmt: skip
-        with pytest.raises(MalformedProof, match=f"Line {line} of" if isinstance(line, int) else line):
-            parse_listing(damaged)
 
 
 def test_a_request_for_a_listing_works_once_here_and_now(quick: Audited) -> None:

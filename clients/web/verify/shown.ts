@@ -1,0 +1,108 @@
+// Openings, and the records that account for what is not opened or shares a leaf.
+import { count, fields, hashes, readOpening, type Opening } from "./bundle.js";
+import { Malformed, parseJson, type JsonObject } from "./json.js";
+import { fromB64u, leafHash, refuse, sha256, verifyInclusion } from "./tree.js";
+
+const KINDS = new Set(
+  (
+    "vault-genesis succession profile account ring-head upload consent-request consent handover reseal release manifest " +
+    "model-withdrawn policy-set company company-status key answer denial denials freeze erasure retention auditor-access " +
+    "training tombstones legacy-plan legacy-claim legacy-force legacy-open legacy-veto"
+  ).split(" "),
+);
+
+/** Return the content that one half of an entry, shown to be in the log, committed to. */
+export function open(entry: Buffer, part: "public" | "personal", { salt, body }: Opening): JsonObject {
+  if (entry.length !== 65 || entry[0] !== 1 || salt.length !== 64) refuse("An entry has 65 bytes of version 1, and a salt 64.");
+  const committed = part === "public" ? entry.subarray(1, 33) : entry.subarray(33);
+  if (!sha256(`twinvault/leaf-${part}/v1\n`, salt, body).equals(committed)) refuse("An opening is not what the entry committed to.");
+  const record = parseJson(body);
+  const { kind } = record;
+  if (part === "public" && !(typeof kind === "string" && KINDS.has(kind))) refuse("The public half names no known kind of event.");
+  return record;
+}
+
+interface Tombstone {
+  group: number;
+  salt: Buffer;
+  position: number;
+  size: number;
+  path: Buffer[];
+}
+
+/** The tombstones of a bundle, by the leaf and the event of it that they are about; what cannot be read accounts for nothing. */
+export class Tombstones {
+  private readonly found = new Map<string, Tombstone[]>();
+
+  constructor(records: Iterable<Buffer>) {
+    for (const said of beginning(records, "twinvault-tombstone/1", (record) => {
+      fields(record, ["format", "leaf", "member", "group", "salt", "position", "size", "path"]);
+      const [leaf, member] = [count(record["leaf"]), count(record["member"])];
+      const [group, position, size] = [count(record["group"]), count(record["position"]), count(record["size"])];
+      const stone = { group, salt: fromB64u(record["salt"], 32), position, size, path: hashes(record["path"], 32) };
+      return { place: `${leaf} ${member}`, stone };
+    })) {
+      this.found.set(said.place, [...(this.found.get(said.place) ?? []), said.stone]);
+    }
+  }
+
+  has(leaf: number, member: number): boolean {
+    return this.found.has(`${leaf} ${member}`);
+  }
+
+  /** Check that a tombstone accounts for a missing opening, in one of the logged groups. */
+  verify(leaf: number, member: number, entry: Buffer, groups: Map<number, JsonObject>): void {
+    const stone = this.found.get(`${leaf} ${member}`)?.find(({ group }) => groups.has(group));
+    const group = stone && groups.get(stone.group);
+    if (!stone || !group) return refuse("The personal half is not opened, and no tombstone in a logged group accounts for it.");
+    if (group["count"] !== stone.size || entry.length !== 65) refuse("A tombstone names another size than its group has.");
+    const hash = leafHash(Buffer.concat([stone.salt, entry.subarray(33)]));
+    verifyInclusion(hash, stone.position, stone.size, stone.path, fromB64u(group["root"], 32));
+  }
+}
+
+interface Member {
+  group: number;
+  place: number;
+  entry: Buffer;
+  public: Opening;
+  personal: Opening | undefined;
+}
+
+/** The events of a bundle that share leaves; what cannot be read is missing from its group. */
+export class Members {
+  private readonly found = new Map<number, Member[]>();
+
+  constructor(records: Iterable<Buffer>) {
+    const all = beginning(records, "twinvault-member/1", (record): Member => {
+      fields(record, ["format", "group", "leaf", "place", "public"], ["personal"]);
+      const [group, place] = [record["group"], record["place"]];
+      if (typeof group !== "number" || typeof place !== "number") throw new Malformed("An event names no group or no place.");
+      const personal = record["personal"] === undefined ? undefined : readOpening(record["personal"], 64);
+      return { group, place, entry: fromB64u(record["leaf"], 65), public: readOpening(record["public"], 64), personal };
+    });
+    for (const member of all) this.found.set(member.group, [...(this.found.get(member.group) ?? []), member]);
+    for (const members of this.found.values()) members.sort((one, other) => one.place - other.place);
+  }
+
+  groups(): Iterable<number> {
+    return this.found.keys();
+  }
+
+  of(group: number): Member[] {
+    return this.found.get(group) ?? [];
+  }
+}
+
+function* beginning<T>(records: Iterable<Buffer>, format: string, read: (record: JsonObject) => T): Generator<T> {
+  const begins = Buffer.from(`{"format":"${format.slice(0, format.indexOf("/") + 1)}`);
+  for (const record of records) {
+    if (!record.subarray(0, begins.length).equals(begins)) continue;
+    try {
+      const said = parseJson(record);
+      if (said["format"] === format) yield read(said);
+    } catch (error) {
+      if (!(error instanceof Malformed)) throw error;
+    }
+  }
+}
