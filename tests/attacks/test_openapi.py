@@ -38,12 +38,13 @@ from schemathesis.specs.openapi.checks import (
 from tests.http_kit import CODES, PURCHASE, PURPOSE, Town, device_session_of, serving, session_of, settle
 from vault.clock import unix_s
 from vault.encoding import b64u, dump_json
-from vault.evidence.auditors import register_auditor
+from vault.evidence.auditors import Scope, register_auditor
 from vault.notices import stream
 from vault.schema.question import Candidate, NextChoice, Question, Recommend, dump_question
-from vault.seal.audit import NONCE_BYTES, AuditRequest, sign_audit_request
+from vault.seal.audit import NONCE_BYTES, AuditRequest, ListingRequest, sign_audit_request, sign_listing_request
 from vault.seal.ids import ID_BYTES
 from vault.seal.signing import SigningKey, new_seed
+from vault.tlog.models import log_entry
 
 _CASES: Final = int(os.environ.get("TWINVAULT_CASES", "10000"))
 _CHECKS: Final = [
@@ -104,6 +105,7 @@ class Callers:
 
     town: Town
     auditor: SigningKey = field(default_factory=lambda: SigningKey(new_seed()))
+    chooser: SigningKey = field(default_factory=lambda: SigningKey(new_seed()))
     _kept: dict[str, Any] = field(default_factory=dict)
     _until: float = 0.0
 
@@ -124,7 +126,10 @@ class Callers:
         }
         now = house.clock.now()
         with house.database.transaction() as session:
-            register_auditor(session, "Audit", self.auditor.public_key, now + timedelta(days=1))
+            until, over = now + timedelta(days=1), Scope(1, 2)
+            register_auditor(session, "Audit", self.auditor.public_key, until)
+            register_auditor(session, "Choosing", self.chooser.public_key, until, over, opens=0)
+            session.connection().execute(log_entry.update().where(log_entry.c.leaf_index == 0).values(recorded_s=1))
 
     def kept(self, who: str) -> Any:
         """Return the session or token of one caller, from a while ago."""
@@ -178,6 +183,10 @@ class Callers:
                     self.town.house.url, secrets.token_bytes(NONCE_BYTES), now_s, 0, rng.randint(0, 9)
                 )
                 case.body = sign_audit_request(request, self.auditor).encoded
+                return {}
+            case "POST /v1/audit/listing":
+                listing = ListingRequest(self.town.house.url, secrets.token_bytes(NONCE_BYTES), now_s, ())
+                case.body = sign_listing_request(listing, self.chooser).encoded
                 return {}
         return None
 
