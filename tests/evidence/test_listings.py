@@ -29,6 +29,8 @@ from vault.proof.report import Step
 from vault.seal.audit import ListingRequest, sign_listing_request
 from vault.seal.ids import new_id
 from vault.seal.signing import SigningKey, new_seed
+from vault.tlog.errors import LogBusy
+from vault.tlog.log import PendingId
 
 
 def test_an_auditor_chooses_and_sees_no_more_than_it_chose(site: Audited) -> None:
@@ -177,6 +179,26 @@ def test_floods_and_erasures_are_counted_too(quick: Audited) -> None:
     after = bundle_of(quick, key, emptied)
     assert compared(quick, emptied, after).failures == ()
     assert any("erased meanwhile" in failure.detail for failure in compared(quick, chosen, after).failures)
+
+
+def test_nothing_is_shown_before_it_is_in_the_signed_log(quick: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick.live()
+    key = engaged(quick, 9)
+    names = [row.consent for row in listed(quick, key).rows]
+    wait = quick.service.sequencer.wait
+    for chosen, waits in (([], 1), (names[:1], 2)):
+        left = [True] * (waits - 1)
+
+        def stopped(pending_id: PendingId, timeout_s: float, left: list[bool] = left) -> int:
+            if not left:
+                raise LogBusy
+            left.pop()
+            return wait(pending_id, timeout_s)
+
+        monkeypatch.setattr(quick.service.sequencer, "wait", stopped)
+        assert ask(quick, key, *chosen).status_code == LogBusy.status
+    monkeypatch.undo()
+    assert ask(quick, key).status_code == 200
 
 
 def test_a_request_for_a_listing_works_once_here_and_now(quick: Audited) -> None:
