@@ -65,7 +65,7 @@ from vault.oauth.routes import oauth_router
 from vault.oauth.server import OAuthDesk
 from vault.oauth.tokens import TOKEN_S, TokenMint
 from vault.parties.routes import parties_router
-from vault.parties.sessions import SignInDesk
+from vault.parties.sessions import SignInDesk, restored_at_s
 from vault.policy import sets
 from vault.policy.routes import policy_router
 from vault.proof.leaf import LeafKind
@@ -138,8 +138,7 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
         state.database, log_key, lambda data: kms.sign(APP[KeyName.LOG], data), settings.log_anchor, state.journal
     )
     state.also = (legacies.forget,)  # what an erasure destroys besides
-    state.clerks = Clerks(state.database)
-    state.stated = ()
+    state.clerks, state.stated, state.frozen = Clerks(state.database), (), None
     follow_statements(state)
     # They are tried in turn: what is asked most often comes first.
     for router in (
@@ -150,7 +149,6 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     ):  # fmt: skip
         app.include_router(router)
     install_problems(app)
-    state.frozen = None
     app.add_middleware(Edge, max_body_bytes=settings.max_body_bytes, refusal=lambda: state.frozen)
     return app
 
@@ -166,7 +164,7 @@ def follow_statements(state: State) -> Mapping[KeyName, KeyStatement]:
     operator_key = parse_b64u(state.settings.operator_public_key, size=32)
     with state.database.snapshot() as session:
         keys = statements.in_force(session, operator_key, state.clock.now())
-        stated = tuple(statements.envelopes(session)), tuple(statement.epoch for statement in keys.values())
+        stated = [*statements.envelopes(session)], [one.epoch for one in keys.values()], restored_at_s(session)
         if stated != state.stated:
             _make_desks(state, session, keys, operator_key)
             state.stated = stated
@@ -181,6 +179,9 @@ def _make_desks(state: State, session: Session, keys: Mapping[KeyName, KeyStatem
     # Ed25519 signatures are deterministic, so every process that holds the key derives the same secret; the log's
     # key has no epochs, so what is remembered or under way under the secret outlives every rollover.
     secret = hashlib.sha256(kms.sign(APP[KeyName.LOG], b"twinvault/shared-secret/v1")).digest()
+    restored_s = restored_at_s(session)
+    # Whether a challenge from before a restore was answered already, nobody knows any more.
+    fresh = hmac.digest(secret, b"twinvault/restored/v1\n%d" % restored_s, "sha256")
     worker_statements = statements.stated(session, operator_key, KeyName.PROCESSOR_SIGN)
     service_keys = statements.stated(session, operator_key, KeyName.SERVICE)
     rules = state.answer_desk.policy_set if state.stated else sets.choose(session)
@@ -189,13 +190,12 @@ def _make_desks(state: State, session: Session, keys: Mapping[KeyName, KeyStatem
     open_identity(folder, kms, serving_name)  # better now than at the first question
     state.serving = Serving(Epochs(folder, kms, KeyName.SERVING), kms, serving_name, state.shortkeys, operator_key)
     alive = partial(legacies.sign_of_life, service=state.service)
-    state.sign_in_desk = SignInDesk(issuer, secret, rings.live_device_key, alive)
+    state.sign_in_desk = SignInDesk(issuer, fresh, rings.live_device_key, alive)
     # Tokens of the keys before outlive the change of key by their own lifetime, and by no more.
     until_s = keys[KeyName.SERVICE].not_before + TOKEN_S
     former_keys = {key: until_s for key in service_keys if key != state.service.public_key}
-    proofs, tokens = ProofReader(issuer, NonceClock(secret)), TokenMint(issuer, state.service, former_keys)
-    state.oauth_desk = OAuthDesk(issuer, proofs, tokens)
-    state.company_gate = CompanyGate(proofs, tokens)
+    proofs, tokens = ProofReader(issuer, NonceClock(fresh)), TokenMint(issuer, state.service, former_keys, restored_s)
+    state.oauth_desk, state.company_gate = OAuthDesk(issuer, proofs, tokens), CompanyGate(proofs, tokens)
     state.answer_desk = AnswerDesk(
         gate=state.company_gate,
         serving=state.serving,
@@ -347,6 +347,7 @@ def _boot(app: FastAPI) -> None:
             with state.database.snapshot() as session:
                 state.log_files.require_grown(session)
         _recover(state)
+        follow_statements(state)  # what was issued before a restore counts no more
         state.sequencer.start()
     except (JournalMissing, JournalDamaged, LogDamaged) as refusal:
         _log.error("service.frozen", slug=refusal.slug)

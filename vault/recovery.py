@@ -19,15 +19,17 @@ from vault.budget.charge import parse_charge
 from vault.consent import consents
 from vault.consent.restoring import end_again, is_withdrawal
 from vault.db import Database
-from vault.encoding import JsonObject, parse_b64u, parse_json
+from vault.encoding import JsonObject, b64u, parse_b64u, parse_json
 from vault.erasure.erase import erase_again
 from vault.legacy import legacies
-from vault.parties import companies, people
-from vault.parties.companies import CompanyStatus
+from vault.oauth import authorizations, families
+from vault.parties import companies, people, restoring, sessions
+from vault.parties.companies import CompanyId, CompanyStatus
+from vault.parties.restoring import Repeated
 from vault.proof.leaf import LeafKind, Part, verify_opening
 from vault.seal.dsse import parse_envelope
 from vault.seal.errors import SealError
-from vault.seal.ids import ID_BYTES, VaultId
+from vault.seal.ids import ID_BYTES, VaultId, sha256
 from vault.seal.signing import Signer
 from vault.store import shortkeys
 from vault.tlog import log, tree
@@ -51,6 +53,9 @@ class Recovered:
         models: How many models were withdrawn again.
         people: How many freezes and profiles were followed again.
         companies: How many companies were suspended again.
+        rotated: How many companies' next records, with the keys that they name, were followed again.
+        registered: Companies that were registered since; they are suspended until the operator reinstates them.
+        lost: Ids of companies that were registered since and have to register again.
     """
 
     lacking: int = 0
@@ -60,6 +65,16 @@ class Recovered:
     models: int = 0
     people: int = 0
     companies: int = 0
+    rotated: int = 0
+    registered: tuple[CompanyId, ...] = ()
+    lost: tuple[CompanyId, ...] = ()
+
+
+def end_issued(session: Session, *, now: datetime) -> None:
+    """End every session, token, code and request: which were revoked or used, a restored database has forgotten."""
+    sessions.end_all(session, now=now)
+    families.end_all(session)
+    authorizations.end_all(session)
 
 
 def recover(database: Database, short_keys: Database, journal: Journal, *, service: Signer, now: datetime) -> Recovered:
@@ -76,13 +91,16 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
         JournalMissing: There is none, or it begins after the point to which the database was set back.
         JournalDamaged: It does not hold what was written into it.
 
-    Guarantees: when this returns, every end of a consent or model, erasure, charge, freeze, profile and suspension that
-        was acknowledged, and that the journal reaches back to, is in force.
+    Guarantees: when this returns, every end of a consent or model, erasure, charge, freeze, profile, suspension and
+        change of a company's keys that was acknowledged, and that the journal reaches back to, is in force; and no
+        token, code or session from before the database was set back counts.
     """
     with database.transaction() as session:
         tree.lock(session)  # another process may be starting too, or writing the journal
         journaled = journal.read()
         missing = lacking(session, journaled)
+        if missing or log.is_copy(session):
+            end_issued(session, now=now)
         if not missing:
             return Recovered()
         if journaled.begins_at > _size(session):
@@ -92,6 +110,7 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
                 " journal back; only if neither exists, accept the loss with `twinvault operator journal begin`."
             )
         followed = sum(_follow_again(session, leaf, journaled.signed, now) for leaf in missing if leaf.kind in _PERSON)
+        repeated = _repeat_records(session, missing, journaled.signed, now)
         suspended = _suspend_again(session, missing, now)
         ends = [
             (*_opened([leaf], LeafKind.CONSENT)[0], journaled.signed.get(leaf.entry, b""))
@@ -112,11 +131,19 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
         stopped = sum(_stop_again(session, public, now) for public, _ in _opened(missing, LeafKind.MODEL_WITHDRAWN))
         journal.mark(session)
     shortkeys.delete_scheduled(database, short_keys)
-    return Recovered(len(missing), len(ended), charged, erased, stopped, followed, suspended)
+    rotated = sum(became is Repeated.FOLLOWED for _, became in repeated)
+    registered, lost = (
+        tuple(dict.fromkeys(company for company, became in repeated if became is wanted))
+        for wanted in (Repeated.REGISTERED, Repeated.LOST)
+    )
+    return Recovered(len(missing), len(ended), charged, erased, stopped, followed, suspended, rotated, registered, lost)
 
 
 def signed_records(session: Session, leaves: Sequence[Leaf]) -> dict[PendingId, bytes]:
-    """Return what the journal keeps beside events: what a person signed to withdraw a consent, or about themselves."""
+    """Return what the journal keeps beside events.
+
+    That is what a person signed to withdraw a consent or about themselves, and companies' records.
+    """
     about_people = [leaf.pending_id for leaf in leaves if leaf.kind in _PERSON]
     withdrawals = [
         leaf.pending_id
@@ -124,6 +151,7 @@ def signed_records(session: Session, leaves: Sequence[Leaf]) -> dict[PendingId, 
         if leaf.kind is LeafKind.CONSENT and is_withdrawal(parse_json(leaf.public.body))
     ]
     found = people.envelopes(session, about_people) if about_people else {}
+    found |= restoring.records(session, [leaf for leaf in leaves if leaf.kind is LeafKind.COMPANY])
     return found | (consents.envelopes(session, withdrawals) if withdrawals else {})
 
 
@@ -139,6 +167,21 @@ def _follow_again(session: Session, leaf: Leaf, signed: Mapping[bytes, bytes], n
         ) from error
     vault_id = VaultId(parse_b64u(personal.get("vault"), size=ID_BYTES))
     return people.repeat(session, vault_id, leaf.kind, envelope, frozen=personal.get("frozen") == 1, now=now)
+
+
+def _repeat_records(
+    session: Session, leaves: Iterable[Leaf], signed: Mapping[bytes, bytes], now: datetime
+) -> list[tuple[CompanyId, Repeated]]:
+    repeated = []
+    for leaf in leaves:
+        if leaf.kind is LeafKind.COMPANY:
+            public = verify_opening(leaf.entry, Part.PUBLIC, leaf.public)
+            company_id, version = CompanyId(str(public["company"])), int(str(public["version"]))
+            record = signed.get(leaf.entry, b"")
+            if b64u(sha256(record)) != public["record_sha256"]:
+                record = b""
+            repeated.append((company_id, restoring.repeat(session, company_id, version, record, now=now)))
+    return repeated
 
 
 def _suspend_again(session: Session, leaves: Iterable[Leaf], now: datetime) -> int:

@@ -57,6 +57,11 @@ def upgrade() -> None:
     op.create_index("ix_party_session_vault_id", "party_session", ["vault_id"])
     op.create_index("ix_party_session_expires_at", "party_session", ["expires_at"])
     op.create_table(
+        "party_restored",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("at_s", sa.BigInteger(), nullable=False),
+    )
+    op.create_table(
         "spent",
         sa.Column("digest", sa.LargeBinary(), primary_key=True),
         sa.Column("expires_at_s", sa.BigInteger(), nullable=False),
@@ -65,5 +70,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("spent", "party_session", "company", "person_record", "person"):
+    for table in ("spent", "party_restored", "party_session", "company", "person_record", "person"):
         op.drop_table(table)

@@ -297,6 +297,11 @@ def forget(session: Session, vault_id: VaultId) -> None:
     session.connection().execute(delete(authorization).where(authorization.c.vault_id == vault_id))
 
 
+def end_all(session: Session) -> None:
+    """End every request and code: a restored database does not know which were decided or redeemed since."""
+    session.connection().execute(delete(authorization))
+
+
 def _claim(session: Session, unverified_code: str, vault_id: VaultId, now: datetime) -> Authorization | None:
     mine = _claimed(unverified_code, vault_id) & authorization.c.state.in_(_OPEN)
     found = select(authorization).where(mine, authorization.c.expires_at_s > unix_s(now))

@@ -128,6 +128,11 @@ def forget(session: Session, consent_ids: Iterable[ConsentId]) -> None:
     session.connection().execute(delete(family).where(family.c.consent_id.in_(list(consent_ids))))
 
 
+def end_all(session: Session) -> None:
+    """End every family: a restored database knows neither which were revoked since nor which token is in force."""
+    session.connection().execute(delete(family))
+
+
 def end(session: Session, family_id: bytes, *, now: datetime) -> None:
     """Revoke a family: its refresh tokens, and the access tokens that were made from them."""
     session.connection().execute(delete(family).where(family.c.family_id == family_id))

@@ -64,11 +64,20 @@ class TokenMint:
         signer: The service key now in force.
         former_keys: Public keys before it, 32 bytes each, and the unix second from which on their
             tokens are refused, whatever these say themselves.
+        issued_after_s: Unix second at or before which no token counts: then the database was set back, and with it
+            what it knew of revoked ones.
     """
 
-    def __init__(self, issuer: str, signer: Signer, former_keys: Mapping[bytes, int] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        issuer: str,
+        signer: Signer,
+        former_keys: Mapping[bytes, int] = MappingProxyType({}),
+        issued_after_s: int = 0,
+    ) -> None:
         self._issuer = issuer
         self._signer = signer
+        self._issued_after_s = issued_after_s
         self._kid = _ed25519(signer.public_key).kid
         accepted_until = {signer.public_key: sys.maxsize, **former_keys}
         self._keys = {key.kid: (key, until_s) for data, until_s in accepted_until.items() for key in [_ed25519(data)]}
@@ -146,6 +155,8 @@ class TokenMint:
             raise BadJws("The access token is not bound to a key.")
         if not isinstance(issued_at, int) or not isinstance(expires_at, int):
             raise BadJws("The access token does not say when it ends.")
+        if issued_at <= self._issued_after_s:
+            raise BadJws("The access token was issued before the service was restored; ask for a new one.")
         grant_id = parse_grant_id(claims["grant_id"]) if "grant_id" in claims else None
         family_id = parse_b64u(claims.get("family", ""))
         expires_at = min(expires_at, accepted_until_s)

@@ -28,7 +28,7 @@ from vault.ops.site import Site
 from vault.proof.checkpoint import parse_checkpoint
 from vault.proof.errors import InvalidProof
 from vault.proof.note import parse_note
-from vault.recovery import Recovered, recover
+from vault.recovery import Recovered, end_issued, recover
 from vault.seal.statement import KeyName
 from vault.tlog import log
 from vault.tlog.errors import JournalDamaged, JournalMissing, NotInLog
@@ -136,6 +136,7 @@ def restore(folder: Path, site: Site, *, replace: bool, now: datetime) -> Restor
         migrate(database)
         with database.transaction() as session:
             log.call_copy(session)
+            end_issued(session, now=now)
         if replace and site.anchor:
             site.anchor.delete()
         if replace and site.log_files:

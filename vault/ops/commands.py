@@ -28,6 +28,7 @@ from vault.ops.terminal import HERE, AsJson, SiteFolder, plain_errors, say, tran
 from vault.parties import companies, people
 from vault.parties.companies import CompanyStatus
 from vault.proof.note import COSIGNATURE, parse_verifier_key
+from vault.recovery import Recovered
 from vault.seal.audit import parse_registration
 from vault.seal.fields import parse_id
 from vault.seal.ids import VaultId
@@ -316,12 +317,15 @@ def restore(
     record = {
         "leaves": done.leaves, "lacking": found.lacking, "consents_ended": found.consents, "charges": found.charges,
         "models_withdrawn": found.models, "freezes_and_profiles": found.people, "companies_suspended": found.companies,
-        "frozen": done.frozen,
+        "companies_rotated": found.rotated, "companies_registered": [*found.registered],
+        "companies_lost": [*found.lost], "frozen": done.frozen,
     }  # fmt: skip
     again = (
         f"The journal knew {found.lacking} events that the backup lacks: {found.consents} consents were ended again,"
         f" {found.charges} releases charged again, {found.people} freezes and profiles followed again,"
-        f" {found.companies} companies suspended again."
+        f" {found.companies} companies suspended again, {found.rotated} companies' new records followed again."
+        + _since(found)
+        + " Every session, token and code from before is over: owners sign in again, companies ask for new tokens."
     )
     say(
         as_json,
@@ -330,6 +334,16 @@ def restore(
     )
     if done.frozen:
         raise typer.Exit(1)
+
+
+def _since(found: Recovered) -> str:
+    told = [
+        f" {company} was registered since and is suspended: `twinvault operator companies reinstate {company}`"
+        " once you know that it is still whom you approved."
+        for company in found.registered
+    ]
+    told += [f" {company} was registered since and is not here: it has to register again." for company in found.lost]
+    return "".join(f"\n{line}" for line in told)
 
 
 def _read_text(file: Path) -> str:

@@ -7,8 +7,10 @@ import time
 import typer
 from sqlmodel import Session
 
+from vault.clock import SystemClock
 from vault.ops.site import Site
 from vault.ops.terminal import HERE, AsJson, SiteFolder, plain_errors, say, transaction
+from vault.recovery import end_issued
 from vault.tlog import log
 from vault.tlog.errors import NotInLog
 
@@ -25,6 +27,7 @@ def begin(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
             if journal is not None:
                 journal.set_aside(f"{time.time_ns()}")
                 journal.begin(size)
+            end_issued(session, now=SystemClock().now())
             log.call_compared(session)
     say(
         as_json,

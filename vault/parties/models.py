@@ -69,6 +69,15 @@ class SessionRow(SQLModel, table=True):
     expires_at: datetime = Field(sa_type=UtcDateTime, index=True)
 
 
+class RestoredRow(SQLModel, table=True):
+    """When the database was last set back; one row, or none."""
+
+    __tablename__ = "party_restored"
+
+    id: int = Field(primary_key=True)
+    at_s: int = Field(sa_type=BigInteger)
+
+
 class SpentRow(SQLModel, table=True):
     """One value that was used and may not be used again before it expires anyway."""
 

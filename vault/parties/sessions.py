@@ -23,7 +23,7 @@ from vault.clock import unix_s
 from vault.encoding import b64u, parse_b64u
 from vault.errors import MalformedInput, VaultError
 from vault.parties.caller import DeviceCaller, Insider, OwnerCaller, WatcherCaller
-from vault.parties.models import PersonRow, SessionRow
+from vault.parties.models import PersonRow, RestoredRow, SessionRow
 from vault.parties.once import spend
 from vault.seal.dsse import Envelope, PayloadType, unverified_record, verify_envelope
 from vault.seal.errors import SealError
@@ -188,6 +188,21 @@ def end_sessions(session: Session, vault_id: VaultId, device_id: DeviceId | None
     """End every session of a vault, or of one of its devices when the ring revokes it."""
     ended = delete(SessionRow).where(col(SessionRow.vault_id) == vault_id)
     session.execute(ended if device_id is None else ended.where(col(SessionRow.device_id) == device_id))
+
+
+def end_all(session: Session, *, now: datetime) -> None:
+    """End every session, and note that the database was set back: nothing signed or issued before counts any more.
+
+    Which of it was revoked, rotated or used up since, a restored database has forgotten.
+    """
+    session.execute(delete(SessionRow))
+    session.merge(RestoredRow(id=1, at_s=unix_s(now)))
+    session.flush()
+
+
+def restored_at_s(session: Session) -> int:
+    """Return the unix second at which the database was last set back; 0 if it never was."""
+    return session.exec(select(RestoredRow.at_s)).one_or_none() or 0
 
 
 def _refusal() -> SignInRefused:

@@ -36,10 +36,10 @@ from vault.tlog.models import log_entry, log_opening
 JOURNALED: Final = frozenset({
     LeafKind.CONSENT, LeafKind.RELEASE, LeafKind.TRAINING, LeafKind.ERASURE, LeafKind.RETENTION,
     LeafKind.LEGACY_PLAN, LeafKind.LEGACY_VETO, LeafKind.MODEL_WITHDRAWN,
-    LeafKind.FREEZE, LeafKind.PROFILE, LeafKind.COMPANY_STATUS,
+    LeafKind.FREEZE, LeafKind.PROFILE, LeafKind.COMPANY, LeafKind.COMPANY_STATUS,
 })  # fmt: skip
 """What is journaled: ends of consents and models, releases with their charges, erasures, plans that replace one, signs of
-life, freezes, profiles, suspensions."""
+life, freezes, profiles, companies' keys, suspensions."""
 
 _ERASING: Final = frozenset({LeafKind.ERASURE, LeafKind.RETENTION})
 # What was charged stays charged when its day is erased, in the ledger and so here.
