@@ -103,6 +103,7 @@ def open_worker(settings: WorkerSettings, children: Children, clock: Clock) -> I
             sets.publish(session, worker.policy_set)
             for category in sorted(MAPPED):
                 release.publish_built_in(session, worker.map_of(category), signer)
+            release.publish_shipped(session, signer)
         yield worker
 
 

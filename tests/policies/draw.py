@@ -19,7 +19,7 @@ def random_record(rng: random.Random, policy_set: PolicySet) -> DecisionRecord:
     now = base["context"]["now"]
     purposes = [base["context"]["purpose"], "dpv:Marketing", *sorted(INFLUENCE | SALE)]
     categories = ["pd:Purchase", "pd:Location", *sorted(SPECIAL)]
-    questions = ["next_choice", "recommend", "forecast", "population_map"]
+    questions = ["next_choice", "recommend", "propensity", "forecast", "population_map"]
     window, flag = [now - 1, now, now + 1, now + 9], [0, 0, 1, 2]
     some: dict[str, Callable[[], Any]] = {
         "context.purpose": lambda: rng.choice(purposes),

@@ -97,7 +97,7 @@ def _permit(record: DecisionRecord, context: Any, consent: Any, twin: Any) -> st
 
     by_company = consent["kind"] == "company" and names(consent.get("grantee"), record.principal)
     by_owner = consent["kind"] == "self" and names(twin["owner"], record.principal)
-    served = context.get("question") in {"next_choice", "recommend"}
+    served = context.get("question") in {"next_choice", "recommend", "propensity"}
     asker = record.principal.type.removeprefix("Vault::")
     fits = {
         (Action.REFRESH, "Service"): ("permit-refresh", consent["kind"] == "self"),

@@ -15,21 +15,26 @@ from vault.schema.question import (
     BadQuestion,
     Candidate,
     NextChoice,
+    Propensity,
     Question,
     QuestionKind,
     QuestionNotServed,
     Recommend,
     body_sha256,
     dump_question,
+    may_name,
     parse_question,
 )
+from vault.schema.session import Session
 
 CATEGORY, PURPOSE = Category("pd:Purchase"), Purpose("dpv:ProvideProductRecommendations")
 NEXT = NextChoice(CATEGORY, PURPOSE, 20)
 RECOMMEND = Recommend(CATEGORY, PURPOSE, (Candidate("gpc:10000045", "Oat drink"), Candidate("gpc:2", "")), 2)
+SERVED = {QuestionKind.NEXT_CHOICE, QuestionKind.RECOMMEND, QuestionKind.PROPENSITY}
+VISIT = Propensity(CATEGORY, PURPOSE, Session(product_pages=3))
 
 
-@pytest.mark.parametrize("question", [NEXT, RECOMMEND])
+@pytest.mark.parametrize("question", [NEXT, RECOMMEND, VISIT])
 def test_a_question_survives_its_bytes_unchanged(question: Question) -> None:
     assert parse_question(parse_json(dump_json(dump_question(question)))) == question
 
@@ -43,6 +48,9 @@ def test_the_signed_digest_changes_with_every_field() -> None:
         NextChoice(CATEGORY, Purpose("dpv:Marketing"), 20),
         RECOMMEND,
         swapped,
+        VISIT,
+        Propensity(CATEGORY, PURPOSE, Session(product_pages=4)),
+        Propensity(CATEGORY, PURPOSE, Session(product_pages=3, weekend=True)),
     ]
     assert len({body_sha256(question) for question in others}) == len(others)
 
@@ -100,7 +108,7 @@ def test_next_choice_takes_no_candidates() -> None:
         parse_question(record)
 
 
-@pytest.mark.parametrize("kind", sorted(set(QuestionKind) - {QuestionKind.NEXT_CHOICE, QuestionKind.RECOMMEND}))
+@pytest.mark.parametrize("kind", sorted(set(QuestionKind) - SERVED))
 def test_a_known_kind_that_is_not_served_says_so(kind: QuestionKind) -> None:
     with pytest.raises(QuestionNotServed, match="next_choice"):
         parse_question({"kind": kind.value})
@@ -113,3 +121,13 @@ def test_a_known_kind_that_is_not_served_says_so(kind: QuestionKind) -> None:
 def test_arbitrary_values_never_escape_the_one_error(name: str, value: JsonValue) -> None:
     with contextlib.suppress(BadQuestion):
         assert dump_json(dump_question(parse_question(dump_question(RECOMMEND) | {name: value})))
+
+
+def test_an_answer_may_name_what_was_offered_and_no_more_than_asked_for() -> None:
+    assert may_name(NEXT, ["gpc:1"] * 20)
+    assert not may_name(NEXT, ["gpc:1"] * 21)
+    assert may_name(RECOMMEND, ["gpc:2"])
+    assert not may_name(RECOMMEND, ["gpc:3"])
+    assert may_name(VISIT, ["purchase"])
+    assert not may_name(VISIT, ["gpc:1"])
+    assert not may_name(VISIT, ["purchase", "purchase"])

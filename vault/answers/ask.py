@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cached_property
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, assert_never
 
 from sqlmodel import Session
 
@@ -22,9 +22,10 @@ from vault.answers.asked import Asked
 from vault.answers.bundles import Given, Shared
 from vault.answers.clerks import Steps
 from vault.answers.errors import QuestionIdUsed, TwinNotReady
+from vault.answers.means import Choice, Visit, find_means
 from vault.answers.opened import OpenedRows
 from vault.answers.records import AnsweredMeanwhile, Kept, Records
-from vault.answers.reveals import VERSION, narrow
+from vault.answers.reveals import VERSION
 from vault.clock import month_of, unix_s
 from vault.consent import consents, events, exposure, handovers
 from vault.consent.consents import Consent, StoredVersion
@@ -53,7 +54,7 @@ from vault.seal.ids import ConsentId, sha256
 from vault.tlog import groups
 from vault.tlog.log import append
 from vault.tlog.sequencer import Sequencer
-from vault.twin import release
+from vault.twin.funnel import foretell
 from vault.twin.infer import infer
 
 REPEATED_S: Final = 24 * 3600
@@ -211,21 +212,29 @@ def _decide(session: Session, desk: AnswerDesk, asked: Asked, caller: Caller) ->
     if kept is not None and _open_for_repeats(consent, person, caller, asked.at):
         return _repeated(kept, asked, caller)
     terms, mapped = consent.current.terms, feature_map(asked.question.category, desk.cadence)
-    model = release.current(session, mapped, desk.worker_statements.keys(), asked.at)
-    question, reveals, about = narrow(asked.question, mapped, terms.explicit_special, asked.consent_id)
+    means = find_means(session, asked, mapped, terms.explicit_special, desk.worker_statements.keys())
     met = exposure.read(session, consent.vault_id, asked.at, desk.tag_key)
-    facts = Ask(consent, person, caller, asked.question, reveals, model.manifest, met, asked.at)
+    facts = Ask(consent, person, caller, asked.question, means.reveals, means.model.manifest, met, asked.at)
     try:
         permit = decide_ask(facts, desk.policy_set)
     except Forbidden as refusal:
         return _Denied(refusal, refusal.rules, refusal.record, chained=True)
     if kept is not None:
         raise QuestionIdUsed("This question id is used; choose a new random one.")
-    as_of = _read_as_of(permit, asked.at)
-    releases, reading = desk.rows.read(session, permit, model, mapped, as_of=as_of, now=asked.at)
-    if not releases and isinstance(caller, OwnerCaller):
-        raise TwinNotReady("Your twin has no imprint row yet; refresh it, then ask again.", retry_after_s=_NOT_READY_S)
-    prognosis = infer(reading, question, about)
+    model, releases = means.model, list[bytes]()
+    match means:
+        case Visit():
+            prognosis = foretell(means.model.backbone, means.session)
+        case Choice():
+            as_of = _read_as_of(permit, asked.at)
+            releases, reading = desk.rows.read(session, permit, means.model, mapped, as_of=as_of, now=asked.at)
+            if not releases and isinstance(caller, OwnerCaller):
+                raise TwinNotReady(
+                    "Your twin has no imprint row yet; refresh it, then ask again.", retry_after_s=_NOT_READY_S
+                )
+            prognosis = infer(reading, means.narrowed.question, means.narrowed.about)
+        case _:
+            assert_never(means)
     answer = Answer(
         question_id=asked.question_id,
         kind=asked.question.kind,

@@ -70,7 +70,14 @@ class OpenedRows:
         self._mutex = threading.Lock()
 
     def read(
-        self, session: Session, permit: Permit, model: Model, feature_map: FeatureMap, *, as_of: date, now: datetime
+        self,
+        session: Session,
+        permit: Permit,
+        model: Model[Backbone],
+        feature_map: FeatureMap,
+        *,
+        as_of: date,
+        now: datetime,
     ) -> tuple[list[bytes], Reading]:
         """Return the releases in force that the consent opens and the map describes, and what the model reads in them.
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from vault.imprint.features import FeatureMap
 from vault.imprint.words import words_of
 from vault.schema.category import Category, parse_category
-from vault.schema.question import Candidate, NextChoice, Question, Recommend
+from vault.schema.question import Candidate, NextChoice, Recommend
 from vault.seal.ids import ConsentId
 
 VERSION: Final = "reveals-3"
@@ -96,7 +96,7 @@ class Narrowed(NamedTuple):
 
 
 def narrow(
-    question: Question, feature_map: FeatureMap, opted_in: frozenset[Category], consent_id: ConsentId
+    question: NextChoice | Recommend, feature_map: FeatureMap, opted_in: frozenset[Category], consent_id: ConsentId
 ) -> Narrowed:
     """Return the question over the codes it may name, and the special categories that they could reveal.
 

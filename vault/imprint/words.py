@@ -138,12 +138,12 @@ def _record(feature_map: FeatureMap) -> JsonObject | None:
 
 def _files(named: JsonObject) -> Files:
     """Read WordLlama's files where they are installed, if they are the published ones."""
-    from safetensors.numpy import load  # noqa: PLC0415  only the service, which has the extra, reads texts
-    from tokenizers import Tokenizer  # noqa: PLC0415
-
     found = importlib.util.find_spec("wordllama")
     if found is None or found.origin is None:
         raise BadWords("WordLlama's weights are not installed; install the extra 'server'.")
+    from safetensors.numpy import load  # noqa: PLC0415  only the service, which has the extra, reads texts
+    from tokenizers import Tokenizer  # noqa: PLC0415
+
     folder = Path(found.origin).parent
     weights, tokenizer = (_read(folder, cast("dict[str, str]", named[part])) for part in ("weights", "tokenizer"))
     # Half precision times 15 is exact in single, and no weight reaches 8.5.

@@ -18,7 +18,7 @@ from vault.proof.decision import ENGINE
 from vault.proof.decision_record import Action, DecisionRecord, Entity, Uid, consent_entity, month_number
 from vault.proof.errors import InvalidProof
 from vault.schema.category import Category, Purpose
-from vault.schema.question import NextChoice, Question, Recommend
+from vault.schema.question import NextChoice, Propensity, Question, Recommend
 from vault.schema.trace import Period
 
 WORKER: Final = Uid("Vault::Service", "worker")
@@ -56,7 +56,7 @@ class Ask:
         if isinstance(self.caller, OwnerCaller):
             return NOTHING
         match self.question:
-            case NextChoice():
+            case NextChoice() | Propensity():
                 return NOTHING
             case Recommend():
                 codes = (candidate.code for candidate in self.question.candidates)

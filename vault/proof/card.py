@@ -13,7 +13,15 @@ from html import escape
 from typing import Any, Final
 
 from vault.encoding import b64u
-from vault.proof.certificate import NEIGHBOURS, Certificate, CertificateInvalid, Manifest, Required, verify_certificate
+from vault.proof.certificate import (
+    NEIGHBOURS,
+    VISITS,
+    Certificate,
+    CertificateInvalid,
+    Manifest,
+    Required,
+    verify_certificate,
+)
 from vault.proof.charge import epsilon_of
 
 SAYS: Final = (
@@ -27,6 +35,10 @@ SAYS: Final = (
         "Utility, calibration and group figures are noisy means over people held out, with the noise's 95 % interval; how "
         "much other people would differ is not in the interval."
     ),
+)
+_OF_VISITS: Final = (
+    "This model judges a company's visit by the visit alone: nothing of the person who is asked about is read, neither "
+    "their traces nor their imprint. Its gain is in squared error below always saying the published base rate."
 )
 
 
@@ -80,8 +92,12 @@ def card(manifest: Manifest, now: datetime, required: Required | None = None) ->
             ],
         },
         "certificate": None if manifest.certificate is None else _measured(manifest.certificate, r),
-        "says": list(SAYS),
+        "says": _says(manifest),
     }
+
+
+def _says(manifest: Manifest) -> list[str]:
+    return [SAYS[0], _OF_VISITS if manifest.map_sha256 in VISITS else SAYS[1], *SAYS[2:]]
 
 
 def _measured(c: Certificate, r: Required) -> dict[str, Any]:
@@ -148,11 +164,13 @@ def page(manifest: Manifest, now: datetime, required: Required | None = None) ->
     else:
         parts.append("<p>It was learned from nobody: public constants only.</p>")
     if manifest.certificate is not None:
-        parts += _certificate(manifest.certificate, shown["certificate"], required or Required())
+        parts += _certificate(
+            manifest.certificate, shown["certificate"], required or Required(), manifest.map_sha256 in VISITS
+        )
     parts += [
         "<h2>What this says and does not say</h2>",
         "<ul>",
-        *(f"<li>{escape(line)}</li>" for line in SAYS),
+        *(f"<li>{escape(line)}</li>" for line in shown["says"]),
         "</ul>",
     ]
     return (
@@ -161,7 +179,7 @@ def page(manifest: Manifest, now: datetime, required: Required | None = None) ->
     )
 
 
-def _certificate(c: Certificate, shown: dict[str, Any], r: Required) -> list[str]:
+def _certificate(c: Certificate, shown: dict[str, Any], r: Required, of_visits: bool) -> list[str]:
     everyone = ("everyone", c.gain_ppm, c.calibration_gap_ppm, c.noise_sd_ppm)
     groups = [
         (group.activity.value, group.gain_ppm, group.calibration_gap_ppm, group.noise_sd_ppm) for group in c.groups
@@ -177,12 +195,12 @@ def _certificate(c: Certificate, shown: dict[str, Any], r: Required) -> list[str
         ),
         f"<h2>On about {c.held_out} people held out</h2>",
         _forest(
-            "Gain in NDCG@10 over popularity",
+            "Squared error below the base rate's" if of_visits else "Gain in NDCG@10 over popularity",
             [_Line(name, gain / 1e6, sd / 1e6) for name, gain, _, sd in rows],
             [r.worst_gain_ppm / 1e6],
         ),
         _forest(
-            "Predicted minus observed frequency of the ten best",
+            "Predicted minus observed frequency" + ("" if of_visits else " of the ten best"),
             [_Line(name, gap / 1e6, sd / 1e6) for name, _, gap, sd in rows],
             [-limit, limit],
         ),

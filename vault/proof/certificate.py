@@ -33,6 +33,9 @@ BUILT_IN: Final = frozenset(
 )
 """Digests of the closed-form readers that this release ships: learned from nobody, so they need no certificate."""
 
+VISITS: Final = frozenset({bytes.fromhex("d197bcc52c1191bd10f6ee42a22a313c7987270bdcad72fa1e1d2964263d9a8b")})
+"""Digests of the published funnels: a model of one reads a company's session, and no imprint row."""
+
 _MAX_PPM: Final = 10**12
 _CLOCK_SKEW_S: Final = 300
 
@@ -81,8 +84,10 @@ class Certificate:
         noise_repeats_ppm: Correlation between the noises of two runs.
         contribution_ratio_ppm: Largest step of one person over the clipping norm.
         rows_noise_ratio_ppm, rows_noise_repeats_ppm, rows_contribution_ratio_ppm: The same three of the imprint rows
-            that it reads, made for nobody: of daily ones the noise as it was before a chain carried it on.
-        gain_ppm: Noisy mean over held-out people of NDCG@10 beyond popularity's.
+            that it reads, made for nobody: of daily ones the noise as it was before a chain carried it on. A model of
+            visits reads none; of it they are those that the same release makes.
+        gain_ppm: Noisy mean over held-out people of NDCG@10 beyond popularity's; of visits, of the squared error
+            below that of always saying the published base rate.
         calibration_gap_ppm: Noisy mean over held-out people of predicted minus observed frequency.
         noise_sd_ppm: Standard deviation of the noise in each of these two means.
         held_out: Number of held-out people, noisy, rounded to 10.

@@ -51,7 +51,7 @@ from vault.proof.trust import TrustedRoot
 from vault.proof.witness import WitnessPolicy, verify_witnessed
 from vault.schema.answer import Answer, parse_answer
 from vault.schema.consent import parse_consent, parse_consent_request, verify_grant, verify_successor
-from vault.schema.question import Recommend, parse_question
+from vault.schema.question import may_name, parse_question
 from vault.schema.terms import AGENT_ANSWERS_PER_MONTH, ConsentKind
 from vault.seal.dsse import PayloadType, parse_envelope, unverified_record, verify_envelope
 from vault.seal.framing import frames
@@ -246,9 +246,7 @@ def _verify_question(evidence: Evidence, event: Event, answer: Answer) -> None:
     said = (sha256(body), question.kind, question.purpose)
     if said != (answer.body_sha256, answer.kind, event.public.get("purpose")):
         raise InvalidProof("The answer is to another question than the one that its leaf names.")
-    codes = {item.code for item in answer.predictions}
-    offered = {item.code for item in question.candidates} if isinstance(question, Recommend) else codes
-    if len(codes) > question.top_n or not codes <= offered:
+    if not may_name(question, {item.code for item in answer.predictions}):
         raise InvalidProof("The answer names more than was asked for, or what was not offered.")
     evidence.questions[event.index] = question
     requester = str(event.personal.get("requester"))

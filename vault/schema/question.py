@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, Final, TypeAlias, assert_never
@@ -12,9 +13,12 @@ from vault.encoding import JsonObject, JsonValue, dump_json
 from vault.errors import VaultError
 from vault.schema.category import Category, Purpose, parse_category, parse_purpose
 from vault.schema.reader import Reader
+from vault.schema.session import SESSION_SCHEMA, Session, dump_session, parse_session
 
 MAX_TOP_N: Final = 20
 MAX_CANDIDATES: Final = 500
+PURCHASE: Final = "purchase"
+"""The outcome that an answer to `propensity` gives the probability of."""
 
 CODE: Final = re.compile(r"[^\x00-\x20\x7f]{1,128}")
 _TEXT = re.compile(r"[^\x00-\x1f\x7f]{0,200}")
@@ -50,6 +54,17 @@ QUESTION_SCHEMA: Final[JsonObject] = {
                 "kind": {"const": "recommend"},
                 **_ASKED,
                 "candidates": {"type": "array", "minItems": 1, "maxItems": MAX_CANDIDATES, "items": _CANDIDATE},
+            },
+        },
+        {
+            "type": "object",
+            "required": ["kind", "category", "purpose", "session"],
+            "additionalProperties": False,
+            "properties": {
+                "kind": {"const": "propensity"},
+                "category": _ASKED["category"],
+                "purpose": _ASKED["purpose"],
+                "session": SESSION_SCHEMA,
             },
         },
     ]
@@ -130,7 +145,24 @@ class Recommend:
     top_n: int
 
 
-Question: TypeAlias = NextChoice | Recommend
+@dataclass(frozen=True, slots=True)
+class Propensity:
+    """Will this visit to the company's shop end in a purchase?
+
+    Args:
+        category: DPV personal-data term that the outcome belongs to.
+        purpose: DPV purpose that the answer serves.
+        session: The visit so far, as the company saw it.
+    """
+
+    kind: ClassVar[QuestionKind] = QuestionKind.PROPENSITY
+    top_n: ClassVar[int] = 1
+    category: Category
+    purpose: Purpose
+    session: Session
+
+
+Question: TypeAlias = NextChoice | Recommend | Propensity
 
 
 def parse_question(record: JsonObject) -> Question:
@@ -155,13 +187,13 @@ def parse_question(record: JsonObject) -> Question:
             candidates = _parse_candidates(r)
             top_n = r.integer("top_n", 1, min(MAX_TOP_N, len(candidates)))
             question = Recommend(category, purpose, candidates, top_n)
-        case (
-            QuestionKind.PROPENSITY
-            | QuestionKind.SIMULATE_REACTION
-            | QuestionKind.FORECAST
-            | QuestionKind.POPULATION_MAP
-        ):
-            raise QuestionNotServed(f"This service does not answer {kind} questions; ask next_choice or recommend.")
+        case QuestionKind.PROPENSITY:
+            category, purpose = r.word("category", parse_category), r.word("purpose", parse_purpose)
+            question = Propensity(category, purpose, parse_session(r.object("session")))
+        case QuestionKind.SIMULATE_REACTION | QuestionKind.FORECAST | QuestionKind.POPULATION_MAP:
+            raise QuestionNotServed(
+                f"This service does not answer {kind} questions; ask next_choice, recommend or propensity."
+            )
         case _:
             assert_never(kind)
     r.end()
@@ -174,12 +206,31 @@ def dump_question(question: Question) -> JsonObject:
         "kind": question.kind.value,
         "category": question.category,
         "purpose": question.purpose,
-        "top_n": question.top_n,
     }
-    if isinstance(question, Recommend):
-        candidates: list[JsonValue] = [{"code": item.code, "text": item.text} for item in question.candidates]
-        record["candidates"] = candidates
-    return record
+    match question:
+        case NextChoice():
+            return record | {"top_n": question.top_n}
+        case Recommend():
+            candidates: list[JsonValue] = [{"code": item.code, "text": item.text} for item in question.candidates]
+            return record | {"top_n": question.top_n, "candidates": candidates}
+        case Propensity():
+            return record | {"session": dump_session(question.session)}
+        case _:
+            assert_never(question)
+
+
+def may_name(question: Question, codes: Collection[str]) -> bool:
+    """Say whether an answer to the question may name these codes: no more than asked for, and what was offered."""
+    match question:
+        case NextChoice():
+            offered = frozenset(codes)
+        case Recommend():
+            offered = frozenset(item.code for item in question.candidates)
+        case Propensity():
+            offered = frozenset({PURCHASE})
+        case _:
+            assert_never(question)
+    return len(codes) <= question.top_n and offered.issuperset(codes)
 
 
 def body_sha256(question: Question) -> bytes:

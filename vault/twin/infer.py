@@ -16,7 +16,7 @@ from vault.imprint.block import Block
 from vault.imprint.features import FeatureMap
 from vault.imprint.rows import Row
 from vault.schema.answer import Confidence, Prediction
-from vault.schema.question import NextChoice, Question, Recommend
+from vault.schema.question import NextChoice, Recommend
 from vault.schema.trace import Period, period_of
 from vault.twin.levels import Level, read_level
 from vault.twin.reader import MAX_MONTHS, Backbone, BadBackbone, Months, Reader
@@ -126,7 +126,7 @@ def _read(backbone: Backbone, feature_map: FeatureMap, seen: Months, asked: int)
     return Reading(dict(zip(feature_map.codes[:-2], ppm[:-1].tolist(), strict=True)), _confidence(reliance))
 
 
-def infer(reading: Reading, question: Question, about: npt.NDArray[np.int16] | None = None) -> Prognosis:
+def infer(reading: Reading, question: NextChoice | Recommend, about: npt.NDArray[np.int16] | None = None) -> Prognosis:
     """Answer a question from what was read.
 
     The order, too, is that of the rounded scores. A candidate whose code the map does not know gets the score of

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from sqlalchemy import bindparam, insert, select
 from sqlmodel import Session
@@ -15,6 +15,7 @@ from vault.clock import unix_s
 from vault.db import Prepared
 from vault.encoding import JsonObject, b64u, parse_json
 from vault.errors import VaultError
+from vault.imprint import funnel
 from vault.imprint.features import FeatureMap
 from vault.proof.certificate import Manifest, Required, dump_manifest, parse_manifest, verify_certificate
 from vault.proof.errors import InvalidProof
@@ -24,6 +25,7 @@ from vault.seal.errors import SealError
 from vault.seal.ids import key_id
 from vault.seal.signing import Signer
 from vault.tlog.log import PendingId, append
+from vault.twin.funnel import MAGIC, Head, dump_head, parse_head, shipped
 from vault.twin.models import model, withdrawal
 from vault.twin.reader import Backbone, closed_form, closed_form_manifest, dump_backbone, parse_backbone
 
@@ -44,18 +46,21 @@ class NoCertifiedModel(VaultError):
     status = 409
 
 
+M = TypeVar("M", Backbone, Head)
+
+
 @dataclass(frozen=True, eq=False)
-class Model:
+class Model(Generic[M]):
     """A model that may answer.
 
     Args:
-        backbone: What it computes with.
+        backbone: What it computes with; of visits, the head.
         manifest: What it cost and what was shown about it.
         envelope: The signed manifest's bytes, for answer bundles.
         leaf_id: The pending id of the manifest's leaf.
     """
 
-    backbone: Backbone
+    backbone: M
     manifest: Manifest
     envelope: bytes
     leaf_id: PendingId
@@ -67,7 +72,7 @@ def required(feature_map: FeatureMap) -> Required:
     return Required(built_in=frozenset({closed_form(feature_map).digest}))
 
 
-def publish(session: Session, backbone: Backbone, manifest: Manifest, signer: Signer) -> PendingId:
+def publish(session: Session, backbone: Backbone | Head, manifest: Manifest, signer: Signer) -> PendingId:
     """Store a model with its signed manifest and log it.
 
     Args:
@@ -85,7 +90,7 @@ def publish(session: Session, backbone: Backbone, manifest: Manifest, signer: Si
     values = {
         "map_digest": backbone.map_digest,
         "manifest_digest": manifest.digest,
-        "model": dump_backbone(backbone),
+        "model": dump_head(backbone) if isinstance(backbone, Head) else dump_backbone(backbone),
         "envelope": envelope.encoded,
         "leaf_id": leaf.id,
     }
@@ -95,10 +100,18 @@ def publish(session: Session, backbone: Backbone, manifest: Manifest, signer: Si
 
 def publish_built_in(session: Session, feature_map: FeatureMap, signer: Signer) -> None:
     """Store and log the closed-form reader unless it is there already; the worker does so when it starts."""
-    manifest = closed_form_manifest(feature_map)
+    _publish_once(session, closed_form(feature_map), closed_form_manifest(feature_map), signer)
+
+
+def publish_shipped(session: Session, signer: Signer) -> None:
+    """Store and log the head of visits that this release ships unless it is there already."""
+    _publish_once(session, *shipped(), signer)
+
+
+def _publish_once(session: Session, backbone: Backbone | Head, manifest: Manifest, signer: Signer) -> None:
     known = select(model.c.id).where(model.c.manifest_digest == manifest.digest)
     if session.connection().execute(known).one_or_none() is None:
-        publish(session, closed_form(feature_map), manifest, signer)
+        publish(session, backbone, manifest, signer)
 
 
 def withdraw(session: Session, manifest_digest: bytes, reason: str, *, now: datetime) -> PendingId | None:
@@ -132,7 +145,9 @@ def withdrawn(session: Session) -> frozenset[bytes]:
     return frozenset(session.connection().execute(select(withdrawal.c.manifest_digest)).scalars())
 
 
-def current(session: Session, feature_map: FeatureMap, worker_keys: Collection[bytes], now: datetime) -> Model:
+def current(
+    session: Session, feature_map: FeatureMap, worker_keys: Collection[bytes], now: datetime
+) -> Model[Backbone]:
     """Return the model that answers now: the newest trained one whose certificate holds and that was not withdrawn.
 
     The closed-form reader answers only where no model was ever trained: a cohort's model that was withdrawn
@@ -147,8 +162,22 @@ def current(session: Session, feature_map: FeatureMap, worker_keys: Collection[b
     Raises:
         NoCertifiedModel: There is none yet, or none whose signature and certificate hold.
     """
-    accepted = required(feature_map)
-    found = [(_read(row), row.withdrawn) for row in _NEWEST.all(session, map_digest=feature_map.digest)]
+    return _current(session, feature_map.digest, worker_keys, now, required(feature_map))
+
+
+def current_head(session: Session, worker_keys: Collection[bytes], now: datetime) -> Model[Head]:
+    """Return the head that answers about visits now; what `current` says of models holds.
+
+    Raises:
+        NoCertifiedModel: There is none yet, or none whose signature and certificate hold.
+    """
+    return _current(session, funnel.DIGEST, worker_keys, now, Required(built_in=frozenset()))
+
+
+def _current(
+    session: Session, map_digest: bytes, worker_keys: Collection[bytes], now: datetime, accepted: Required
+) -> Model[Any]:
+    found = [(_read(row), row.withdrawn) for row in _NEWEST.all(session, map_digest=map_digest)]
     trained = [(one, ended) for one, ended in found if one.manifest.model_sha256 not in accepted.built_in]
     for one, ended in trained or found:
         if ended:
@@ -176,10 +205,10 @@ def manifests(session: Session, worker_keys: Collection[bytes]) -> list[Manifest
     return [one.manifest for one in found]
 
 
-def trained(session: Session) -> list[Model]:
-    """Return every model that was ever trained on people and released here, oldest first."""
+def trained(session: Session) -> list[Model[Backbone]]:
+    """Return every model that was ever trained on people who live here, oldest first: a shipped head met none of them."""
     found = map(_read, session.connection().execute(select(model).order_by(model.c.id)))
-    return [one for one in found if one.manifest.charges]
+    return [one for one in found if one.manifest.charges and isinstance(one.backbone, Backbone)]
 
 
 def envelope(session: Session, manifest_digest: bytes) -> bytes:
@@ -194,15 +223,16 @@ def envelope(session: Session, manifest_digest: bytes) -> bytes:
     return bytes(found)
 
 
-def _read(row: Any) -> Model:
+def _read(row: Any) -> Model[Any]:
     return _parsed(row.model, row.envelope, row.leaf_id)
 
 
 # Keyed by the stored bytes themselves, so an entry can never be stale.
 @lru_cache(maxsize=16)
-def _parsed(backbone: bytes, envelope: bytes, leaf_id: int) -> Model:
+def _parsed(backbone: bytes, envelope: bytes, leaf_id: int) -> Model[Any]:
     manifest = parse_manifest(parse_envelope(envelope).payload)
-    return Model(parse_backbone(backbone), manifest, envelope, PendingId(leaf_id))
+    parsed = parse_head(backbone) if backbone.startswith(MAGIC) else parse_backbone(backbone)
+    return Model(parsed, manifest, envelope, PendingId(leaf_id))
 
 
 # Recomputing epsilon takes milliseconds and depends on the time only through the model's age.
@@ -210,7 +240,7 @@ _verify_certificate = lru_cache(maxsize=64)(verify_certificate)
 
 
 @lru_cache(maxsize=16)
-def _verify(found: Model, worker_keys: frozenset[bytes]) -> None:
+def _verify(found: Model[Any], worker_keys: frozenset[bytes]) -> None:
     envelope = parse_envelope(found.envelope)
     signer = next((key for key in worker_keys if key_id(key) == envelope.signatures[0][0]), b"")
     verify_envelope(envelope, PayloadType.MANIFEST, signer)

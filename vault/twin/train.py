@@ -203,7 +203,15 @@ def person_gradients(loss: Loss, parameters: Tensors, people: Tensors) -> Tensor
     return {name: gradient.nan_to_num(0.0, 0.0, 0.0) for name, gradient in each(parameters, people).items()}
 
 
-def private_descent(loss: Loss, start: Tensors, people: Tensors, descent: Descent, expected_people: float) -> Tensors:
+def private_descent(
+    loss: Loss,
+    start: Tensors,
+    people: Tensors,
+    descent: Descent,
+    expected_people: float,
+    *,
+    optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer] | None = None,
+) -> Tensors:
     """Minimise the mean over people of a loss, by DP-SGD.
 
     Args:
@@ -213,6 +221,8 @@ def private_descent(loss: Loss, start: Tensors, people: Tensors, descent: Descen
         descent: Settings.
         expected_people: Public or released number of people that the sum of gradients is divided by,
             together with the sample rate.
+        optimizer: Makes what follows the noisy gradient, over the parameters in the order of `start`; plain descent
+            by default.
 
     Returns:
         The parameters after the last step.
@@ -221,8 +231,8 @@ def private_descent(loss: Loss, start: Tensors, people: Tensors, descent: Descen
         Gaussian mechanisms at `descent.noise_multiplier`, whatever the data; the charge is `descent.charge()`.
     """
     parameters = {name: torch.nn.Parameter(value.detach().clone()) for name, value in start.items()}
-    optimizer = PrivateOptimizer(
-        torch.optim.SGD(parameters.values(), lr=descent.learning_rate),
+    private = PrivateOptimizer(
+        optimizer(parameters.values()) if optimizer else torch.optim.SGD(parameters.values(), lr=descent.learning_rate),
         noise_multiplier=descent.noise_multiplier,
         max_grad_norm=descent.clip,
         expected_batch_size=expected_people * descent.sample_rate,
@@ -233,8 +243,8 @@ def private_descent(loss: Loss, start: Tensors, people: Tensors, descent: Descen
         values = {name: parameter.detach() for name, parameter in parameters.items()}
         for name, gradient in person_gradients(loss, values, batch).items():
             setattr(parameters[name], "grad_sample", gradient.detach())  # noqa: B010 -- Opacus's own attribute
-        optimizer.step()
-        optimizer.zero_grad()
+        private.step()
+        private.zero_grad()
     return {name: parameter.detach() for name, parameter in parameters.items()}
 
 

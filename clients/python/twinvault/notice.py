@@ -65,7 +65,7 @@ _ENGLISH: Final = _Words(
     questions={
         QuestionKind.NEXT_CHOICE: "what you will probably choose next",
         QuestionKind.RECOMMEND: "which of its offers suit you best",
-        QuestionKind.PROPENSITY: "how likely you are to do something",
+        QuestionKind.PROPENSITY: "how likely a visit of yours to its shop is to end in a purchase, judged by that visit alone",
         QuestionKind.SIMULATE_REACTION: "how you would probably react to something",
         QuestionKind.FORECAST: "how your habits will probably develop",
         QuestionKind.POPULATION_MAP: "statistics over many people, you among them",
@@ -118,7 +118,10 @@ _FRENCH: Final = _Words(
     questions={
         QuestionKind.NEXT_CHOICE: "ce que vous choisirez probablement ensuite",
         QuestionKind.RECOMMEND: "lesquelles de ses offres vous conviennent le mieux",
-        QuestionKind.PROPENSITY: "à quel point il est probable que vous fassiez quelque chose",
+        QuestionKind.PROPENSITY: (
+            "à quel point il est probable qu'une de vos visites dans sa boutique se termine par un achat, à en juger par "
+            "cette seule visite"
+        ),
         QuestionKind.SIMULATE_REACTION: "comment vous réagiriez probablement à quelque chose",
         QuestionKind.FORECAST: "comment vos habitudes évolueront probablement",
         QuestionKind.POPULATION_MAP: "des statistiques sur de nombreuses personnes, dont vous",

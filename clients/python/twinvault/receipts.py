@@ -18,7 +18,7 @@ from vault.proof.trust import TrustedRoot
 from vault.proof.verify import Step, verify_bundle
 from vault.schema.answer import Answer, parse_answer
 from vault.schema.consent import ConsentVersion
-from vault.schema.question import Question, Recommend, body_sha256
+from vault.schema.question import Question, body_sha256, may_name
 from vault.seal.dsse import Envelope
 from vault.seal.ids import ConsentId
 from vault.seal.version import Remembered
@@ -103,9 +103,7 @@ def _verify_about(answer: Answer, personal: JsonObject, consent: ConsentId, ques
     asked = (consent, question.kind, body_sha256(question), requester)
     if (answer.consent_id, answer.kind, answer.body_sha256, personal.get("requester")) != asked:
         raise NoReceipt("The proven answer is to another question, consent or requester than asked.")
-    codes = [prediction.code for prediction in answer.predictions]
-    offered = {candidate.code for candidate in question.candidates} if isinstance(question, Recommend) else None
-    if len(codes) > question.top_n or (offered is not None and not offered >= set(codes)):
+    if not may_name(question, [prediction.code for prediction in answer.predictions]):
         raise NoReceipt("The proven answer names more than was asked for, or what was not offered.")
 
 

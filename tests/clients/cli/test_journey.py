@@ -66,11 +66,12 @@ def test_the_whole_story(
     with service.app.state.database.transaction() as session:
         companies.register(session, record.read_text().strip(), now=SystemClock().now())
     run("company", "request", "--purpose", PURPOSE, "--controller", "Acme, a@acme.example", "--withdrawal", "https://a.example",
-        "--rights", "https://b.example", "--from", "2026-01", "--to", "2026-06", "--out", request, "--profile", "acme")  # fmt: skip
+        "--rights", "https://b.example", "--from", "2026-01", "--to", "2026-06", "--out", request, "--profile", "acme",
+        "--question", "recommend", "--question", "propensity")  # fmt: skip
     owner("give", "--request", request, expect=1)  # nobody agreed
-    given = owner("give", "--request", request, "--quota", 2, "--yes")
+    given = owner("give", "--request", request, "--quota", 3, "--yes")
     consents = {item["consent"]: item for item in owner("consents")["consents"]}
-    assert consents[given["consent"]]["quota_left"] == 2
+    assert consents[given["consent"]]["quota_left"] == 3
 
     bundle = tmp_path / "answer.bundle"
     ask = ("company", "ask", given["consent"], "--purpose", PURPOSE, "--candidate", "completejourney:bacon=Bacon",
@@ -79,6 +80,19 @@ def test_the_whole_story(
     assert answered["verified"]
     assert run("auditor", "verify", bundle, "--trust", service.trust_file)["failures"] == []
     assert run("auditor", "verify", bundle, "--profile", "acme")["failures"] == []
+    visit = ("company", "ask", given["consent"], "--purpose", PURPOSE, "--kind", "propensity", "--profile", "acme")
+    likely = run(*visit, "--step", "month=11", "--step", "visitor=new", "--step", "product_pages=30", "--step",
+                 "page_value_milli=40000", "--bundle", tmp_path / "visit.bundle")  # fmt: skip
+    assert [item["code"] for item in likely["predictions"]] == ["purchase"]
+    assert run("auditor", "verify", tmp_path / "visit.bundle", "--trust", service.trust_file)["failures"] == []
+    for wrong in (["month=11"], ["month=13", "visitor=new"], ["month=1", "visitor=me"], ["month=1", "visitor=new", "x=1"],
+                  ["month=1", "visitor=new", "month=1"]):  # fmt: skip
+        steps = [part for step in wrong for part in ("--step", step)]
+        assert run(*visit, *steps, expect=2 if "13" not in wrong[0] and "visitor=me" not in wrong else 1) == {}
+    run(*ask, "--step", "month=11", expect=2)
+    run(*ask, "--kind", "propensity", expect=2)
+    run(*visit[:-4], "--kind", "recommend", "--profile", "acme", expect=2)
+    run(*visit[:-4], "--kind", "forecast", "--profile", "acme", expect=2)
     bundle.write_bytes(bundle.read_bytes().replace(b"A", b"B", 1))
     run("auditor", "verify", bundle, "--trust", service.trust_file, expect=1)
     assert owner("ask", "--top-n", 2)["verified"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,7 +24,9 @@ from vault.errors import MalformedInput
 from vault.proof.trust import TrustedRoot
 from vault.schema.category import Category, Purpose, parse_category, parse_purpose
 from vault.schema.language import Language
-from vault.schema.question import Candidate, NextChoice, Question, Recommend
+from vault.schema.question import BadQuestion, Candidate, NextChoice, Propensity, Question, QuestionKind, Recommend
+from vault.schema.reader import Reader
+from vault.schema.session import BOUNDS, Session, dump_session, parse_session
 from vault.schema.trace import Period, parse_period
 from vault.seal.errors import SealError
 from vault.seal.fields import parse_id
@@ -49,6 +52,18 @@ TopN = Annotated[int, typer.Option("--top-n", help="How many codes to return.", 
 Candidates = Annotated[
     list[str] | None,
     typer.Option("--candidate", help="CODE or CODE=TEXT to choose from; may be repeated. Without: any known code."),
+]
+AskedKind = Annotated[
+    QuestionKind | None,
+    typer.Option("--kind", help="Kind of question. Without: recommend if there are candidates, else next_choice."),
+]
+Steps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--step",
+        help="NAME=N, what your shop saw of the visit, for --kind propensity; may be repeated. What is left out is 0, "
+        "page_value_milli unknown.",
+    ),
 ]
 Said = Annotated[
     Language | None,
@@ -200,14 +215,52 @@ def parse_zone(text: str) -> ZoneInfo:
         raise typer.BadParameter("A time zone is an IANA name, such as Europe/Berlin.") from error
 
 
-def question_of(category: str, purpose: str, top_n: int, candidates: list[str] | None) -> Question:
-    """Return the question that the options describe."""
+def question_of(
+    category: str,
+    purpose: str,
+    top_n: int,
+    candidates: list[str] | None,
+    *,
+    kind: QuestionKind | None = None,
+    steps: list[str] | None = None,
+) -> Question:
+    """Return the question that the options describe; without a kind, what they can only mean."""
     about = _term(parse_category, category, "--category")
     why = _term(parse_purpose, purpose, "--purpose")
-    if not candidates:
-        return NextChoice(about, why, top_n)
-    parts = [text.partition("=") for text in candidates]
-    return Recommend(about, why, tuple(Candidate(code, text) for code, _, text in parts), min(top_n, len(parts)))
+    meant = kind or (QuestionKind.RECOMMEND if candidates else QuestionKind.NEXT_CHOICE)
+    if steps and meant is not QuestionKind.PROPENSITY:
+        raise typer.BadParameter("Steps of a visit go with --kind propensity.", param_hint="--step")
+    match meant:
+        case QuestionKind.NEXT_CHOICE if not candidates:
+            return NextChoice(about, why, top_n)
+        case QuestionKind.RECOMMEND if candidates:
+            parts = [text.partition("=") for text in candidates]
+            offered = tuple(Candidate(code, text) for code, _, text in parts)
+            return Recommend(about, why, offered, min(top_n, len(parts)))
+        case QuestionKind.PROPENSITY if not candidates:
+            return Propensity(about, why, _session_of(steps or []))
+        case QuestionKind.NEXT_CHOICE | QuestionKind.RECOMMEND | QuestionKind.PROPENSITY:
+            raise typer.BadParameter("Candidates go with --kind recommend, and only with it.", param_hint="--candidate")
+        case _:
+            raise typer.BadParameter(
+                f"{meant} questions are not asked here: next_choice, recommend or propensity.", param_hint="--kind"
+            )
+
+
+def _session_of(steps: list[str]) -> Session:
+    said = dict(step.partition("=")[::2] for step in steps)
+    if len(said) != len(steps):
+        raise typer.BadParameter("A step of a visit is said twice.", param_hint="--step")
+    if not {"month", "visitor"} <= said.keys():
+        raise typer.BadParameter("Say at least month=1..12 and visitor=new|returning|other.", param_hint="--step")
+    record = dump_session(Session())
+    for name, text in said.items():
+        if name not in record:
+            raise typer.BadParameter(
+                f"{name!r} is no step of a visit; these are: {', '.join(record)}.", param_hint="--step"
+            )
+        record[name] = int(text) if name in BOUNDS and re.fullmatch("-?[0-9]{1,12}", text) else text
+    return parse_session(Reader(record, BadQuestion, "session"))
 
 
 def _term(parse: Callable[[str], T], text: str, option: str) -> T:

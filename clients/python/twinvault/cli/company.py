@@ -139,13 +139,15 @@ def ask(
     category: Annotated[str, typer.Option("--category", help="About what.")] = PURCHASE,
     top_n: common.TopN = 5,
     candidate: common.Candidates = None,
+    kind: common.AskedKind = None,
+    step: common.Steps = None,
     bundle: BundleFile = None,
     profile: ProfileName = DEFAULT_PROFILE,
     as_json: AsJson = False,
 ) -> None:
     """Ask a twin; the answer is shown only if its receipt holds."""
     consent_id = common.parse_consent_id(consent)
-    question = common.question_of(category, purpose, top_n, candidate)
+    question = common.question_of(category, purpose, top_n, candidate, kind=kind, steps=step)
     common.emit(common.answer_json(_load(profile).ask(consent_id, question), bundle), as_json=as_json)
 
 
@@ -165,11 +167,13 @@ def prove_question(
     category: Annotated[str, typer.Option("--category", help="About what.")] = PURCHASE,
     top_n: common.TopN = 5,
     candidate: common.Candidates = None,
+    kind: common.AskedKind = None,
+    step: common.Steps = None,
     profile: ProfileName = DEFAULT_PROFILE,
     as_json: AsJson = False,
 ) -> None:
     """Print a question, signed and ready to send once; what comes back is a bundle for `auditor verify`."""
-    question = common.question_of(category, purpose, top_n, candidate)
+    question = common.question_of(category, purpose, top_n, candidate, kind=kind, steps=step)
     token = field(parse_json(token_file.read_bytes()), "access_token")
     consent_id = common.parse_consent_id(consent)
     _show(_load(profile).prepare_question(consent_id, question, token=token, nonce=nonce), as_json=as_json)
