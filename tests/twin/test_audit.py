@@ -90,7 +90,7 @@ def _unclipped(contributions: Iterable[np.ndarray], size: int, sigma: int) -> np
 @pytest.mark.parametrize(
     ("add", "sentence"),
     [
-        (lambda some, size, sigma: noisy_sum(some, size, sigma // 3), "noise is not what is charged"),
+        (lambda some, size, sigma: noisy_sum(some, size, max(sigma // 3, 1)), "noise is not what is charged"),
         (lambda some, size, sigma: noisy_sum(some, size, sigma) if size < 4_000 else _ONCE, "repeats its noise"),
         (_unclipped, "beyond the clip"),
     ],
