@@ -105,6 +105,17 @@ def waited(session: Session, vault_id: VaultId) -> list[bytes]:
     return [found for found in session.connection().execute(wanted).scalars() if found]
 
 
+def count_sealed(session: Session) -> int:
+    """Return how many plans that are not over hold consents sealed in advance, which a new serving key would spend."""
+    wanted = select(legacy.c.plan, legacy.c.vault_id).where(
+        legacy.c.state.in_([LegacyState.READY, LegacyState.WAITING, LegacyState.IN_FORCE])
+    )
+    plans = (
+        parse_plan(parse_envelope(row.plan), VaultId(row.vault_id)) for row in session.connection().execute(wanted)
+    )
+    return sum(plan.terms is not None and bool(plan.terms.sealed) for plan in plans)
+
+
 def hold(session: Session, vault_id: VaultId) -> None:
     """Lock the person before anything of a legacy is read.
 
