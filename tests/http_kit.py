@@ -28,6 +28,7 @@ from vault.clock import Clock, SystemClock, unix_s
 from vault.db import Database
 from vault.encoding import JsonObject, b64u, dump_json
 from vault.errors import VaultError
+from vault.http.listening import Shares
 from vault.ops.site import Site, set_up
 from vault.parties import companies
 from vault.proof.jose import QUESTION_TYPE
@@ -162,7 +163,7 @@ def running_service(
             now=SystemClock().now(), cadence=cadence,
         )  # fmt: skip
         app = create_app(app_settings(site))
-        server = server_of(app)
+        server = server_of(app, Shares(None, 0))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -38,7 +38,7 @@ from vault.erasure import retention
 from vault.erasure.routes import certificates_router, erasure_router, retention_router
 from vault.evidence.routes import AuditDesk, evidence_router
 from vault.http.health import health_router
-from vault.http.listening import listen
+from vault.http.listening import Server, Shares, listen
 from vault.http.malformed import Protocol
 from vault.http.middleware import Edge
 from vault.http.problems import RESPONSES, install_problems
@@ -384,16 +384,16 @@ def run(app: FastAPI, settings: AppSettings) -> None:
     """Serve an app until a signal ends it, on the supervisor's listening socket or on one of its own."""
     inherited = settings.listener
     with listen(settings.host, settings.port) if inherited is None else socket.socket(fileno=inherited) as listener:
-        server_of(app).run(sockets=[listener])
+        server_of(app, Shares(settings.connection_counts, settings.place)).run(sockets=[listener])
 
 
-def server_of(app: FastAPI) -> uvicorn.Server:
+def server_of(app: FastAPI, shares: Shares) -> uvicorn.Server:
     """Return what serves an app."""
     config = uvicorn.Config(
         app, http=Protocol, log_config=None, access_log=False, timeout_graceful_shutdown=10, server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
     )  # fmt: skip
-    return uvicorn.Server(config)
+    return Server(config, shares)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,10 @@ class AppSettings(Settings):
     listener: int | None = Field(
         default=None, ge=0, description="Inherited file descriptor of a socket that listens there already."
     )
+    connection_counts: int | None = Field(
+        default=None, ge=0, description="Inherited file descriptor of how many connections each process has."
+    )
+    place: int = Field(default=0, ge=0, description="Number of this process among those that accept from the listener.")
     max_body_bytes: int = Field(default=32 * 2**20, ge=2**16)
     checkpoint_wait_s: float = Field(default=5.0, gt=0)
 

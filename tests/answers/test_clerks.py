@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from queue import Queue
 
@@ -70,16 +71,17 @@ def all_clerks_held_up(service: Service) -> Iterator[None]:
 
     When this ends, all that was queued meanwhile is done.
     """
-    threads, free = service.client.app.state.clerks._threads, threading.Event()  # type: ignore[attr-defined]
-    count = threads._max_workers
-    held_up, all_done = [threads.submit(free.wait) for _ in range(count)], threading.Barrier(count)
+    held, free = service.client.app.state.clerks, threading.Event()  # type: ignore[attr-defined]
+    count = len(held._threads)
+    held_up = [held._submit(clerks._Turn.DECIDE, free.wait) for _ in range(count)]
+    all_done = threading.Barrier(count)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clerks, "_FREE_WITHIN_S", 0.05)
         try:
             yield
         finally:
             free.set()
-            wait([*held_up, *(threads.submit(all_done.wait) for _ in range(count))])
+            wait([*held_up, *(held._submit(clerks._Turn.DECIDE, all_done.wait) for _ in range(count))])
 
 
 def test_who_finds_no_free_clerk_is_refused_and_nothing_is_written(
@@ -117,3 +119,14 @@ def test_who_finds_no_free_clerk_after_the_checkpoint_is_told_so_and_may_ask_aga
             service.sequencer.stop()
     with database.snapshot() as session:
         assert [kind for kind, _, _ in leaves(session)].count("answer") == 1
+
+
+def test_who_only_waits_for_the_proof_goes_before_new_questions(tmp_path: Path) -> None:
+    office, free, done = clerks.Clerks(Database(f"sqlite:///{tmp_path}/one-clerk")), threading.Event(), list[str]()
+    office._submit(clerks._Turn.DECIDE, free.wait)
+    tasks = [(clerks._Turn.DECIDE, "first"), (clerks._Turn.DECIDE, "second"), (clerks._Turn.PROVE, "begun before")]
+    for turn, name in tasks:
+        office._submit(turn, partial(done.append, name))
+    free.set()
+    office.close()
+    assert done == ["begun before", "first", "second"]

@@ -13,7 +13,7 @@ import pytest
 
 from tests.answer_kit import NEXT, Service, neighbour
 from tests.waiting import together, until
-from vault.answers import evenly
+from vault.answers import clerks, evenly
 from vault.answers.evenly import BEAT_S, even_refusals
 from vault.parties import people
 from vault.parties.people import VaultState
@@ -76,11 +76,11 @@ def test_what_may_be_told_waits_for_nothing(watch: Watch) -> None:
 
 
 def test_a_wait_for_a_clerk_does_not_move_the_beat(service: Service, watch: Watch) -> None:
-    clerks, free = service.client.app.state.clerks._threads, threading.Event()  # type: ignore[attr-defined]
-    busy = [clerks.submit(free.wait) for _ in range(clerks._max_workers)]
+    office, free = service.client.app.state.clerks, threading.Event()  # type: ignore[attr-defined]
+    busy = [office._submit(clerks._Turn.DECIDE, free.wait) for _ in office._threads]
 
     def free_one_late() -> None:
-        until(lambda: clerks._work_queue.qsize() == 1, "the question waits for a clerk")
+        until(lambda: office._tasks.qsize() == 1, "the question waits for a clerk")
         watch.now_s += 0.9 * BEAT_S
         free.set()
 

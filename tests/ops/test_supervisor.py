@@ -88,6 +88,7 @@ def service(site: Site) -> Iterator[Service]:
 def test_each_child_has_its_own_settings_and_nothing_of_its_sibling(service: Service, site: Site) -> None:
     (app, second), worker = map(environment_of, service.apps()), environment_of(service.child("worker"))
     keys = str(site.folder / "keys")
+    assert {app.pop("VAULT_PLACE"), second.pop("VAULT_PLACE")} == {"0", "1"}
     assert app == second
     assert app["VAULT_APP_KEYRING"] == f"{keys}/app"
     assert worker["VAULT_WORKER_KEYRING"] == f"{keys}/worker"

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextvars import copy_context
-from typing import Final, TypeAlias, TypeVar
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import partial
+from itertools import count
+from queue import PriorityQueue
+from threading import Thread
+from typing import Any, Final, TypeAlias, TypeVar
 
 from vault.db import Database, DatabaseBusy
 from vault.tlog.errors import LogBusy
@@ -26,6 +32,22 @@ _ON_POSTGRESQL: Final = 4
 _FREE_WITHIN_S: Final = 30  # as long as anybody waits for a writer's turn
 
 
+class _Turn(IntEnum):
+    """What goes first: proving takes a sixth of the time that deciding takes, and ends somebody's wait."""
+
+    PROVE = 0
+    DECIDE = 1
+    CLOSE = 2
+
+
+@dataclass(order=True, slots=True)
+class _Task:
+    turn: _Turn
+    arrival: int
+    step: Callable[[], Any] = field(compare=False)
+    taken: Future[Any] = field(compare=False)
+
+
 class Clerks:
     """The threads of one process that answer.
 
@@ -34,8 +56,14 @@ class Clerks:
     """
 
     def __init__(self, database: Database) -> None:
-        count = _ON_SQLITE if database.is_sqlite else _ON_POSTGRESQL
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="clerk")
+        self._arrival = count()
+        self._tasks: PriorityQueue[_Task] = PriorityQueue()
+        self._threads = [
+            Thread(target=self._work, name=f"clerk-{number}", daemon=True)
+            for number in range(_ON_SQLITE if database.is_sqlite else _ON_POSTGRESQL)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     async def answer(self, steps: Steps, sequencer: Sequencer, timeout_s: float) -> bytes:
         """Take both steps, and wait for the checkpoint between them.
@@ -54,7 +82,7 @@ class Clerks:
             LogDamaged: The log refuses to go on.
             VaultError: Whatever the steps raise.
         """
-        pending_id = await self._run(next, steps, DatabaseBusy)
+        pending_id = await self._run(_Turn.DECIDE, next, steps, DatabaseBusy)
         place = sequencer.follow(pending_id)
         try:
             await asyncio.wait_for(asyncio.wrap_future(place), timeout_s)
@@ -62,14 +90,34 @@ class Clerks:
             raise LogBusy from None
         finally:
             sequencer.drop(pending_id, place)
-        return await self._run(_finish, steps, LogBusy)
+        return await self._run(_Turn.PROVE, _finish, steps, LogBusy)
 
     def close(self) -> None:
         """End the threads once nothing is asked any more."""
-        self._threads.shutdown()
+        for _ in self._threads:
+            self._submit(_Turn.CLOSE, lambda: None)
+        for thread in self._threads:
+            thread.join()
 
-    async def _run(self, step: Callable[[Steps], _T], steps: Steps, none_free: type[DatabaseBusy | LogBusy]) -> _T:
-        taken: Future[_T] = self._threads.submit(copy_context().run, step, steps)
+    def _submit(self, turn: _Turn, step: Callable[[], _T]) -> Future[_T]:
+        taken: Future[_T] = Future()
+        self._tasks.put(_Task(turn, next(self._arrival), step, taken))
+        return taken
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()).turn is not _Turn.CLOSE:
+            if not task.taken.set_running_or_notify_cancel():
+                continue
+            try:
+                task.taken.set_result(task.step())
+            except BaseException as error:  # noqa: BLE001  whoever waits for it raises it
+                task.taken.set_exception(error)
+            del task  # what it holds may be secret, and the next one may be long in coming
+
+    async def _run(
+        self, turn: _Turn, step: Callable[[Steps], _T], steps: Steps, none_free: type[DatabaseBusy | LogBusy]
+    ) -> _T:
+        taken = self._submit(turn, partial(copy_context().run, step, steps))
         done = asyncio.wrap_future(taken)
         try:
             await asyncio.wait([done], timeout=_FREE_WITHIN_S)

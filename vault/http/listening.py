@@ -1,15 +1,32 @@
-"""The socket that the app listens on."""
+"""The socket that the app listens on, and how its processes share the connections that come in.
+
+Whichever process the kernel wakes first would accept, and of 20 connections 14 may lie in one of two processes: whoever
+asks there waits twice as long. So each process says how many it has, and one that has more than another waits a
+moment before it accepts one more.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import mmap
+import os
 import socket
+from contextlib import suppress
 from typing import Final
 
+import structlog
+import uvicorn
+
 _BACKLOG: Final = 2048
+_COUNT_BYTES: Final = 4
+_YIELD_S: Final = 0.005  # in which another process gets its turn of the interpreter and accepts
+_RETRY_S: Final = 0.1
+
+_log = structlog.get_logger()
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; several processes may accept from it, and whichever is free does.
+    """Return a socket that listens; several processes may accept from it.
 
     Raises:
         OSError: The address is in use, or none of this machine's.
@@ -17,3 +34,98 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server(
         (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_BACKLOG
     )
+
+
+class Shares:
+    """How many connections each process of the app has, in memory that all of them see.
+
+    Args:
+        counts: File descriptor of that memory, from `shared_counts`; None if the app is one process.
+        place: This process's number in it, from 0.
+    """
+
+    def __init__(self, counts: int | None, place: int) -> None:
+        shared = mmap.mmap(-1, _COUNT_BYTES) if counts is None else mmap.mmap(counts, 0)
+        self._counts = memoryview(shared).cast("I")
+        self._place = place
+
+    def say(self, connections: int) -> None:
+        """Say how many this process has."""
+        self._counts[self._place] = connections
+
+    @property
+    def has_more(self) -> bool:
+        """Whether another process has fewer than this one."""
+        return self._counts[self._place] > min(self._counts)
+
+
+def shared_counts(processes: int) -> int:
+    """Return the file descriptor of memory for the counts of that many processes, for them to inherit."""
+    file = os.memfd_create("connections")
+    os.ftruncate(file, processes * _COUNT_BYTES)
+    return file
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, except that it takes no more than its share of the connections.
+
+    Args:
+        config: As uvicorn's.
+        shares: Of all processes that accept from the same socket.
+    """
+
+    def __init__(self, config: uvicorn.Config, shares: Shares) -> None:
+        super().__init__(config)
+        self._shares = shares
+        self._accepting: list[asyncio.Task[None]] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the app, then accept from the sockets."""
+        await super().startup(sockets=[])
+        self._accepting = [asyncio.create_task(self._accept(listener)) for listener in sockets or []]
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, finish what was begun, and end."""
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        await super().shutdown(sockets)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        self._say()
+        while True:
+            await _readable(listener)
+            self._say()
+            if self._shares.has_more:
+                await asyncio.sleep(_YIELD_S)
+            try:
+                connection, _ = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):  # another process has it, or its client is gone
+                continue
+            except OSError as error:  # such as no file descriptor left; those who wait outlive it
+                _log.warning("accept.failed", error_type=type(error).__name__)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            connection.setblocking(False)
+            with suppress(OSError):  # its client is gone already
+                await loop.connect_accepted_socket(self._protocol, connection)
+
+    def _say(self) -> None:
+        self._shares.say(len(self.server_state.connections))
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = self.config.http_protocol_class(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )  # type: ignore[call-arg]
+        return protocol
+
+
+async def _readable(listener: socket.socket) -> None:
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(listener, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(listener)

@@ -15,7 +15,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from vault.http.listening import listen
+from vault.http.listening import listen, shared_counts
 from vault.logging import configure_logging
 from vault.ops.site import Site
 
@@ -26,6 +26,7 @@ _MAX_RESTARTS = 5
 _STEADY_S = 300.0  # a child that ran for so long has not failed to start
 _STOP_S = 15.0
 _LISTENER = "VAULT_LISTENER"
+_COUNTS = "VAULT_CONNECTION_COUNTS"
 
 _log = structlog.get_logger()
 
@@ -59,13 +60,14 @@ def serve_command(
 def app_children(settings: Mapping[str, str], listener: socket.socket, processes: int) -> dict[str, Mapping[str, str]]:
     """Return the settings of each process of the app; all accept from one socket and share one database."""
     host, port = listener.getsockname()[:2]
-    app = {**settings, "VAULT_HOST": host, "VAULT_PORT": str(port), _LISTENER: str(listener.fileno())}
-    return {f"app-{number}": app for number in range(1, processes + 1)}
+    shared = {_LISTENER: str(listener.fileno()), _COUNTS: str(shared_counts(processes))}
+    app = {**settings, "VAULT_HOST": host, "VAULT_PORT": str(port), **shared}
+    return {f"app-{place + 1}": {**app, "VAULT_PLACE": str(place)} for place in range(processes)}
 
 
 def inherited(settings: Mapping[str, str]) -> tuple[int, ...]:
     """Return the file descriptors that a process with these settings is to inherit."""
-    return (int(settings[_LISTENER]),) if _LISTENER in settings else ()
+    return tuple(int(settings[name]) for name in (_LISTENER, _COUNTS) if name in settings)
 
 
 def _listen(host: str, port: int) -> socket.socket:
