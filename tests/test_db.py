@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from sqlmodel import Session
 
 import vault.db
 from vault.db import Database, DatabaseBusy, Prepared, UtcDateTime
+from vault.driver import Named
 
 
 def _table(database: Database) -> None:
@@ -74,8 +75,12 @@ def _flushes(session: Session) -> bool:
     return connection.exec_driver_sql("SHOW synchronous_commit").scalar_one() == "on"
 
 
-def test_a_commit_waits_for_the_disk_unless_told_otherwise(database: Database) -> None:
-    """Pooled connections carry the setting along: nothing that one transaction did may change the next one's."""
+@pytest.mark.parametrize("kept", [0, 4])
+def test_a_commit_waits_for_the_disk_unless_told_otherwise(
+    kept: int, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections carry settings along: nothing that one transaction did may change the next one's."""
+    monkeypatch.setattr(vault.db, "_KEPT", kept)
     _table(database)
     for durable in (True, False, True, False, False, True):
         with database.transaction(durable=durable) as session:
@@ -88,6 +93,82 @@ def test_a_commit_waits_for_the_disk_unless_told_otherwise(database: Database) -
             raise RuntimeError
         with database.transaction() as session:
             assert _flushes(session)
+
+
+def test_more_transactions_than_are_kept_ready_give_their_connections_back(database: Database) -> None:
+    _table(database)
+    pool = database.engine.pool
+    assert isinstance(pool, sqlalchemy.pool.QueuePool)
+    for _ in range(2):
+        with ExitStack() as open_ones:
+            sessions = [open_ones.enter_context(database.snapshot()) for _ in range(7)]
+            assert len({id(session.connection()) for session in sessions}) == 7
+        with database.transaction():
+            assert pool.checkedout() == 4 + 1  # snapshots', and a writer's
+    database.close()
+    assert pool.checkedout() == 0
+
+
+def test_a_session_ends_with_its_transaction(database: Database) -> None:
+    _table(database)
+    kept = []
+    for opened in (database.transaction, database.snapshot):
+        with opened() as session:
+            session.exec(sqlalchemy.text("SELECT n FROM counter"))
+            kept.append(session)
+        with opened(), pytest.raises(RuntimeError, match="over"):
+            kept[-1].connection()
+        with opened(), pytest.raises(sqlalchemy.exc.UnboundExecutionError):
+            kept[-1].exec(sqlalchemy.text("UPDATE counter SET n = 7"))
+
+
+def test_when_the_server_cuts_everybody_off_each_kind_of_transaction_fails_once(postgresql_database: Database) -> None:
+    _table(postgresql_database)
+
+    def read() -> None:
+        with postgresql_database.snapshot() as session:
+            session.exec(sqlalchemy.text("SELECT n FROM counter"))
+
+    with ExitStack() as open_ones:
+        for _ in range(3):
+            open_ones.enter_context(postgresql_database.snapshot())
+    server = sqlalchemy.create_engine(postgresql_database.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        ended = sqlalchemy.text("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = :name")
+        connection.execute(ended, {"name": postgresql_database.url.database})
+    server.dispose()
+    with pytest.raises(sqlalchemy.exc.OperationalError):
+        read()
+    for _ in range(4):
+        read()
+
+
+def test_a_transaction_of_which_a_statement_failed_does_not_end_well(postgresql_database: Database) -> None:
+    _table(postgresql_database)
+    with pytest.raises(sqlalchemy.exc.InvalidRequestError, match="rolled back"):  # noqa: SIM117  the commit raises
+        with postgresql_database.transaction() as session:
+            session.exec(sqlalchemy.text("UPDATE counter SET n = 7"))
+            with suppress(sqlalchemy.exc.ProgrammingError):
+                session.exec(sqlalchemy.text("SELECT 1 FROM missing"))
+    with postgresql_database.transaction() as session:
+        assert session.exec(sqlalchemy.text("SELECT n FROM counter")).scalar_one() == 0
+
+
+def test_a_named_statement_outlives_refusals_and_names_no_value(postgresql_database: Database) -> None:
+    with postgresql_database.transaction() as session:
+        session.exec(sqlalchemy.text("CREATE TABLE said (n BIGINT, body BYTEA UNIQUE, word TEXT)"))
+    say = Named("INSERT INTO said VALUES (length($1::text), $2, $1) RETURNING n")
+    for n, (word, body) in enumerate([("a", b"\0\xff"), ("añb", None), ("", b"")]):
+        with postgresql_database.transaction() as session:
+            assert say.one(session, word, body) == str(len(word)).encode()
+            assert say.one(session, word, b"%d" % n) == str(len(word)).encode()
+        with pytest.raises(sqlalchemy.exc.IntegrityError) as found, postgresql_database.transaction() as session:
+            say.one(session, "a secret", b"%d" % n)
+        assert "a secret" not in str(found.value)
+    with postgresql_database.snapshot() as session:
+        kept = session.exec(sqlalchemy.text("SELECT word, body FROM said ORDER BY word, body")).all()
+    assert {(row.word, row.body) for row in kept} >= {("a", b"\0\xff"), ("añb", None), ("", b"")}
+    assert len(kept) == 6
 
 
 def test_more_writers_than_are_let_in_all_get_their_turn(postgresql_database: Database) -> None:

@@ -6,10 +6,12 @@ import fcntl
 import os
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import resources
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import alembic.command
@@ -18,6 +20,7 @@ import sqlalchemy
 from sqlalchemy import event
 from sqlmodel import Session, SQLModel
 
+from vault.driver import FLUSHED_LATER, READS_ONLY, begin_and_end_postgresql, drive
 from vault.errors import VaultError
 
 SQLModel.metadata.naming_convention = {
@@ -30,6 +33,7 @@ SQLModel.metadata.naming_convention = {
 
 _BUSY_TIMEOUT_S = 30
 _WRITERS = 8
+_KEPT = 4  # of the fifty, for each way of opening a transaction
 _DURABLE = "durable"  # in the notes that a pooled connection carries along
 
 
@@ -84,7 +88,7 @@ class Prepared:
         parameters = compiled.parameters(values)
         for listen in connection.engine.dispatch.before_cursor_execute:  # whoever watches statements sees these too
             listen(connection, None, compiled.sql, parameters, None, False)
-        return compiled, _drive(connection, compiled.sql, parameters)
+        return compiled, drive(connection, compiled.sql, parameters)
 
 
 class _Compiled:
@@ -151,13 +155,15 @@ class Database:
         )  # an error's text goes to terminals and logs; what was bound may be a key
         # PostgreSQL takes many writers at once, but more threads than this only fight for the interpreter: half as
         # many commits a second.
-        self._writers = _Turns(self.url.database) if self.is_sqlite else threading.Semaphore(_WRITERS)
+        self._writers = _Turns(self.url.database) if self.is_sqlite else _Places(_WRITERS)
         if self.is_sqlite:
             event.listen(self.engine, "connect", _configure_sqlite)
-        event.listen(self.engine, "begin", _begin_sqlite if self.is_sqlite else _begin_postgresql)
-        reading: dict[str, Any] = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
-        self._reader = self.engine.execution_options(reads_only=True, **reading)
-        self._flushed_later = self.engine.execution_options(flushed_later=True)
+            event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            begin_and_end_postgresql(self.engine)
+        self._durable = _Connections(self.engine, commits=True)
+        self._flushed_later = _Connections(self.engine.execution_options(**{FLUSHED_LATER: True}), commits=True)
+        self._reading = _Connections(self.engine.execution_options(**{READS_ONLY: True}), commits=False)
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[Session]:
@@ -176,22 +182,72 @@ class Database:
         Raises:
             DatabaseBusy: On SQLite, another thread or a writer that takes no turns held it for 30 seconds.
         """
-        engine = self.engine if durable else self._flushed_later
-        with self._writers, engine.connect() as connection, connection.begin(), _Joined(connection) as session:
+        connections = self._durable if durable else self._flushed_later
+        with self._writers, connections.transaction() as session:
             yield session
             session.flush()
 
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
         """Open one reading transaction that sees one state and never waits for writers."""
-        with self._reader.connect() as connection:
-            connection.begin()  # and never committed
-            with _Joined(connection) as session:
-                yield session
+        with self._reading.transaction() as session:
+            yield session
 
     def close(self) -> None:
         """Give back every connection."""
+        for connections in (self._durable, self._flushed_later, self._reading):
+            connections.close()
         self.engine.dispose()
+
+
+class _Connections:
+    """Connections that open one kind of transaction; the last ones used are kept out of the pool, ready for the next.
+
+    To take one from the pool and bring it back takes longer than most transactions here, and on SQLite whoever
+    writes through another one than the last writer reads its pages anew.
+
+    Args:
+        engine: With the options of this kind.
+        commits: Whether a transaction that did not raise is committed.
+    """
+
+    def __init__(self, engine: sqlalchemy.Engine, *, commits: bool) -> None:
+        self._engine = engine
+        self._commits = commits
+        self._kept: deque[sqlalchemy.Connection] = deque()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Open a transaction, and end it."""
+        try:
+            connection = self._kept.pop()
+        except IndexError:
+            connection = self._engine.connect()
+        try:
+            transaction = connection.begin()
+            session = _Joined(connection)
+            try:
+                yield session
+            finally:
+                session.leave()
+            if self._commits:
+                transaction.commit()
+            else:
+                transaction.rollback()
+        except BaseException:
+            if connection.invalidated:  # the others were cut off too
+                self.close()
+            connection.close()
+            raise
+        if len(self._kept) < _KEPT:
+            self._kept.append(connection)
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        """Give back those that are kept."""
+        while self._kept:
+            self._kept.pop().close()
 
 
 class _Joined(Session):
@@ -203,11 +259,23 @@ class _Joined(Session):
 
     def __init__(self, connection: sqlalchemy.Connection) -> None:
         super().__init__(connection, expire_on_commit=False)
-        self._joined = connection
+        self._joined: sqlalchemy.Connection | None = connection
 
     def connection(self, *_arguments: Any, **_options: Any) -> sqlalchemy.Connection:
-        """Return the connection."""
+        """Return the connection.
+
+        Raises:
+            RuntimeError: The transaction is over.
+        """
+        if self._joined is None:
+            raise RuntimeError("the transaction is over")
         return self._joined
+
+    def leave(self) -> None:
+        """Let go of the connection, which somebody else's transaction may use next."""
+        if self.in_transaction():  # it holds objects, or began its part in the transaction
+            self.close()
+        self.bind = self._joined = None
 
 
 class _Turns:
@@ -244,6 +312,21 @@ class _Turns:
         self._threads.release()
 
 
+class _Places:
+    """So many writers at once: a semaphore that costs a twentieth of the standard library's, which is written in Python."""
+
+    def __init__(self, count: int) -> None:
+        self._free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(count):
+            self._free.put(None)
+
+    def __enter__(self) -> None:
+        self._free.get()
+
+    def __exit__(self, *_error: object) -> None:
+        self._free.put(None)
+
+
 def migrate(database: Database, revision: str = "head") -> None:
     """Bring the schema to a revision; safe to run again.
 
@@ -263,49 +346,32 @@ def migrate(database: Database, revision: str = "head") -> None:
 def _configure_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # SQLAlchemy's "begin" event below decides, not the driver
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+    pragmas = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON")
+    # SQLite brings the log of its pages home within a commit, with two flushes, while every other writer waits.
+    for pragma in (*pragmas, "wal_autocheckpoint=4000"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
 def _begin_sqlite(connection: sqlalchemy.Connection) -> None:
-    if connection.get_execution_options().get("reads_only"):
-        _drive(connection, "BEGIN DEFERRED")
+    if connection.get_execution_options().get(READS_ONLY):
+        drive(connection, "BEGIN DEFERRED")
         return
     if _must_change_durability(connection):
-        _drive(connection, f"PRAGMA synchronous={'FULL' if connection.info[_DURABLE] else 'NORMAL'}")
+        drive(connection, f"PRAGMA synchronous={'FULL' if connection.info[_DURABLE] else 'NORMAL'}")
     # A deferred transaction that later writes can fail half-way with a stale snapshot; taking the
     # write lock first makes every writing transaction serial.
     try:
-        _drive(connection, "BEGIN IMMEDIATE")
+        drive(connection, "BEGIN IMMEDIATE")
     except sqlalchemy.exc.OperationalError as error:
         if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
             raise DatabaseBusy from error
         raise
 
 
-def _begin_postgresql(connection: sqlalchemy.Connection) -> None:
-    if not connection.get_execution_options().get("reads_only") and _must_change_durability(connection):
-        driver: Any = connection.connection.driver_connection
-        driver.autocommit = True  # inside a transaction a rollback would undo the setting
-        _drive(connection, f"SET synchronous_commit = {'on' if connection.info[_DURABLE] else 'off'}")
-        driver.autocommit = False
-
-
-def _drive(connection: sqlalchemy.Connection, sql: str, parameters: object = ()) -> Any:
-    """Execute by the driver alone: through the engine each statement would cost 20 us more. Errors are SQLAlchemy's."""
-    driver: Any = connection.connection.driver_connection
-    try:
-        return driver.execute(sql, parameters)
-    except connection.dialect.loaded_dbapi.Error as error:
-        # What SQLAlchemy itself does with one; it has no public name.
-        connection._handle_dbapi_exception(error, sql, parameters, None, None)  # type: ignore[arg-type]  # noqa: SLF001
-        raise
-
-
 def _must_change_durability(connection: sqlalchemy.Connection) -> bool:
     """Say whether a pooled connection's last writer had it otherwise, and note what it will be."""
-    wanted = not connection.get_execution_options().get("flushed_later")
+    wanted = not connection.get_execution_options().get(FLUSHED_LATER)
     changes = connection.info.get(_DURABLE, True) is not wanted
     connection.info[_DURABLE] = wanted
     return changes

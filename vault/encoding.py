@@ -70,7 +70,7 @@ def parse_json(data: bytes) -> JsonObject:
         MalformedInput: The bytes are not such an object.
     """
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_float=_refuse, parse_constant=_refuse)
+        value = _DECODER.decode(data.decode("utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, ValueError) as error:
         raise MalformedInput("A record is not one JSON object in UTF-8.") from error
     if not isinstance(value, dict):
@@ -88,6 +88,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(_text: str) -> JsonValue:
     raise MalformedInput("A record holds a number with a fraction or exponent; only integers are allowed.")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_refuse, parse_constant=_refuse)
 
 
 def _check(value: object, depth: int) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -183,15 +184,18 @@ def verify_note(unverified_note: str, trusted: Iterable[VerifierKey]) -> str:
         if key is None:
             continue
         try:
-            Ed25519PublicKey.from_public_bytes(key.public_key).verify(
-                signature.signature, note.unverified_text.encode()
-            )
+            _key(key.public_key).verify(signature.signature, note.unverified_text.encode())
         except (InvalidSignature, ValueError) as error:
             raise InvalidProof(f"The note's signature by {key.name} is wrong.") from error
         signed = True
     if not signed:
         raise InvalidProof("No trusted key signed the note.")
     return note.unverified_text
+
+
+@lru_cache(maxsize=16)
+def _key(public_key: bytes) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(public_key)
 
 
 def _parse_signature(line: str) -> NoteSignature:

@@ -63,6 +63,10 @@ class Anchor:
         if note == self._written:
             return
         staged = self._path.with_name(f"{self._path.name}.{os.getpid()}")  # two apps may share one file
-        staged.write_text(note)
+        file = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            os.write(file, note.encode())
+        finally:
+            os.close(file)
         staged.replace(self._path)
         self._written = note

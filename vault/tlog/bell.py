@@ -31,6 +31,7 @@ class Bell:
         self._name = ""
         self._read = self._write = -1
         self._others: dict[str, int] = {}
+        self._rung = False
 
     def open(self) -> None:
         """Listen from now on."""
@@ -61,9 +62,13 @@ class Bell:
         """Take note of every ring so far; look at what they may be about after this, not before."""
         with suppress(BlockingIOError):
             os.read(self._read, _DRAIN_BYTES)
+        self._rung = False  # after that: who finds it rung may leave it at that only if a look is still to come
 
     def ring(self) -> None:
         """Wake this process."""
+        if self._rung:
+            return
+        self._rung = True
         with suppress(OSError):  # full, so it rings already; or closed, so nobody listens
             os.write(self._write, b"\0")
 
@@ -72,7 +77,7 @@ class Bell:
         if self._folder is None or self._write < 0:
             return
         with suppress(FileNotFoundError):
-            names = {path.name for path in self._folder.iterdir() if not path.name.startswith(".")} - {self._name}
+            names = {one.name for one in self._folder.iterdir() if not one.name.startswith(".")} - {self._name}
             for name in self._others.keys() - names:
                 os.close(self._others.pop(name))
             for name in names:

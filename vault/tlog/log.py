@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NewType
 
@@ -18,6 +17,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from sqlmodel import Session
 
 from vault.db import Prepared
+from vault.driver import Named, drive
 from vault.encoding import JsonObject
 from vault.errors import MalformedInput
 from vault.proof.leaf import LeafKind, Opening, Openings, make_entry
@@ -35,10 +35,10 @@ _INSERT_ENTRY = "INSERT INTO log_entry (kind, entry, about) VALUES (?, ?, ?)"
 _INSERT_OPENING = (
     "INSERT INTO log_opening (entry_id, public_salt, public_body, personal_salt, personal_body) VALUES (?, ?, ?, ?, ?)"
 )
-_INSERT_BOTH = (  # one round trip
-    "WITH added AS (INSERT INTO log_entry (kind, entry, about) VALUES (%s, %s, %s) RETURNING id) "
+_INSERT_BOTH = Named(  # one round trip
+    "WITH added AS (INSERT INTO log_entry (kind, entry, about) VALUES ($1, $2, $3) RETURNING id) "
     "INSERT INTO log_opening (entry_id, public_salt, public_body, personal_salt, personal_body) "
-    "SELECT id, %s, %s, %s, %s FROM added RETURNING entry_id"
+    "SELECT id, $4, $5, $6, $7 FROM added RETURNING entry_id"
 )
 _HEAD = Prepared(select(log_head.c.size, log_head.c.checkpoint))
 _INDEX_OF = select(log_entry.c.leaf_index).where(log_entry.c.id == bindparam("pending_id"))
@@ -123,14 +123,11 @@ def append(
     entry, openings = make_entry({"kind": kind.value, **public}, personal)
     opened = (openings.public.salt, openings.public.body, openings.personal.salt, openings.personal.body)
     connection = session.connection()
-    with closing(connection.connection.cursor()) as cursor:  # SQLAlchemy's own book-keeping takes longer than all of it
-        if connection.dialect.name == "sqlite":
-            cursor.execute(_INSERT_ENTRY, (kind.value, entry, about))
-            pending_id: Any = cursor.lastrowid
-            cursor.execute(_INSERT_OPENING, (pending_id, *opened))
-        else:
-            cursor.execute(_INSERT_BOTH, (kind.value, entry, about, *opened))
-            (pending_id,) = cursor.fetchall()[0]
+    if connection.dialect.name == "sqlite":
+        pending_id = drive(connection, _INSERT_ENTRY, (kind.value, entry, about)).lastrowid
+        drive(connection, _INSERT_OPENING, (pending_id, *opened))
+    else:
+        pending_id = int(_INSERT_BOTH.one(session, kind.value, entry, about, *opened))
     return Pending(PendingId(pending_id), entry, openings)
 
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from itertools import chain
+from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TypeAlias
 
 import structlog
-from sqlalchemy import literal, select
+from sqlalchemy import bindparam, literal, select
 
-from vault.db import Database
+from vault.db import Database, Prepared
 from vault.proof.checkpoint import Checkpoint
 from vault.proof.note import VerifierKey
 from vault.tlog import log as tlog
@@ -35,7 +37,14 @@ _FULL = 16  # a batch of so many pays for its signature without waiting for more
 IDLE_POLL_S = 0.1  # the worker's events announce themselves by nothing but their rows, and a bell may go unheard
 RETRY_S = 0.5
 
-_ANY_PENDING = select(literal(1)).select_from(log_entry).where(PENDING).limit(1)
+_ANY_PENDING = Prepared(select(literal(1).label("one")).select_from(log_entry).where(PENDING).limit(1))
+_NUMBERED_BETWEEN = Prepared(
+    select(log_entry.c.id, log_entry.c.leaf_index).where(
+        log_entry.c.id.between(bindparam("first"), bindparam("last")), log_entry.c.leaf_index.is_not(None)
+    )
+)
+
+_Tell: TypeAlias = Callable[[int | LogDamaged], None]
 
 _log = structlog.get_logger()
 
@@ -71,9 +80,10 @@ class Sequencer:
         self._bell = Bell(_beside(database, "bell"))
         self._stopped = threading.Event()
         self._mutex = threading.Lock()
-        self._waiting: dict[PendingId, list[Future[int]]] = {}
+        self._waiting: dict[PendingId, dict[Hashable, _Tell]] = {}
         self._failure: LogDamaged | None = None
         self._seen: Checkpoint | None = None
+        self._seen_note = ""
         self._window_s = WINDOW_S
         self._election = _Election(database)
 
@@ -126,13 +136,17 @@ class Sequencer:
             LogBusy: Not in time. The event stays recorded and will be logged.
             LogDamaged: The log refuses to go on.
         """
-        place = self.follow(pending_id)
+        place: SimpleQueue[int | LogDamaged] = SimpleQueue()  # a tenth of what a Future costs
+        self._follow(pending_id, place, place.put)
         try:
-            return place.result(timeout_s)
-        except TimeoutError:
+            found = place.get(timeout=timeout_s)
+        except Empty:
             raise LogBusy from None
         finally:
             self.drop(pending_id, place)
+        if isinstance(found, LogDamaged):
+            raise found
+        return found
 
     def follow(self, pending_id: PendingId) -> Future[int]:
         """Begin to wait without a thread of one's own; `drop` it in the end, come what may.
@@ -144,22 +158,26 @@ class Sequencer:
             The event's leaf index once a signed checkpoint covers it, or what `wait` raises.
         """
         place: Future[int] = Future()
+        self._follow(pending_id, place, partial(_settle, place))
+        return place
+
+    def drop(self, pending_id: PendingId, place: Hashable) -> None:
+        """Wait no longer."""
+        with self._mutex:
+            places = self._waiting.get(pending_id, {})
+            places.pop(place, None)
+            if not places:
+                self._waiting.pop(pending_id, None)
+
+    def _follow(self, pending_id: PendingId, place: Hashable, tell: _Tell) -> None:
         with self._mutex:
             if self._failure is not None:
                 raise LogDamaged(self._failure.detail)
-            self._waiting.setdefault(pending_id, []).append(place)
+            self._waiting.setdefault(pending_id, {})[place] = tell
             if self._election.holds:
                 self._bell.ring()
             else:
                 self._bell.ring_others()
-        return place
-
-    def drop(self, pending_id: PendingId, place: Future[int]) -> None:
-        """Wait no longer."""
-        with self._mutex:
-            others = [other for other in self._waiting.pop(pending_id, []) if other is not place]
-            if others:
-                self._waiting[pending_id] = others
 
     def _begin_journal(self, *, sure: bool) -> None:
         """Make the journal if there is none and the log is new or, by its anchor, surely not set back."""
@@ -203,15 +221,15 @@ class Sequencer:
             return {}
         if not sure:
             with self._database.snapshot() as session:
-                if session.connection().execute(_ANY_PENDING).first() is None:
+                if _ANY_PENDING.one(session) is None:
                     return {}
         with self._database.transaction() as session:
-            seen, numbered = grow(session, self._key, self._sign, self._seen)
+            seen, numbered = grow(session, self._key, self._sign, self._seen, self._seen_note)
             # Before the commit: whoever waits in another process looks at the rows.
             if self._journal and any(event.kind in JOURNALED for event in numbered):
                 self._journal.write(session, numbered[0].leaf_index, numbered[-1].leaf_index)
             note = tlog.checkpoint(session)
-        self._seen = seen
+        self._seen, self._seen_note = seen, note
         self._window_s = _BUSY_WINDOW_S if 1 < len(numbered) < _FULL else WINDOW_S
         if self._anchor:
             self._anchor.write(note)
@@ -220,27 +238,34 @@ class Sequencer:
     def _sequenced_elsewhere(self, waiting: set[PendingId]) -> dict[PendingId, int]:
         if not waiting:
             return {}
-        query = select(log_entry.c.id, log_entry.c.leaf_index).where(
-            log_entry.c.id.in_(waiting), log_entry.c.leaf_index.is_not(None)
-        )
         with self._database.snapshot() as session:
-            return {PendingId(row.id): row.leaf_index for row in session.connection().execute(query)}
+            rows = _NUMBERED_BETWEEN.all(session, first=min(waiting), last=max(waiting))
+        return {PendingId(row.id): row.leaf_index for row in rows}
 
     def _resolve(self, places: dict[PendingId, int]) -> None:
         with self._mutex:
-            covered = [(places[key], self._waiting.pop(key)) for key in places.keys() & self._waiting.keys()]
-        for index, waiters in covered:
-            for waiter in filter(Future.set_running_or_notify_cancel, waiters):
-                waiter.set_result(index)
+            covered = [(self._waiting.pop(key), places[key]) for key in places.keys() & self._waiting.keys()]
+        for waiting, index in covered:
+            for tell in waiting.values():
+                tell(index)
 
     def _fail(self, failure: LogDamaged) -> None:
         _log.error("log.damaged", slug=failure.slug)
         with self._mutex:
             self._failure = failure
-            waiters = list(chain.from_iterable(self._waiting.values()))
+            tells = [tell for waiting in self._waiting.values() for tell in waiting.values()]
             self._waiting.clear()
-        for waiter in filter(Future.set_running_or_notify_cancel, waiters):
-            waiter.set_exception(LogDamaged(failure.detail))
+        for tell in tells:
+            tell(LogDamaged(failure.detail))
+
+
+def _settle(place: Future[int], found: int | LogDamaged) -> None:
+    if not place.set_running_or_notify_cancel():
+        return
+    if isinstance(found, LogDamaged):
+        place.set_exception(found)
+    else:
+        place.set_result(found)
 
 
 class _Election:

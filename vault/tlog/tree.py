@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Row, bindparam, func, insert, select, text, update
+from sqlalchemy import Row, bindparam, func, insert, select, update
 from sqlmodel import Session
 
 from vault.db import Prepared
+from vault.driver import drive
 from vault.proof.checkpoint import Checkpoint, verify_checkpoint
 from vault.proof.errors import InvalidProof
 from vault.proof.leaf import LeafKind
@@ -22,7 +23,7 @@ from vault.tlog.log import PendingId, hashes_at, hashes_below
 from vault.tlog.models import log_entry, log_head, log_tile
 
 MAX_BATCH = 4096
-_LOCK_ID = 0x7477696E6C6F67  # any number, as long as nothing else locks on it
+_LOCK = f"SELECT pg_advisory_xact_lock({0x7477696E6C6F67})"  # any number, as long as nothing else locks on it
 
 _T = TypeVar("_T")
 
@@ -40,7 +41,6 @@ _NUMBER = Prepared(
     .values(leaf_index=bindparam("tree_size") + _next.c.place)
     .returning(log_entry.c.id, log_entry.c.leaf_index, log_entry.c.kind, log_entry.c.entry)
 )
-_LOCK = text("SELECT pg_advisory_xact_lock(:lock_id)")
 _HEAD = Prepared(select(log_head.c.size, log_head.c.edge, log_head.c.checkpoint))
 _ADD_HEAD = insert(log_head)
 _SET_HEAD = Prepared(update(log_head).values(size=bindparam("s"), edge=bindparam("e"), checkpoint=bindparam("c")))
@@ -71,7 +71,7 @@ class Numbered(NamedTuple):
 
 
 def grow(
-    session: Session, log: VerifierKey, sign: Callable[[bytes], bytes], seen: Checkpoint | None
+    session: Session, log: VerifierKey, sign: Callable[[bytes], bytes], seen: Checkpoint | None, seen_note: str = ""
 ) -> tuple[Checkpoint, list[Numbered]]:
     """Number pending events, extend the tree and sign it, all in the caller's transaction.
 
@@ -83,6 +83,7 @@ def grow(
         log: The log's public key; its name is the origin.
         sign: Ed25519 under the log's key.
         seen: The newest checkpoint this process has seen.
+        seen_note: The note of `seen`, if this process has read or written it: it need not be verified again.
 
     Returns:
         The newest checkpoint, and the events that it numbered, in their order.
@@ -93,7 +94,7 @@ def grow(
         InvalidProof: `sign` does not use the log's key.
     """
     lock(session)
-    head = read_head(session, log) or _begin(session, log, sign)
+    head = read_head(session, log, seen, seen_note) or _begin(session, log, sign)
     if seen is not None:
         require_later(session, head.checkpoint, seen)
     rows = sorted(_NUMBER.all(session, tree_size=head.edge.size), key=lambda row: row.leaf_index)
@@ -111,11 +112,17 @@ def lock(session: Session) -> None:
     """Keep every process from sequencing until the transaction ends; on SQLite any writing transaction does."""
     connection = session.connection()
     if connection.dialect.name == "postgresql":
-        connection.execute(_LOCK, {"lock_id": _LOCK_ID})
+        drive(connection, _LOCK)
 
 
-def read_head(session: Session, log: VerifierKey) -> Head | None:
+def read_head(session: Session, log: VerifierKey, seen: Checkpoint | None = None, seen_note: str = "") -> Head | None:
     """Return the head, or None in a log never started.
+
+    Args:
+        session: Any transaction.
+        log: The log's key.
+        seen: A checkpoint that was verified before.
+        seen_note: Its note.
 
     Raises:
         LogDamaged: Edge and checkpoint differ, or the log's key did not sign it.
@@ -125,7 +132,8 @@ def read_head(session: Session, log: VerifierKey) -> Head | None:
         return None
     try:
         edge = Edge(row.size, tuple(split_hashes(row.edge)) if row.edge else ())
-        checkpoint = verify_checkpoint(row.checkpoint, log, log.name)
+        known = seen if row.checkpoint == seen_note else None
+        checkpoint = known or verify_checkpoint(row.checkpoint, log, log.name)
     except InvalidProof as error:
         raise LogDamaged(f"The head of the log is not what the log signed: {error.detail}") from error
     if (checkpoint.size, checkpoint.root) != (edge.size, edge.root):
