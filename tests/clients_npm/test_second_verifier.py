@@ -17,10 +17,11 @@ from tests.answer_kit import ORIGIN
 from tests.audit_kit import audited, closed, without
 from tests.clients.test_witness import listening
 from tests.evidence.test_floods import flooded
+from tests.evidence.test_forged_months import LIES as FORGED_MONTHS
 from tests.evidence.test_tombstones import erase_all
 from tests.listing_kit import bundle_of, busiest, engaged, listed
 from tests.proof.conftest import honest
-from tests.proof.forge import Honest, Told, flip
+from tests.proof.forge import Forge, Honest, Told, flip
 from tests.proof.test_lying_service import SERVICE_ATTACKS
 from tests.proof.test_verify import FILE_ATTACKS
 from twinvault.witness import Witness
@@ -217,6 +218,10 @@ def test_a_month_its_witnesses_floods_and_erasures_are_told_alike(
         for leaf in month.leaves:
             vectors.add(f"without {leaf.index}", without(month, leaf), trust)
             vectors.add(f"closed {leaf.index}", closed(month, leaf), plain)
+        for name, (_, change) in FORGED_MONTHS.items():
+            forge = Forge.of(site.service, month)
+            change(forge)
+            vectors.add(name, replace(forge.bundle(whole=True), withheld=month.withheld), plain)
         for name, lie in _unwitnessed(month).items():
             vectors.add(name, lie, trust)
         vectors.add("a witness nobody trusts", month, replace(trust, witnesses=WitnessPolicy((_stranger(),), 1, 600)))

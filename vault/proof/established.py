@@ -225,12 +225,16 @@ class Evidence:
             raise InvalidProof(f"The bundle lacks the {name} that leaf {event.index} names, or it was altered.")
         return found
 
-    def version_at(self, event: Event) -> ConsentVersion:
-        """Return the newest version of the event's consent that is logged before it."""
-        logged = [known for known in self.versions[event.consent] if known.index < event.index]
+    def versions_before(self, event: Event) -> list[ConsentVersion]:
+        """Return the versions of the event's consent that are logged before it, at least one."""
+        logged = [known.version for known in self.versions[event.consent] if known.index < event.index]
         if not logged:
             raise InvalidProof("No verified version of the consent is logged before this event.")
-        return logged[-1].version
+        return logged
+
+    def version_at(self, event: Event) -> ConsentVersion:
+        """Return the newest version of the event's consent that is logged before it."""
+        return self.versions_before(event)[-1]
 
     def verify_signed(self, envelope: Envelope, payload_type: PayloadType, name: KeyName, at: int = _LAST_S) -> None:
         """Refuse a record that no key of this name, vouched for by the operator and in force by then, signed."""

@@ -50,17 +50,18 @@ from vault.proof.tombstone import verify_erased
 from vault.proof.trust import TrustedRoot
 from vault.proof.witness import WitnessPolicy, verify_witnessed
 from vault.schema.answer import Answer, parse_answer
-from vault.schema.consent import parse_consent, parse_consent_request, verify_grant, verify_successor
+from vault.schema.consent import ConsentVersion, parse_consent, parse_consent_request, verify_grant, verify_successor
 from vault.schema.question import may_name, parse_question
 from vault.schema.terms import AGENT_ANSWERS_PER_MONTH, ConsentKind
 from vault.seal.dsse import PayloadType, parse_envelope, unverified_record, verify_envelope
 from vault.seal.framing import frames
-from vault.seal.ids import sha256
+from vault.seal.ids import HASH_BYTES, sha256
 from vault.seal.statement import KeyName, verify_key_statement
 
 __all__ = ["Failure", "Report", "Step", "verify_bundle"]
 
 _NOT_SPENT: Final = ["not-spent"]  # the rules allowed, but no longer when it was to be logged
+_OF_A_CONSENT: Final = (LeafKind.CONSENT_REQUEST, LeafKind.CONSENT, LeafKind.ANSWER)  # a denial may be about none
 _KEY_STATEMENT: Final = frames(PayloadType.KEY.encode())  # how the encoding of every key statement begins
 
 
@@ -114,6 +115,10 @@ def verify_bundle(bundle: Bundle, trust: TrustedRoot, carried: Carried | None = 
 def _verify_people(evidence: Evidence) -> None:
     for event in evidence.of_kind(LeafKind.CONSENT):
         evidence.attempt(Step.CONSENT, event.index, _verify_consent, event)
+    for kind in _OF_A_CONSENT:
+        for event in evidence.events[kind]:
+            if event.personal_body is not None and "consent" not in event.personal:
+                evidence.attempt(Step.ORDER, event.index, _verify_named)
     previous = dict(evidence.carried.last)
     for event in evidence.of_kind(*CHAINED):
         if event.index >= evidence.carried.complete_to:  # what is shown again was looked at in an earlier part
@@ -191,8 +196,16 @@ def _verify_consent(evidence: Evidence, event: Event) -> None:
         verify_envelope(envelope, PayloadType.CONSENT, version.principal_key)
     else:
         evidence.verify_signed(envelope, PayloadType.CONSENT, KeyName.SERVICE, version.event_time)
-    said = (event.consent, event.personal.get("version"), event.personal.get("subject"), event.personal.get("grantee"))
-    if said != (b64u(version.consent_id), version.version, b64u(version.subject), version.terms.grantee):
+    personal = {
+        "consent": b64u(version.consent_id),
+        "version": version.version,
+        "subject": b64u(version.subject),
+        "grantee": version.terms.grantee,
+        "event": version.event.value,
+        "at": version.event_time,
+    }
+    public = {"consent_kind": version.terms.kind.value, "event_state": version.event.state}
+    if not (personal.items() <= event.personal.items() and public.items() <= event.public.items()):
         raise InvalidProof("The consent's leaf and its signed version do not say the same.")
     request = evidence.bundle.records.get(version.request_sha256)
     if request is not None:  # the person signed its hash, so the company's signature adds nothing here
@@ -204,7 +217,18 @@ def _verify_consent(evidence: Evidence, event: Event) -> None:
     versions.append(Version(event.index, version, envelope.digest))
 
 
+def _verify_named(_: Evidence) -> None:
+    raise InvalidProof("The event is about a consent and names none: nothing could be checked of it.")
+
+
 def _verify_place(evidence: Evidence, event: Event, before: Event | None) -> None:
+    number, prev = event.personal.get("consent_seq"), parse_b64u(event.personal.get("prev"))
+    if not isinstance(number, int) or number < 1 or len(prev) != (HASH_BYTES if number > 1 else 0):
+        raise InvalidProof("The event does not say which of its consent's it is, and what the one before was.")
+    if before is None and number > 1 and evidence.looked_at.start == 0 and event.index in evidence.looked_at:
+        raise InvalidProof(
+            "The events of this consent before this one are withheld: the log is shown from its first leaf."
+        )
     if before is not None:
         first, second = before.personal.get("consent_seq"), event.personal.get("consent_seq")
         if not isinstance(first, int) or not isinstance(second, int) or second <= first:
@@ -213,8 +237,12 @@ def _verify_place(evidence: Evidence, event: Event, before: Event | None) -> Non
             raise InvalidProof("An event of this consent is withheld between the one before and this one.")
         if second == first + 1 and event.personal.get("prev") != b64u(sha256(before.personal_body or b"")):
             raise InvalidProof("The event does not name the one before it: one of the two was exchanged.")
+    if event.kind is LeafKind.CONSENT:
+        return
+    version = evidence.version_at(event)
+    if event.personal.get("subject") != b64u(version.subject):
+        raise InvalidProof("The event names another person than signed the consent.")
     if event.kind is LeafKind.ANSWER:
-        version = evidence.version_at(event)
         if not version.event.live:
             raise InvalidProof(f"The answer is logged after the consent was {version.event}.")
         if version.version != event.personal.get("version"):
@@ -281,30 +309,37 @@ def _replay(evidence: Evidence, event: Event) -> tuple[DecisionRecord, Decision]
 
 
 def _verify_denial(evidence: Evidence, event: Event) -> None:
-    _, outcome = _replay(evidence, event)
+    decision, outcome = _replay(evidence, event)
+    # While a question is decided its consent may get another version: any that was logged may have decided.
+    _verify_terms(event, decision, evidence.versions_before(event))
     if event.personal.get("rules") != (_NOT_SPENT if outcome.allowed else [*outcome.reasons]):
         raise InvalidProof("Replaying the decision does not deny it for the reasons that the leaf tells the person.")
+
+
+def _verify_terms(event: Event, decision: DecisionRecord, versions: list[ConsentVersion]) -> None:
+    signed = [consent_entity(version, decision.resource) for version in versions]
+    used = [consent.uid.reference for consent in signed if consent in decision.entities]
+    if decision.context.get("consent") not in used:
+        raise InvalidProof("The decision was made on other terms than the person signed.")
+    requester, terms = event.personal.get("requester"), versions[-1].terms
+    if terms.grantee != requester:
+        raise InvalidProof("Somebody else asked than the consent was given to.")
+    if terms.kind is ConsentKind.COMPANY and decision.principal.id != requester:
+        raise InvalidProof("The decision was made about another requester.")
 
 
 def _verify_decision(evidence: Evidence, event: Event) -> None:
     decision, outcome = _replay(evidence, event)
     if not outcome.allowed:
         raise InvalidProof(f"Replaying the decision denies it: {', '.join(outcome.reasons) or outcome.code}.")
-    version = evidence.version_at(event)
-    consent = consent_entity(version, decision.resource)
+    _verify_terms(event, decision, [evidence.version_at(event)])
     context = decision.context
-    if consent not in decision.entities or context.get("consent") != consent.uid.reference:
-        raise InvalidProof("The decision was made on other terms than the person signed.")
     if context.get("purpose") != event.public.get("purpose"):
         raise InvalidProof("The decision was made for another purpose.")
     question = evidence.questions.get(event.index)
     if question is not None and context.get("categories") != [question.category]:
         raise InvalidProof("The decision was made about another category of data.")
     requester = str(event.personal.get("requester"))
-    if version.terms.grantee != requester:
-        raise InvalidProof("Somebody else asked than the consent was given to.")
-    if version.terms.kind is ConsentKind.COMPANY and decision.principal.id != requester:
-        raise InvalidProof("The decision was made about another requester.")
     status = evidence.before(event, LeafKind.COMPANY_STATUS, company=requester)
     if status is not None and status.public.get("status") != "active":
         raise InvalidProof("The company was suspended when it asked.")

@@ -18,7 +18,8 @@ export interface ServiceKey {
 }
 
 export interface ConsentVersion {
-  says: [consent: string, version: Json, subject: string, grantee: Json];
+  personal: JsonObject;
+  public: JsonObject;
   live: boolean;
 }
 
@@ -58,8 +59,12 @@ export function readVersion(record: Buffer, keys: ServiceKey[]): ConsentVersion 
   }
   const subject = sha256(principal).subarray(0, 16).toString("base64url");
   if (said["pii_principal_id"] !== subject || !isObject(terms)) refuse("A version of a consent contradicts itself.");
-  const grantee = (terms as JsonObject)["grantee"];
-  return { says: [text(said["record_id"]), whole(said["version"]), subject, text(grantee)], live: LIVE.includes(event) };
+  const { grantee, kind } = terms as JsonObject;
+  return {
+    personal: { consent: text(said["record_id"]), version: whole(said["version"]), subject, grantee: text(grantee), event, at },
+    public: { consent_kind: text(kind), event_state: text(said["event_state"]) },
+    live: LIVE.includes(event),
+  };
 }
 
 const isBy = (envelope: Envelope, key: Buffer): boolean =>

@@ -179,13 +179,19 @@ function verifyPeople(evidence: Evidence): void {
       const record = evidence.bundle.records.get(spelled(event.personal["record"]));
       if (!record) return refuse("The bundle lacks the version that the leaf names, or it was altered.");
       const version = readVersion(record, evidence.keys);
-      const { personal } = event;
-      const said = [personal["consent"], personal["version"], personal["subject"], personal["grantee"]];
-      if (said.some((value, place) => value !== version.says[place])) refuse("The leaf and the signed version do not say the same.");
-      const consent = spelled(personal["consent"]);
+      const agree = (half: JsonObject, said: JsonObject): boolean => Object.entries(said).every(([name, value]) => half[name] === value);
+      if (!agree(event.personal, version.personal) || !agree(event.public, version.public)) {
+        refuse("The leaf and the signed version do not say the same.");
+      }
+      const consent = spelled(event.personal["consent"]);
       const known = evidence.versions.get(consent) ?? [];
       evidence.versions.set(consent, [...known, { index: event.index, version }]);
     });
+  }
+  for (const event of evidence.events.filter(({ kind }) => kind !== "denial" && CHAINED.includes(kind))) {
+    if (event.body && event.personal["consent"] === undefined) {
+      evidence.attempt("order", event.index, () => refuse("The event is about a consent and names none."));
+    }
   }
   const last = new Map<string, Event>();
   for (const event of evidence.ofKind(...CHAINED)) {
@@ -196,6 +202,13 @@ function verifyPeople(evidence: Evidence): void {
 }
 
 function verifyPlace(evidence: Evidence, event: Event, before: Event | undefined): void {
+  const [number, prev] = [event.personal["consent_seq"], fromB64u(event.personal["prev"])];
+  if (typeof number !== "number" || number < 1 || prev.length !== (number > 1 ? 32 : 0)) {
+    return refuse("The event does not say which of its consent's it is, and what the one before was.");
+  }
+  if (!before && number > 1 && evidence.bundle.from === 0 && evidence.isWhole(event.index)) {
+    refuse("The events of this consent before this one are withheld: the log is shown from its first leaf.");
+  }
   if (before) {
     const [first, second] = [before.personal["consent_seq"], event.personal["consent_seq"]];
     if (typeof first !== "number" || typeof second !== "number" || second <= first) {
@@ -208,12 +221,14 @@ function verifyPlace(evidence: Evidence, event: Event, before: Event | undefined
       refuse("The event does not name the one before it: one of the two was exchanged.");
     }
   }
-  if (event.kind !== "answer") return;
+  if (event.kind === "consent") return;
   const logged = evidence.versions.get(spelled(event.personal["consent"]))?.filter(({ index }) => index < event.index);
   const version = logged?.at(-1)?.version;
   if (!version) return refuse("No verified version of the consent is logged before this event.");
+  if (event.personal["subject"] !== version.personal["subject"]) refuse("The event names another person than signed the consent.");
+  if (event.kind !== "answer") return;
   if (!version.live) refuse("The answer is logged after the consent ended.");
-  if (version.says[1] !== event.personal["version"]) refuse("The answer was given under a version that was no longer in force.");
+  if (version.personal["version"] !== event.personal["version"]) refuse("The answer was given under a version that was no longer in force.");
 }
 
 function saidAt(...parts: JsonObject[]): number | undefined {
