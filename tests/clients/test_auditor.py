@@ -48,6 +48,10 @@ def test_from_registration_to_a_verified_bundle(
     report = auditor("bundle", "--first", 0, "--last", 2, "--out", out)
     assert (report["leaves"], report["failures"]) == (3, [])
     assert auditor("verify", out) == report
+    alone, data = Auditor(service.trust), out.read_bytes()
+    assert alone.verify_bytes(data, range(3)).failures == ()
+    for asked in (range(4), range(1, 3), range(2)):
+        assert [failure.step for failure in alone.verify_bytes(data, asked).failures] == [Step.OPENINGS]
     today, day = datetime.now(UTC), timedelta(days=1)  # midnight may pass meanwhile
     days = ["--since", f"{today - day:%Y-%m-%d}", "--until", f"{today + 2 * day:%Y-%m-%d}"]
     month = auditor("bundle", *days, "--out", tmp_path / "month")

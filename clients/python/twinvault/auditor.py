@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from twinvault.api import Api, ClientError
@@ -16,7 +17,7 @@ from vault.proof.checkpoint import verify_checkpoint
 from vault.proof.errors import InvalidProof, MalformedProof
 from vault.proof.listing import parse_listing, verify_unchanged
 from vault.proof.trust import TrustedRoot
-from vault.proof.verify import Report, verify_bundle
+from vault.proof.verify import Failure, Report, Step, verify_bundle
 from vault.seal.audit import (
     MAX_CHOSEN,
     AuditRequest,
@@ -165,8 +166,12 @@ class Auditor:
         """
         return self.verify_bytes(read_file(path))
 
-    def verify_bytes(self, unverified_data: bytes) -> Report:
+    def verify_bytes(self, unverified_data: bytes, asked: range | None = None) -> Report:
         """Check everything that a bundle shows.
+
+        Args:
+            unverified_data: The bundle.
+            asked: The leaves that were asked for: the bundle must claim to be whole just there.
 
         Raises:
             MalformedProof: It is not a bundle.
@@ -174,6 +179,11 @@ class Auditor:
         """
         bundle = parse_bundle(unverified_data)
         report = verify_bundle(bundle, self._trust)
+        if asked is not None and range(bundle.complete_from, bundle.complete_to) != asked:
+            detail = (
+                f"The leaves from {asked.start} until {asked.stop} were asked for; the bundle claims others as whole."
+            )
+            report = replace(report, failures=(*report.failures, Failure(Step.OPENINGS, None, detail)))
         if self._profile is not None and not report.failures:
             self._remember(self._profile, bundle.checkpoint)
         return report

@@ -91,7 +91,7 @@ def bundle(
     if first is not None and last is not None and since is None and until is None:
         data = found.fetch(first, last)
         write_private(out, data)
-        show_report(found.verify_bytes(data), as_json=as_json)
+        show_report(found.verify_bytes(data, range(first, last + 1)), as_json=as_json)
     elif since is not None and until is not None and first is None and last is None:
         since_s, until_s = (int(day.replace(tzinfo=UTC).timestamp()) for day in (since, until))
         chosen_from = _read_listing(listing)
