@@ -219,7 +219,10 @@ def list_auditors(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
             }
             for item in auditors.list_auditors(session)
         ]
-    lines = "\n".join(f"{item['until']}  {item['auditor']}" for item in found)
+    lines = "\n".join(
+        f"{item['until']}  {item['auditor']}" + (f"  ({item['opens_left']} to choose)" if "opens_left" in item else "")
+        for item in found
+    )
     say(as_json, {"auditors": found}, lines or "No auditor is registered.")
 
 
