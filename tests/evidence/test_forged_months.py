@@ -92,6 +92,22 @@ def deny_on_other_terms(forge: Forge) -> Told:
     return event
 
 
+def told_of(kind: LeafKind, **said: Any) -> Callable[[Forge], Told]:
+    def change(forge: Forge) -> Told:
+        event = forge.event(kind)
+        event.public.update(said)
+        return event
+
+    return change
+
+
+def key_not_logged(forge: Forge) -> Told:
+    """Leave out the leaf of the key that signs models; its statement stays."""
+    gone = [event for event in forge.events if event.kind is LeafKind.KEY and event.public["name"] == "processor-sign"]
+    forge.events = [event for event in forge.events if event not in gone]
+    return told(forge, LeafKind.ANSWER)
+
+
 LIES: dict[str, tuple[Step, Callable[[Forge], Told]]] = {
     "a withdrawal that names no consent": (Step.ORDER, nameless(LeafKind.CONSENT)),
     "an answer that names no consent": (Step.ORDER, nameless(LeafKind.ANSWER)),
@@ -110,6 +126,11 @@ LIES: dict[str, tuple[Step, Callable[[Forge], Told]]] = {
     "a consent of another kind": (Step.CONSENT, public(LeafKind.CONSENT, consent_kind="cohort")),
     "a denial on other terms": (Step.DECISION, deny_on_other_terms),
     "a denial of another company": (Step.DECISION, personal(LeafKind.DENIAL, requester="B" * 22)),
+    "a key of another epoch": (Step.RECORDS, told_of(LeafKind.KEY, epoch=9)),
+    "a key that nobody stated": (Step.RECORDS, told_of(LeafKind.KEY, record=b64u(bytes(32)))),
+    "a key that was never logged": (Step.CERTIFICATE, key_not_logged),
+    "another model than its manifest": (Step.RECORDS, told_of(LeafKind.MANIFEST, model=b64u(bytes(32)))),
+    "another company than its record": (Step.RECORDS, told_of(LeafKind.COMPANY, company="A" * 22)),
     "an answer dated before all time": (Step.TIME, personal(LeafKind.ANSWER, at=-1)),
     "a denial dated after all time": (Step.TIME, personal(LeafKind.DENIAL, at=2**53 - 1)),
 }

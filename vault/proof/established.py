@@ -113,7 +113,7 @@ class Evidence:
     checkpoint: Checkpoint | None = None
     events: defaultdict[LeafKind, list[Event]] = field(default_factory=lambda: defaultdict(list))
     grouped: list[Event] = field(default_factory=list)
-    keys: list[KeyStatement] = field(default_factory=list)
+    keys: dict[str, KeyStatement] = field(default_factory=dict)
     versions: defaultdict[str, list[Version]] = field(default_factory=lambda: defaultdict(list))
     answers: dict[int, Answer] = field(default_factory=dict)
     questions: dict[int, Question] = field(default_factory=dict)
@@ -182,6 +182,11 @@ class Evidence:
         """The bundle's events that share a leaf, by that leaf."""
         return members_by_group(self.bundle.records.values())
 
+    @cached_property
+    def logged_keys(self) -> set[str]:
+        """Digests of the key statements that leaves name."""
+        return {str(event.public.get("record")) for event in self.events[LeafKind.KEY]}
+
     @property
     def latest_s(self) -> int:
         """When the newest of the events happened that say so, unix seconds; 0 if none does."""
@@ -238,8 +243,10 @@ class Evidence:
 
     def verify_signed(self, envelope: Envelope, payload_type: PayloadType, name: KeyName, at: int = _LAST_S) -> None:
         """Refuse a record that no key of this name, vouched for by the operator and in force by then, signed."""
-        for key in self.keys:
+        for digest, key in self.keys.items():
             if key.name is name and key.not_before <= at and sha256(key.public_key)[:16] == envelope.signatures[0][0]:
                 verify_envelope(envelope, payload_type, key.public_key)
+                if self.whole and digest not in self.logged_keys:
+                    raise InvalidProof(f"The {name} key that signed the {payload_type} record was never logged.")
                 return
         raise InvalidProof(f"No {name} key that the operator vouched for signed the {payload_type} record.")

@@ -5,16 +5,20 @@ from __future__ import annotations
 from itertools import chain
 from typing import Final
 
-from vault.encoding import JsonObject, JsonValue, b64u
+from vault.encoding import JsonObject, JsonValue, b64u, parse_b64u
+from vault.proof.certificate import parse_manifest
 from vault.proof.errors import InvalidProof
 from vault.proof.established import SKEW_S, Event, Evidence
 from vault.proof.leaf import LeafKind
 from vault.proof.member import is_member
+from vault.proof.question import parse_company
 from vault.proof.report import Step
 from vault.proof.tombstone import is_tombstone
-from vault.seal.dsse import PayloadType
+from vault.seal.dsse import PayloadType, parse_envelope
 from vault.seal.framing import frames
+from vault.seal.ids import sha256
 
+_TOLD: Final = (LeafKind.KEY, LeafKind.MANIFEST, LeafKind.COMPANY)
 _KEY_STATEMENT: Final = frames(PayloadType.KEY.encode())
 
 
@@ -24,6 +28,8 @@ def reconcile(evidence: Evidence) -> None:
     for event in evidence.of_kind(LeafKind.ANSWER, LeafKind.DENIAL):
         evidence.attempt(Step.TIME, event.index, _verify_time, event, latest_s)
         latest_s = max(latest_s, event.said_at or 0)
+    for event in (event for kind in _TOLD for event in evidence.events[kind]):
+        evidence.attempt(Step.RECORDS, event.index, _verify_told, event)
     named = _named(evidence)
     for digest, record in evidence.bundle.records.items():
         if not record.startswith(_KEY_STATEMENT) and not is_tombstone(record) and not is_member(record):
@@ -36,6 +42,31 @@ def _verify_time(_: Evidence, event: Event, latest_s: int) -> None:
             f"The event says it happened at {event.at}, but events of {latest_s} were logged before it: it was "
             "dated back, or inserted later."
         )
+
+
+def _verify_told(evidence: Evidence, event: Event) -> None:
+    """Check that a leaf about a key, a model or a company says what its record says."""
+    said: JsonObject
+    if event.kind is LeafKind.KEY:
+        key = evidence.keys.get(str(event.public.get("record")))
+        if key is None:
+            raise InvalidProof(
+                "The bundle lacks the key statement that the leaf names, or the operator did not sign it."
+            )
+        digest = b64u(sha256(key.public_key))
+        said = {"name": key.name, "epoch": key.epoch, "not_before": key.not_before, "public_key_sha256": digest}
+    elif event.kind is LeafKind.MANIFEST:
+        manifest = parse_manifest(parse_envelope(evidence.record(event, event.public, "record")).payload)
+        said = {"model": b64u(manifest.digest)}
+    else:
+        record = evidence.bundle.records.get(parse_b64u(event.public.get("record_sha256"), size=32))
+        if record is None:  # a company's older records are not kept
+            return
+        company_id = str(event.public.get("company"))
+        parse_company(record.decode("ascii", "replace"), company_id)
+        said = {"company": company_id}
+    if not said.items() <= event.public.items():
+        raise InvalidProof(f"The leaf says something else about its {event.kind} than the record that it names.")
 
 
 def _named(evidence: Evidence) -> set[str]:

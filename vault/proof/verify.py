@@ -14,7 +14,7 @@
 12 erasure      every event of a consent whose opening is missing has a tombstone in a logged group
 13 witnesses    as many as the caller demands cosigned, recently enough, a tree that this one continues
 14 time         no answer or denial is dated before what was logged before it
-15 records      no record, and so no decision, comes without a leaf that names it
+15 records      no record, and so no decision, comes without a leaf that names it; the leaves of keys, models, companies say theirs
 16 ledger       every release was charged what its mechanism costs, stays under the caps, and is the one published
 18 groups       every denial that shares a leaf with others is shown, or has a tombstone
 19 listing      where an auditor opened some consents only: the listing counts what the log has (`vault.proof.sampled`)
@@ -186,7 +186,8 @@ def _verify_whole(evidence: Evidence, missing: int | None) -> None:
 
 
 def _verify_key(evidence: Evidence, record: bytes) -> None:
-    evidence.keys.append(verify_key_statement(parse_envelope(record), evidence.trust.operator))
+    envelope = parse_envelope(record)
+    evidence.keys[b64u(envelope.digest)] = verify_key_statement(envelope, evidence.trust.operator)
 
 
 def _verify_consent(evidence: Evidence, event: Event) -> None:
