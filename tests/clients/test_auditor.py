@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -16,8 +18,11 @@ from twinvault.api import Api, ApiError
 from twinvault.auditor import Auditor
 from twinvault.audits import _fetch_part
 from twinvault.cli import main
+from vault.clock import Clock
 from vault.ops.commands import operator
-from vault.proof.errors import MalformedProof
+from vault.proof.errors import InvalidProof, MalformedProof
+from vault.proof.leaf import LeafKind
+from vault.proof.listing import Listing, Opened, Row, listing_lines
 from vault.proof.report import Step
 
 
@@ -146,6 +151,39 @@ def test_a_file_larger_than_any_bundle_is_not_read(
     monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("it was read into memory"))
     with pytest.raises(MalformedProof, match="larger than"):
         Auditor(service.trust).verify(tmp_path / "bundle")
+
+
+def test_a_listing_that_changes_after_the_choice_is_refused(service: Service) -> None:
+    row = Row(b"c" * 32, b"p" * 32, "owner", {LeafKind.CONSENT: 1})
+    opened = Opened(b"c" * 16, b"s" * 32, b"p" * 16, b"t" * 32)
+
+    def file(*rows: Row) -> bytes:
+        return b"".join(listing_lines(Listing(0, 9, rows, 0, {})))
+
+    listed, chosen = file(row), file(replace(row, opened=opened))
+    mended = file(replace(row, opened=opened, counts={LeafKind.CONSENT: 2}))
+    asked: list[tuple[bytes, ...]] = []
+
+    class Answered(Auditor):
+        answers: Iterator[bytes]
+
+        def fetch_listing(self, chosen: Sequence[bytes] = (), clock: Clock | None = None) -> bytes:
+            asked.append(tuple(chosen))
+            return next(self.answers)
+
+    def choose(*answers: bytes, number: int = 5, seen: bytes | None = None) -> bytes:
+        auditor = Answered(service.trust)
+        auditor.answers = iter(answers)
+        return auditor.choose(number, seen=seen)
+
+    assert choose(listed, chosen) == chosen
+    assert asked == [(), (row.consent,)]
+    assert choose(chosen, seen=listed) == chosen, "all are open already: nothing is chosen"
+    for lie in ((listed, mended), (listed, file())):
+        with pytest.raises(InvalidProof):
+            choose(*lie)
+    with pytest.raises(InvalidProof):
+        choose(mended, number=0, seen=listed)
 
 
 def test_a_part_to_which_too_much_belongs_is_halved_until_it_fits() -> None:
