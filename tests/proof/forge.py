@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.answer_kit import ORIGIN, Service
-from vault.encoding import b64u, dump_json
+from vault.encoding import b64u, dump_json, parse_b64u
 from vault.proof.bundle import Bundle, LoggedLeaf, parse_bundle
 from vault.proof.checkpoint import Checkpoint
 from vault.proof.leaf import LeafKind, make_entry
 from vault.proof.merkle import inclusion_proof, leaf_hash, node_hash, range_root
 from vault.proof.note import sign_note
 from vault.proof.verify import Report, Step, verify_bundle
+from vault.seal.dsse import PayloadType, parse_envelope, unverified_record
 from vault.seal.ids import sha256
 
 
@@ -97,10 +98,28 @@ class Honest:
         self.bundle = parse_bundle(self.content)
 
     def forge(self) -> Forge:
-        return Forge.of(self.service, self.bundle)
+        """Return the answer's events behind those of the service's keys, so that they can stand for a whole log."""
+        forge = Forge.of(self.service, self.bundle)
+        forge.events[:0] = [
+            _key_leaf(record) for record in self.bundle.records.values() if PayloadType.KEY.encode() in record[:24]
+        ]
+        return forge
 
     def verify(self, bundle: Bundle) -> Report:
         return verify_bundle(bundle, self.service.trust)
+
+
+def _key_leaf(record: bytes) -> Told:
+    envelope = parse_envelope(record)
+    said = unverified_record(envelope)
+    public = {
+        "name": said["name"],
+        "epoch": said["epoch"],
+        "public_key_sha256": b64u(sha256(parse_b64u(said["public_key"]))),
+        "not_before": said["not_before"],
+        "record": b64u(envelope.digest),
+    }
+    return Told(LeafKind.KEY, public, {}, opened=False)
 
 
 def flip(data: bytes, at: int = -1) -> bytes:
