@@ -1,8 +1,8 @@
 """Write docs/twin-quality.md from what the commands printed; every number on the page comes from their JSON.
 
 `python -m benchmarks._quality_page JSON... > docs/twin-quality.md`: what `benchmarks.quality` printed for each data
-set (complete_journey must be there) and what `benchmarks._quality_variants` printed, in any order; the variants may
-have been measured in several runs, each of some names.
+set (complete_journey must be there), what `benchmarks._quality_variants` printed and what `benchmarks._served --train`
+printed, in any order; the variants may have been measured in several runs, each of some names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._quality_grocery import FOLDS, SEEDS
-from benchmarks._quality_tables import next_pages, purchases
+from benchmarks._quality_tables import next_pages, purchases, serving
 
 _TARGETS = {"3": ("60 % pooled (goal 70 %), 50 % per person", 0.60, 0.50), "8": ("75 % pooled", 0.75, None)}
 
@@ -80,7 +80,7 @@ def _shorter(quality: dict[str, Any]) -> list[str]:
     ]
 
 
-def page(quality: dict[str, Any], variants: dict[str, Any]) -> str:
+def page(quality: dict[str, Any], variants: dict[str, Any], served: dict[str, Any]) -> str:
     """Return the page."""
     lines = [
         "# How much of a household's habits a private twin keeps",
@@ -89,6 +89,7 @@ def page(quality: dict[str, Any], variants: dict[str, Any]) -> str:
         "",
         "    python -m benchmarks.quality --data complete_journey --json",
         "    python -m benchmarks._quality_variants --json",
+        "    python -m benchmarks._served --json --train",
         "",
         (
             f"Measure: {quality['measure']}. {quality['people_tested']} households in {quality['folds']} folds, each read by what was "
@@ -198,10 +199,10 @@ def page(quality: dict[str, Any], variants: dict[str, Any]) -> str:
         (
             "The settings were chosen by looking at folds 0 and 1, so the figures of those two are mildly optimistic; "
             "`--people DIR` measures households that nobody has looked at. The mechanism (`vault/imprint/chain.py`, "
-            "`level.py`, `projection.py`, `noise.py`) is tested and pure. **The service does not read like this yet**: its "
-            "daily rows (a setting; monthly ones by default) are of the same chains, but of codes that are neither centred "
-            "nor projected, and its backbone has ten numbers and no covariance."
+            "`level.py`, `projection.py`, `noise.py`) is tested and pure."
         ),
+        "",
+        *serving(served),
     ]
     return "\n".join(lines) + "\n"
 
@@ -210,12 +211,15 @@ def main(names: list[str]) -> None:
     """Print the page from files of JSON."""
     found: dict[str, dict[str, Any]] = {}
     variants: dict[str, Any] = {"variants": {}}
+    served: dict[str, Any] = {}
     for one in (json.loads(Path(name).read_text()) for name in names):
         if "variants" in one:
             variants = one | {"variants": variants["variants"] | one["variants"]}
+        elif "leads" in one:
+            served = one
         else:
             found[one["measure"].split(" ")[0]] = one
-    print(page(found.pop("NDCG@10"), variants), end="")
+    print(page(found.pop("NDCG@10"), variants, served), end="")
     for measure, lines in (("nats", next_pages), ("area", purchases)):
         if measure in found:
             print("\n".join(lines(found[measure])))

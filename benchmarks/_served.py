@@ -1,9 +1,9 @@
-"""What the service itself predicts from monthly and from daily rows, side by side: the readers that it ships.
+"""What the service itself predicts from monthly and from daily rows, beside the twin that `benchmarks.quality` measures.
 
-The grocery year, next shop's categories, NDCG@10 of shops from day 240 on (as `benchmarks.quality`, whose twin
-reads projected days; the served one does not). Both cadences cost an owner-day epsilon 3 at delta 1e-6 and draw
-their noise once. Rows are read on the day of the shop, as far as they had closed; `closed_form` knows no other
-person, `trained` is the shipped trainer's backbone of the other four fifths, at its shipped person-level charge.
+The grocery year, next shop's categories, NDCG@10 of shops from day 240 on. Both cadences and the measured twin cost
+an owner-day epsilon 3 at delta 1e-6 and draw their noise once. Rows are read on the day of the shop, as far as they
+had closed; `closed_form` knows no other person, `trained` is the shipped trainer's backbone of the other four fifths,
+at its shipped person-level charge. `measured` reads days that statistics of the same households centre and project.
 `frequency` reads the raw history: counts before the shop, smoothed by eight days of what is popular.
 """
 
@@ -20,7 +20,10 @@ import numpy.typing as npt
 import torch
 
 from benchmarks._grocery import DAYS, Floats, Ints, Shops
-from benchmarks._quality_grocery import POOLED_FROM, _split, asked, ndcg
+from benchmarks._grocery_chain import filter_of
+from benchmarks._grocery_reader import CLIP, Settings
+from benchmarks._grocery_reader import learn as learn_statistics
+from benchmarks._quality_grocery import DRIFT, POOLED_FROM, STRATEGY, _split, _twin, asked, ndcg
 from vault.budget.days import sigma_of
 from vault.imprint.block import Block, strategy_from
 from vault.imprint.chain import errors
@@ -99,7 +102,7 @@ class Person:
 def learn(mapped: FeatureMap, shops: Shops) -> Backbone:
     """Train the shipped backbone on these households' rows and shops."""
     columns: dict[str, list[Any]] = {
-        name: [] for name in ("person", "month", "rows", "days", "chosen", "sigma", "worth")
+        name: [] for name in ("person", "month", "rows", "days", "chosen", "sums", "sigma", "worth")
     }
     made, monthly = vectors(mapped, shops.bought), mapped.cadence is Cadence.MONTHLY
     for number in range(len(shops.people)):
@@ -114,7 +117,7 @@ def learn(mapped: FeatureMap, shops: Shops) -> Backbone:
             values = rows[at].values if monthly else np.zeros(mapped.size) if level is None else np.rint(level.values)
             noise = rows[at].sigma if monthly else 1 if level is None else max(round(level.sigma), 1)
             worth = 0.0 if level is None else level.months
-            line = (number, month_number(period), values, inside.sum(), chosen, noise, worth)
+            line = (number, month_number(period), values, inside.sum(), chosen, made[mine][inside].sum(0), noise, worth)
             for name, value in zip(columns, line, strict=True):
                 columns[name].append(value)
     records = PersonMonths(
@@ -123,6 +126,7 @@ def learn(mapped: FeatureMap, shops: Shops) -> Backbone:
         rows=np.stack(columns["rows"]).astype(np.int64),
         days=np.array(columns["days"]),
         chosen=np.stack(columns["chosen"]).astype(np.int64),
+        sums=np.stack(columns["sums"]).astype(np.int64),
         sigma=np.array(columns["sigma"]),
         worth=None if monthly else np.array(columns["worth"]),
     )
@@ -193,10 +197,16 @@ def main() -> None:
             models["trained"] = learn(mapped, trained)
         values |= {f"{cadence}_{name}": one for name, one in evaluate(mapped, models, tested).items()}
     where = asked(tested) & (tested.day >= POOLED_FROM)
-    lead = {
-        name: interval(values[f"daily_{name}"] - values[f"monthly_{name}"], tested.person[where])
+    person = tested.person[where]
+    values["measured"] = _twin(
+        learn_statistics(trained, DAYS, Settings()), tested, where, filter_of(STRATEGY, CLIP, 3.0, DRIFT)
+    )
+    leads = {
+        f"daily over monthly, {name}": interval(values[f"daily_{name}"] - values[f"monthly_{name}"], person)
         for name in (["closed_form", "trained"] if chosen.train else ["closed_form"])
     }
+    if chosen.train:
+        leads["measured over daily, trained"] = interval(values["measured"] - values["daily_trained"], person)
     means = {name: float(one.mean()) for name, one in values.items()}
     span = means["frequency"] - means["popularity"]
     print(
@@ -209,7 +219,7 @@ def main() -> None:
                 "share_of_frequency": {
                     name: round((mean - means["popularity"]) / span, 3) for name, mean in means.items()
                 },
-                "lead_of_daily": lead,
+                "leads": leads,
                 "code": code_digest().hex()[:16],
             }
         )

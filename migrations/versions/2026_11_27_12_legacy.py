@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("until_s", sa.BigInteger(), nullable=False),
         sa.Column("idle_until_s", sa.BigInteger(), nullable=False),
         sa.Column("given", sa.LargeBinary(), nullable=False),
+        sa.Column("begun", sa.LargeBinary(), nullable=False),
         sa.Column("leaf_id", sa.BigInteger(), nullable=False),
         sa.Column("seq", sa.Integer(), nullable=False),
         sa.Column("last_event", sa.LargeBinary(), nullable=False),
@@ -36,6 +37,7 @@ def upgrade() -> None:
         sa.Column("pending_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("vault_id", sa.LargeBinary(), nullable=False),
         sa.Column("envelope", sa.LargeBinary(), nullable=False),
+        sa.Column("witnessed", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("pending_id", name=op.f("pk_legacy_record")),
     )
     op.create_index(op.f("ix_legacy_record_vault_id"), "legacy_record", ["vault_id"])

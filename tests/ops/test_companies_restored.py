@@ -26,7 +26,7 @@ from vault.encoding import b64u, parse_b64u
 from vault.oauth import families
 from vault.oauth.families import Family
 from vault.oauth.models import authorization
-from vault.ops import operator
+from vault.ops import archive, operator
 from vault.ops.archive import back_up
 from vault.ops.site import Site
 from vault.parties import companies
@@ -163,6 +163,19 @@ def test_no_key_token_or_session_that_was_taken_away_since_is_good_again(moved: 
     told = CliRunner().invoke(operator, ["restore", str(moved.backup), "--site", str(moved.site.folder), "--replace"])
     assert f"companies reinstate {new}" in told.stdout
     assert f"{moved.kits['Test'].company_id} was registered since and is not here" in told.stdout
+
+
+@pytest.mark.parametrize("urls", ["sqlite"], indirect=True)
+def test_nor_is_it_in_a_copy_that_is_put_back_by_hand(moved: Moved) -> None:
+    database, short_keys = moved.site.databases()
+    archive._put_sqlite(moved.backup / "vault.sqlite", database)
+    assert moved.site.anchor is not None
+    moved.site.anchor.delete()
+    for opened in (database, short_keys):
+        opened.close()
+    with moved.client() as client:
+        assert client.get("/readyz").status_code == 200
+        assert moved.refuses(client) == (True, True, True)
 
 
 @pytest.mark.slow

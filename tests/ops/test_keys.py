@@ -8,18 +8,23 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from tests.client_kit import purchases
+from tests.client_kit import company_terms, purchases
 from tests.http_kit import QUESTION, Caller, House, new_databases, serving
 from tests.ops import rollover_child
 from tests.site_kit import worker_settings
+from twinvault.cli import common
+from twinvault.cli.legacy import legacy_commands
+from twinvault.cli.notices import notice_commands
+from twinvault.legacy import OwnLegacy
 from vault.app import follow_keys
-from vault.clock import SystemClock
+from vault.clock import Clock, SystemClock
 from vault.consent import changes
 from vault.keys import operator as operator_keys
 from vault.keys import rollover
@@ -27,9 +32,11 @@ from vault.keys.kms import LocalKeyring
 from vault.ops import operator
 from vault.ops.site import Site
 from vault.proof.bundle import parse_bundle
+from vault.schema.category import Purpose
 from vault.schema.consent import ConsentEvent
 from vault.seal.handover import KeyKind
 from vault.seal.ids import ID_BYTES
+from vault.seal.legacy import Choice
 from vault.seal.statement import KeyName
 from vault.twin.children import Children
 from vault.worker import follow_keys as worker_follows
@@ -72,7 +79,11 @@ def test_all_keys_roll_over_under_a_serving_app_and_worker(house: House) -> None
     assert before.status_code == 200, before.text
 
     for name in ROTATED:
-        assert json.loads(run(site, "keys", "rotate", name, "--json").stdout) == {"name": name, "epoch": 2}
+        assert json.loads(run(site, "keys", "rotate", name, "--json").stdout) == {
+            "name": name,
+            "epoch": 2,
+            "legacies_spent": 0,
+        }
     assert shown(site)["serving"] == (2, ["serving/1"], 2)  # the self consent's and the company's
     assert shown(site)["processor"] == (2, ["processor/1"], 1)
 
@@ -186,3 +197,42 @@ def test_a_rollover_killed_anywhere_goes_on_where_it_was(house: House) -> None:
     owner.refresh()
     house.work()
     assert owner.twin()["releases"]
+
+
+class Earlier:
+    """The owner's clock, some seconds slow: a plan and a rollover of the same second cannot be told apart."""
+
+    def now(self) -> datetime:
+        return SystemClock().now() - timedelta(seconds=5)
+
+
+@pytest.mark.parametrize("house", ["sqlite"], indirect=True)
+def test_an_owner_is_told_that_what_was_sealed_in_advance_is_spent(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, owner, company = house.service.site, house.owner(), house.company()
+    purpose = frozenset({Purpose("dpv:ProvideProductRecommendations")})
+    asked = owner.read_request(company.sign_request(company_terms(company, owner, post_mortem=purpose)))
+
+    def plan(clock: Clock) -> OwnLegacy:
+        owner.legacy._clock = clock
+        sealed = [owner.seal(asked, owner.for_after_death(asked))]
+        owner.legacy.plan(threshold=2, shares=2, waiting_days=7, choice=Choice.ANSWER, sealed=sealed)
+        owner.legacy._clock = SystemClock()
+        found = owner.legacy.read()
+        assert found is not None
+        return found
+
+    monkeypatch.setattr(common, "unlock_owner", lambda *_, **__: owner)
+    assert plan(Earlier()).spent == 0
+    assert "Make a new plan" not in CliRunner().invoke(notice_commands, []).stderr
+    told = json.loads(run(site, "keys", "rotate", "serving", "--json").stdout)
+    assert told["legacies_spent"] == 1
+    assert json.loads(run(site, "keys", "rotate", "service", "--json").stdout)["legacies_spent"] == 0
+    follow_keys(house.service.app.state)
+    found = owner.legacy.read()
+    assert found is not None
+    assert found.spent == 1
+    for shown in (CliRunner().invoke(notice_commands, []), CliRunner().invoke(legacy_commands, ["show"])):
+        assert "1 consents that you sealed in advance" in shown.output
+    assert plan(SystemClock()).spent == 0

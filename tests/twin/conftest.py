@@ -89,7 +89,15 @@ def make_cohort(retail: FeatureMap) -> MakeCohort:
         rows = noisy(columns[0], DiscreteGaussian(sigma))
         person = np.repeat(np.arange(people), months)
         month = np.tile(np.arange(months) + 24_000, people)
-        return PersonMonths(person, month, rows, np.array(columns[2]), np.array(columns[1]), np.full(len(rows), sigma))
+        return PersonMonths(
+            person=person,
+            month=month,
+            rows=rows,
+            days=np.array(columns[2]),
+            chosen=np.array(columns[1]),
+            sums=np.stack(columns[0]),
+            sigma=np.full(len(rows), sigma),
+        )
 
     return make
 

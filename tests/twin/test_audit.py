@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import nn
 
 from tests.trainer_kit import AUDITS, judge, month_is_a_person, with_noise
 from vault.proof.certificate import CertificateInvalid
+from vault.twin import audit as auditing
 from vault.twin.audit import audit, one_run_p_value
+from vault.twin.habits import HABITS_SIGMA, noisy_sum
 from vault.twin.train import private_training
 
 
@@ -75,6 +78,30 @@ def test_a_person_split_by_the_loader_is_refuted_by_canaries_alone() -> None:
     assert found.lower_bound > found.claimed
     with pytest.raises(CertificateInvalid):
         judge(found)
+
+
+_ONCE = noisy_sum([], 4_000, HABITS_SIGMA)
+
+
+def _unclipped(contributions: Iterable[np.ndarray], size: int, sigma: int) -> np.ndarray:
+    return noisy_sum([], size, sigma) + sum(some.sum(0) for some in contributions)
+
+
+@pytest.mark.parametrize(
+    ("add", "sentence"),
+    [
+        (lambda some, size, sigma: noisy_sum(some, size, max(sigma // 3, 1)), "noise is not what is charged"),
+        (lambda some, size, sigma: noisy_sum(some, size, sigma) if size < 4_000 else _ONCE, "repeats its noise"),
+        (_unclipped, "beyond the clip"),
+    ],
+)
+def test_a_broken_sum_over_people_is_refuted(
+    add: Callable[..., np.ndarray], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auditing, "_checks", lambda *_: (1.0, 0.0, 1.0))  # the descent's part is right
+    with pytest.raises(CertificateInvalid, match=sentence):
+        judge(audit(add=add))
+    judge(audit())
 
 
 def test_noise_used_again_is_refuted() -> None:

@@ -23,7 +23,7 @@ from vault.proof.charge import People
 from vault.twin import certify
 from vault.twin.audit import AuditResult
 from vault.twin.certify import build_backbone, measure
-from vault.twin.reader import Backbone, closed_form, closed_form_manifest, parse_backbone, taxonomy
+from vault.twin.reader import closed_form, closed_form_manifest, parse_backbone, taxonomy
 from vault.twin.train import PersonMonths
 
 MakeCohort = Callable[..., PersonMonths]
@@ -53,9 +53,9 @@ def test_a_cohort_becomes_a_certified_backbone(cohort: PersonMonths, retail: Fea
 
 def test_a_useless_model_is_not_certified(cohort: PersonMonths, retail: FeatureMap) -> None:
     true = (cohort.chosen.sum(0) / cohort.days.sum()).clip(1e-3, 0.9).astype(np.float32)
-    useful = Backbone(retail.digest, closed_form(retail).scalars, true)
+    useful = replace(closed_form(retail), popularity=true)
     # Offset 3 on the log-odds: certain of everything.
-    wild = Backbone(retail.digest, np.append(useful.scalars[:-1], np.float32(3)), true)
+    wild = replace(useful, scalars=np.append(useful.scalars[:-1], np.float32(3)))
     _, manifest = build_backbone(cohort, retail, NOW)
     for backbone, good in ((useful, True), (wild, False)):
         certificate, _ = measure(backbone, cohort, retail, CLEAN)

@@ -128,6 +128,9 @@ def test_a_model_learns_rows_and_targets_of_members_alone(group: Cohort, trainer
     assert records.days[october].tolist() == [2, 2]
     assert records.chosen[october][:, :2].tolist() == [[2, 1], [2, 1]]
     assert not records.chosen[~october].any()
+    assert (records.sums[october] == 0).mean() > 0.9
+    assert (records.sums[october][:, -1] == 2 * RETAIL.active_day).all()
+    assert ((records.sums[:, :-1] > 0) == (records.chosen > 0)).all()
     known = {tuple(world.read(world.stored(OCTOBER)[0]).values) for world, _ in group.members}
     assert {tuple(row) for row in records.rows[october]} == known
     assert group.states() == ["reserved", "committed"]
@@ -177,11 +180,12 @@ def test_what_is_trained_is_what_is_served() -> None:
         ).astype(int),
         days=np.ones(3, dtype=np.int64),
         chosen=np.zeros((3, RETAIL_DAILY.size - 1), dtype=np.int64),
+        sums=np.zeros((3, RETAIL_DAILY.size), dtype=np.int64),
         sigma=np.array([1, *(round(one.sigma) for one in levels if one)]),
         worth=np.array([0.0, *(one.months for one in levels if one)]),
     )
     model = closed_form(RETAIL_DAILY)
-    reader = Reader.of(RETAIL_DAILY, model.popularity)
+    reader = Reader.of(RETAIL_DAILY, model)
     odds = read_odds(reader, torch.from_numpy(model.scalars), records.grouped())[0]
     for at, month in ((1, 10), (2, 11)):
         scores = torch.sigmoid(odds[at]).numpy()[:-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from vault.schema.category import Purpose, parse_category, parse_purpose
 from vault.schema.question import Candidate, NextChoice, Recommend
 from vault.schema.trace import parse_period
 from vault.twin.infer import ABSTAIN_BELOW_PPM, GRID_PPM, MOST_PPM, Prognosis, infer, read
-from vault.twin.reader import Backbone, BadBackbone, closed_form, dump_backbone, parse_backbone
+from vault.twin.reader import BadBackbone, closed_form, dump_backbone, parse_backbone
 
 MakeRows = Callable[..., list[Row]]
 ASKED = parse_period("2026-09")
@@ -128,7 +129,7 @@ def test_rows_of_another_map_or_twice_the_month_are_refused(
     other = Row(row.release_id, bytes(32), row.period, 0, row.clip, row.sigma, row.values)
     with pytest.raises(BadBackbone, match="feature map"):
         _ask(retail, [other], question)
-    foreign = Backbone(bytes(32), closed_form(retail).scalars, closed_form(retail).popularity)
+    foreign = replace(closed_form(retail), map_digest=bytes(32))
     with pytest.raises(BadBackbone, match="feature map"):
         read(foreign, retail, [row], ASKED)
 
@@ -137,7 +138,19 @@ def test_a_backbone_has_one_spelling(retail: FeatureMap) -> None:
     data = dump_backbone(closed_form(retail))
     assert dump_backbone(parse_backbone(data)) == data
     assert parse_backbone(data).digest == closed_form(retail).digest
-    for broken in (b"", data[:-1], data + b"\0", b"X" + data[1:], data[:-4] + b"\0\0\xc0\x7f", data[:-4] + bytes(4)):
+    axes = np.eye(2, retail.size - 1, dtype=np.float32)
+    with_habits = replace(closed_form(retail), axes=axes, variance=np.array([0.5, 0.0], dtype=np.float32))
+    more = dump_backbone(with_habits)
+    read_back = parse_backbone(more)
+    assert (read_back.axes == axes).all()
+    assert read_back.variance.tolist() == [0.5, 0.0]
+    assert dump_backbone(read_back) == more != data
+    negative = dump_backbone(replace(with_habits, variance=-with_habits.variance))
+    not_a_number = data[:-4] + b"\0\0\xc0\x7f"
+    for broken in (
+        *(b"", data[:-1], data + b"\0", b"X" + data[1:], not_a_number, data[:-4] + bytes(4)),
+        *(negative, more[:-1], more[:-4], more + bytes(4), more[:-4] + b"\0\0\xc0\x7f"),
+    ):
         with pytest.raises(BadBackbone):
             parse_backbone(broken)
 

@@ -99,8 +99,23 @@ def test_a_manifest_by_another_key_does_not_answer(sqlite_database: Database) ->
         current(sqlite_database)
 
 
+def test_an_answer_reads_a_models_bytes_once(sqlite_database: Database) -> None:
+    for offset in (0.71, 0.72, 0.73):
+        publish(sqlite_database, trained(offset))
+    asked: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        asked.append(statement)
+
+    sqlalchemy.event.listen(sqlite_database.engine, "before_cursor_execute", note)
+    first, second = current(sqlite_database), current(sqlite_database)
+    assert first.backbone is second.backbone
+    assert sum("model.model" in statement for statement in asked) == 1
+    assert len([statement for statement in asked if "FROM model" in statement]) == 3
+
+
 def test_a_model_put_under_anothers_manifest_does_not_answer(sqlite_database: Database) -> None:
-    publish(sqlite_database, trained(0.1))
+    publish(sqlite_database, trained(0.74))
     with sqlite_database.transaction() as session:
         connection = session.connection()
         connection.execute(sqlalchemy.text("DROP TRIGGER model_no_update"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +15,7 @@ from opacus.optimizers import DPOptimizer
 
 from vault.imprint.features import FeatureMap
 from vault.proof.charge import Charge, People, epsilon_of
-from vault.twin import train as trainer
-from vault.twin.reader import START, Reader, taxonomy
+from vault.twin.reader import START, Reader, closed_form
 from vault.twin.train import (
     DESCENT,
     CohortTooSmall,
@@ -30,7 +28,6 @@ from vault.twin.train import (
     poisson_sample,
     private_descent,
     reading_loss,
-    release_popularity,
     train,
 )
 
@@ -125,29 +122,9 @@ def test_noise_is_standard_normal_and_sampling_is_poisson() -> None:
     assert np.var(sizes) == pytest.approx(16, rel=0.4)
 
 
-def test_popularity_counts_each_person_once(
-    make_cohort: MakeCohort, retail: FeatureMap, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(trainer, "DiscreteGaussian", lambda _sigma: _Silent())
-    cohort, prior = make_cohort(30), taxonomy(retail).prior
-    loud = replace(cohort, chosen=cohort.chosen.copy(), days=cohort.days.copy())
-    loud.chosen[loud.person == 0] = 10**9
-    loud.days[loud.person == 0] = 1
-    before, people, _ = release_popularity(cohort, prior)
-    after, _, charge = release_popularity(loud, prior)
-    assert people == 30
-    assert np.linalg.norm(after - before) <= 2 * 1.5 / 30 + 1e-3
-    assert charge.noise_multiplier_ppm / 1e6 <= 2400 / math.hypot(1024, 512)
-
-
-class _Silent:
-    def sample(self, shape: tuple[int, ...]) -> np.ndarray:
-        return np.zeros(shape, dtype=np.int64)
-
-
 def test_the_loss_never_reads_the_month_it_predicts(make_cohort: MakeCohort, retail: FeatureMap) -> None:
     cohort = make_cohort(1)
-    loss = reading_loss(Reader.of(retail, taxonomy(retail).prior))
+    loss = reading_loss(Reader.of(retail, closed_form(retail)))
     parameters = {"scalars": torch.tensor(list(START.values()))}
     person = {name: column[0] for name, column in cohort.grouped().items()}
 
@@ -162,7 +139,7 @@ def test_the_loss_never_reads_the_month_it_predicts(make_cohort: MakeCohort, ret
 
 def test_gradients_of_people_do_not_depend_on_each_other(make_cohort: MakeCohort, retail: FeatureMap) -> None:
     cohort = make_cohort(5)
-    loss = reading_loss(Reader.of(retail, taxonomy(retail).prior))
+    loss = reading_loss(Reader.of(retail, closed_form(retail)))
     people, parameters = cohort.grouped(), {"scalars": torch.tensor(list(START.values()))}
     together = person_gradients(loss, parameters, people)["scalars"]
     alone = person_gradients(loss, parameters, {name: value[2:3] for name, value in people.items()})["scalars"]

@@ -22,7 +22,7 @@ from vault.clock import unix_s
 from vault.consent import changes, consents
 from vault.db import Database
 from vault.encoding import JsonObject, b64u
-from vault.legacy import steps
+from vault.legacy import steps, watching
 from vault.legacy.errors import BadPlan, BadStatement, OwnerIsHere
 from vault.legacy.models import legacy, legacy_record
 from vault.legacy.steps import Legacy, LegacyState
@@ -104,7 +104,7 @@ def declare(session: Session, legacy_id: bytes, envelope: Envelope, *, now: date
     assert found.terms is not None
     until_s = unix_s(now) + found.terms.waiting_s
     values = {"state": LegacyState.WAITING, "claim": said.claim, "statement": envelope.encoded, "until_s": until_s}
-    steps.change(session, found.vault_id, **values)
+    steps.change(session, found.vault_id, **values, begun=b"")
     personal: JsonObject = {"claim": b64u(said.claim), "until": until_s}
     steps.step(session, found.vault_id, LeafKind.LEGACY_CLAIM, personal, signed=envelope, now=now)
     return steps.get(session, legacy_id)
@@ -127,7 +127,7 @@ def begin_alone(session: Session, vault_id: VaultId, *, now: datetime) -> bool:
     terms = parse_plan(plan, vault_id).terms
     assert terms is not None
     claim, until_s = new_id(), unix_s(now) + terms.waiting_s
-    steps.change(session, vault_id, state=LegacyState.WAITING, claim=claim, until_s=until_s)
+    steps.change(session, vault_id, state=LegacyState.WAITING, claim=claim, until_s=until_s, begun=b"")
     since = row.idle_until_s - terms.inactive_s
     personal: JsonObject = {"claim": b64u(claim), "until": until_s, "inactive_since": since}
     steps.step(session, vault_id, LeafKind.LEGACY_CLAIM, personal, signed=plan, now=now)
@@ -150,7 +150,9 @@ def take_effect(session: Session, vault_id: VaultId, *, now: datetime) -> bool:
         return False
     declared = parse_envelope(row.statement or row.plan)
     steps.change(session, vault_id, state=LegacyState.IN_FORCE)
-    steps.step(session, vault_id, LeafKind.LEGACY_FORCE, {"claim": b64u(row.claim)}, signed=declared, now=now)
+    said: JsonObject = {"claim": b64u(row.claim)}
+    witnessed = watching.end(session, row)
+    steps.step(session, vault_id, LeafKind.LEGACY_FORCE, said, signed=declared, witnessed=witnessed, now=now)
     if _answers(row):
         people.call_deceased(session, vault_id, declared, deceased=True, now=now)
     else:
@@ -159,7 +161,7 @@ def take_effect(session: Session, vault_id: VaultId, *, now: datetime) -> bool:
 
 
 def take_effect_due(database: Database, *, now: datetime) -> int:
-    """Begin what begins by itself, and put in force what has waited long enough, each in its own transaction.
+    """Begin what begins by itself, keep what witnesses see of it, put in force what has waited, each by itself.
 
     Returns:
         How many took effect.
@@ -172,7 +174,13 @@ def take_effect_due(database: Database, *, now: datetime) -> int:
     for vault_id in alone:
         with database.transaction() as session:
             begin_alone(session, vault_id, now=now)
-    due = select(legacy.c.vault_id).where(legacy.c.state == LegacyState.WAITING, legacy.c.until_s <= unix_s(now))
+    waiting = select(legacy.c.vault_id).where(legacy.c.state == LegacyState.WAITING)
+    with database.snapshot() as session:
+        unseen = session.connection().execute(waiting.where(legacy.c.begun == b"")).scalars().all()
+    for name in unseen:
+        with database.transaction() as session:
+            watching.begin(session, VaultId(name), now=now)
+    due = waiting.where(legacy.c.until_s <= unix_s(now))
     with database.snapshot() as session:
         vaults = [VaultId(name) for name in session.connection().execute(due.order_by(legacy.c.until_s)).scalars()]
     taken = 0
@@ -287,6 +295,7 @@ def _put(session: Session, plan: Plan, envelope: Envelope, row: Row[Any] | None,
         "until_s": 0,
         "idle_until_s": _idle_until(terms, now),
         "given": b"",
+        "begun": b"",
     }
     first = {"vault_id": plan.vault, "leaf_id": 0, "seq": 0, "last_event": b""}
     try:

@@ -9,7 +9,8 @@ import vault.db  # noqa: F401  (sets the metadata's naming convention, which the
 
 # One row for each vault that ever had a plan: the newest one, and how far it has come. `given` are the ids of the
 # consents that were given out of what the owner sealed in advance, one after the other; `statement` is empty while
-# nobody declared anything, also where the plan began by itself.
+# nobody declared anything, also where the plan began by itself. `begun` is the first that witnesses saw of what is
+# waiting, and `witnessed` what they saw of it in all, where a step names that.
 legacy = Table(
     "legacy",
     SQLModel.metadata,
@@ -24,6 +25,7 @@ legacy = Table(
     Column("until_s", BigInteger, nullable=False, index=True),
     Column("idle_until_s", BigInteger, nullable=False, index=True),
     Column("given", LargeBinary, nullable=False),
+    Column("begun", LargeBinary, nullable=False),
     Column("leaf_id", BigInteger, nullable=False),
     Column("seq", Integer, nullable=False),
     Column("last_event", LargeBinary, nullable=False),
@@ -35,4 +37,5 @@ legacy_record = Table(
     Column("pending_id", BigInteger, primary_key=True, autoincrement=False),
     Column("vault_id", LargeBinary, nullable=False, index=True),
     Column("envelope", LargeBinary, nullable=False),
+    Column("witnessed", LargeBinary, nullable=False),
 )

@@ -99,6 +99,23 @@ def records(session: Session, vault_id: VaultId) -> dict[PendingId, bytes]:
     return {PendingId(row.pending_id): row.envelope for row in session.connection().execute(wanted)}
 
 
+def waited(session: Session, vault_id: VaultId) -> list[bytes]:
+    """Return what witnesses saw of a vault's waiting periods, as far as steps name it."""
+    wanted = select(legacy_record.c.witnessed).where(legacy_record.c.vault_id == vault_id)
+    return [found for found in session.connection().execute(wanted).scalars() if found]
+
+
+def count_sealed(session: Session) -> int:
+    """Return how many plans that are not over hold consents sealed in advance, which a new serving key would spend."""
+    wanted = select(legacy.c.plan, legacy.c.vault_id).where(
+        legacy.c.state.in_([LegacyState.READY, LegacyState.WAITING, LegacyState.IN_FORCE])
+    )
+    plans = (
+        parse_plan(parse_envelope(row.plan), VaultId(row.vault_id)) for row in session.connection().execute(wanted)
+    )
+    return sum(plan.terms is not None and bool(plan.terms.sealed) for plan in plans)
+
+
 def hold(session: Session, vault_id: VaultId) -> None:
     """Lock the person before anything of a legacy is read.
 
@@ -139,9 +156,16 @@ def change(session: Session, vault_id: VaultId, **values: Any) -> None:
 
 
 def step(
-    session: Session, vault_id: VaultId, kind: LeafKind, personal: JsonObject, *, signed: Envelope, now: datetime
+    session: Session,
+    vault_id: VaultId,
+    kind: LeafKind,
+    personal: JsonObject,
+    *,
+    signed: Envelope,
+    witnessed: bytes = b"",
+    now: datetime,
 ) -> PendingId:
-    """Log one step: numbered, naming the one before, and with the signed record that caused it."""
+    """Log one step: numbered, naming the one before, the signed record that caused it and what witnesses saw, if any."""
     row = read(session, vault_id)
     assert row is not None
     said: JsonObject = {
@@ -153,10 +177,12 @@ def step(
         "prev": b64u(row.last_event),
         "at": unix_s(now),
     }
+    if witnessed:
+        said["witnessed"] = b64u(sha256(witnessed))
     # As with all records about a vault, the public half must not tell one vault from another.
     pending = append(session, kind, {"period": month_of(now)}, said, about=vault_id)
     change(session, vault_id, leaf_id=pending.id, seq=row.seq + 1, last_event=sha256(pending.openings.personal.body))
-    kept = {"pending_id": pending.id, "vault_id": vault_id, "envelope": signed.encoded}
+    kept = {"pending_id": pending.id, "vault_id": vault_id, "envelope": signed.encoded, "witnessed": witnessed}
     session.connection().execute(insert(legacy_record), kept)
     return pending.id
 

@@ -14,6 +14,7 @@ from vault.consent import reseals
 from vault.keys import rollover, statements
 from vault.keys.kms import KmsSigner, LocalKeyring
 from vault.keys.operator import APP, RolloverUnderway, make_next
+from vault.legacy import steps
 from vault.ops.site import Site
 from vault.ops.terminal import HERE, AsJson, SiteFolder, plain_errors, say, transaction
 from vault.seal.handover import KeyKind
@@ -66,11 +67,19 @@ def rotate(
             raise RolloverUnderway("The log's key is pinned by every client and has no epochs; it cannot be rotated.")
         operator = LocalKeyring(operator_keyring) if operator_keyring else found.operator_keyring()
         made = _rotate(found, name, KmsSigner(operator, "operator"), SystemClock().now())
+        with transaction(site) as session:
+            spent = steps.count_sealed(session) if name is KeyName.SERVING else 0
     say(
         as_json,
-        {"name": str(name), "epoch": made.epoch},
+        {"name": str(name), "epoch": made.epoch, "legacies_spent": spent},
         f"{name} is at epoch {made.epoch}. The running {'app' if name in APP else 'worker'} goes over to it within"
-        " seconds; `twinvault operator keys show` tells when the old key is destroyed.",
+        " seconds; `twinvault operator keys show` tells when the old key is destroyed."
+        + (
+            f" Consents sealed in advance are in the hands of executors and stay sealed to the key before: the owners of"
+            f" {spent} plans with such consents have to make new ones; their clients say so."
+            if spent
+            else ""
+        ),
     )
 
 

@@ -180,7 +180,9 @@ def follow_freeze(session: Session, vault_id: VaultId, envelope: Envelope, *, no
     return _record(session, row, LeafKind.FREEZE, envelope, now, frozen=int(frozen))
 
 
-def freeze(session: Session, vault_id: VaultId, state: VaultState, cause: Envelope, *, now: datetime) -> Pending:
+def freeze(
+    session: Session, vault_id: VaultId, state: VaultState, cause: Envelope, *, again: bool = False, now: datetime
+) -> Pending:
     """Freeze or unfreeze on the word of someone other than the owner; writes the row and its leaf.
 
     Args:
@@ -188,6 +190,7 @@ def freeze(session: Session, vault_id: VaultId, state: VaultState, cause: Envelo
         vault_id: The vault.
         state: What it becomes.
         cause: The executors' or operator's signed record, which the caller has verified.
+        again: A restored database forgot it, and with it whether it was in force; the leaf says so.
         now: The current time.
 
     Returns:
@@ -201,7 +204,8 @@ def freeze(session: Session, vault_id: VaultId, state: VaultState, cause: Envelo
     """
     row = _locked(session, vault_id)
     row.state = state
-    return _record(session, row, LeafKind.FREEZE, cause, now, frozen=int(state is VaultState.FROZEN))
+    more = {"again": 1} if again else {}
+    return _record(session, row, LeafKind.FREEZE, cause, now, frozen=int(state is VaultState.FROZEN), **more)
 
 
 def repeat(
@@ -227,7 +231,7 @@ def repeat(
         follow(session, vault_id, envelope, now=now)
     except SealError:
         if frozen:
-            freeze(session, vault_id, VaultState.FROZEN, envelope, now=now)
+            freeze(session, vault_id, VaultState.FROZEN, envelope, again=True, now=now)
         return frozen
     return True
 

@@ -26,8 +26,8 @@ BUILT_IN: Final = frozenset(
     map(
         bytes.fromhex,
         (
-            "7cdfd74613fd47a4f57305e83a1103d11096994b55fd6cb7c1fc7fd232076f4c",
-            "02a5bdfa4240a4fc487171ebeb23c9064896c72641b5e178392835e7aa68cc42",
+            "a64c545cf43f7506ebf291a74d27ea05a8f47a5a974ef3e1418737a3bfae3c91",
+            "d9c85ea0fc3294144f61bf1ad5f69991a33a23082f70a4016f784d22e1152b84",
         ),
     )
 )

@@ -114,6 +114,6 @@ def parse_charge(r: Reader) -> Charge:
 
 
 def _release(text: str) -> str:
-    if text not in {"popularity", "training", "calibration", "certificate"}:
+    if text not in {"popularity", "habits", "training", "calibration", "certificate"}:
         raise ValueError(text)
     return text

@@ -16,15 +16,18 @@ from vault.proof.errors import InvalidProof
 from vault.proof.established import SKEW_S, Event, Evidence
 from vault.proof.leaf import LeafKind
 from vault.proof.report import Step
-from vault.seal.dsse import PayloadType, parse_envelope, unverified_record, verify_envelope
+from vault.proof.waited import SLACK_S, parse_waited, verify_waited
+from vault.proof.witness import WitnessPolicy
+from vault.seal.dsse import Envelope, PayloadType, parse_envelope, unverified_record, verify_envelope
 from vault.seal.ids import ID_BYTES, VaultId, sha256
-from vault.seal.legacy import DAY_S, Act, Terms, verify_plan, verify_statement
+from vault.seal.legacy import DAY_S, Act, Choice, Terms, verify_plan, verify_statement
 from vault.seal.person import Role, parse_sign_in, verify_identity
 from vault.seal.version import NO_PREV
 
 _STEPS: Final = (
     LeafKind.LEGACY_PLAN, LeafKind.LEGACY_CLAIM, LeafKind.LEGACY_FORCE, LeafKind.LEGACY_OPEN, LeafKind.LEGACY_VETO,
 )  # fmt: skip
+_ORDERS: Final = (LeafKind.FREEZE, LeafKind.PROFILE)
 _EXPIRY_BYTES: Final = 4
 
 
@@ -56,9 +59,10 @@ class _Course:
 def verify_legacies(evidence: Evidence) -> None:
     """Run the step legacy over every vault whose steps are opened."""
     courses: defaultdict[VaultId, _Course] = defaultdict(_Course)
-    for event in merge(*(evidence.events[kind] for kind in _STEPS), key=lambda event: event.index):
+    for event in merge(*(evidence.events[kind] for kind in (*_STEPS, *_ORDERS)), key=lambda event: event.index):
         if event.personal_body is not None:
-            evidence.attempt(Step.LEGACY, event.index, _verify_step, event, courses)
+            check = _verify_order if event.kind in _ORDERS else _verify_step
+            evidence.attempt(Step.LEGACY, event.index, check, event, courses)
 
 
 def _verify_step(evidence: Evidence, event: Event, courses: defaultdict[VaultId, _Course]) -> None:
@@ -71,7 +75,7 @@ def _verify_step(evidence: Evidence, event: Event, courses: defaultdict[VaultId,
         case LeafKind.LEGACY_CLAIM:
             _verify_claim(evidence, event, vault, course)
         case LeafKind.LEGACY_FORCE:
-            _verify_force(event, course)
+            _verify_force(evidence, event, course)
         case LeafKind.LEGACY_OPEN:
             _verify_open(evidence, event, vault, course)
         case _:
@@ -133,14 +137,68 @@ def _verify_until(event: Event, terms: Terms) -> None:
         raise InvalidProof("The declaration takes effect at another time than the owner's plan says.")
 
 
-def _verify_force(event: Event, course: _Course) -> None:
+def _verify_force(evidence: Evidence, event: Event, course: _Course) -> None:
     claim = _claimed(event, course)
     if course.in_force or event.personal.get("record") != claim.personal.get("record"):
         raise InvalidProof("What takes effect took effect already, or is not what was declared.")
     until = claim.personal.get("until")
     if not isinstance(until, int) or event.at < until:
         raise InvalidProof("The declaration took effect before the owner's waiting period had passed.")
+    if evidence.trust.witnesses is not None:
+        _verify_waited(evidence, event, claim, course, evidence.trust.witnesses)
     course.in_force = True
+
+
+def _verify_waited(evidence: Evidence, event: Event, claim: Event, course: _Course, witnesses: WitnessPolicy) -> None:
+    """Hold the service's own dates, which it could have made up together with executors, against the witnesses'."""
+    assert course.terms is not None
+    if "witnessed" not in event.personal:
+        raise InvalidProof("No witness saw how long the declaration waited, and the trusted keys name witnesses.")
+    waited = parse_waited(evidence.record(event, event.personal, "witnessed"))
+    entry = next(leaf.entry for leaf in evidence.bundle.leaves if leaf.index == claim.index)
+    if verify_waited(waited, claim.index, entry, evidence.trust.log, witnesses) < course.terms.waiting_s - SLACK_S:
+        raise InvalidProof("By the witnesses' clocks the declaration waited for less than the owner's plan says.")
+
+
+def _verify_order(evidence: Evidence, event: Event, courses: defaultdict[VaultId, _Course]) -> None:
+    """Check what was done to a vault on somebody else's word than its owner's: it follows from a plan in force."""
+    vault = VaultId(parse_b64u(event.personal.get("vault"), size=ID_BYTES))
+    course, envelope = courses[vault], parse_envelope(evidence.record(event, event.personal, "record"))
+    freezes = event.kind is LeafKind.FREEZE and event.personal.get("frozen") == 1
+    match envelope.payload_type:
+        case PayloadType.FREEZE | PayloadType.PROFILE:
+            verify_envelope(envelope, envelope.payload_type, _owner_key(evidence, event, vault))
+        case PayloadType.SIGN_IN:
+            ended = course.last is not None and course.last.kind is LeafKind.LEGACY_VETO
+            if event.kind is not LeafKind.PROFILE or not ended or not _same_record(event, course.last):
+                raise InvalidProof("The profile was changed by a sign-in that ended nothing.")
+        case _ if event.personal.get("again") == 1 and freezes:
+            pass  # a restored database forgot the plan's course; freezing, the service could do anyway
+        case PayloadType.EXECUTORS | PayloadType.LEGACY:
+            _verify_ordered(event, vault, course, envelope, freezes=freezes)
+        case _:
+            raise InvalidProof("Something was ordered about this vault by a record that can order nothing.")
+
+
+def _verify_ordered(event: Event, vault: VaultId, course: _Course, envelope: Envelope, *, freezes: bool) -> None:
+    claim, terms = course.claim, course.terms
+    if claim is None or terms is None or not course.in_force:
+        raise InvalidProof("Something was ordered about this vault before the declaration was in force.")
+    answers = course.by_executors and terms.choice is Choice.ANSWER
+    if _same_record(event, claim):
+        if freezes == answers:
+            raise InvalidProof("The declaration did something else than the owner's plan says.")
+        return
+    statement = verify_statement(envelope, terms.legacy_key, vault, course.plan)
+    until = claim.personal.get("until")
+    if not freezes or statement.act is not Act.FREEZE or b64u(statement.claim) != claim.personal.get("claim"):
+        raise InvalidProof("The executors' statement and its leaf do not say the same.")
+    if not isinstance(until, int) or statement.issued_at < until:
+        raise InvalidProof("The executors' statement was signed before the owner's waiting period had passed.")
+
+
+def _same_record(event: Event, other: Event | None) -> bool:
+    return other is not None and event.personal.get("record") == other.personal.get("record")
 
 
 def _verify_open(evidence: Evidence, event: Event, vault: VaultId, course: _Course) -> None:

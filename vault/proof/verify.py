@@ -16,6 +16,7 @@
 14 time         no answer or denial is dated before what was logged before it
 15 records      no record, and so no decision, comes without a leaf that names it; the leaves of keys, models, companies say theirs
 16 ledger       every release was charged what its mechanism costs, stays under the caps, and is the one published
+17 legacy       every step of a legacy, and what was done on executors' word, follows what owner and executors signed
 18 groups       every denial that shares a leaf with others is shown, or has a tombstone
 19 listing      where an auditor opened some consents only: the listing counts what the log has (`vault.proof.sampled`)
 

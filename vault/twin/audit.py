@@ -3,6 +3,7 @@
 It runs the production descent and grouping, at a small epsilon, on canaries: people whose gradient lies
 in one coordinate of a block of parameters added for the audit, in the same clipped vector as the
 rest. Half of them, by coin, take part; how well the result tells which is evidence against epsilon.
+The sums that popularity and habits are made of are checked for noise and length beside it.
 Audits refute implementations; the mechanism and its accountant prove.
 
 Source: Steinke, Nasr, Jagielski, "Privacy Auditing with One (1) Training Run" (2023), theorem 5.2.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
@@ -24,10 +25,12 @@ from torch import Tensor
 
 from vault.proof.charge import epsilon_of
 from vault.twin.bookkeeping import Tensors
+from vault.twin.habits import HABITS_SIGMA, LONGEST, UNIT, noisy_sum
 from vault.twin.reader import START, Reader
 from vault.twin.train import Descent, Integers, Loss, group_people, private_descent, reading_loss
 
 Group: TypeAlias = Callable[[Integers, Mapping[str, npt.NDArray[np.generic]]], Tensors]
+Add: TypeAlias = Callable[[Iterable[npt.NDArray[np.float64]], int, int], npt.NDArray[np.float64]]
 Descend: TypeAlias = Callable[[Loss, Tensors, Tensors, Descent, float], Tensors]
 
 CANARIES: Final = 4_000
@@ -48,10 +51,11 @@ class AuditResult:
     Args:
         claimed: Epsilon that the accountant gives for the audited run.
         lower_bound: Epsilon that the run refutes from below, at 95 % confidence.
-        noise_ratio: Measured over configured noise of steps that draw nobody.
-        noise_repeats: Correlation between the noises of two such runs.
+        noise_ratio: Measured over configured noise of steps that draw nobody, or of sums over nobody: the one further
+            from 1.
+        noise_repeats: Correlation between the noises of two such runs, or sums: the larger.
         contribution_ratio: Length of the step that one person with a huge gradient and many records
-            causes, over the clipping norm.
+            causes, over the clipping norm; or of what they add to a sum, over the longest charged: the larger.
     """
 
     claimed: float
@@ -61,12 +65,13 @@ class AuditResult:
     contribution_ratio: float
 
 
-def audit(descend: Descend = private_descent, group: Group = group_people) -> AuditResult:
+def audit(descend: Descend = private_descent, group: Group = group_people, add: Add = noisy_sum) -> AuditResult:
     """Audit the trainer.
 
     Args:
         descend: The descent under audit; production's unless a test breaks it.
         group: The grouping of records into people under audit.
+        add: The noisy sum under audit.
 
     Returns:
         The findings; `verify_certificate` judges them. A correct trainer is refuted by chance in fewer
@@ -76,8 +81,13 @@ def audit(descend: Descend = private_descent, group: Group = group_people) -> Au
     taken = np.frombuffer(os.urandom(CANARIES), dtype=np.uint8) % 2 == 1
     people = group(*_canaries(np.flatnonzero(taken)))
     result = descend(_canary_loss(), _start(), people, AUDITED, float(taken.sum()))
+    ratios, repeats, contributions = zip(_checks(descend, group), _checks_of_sums(add), strict=True)
     return AuditResult(
-        epsilon_of([AUDITED.charge()], DELTA), _lower_bound(-result["canary"].numpy(), taken), *_checks(descend, group)
+        claimed=epsilon_of([AUDITED.charge()], DELTA),
+        lower_bound=_lower_bound(-result["canary"].numpy(), taken),
+        noise_ratio=max(ratios, key=lambda ratio: abs(ratio - 1.0)),
+        noise_repeats=max(repeats, key=abs),
+        contribution_ratio=max(contributions),
     )
 
 
@@ -122,7 +132,8 @@ def _canaries(taken: Integers, records: int = _RECORDS) -> tuple[Integers, dict[
 
 
 def _canary_loss(strength: float = _STRENGTH) -> Loss:
-    reading = reading_loss(Reader(torch.full((_CODES,), 0.1), torch.eye(_CODES), 1, 1))
+    codes = torch.eye(_CODES)
+    reading = reading_loss(Reader(torch.full((_CODES,), 0.1), codes, 1, 1, codes[:0], codes[0, :0]))
 
     def loss(parameters: Tensors, person: Tensors) -> Tensor:
         marked = parameters["canary"][person["mark"].long()] * person["present"]
@@ -148,3 +159,11 @@ def _checks(descend: Descend, group: Group) -> tuple[float, float, float]:
     moved = descend(_canary_loss(1e6), _start(), somebody, quiet, 1.0)
     step = math.hypot(*((moved[name] - value).double().norm().item() for name, value in _start().items()))
     return ratio, repeats, step / quiet.clip
+
+
+def _checks_of_sums(add: Add) -> tuple[float, float, float]:
+    """Return the same three of the sums over people."""
+    one, two = (add([], CANARIES, HABITS_SIGMA) * LONGEST for _ in range(2))
+    repeats = float(np.corrcoef(one, two)[0, 1]) if one.any() and two.any() else 1.0
+    moved = add([np.full((1, 1), 1e9)], 1, 1) * LONGEST
+    return float(np.std(one)) / HABITS_SIGMA, repeats, float(np.abs(moved[0])) / UNIT

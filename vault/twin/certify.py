@@ -19,15 +19,16 @@ from vault.imprint.noise import DiscreteGaussian
 from vault.proof.certificate import Activity, Certificate, Group, Manifest, Required
 from vault.proof.charge import Charge, People
 from vault.twin import audit as auditing
+from vault.twin import habits as habits_of
 from vault.twin import reader as reading
 from vault.twin import train as training
 from vault.twin.audit import CANARIES, AuditResult, audit
 from vault.twin.audit_rows import audit_rows
+from vault.twin.habits import HABITS_CHARGE, POPULARITY_CHARGE
 from vault.twin.reader import Backbone, Reader
 from vault.twin.train import (
     DELTA_INVERSE,
     DESCENT,
-    POPULARITY_CHARGE,
     Integers,
     PersonMonths,
     accounted_epsilon,
@@ -47,7 +48,7 @@ _LIGHT_BELOW: Final = 4.0  # days with a trace in a month: a public bound betwee
 _RANKS: Final = 10
 _CERTIFICATE_CHARGE: Final = Charge("certificate", People.HELD_OUT, int(_SIGMA / _SENSITIVITY * 1e6), 1_000_000, 1)
 
-CHARGES: Final = (POPULARITY_CHARGE, DESCENT.charge(), _CERTIFICATE_CHARGE)
+CHARGES: Final = (POPULARITY_CHARGE, HABITS_CHARGE, DESCENT.charge(), _CERTIFICATE_CHARGE)
 """What every backbone costs, known before anyone is read: reserve it first."""
 
 
@@ -87,9 +88,10 @@ def build_backbone(records: PersonMonths, feature_map: FeatureMap, trained_at: d
 
 
 def code_digest() -> bytes:
-    """Return SHA-256 over the sources of reader, trainer, audit and certificate."""
+    """Return SHA-256 over the sources of reader, habits, trainer, audit and certificate."""
     sources = (
-        Path(str(path)).read_bytes() for path in (reading.__file__, training.__file__, auditing.__file__, __file__)
+        Path(str(path)).read_bytes()
+        for path in (reading.__file__, habits_of.__file__, training.__file__, auditing.__file__, __file__)
     )
     return hashlib.sha256(b"".join(hashlib.sha256(source).digest() for source in sources)).digest()
 
@@ -170,7 +172,7 @@ def _figures(backbone: Backbone, held_out: PersonMonths, feature_map: FeatureMap
     A month's codes are graded by the days on which they occurred; months are weighted by days.
     """
     people = held_out.grouped()
-    reader = Reader.of(feature_map, backbone.popularity)
+    reader = Reader.of(feature_map, backbone)
     odds = read_odds(reader, torch.from_numpy(backbone.scalars), people)
     days = people["days"]
     frequency = people["chosen"] / days.clamp(min=1.0).unsqueeze(-1)

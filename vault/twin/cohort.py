@@ -208,14 +208,15 @@ def _records(
         month=np.array(months, dtype=np.int64),
         rows=np.stack([row.values for row in rows]),
         days=targets_read[:, 0],
-        chosen=targets_read[:, 1:],
+        chosen=targets_read[:, 1 : mapped.size],
+        sums=targets_read[:, mapped.size :],
         sigma=np.array([row.sigma for row in rows], dtype=np.int64),
         worth=None if mapped.cadence is Cadence.MONTHLY else np.array([row.worth for row in rows]),
     )
 
 
 def _targets(worker: Worker, member: _Member, mapped: FeatureMap) -> dict[Month, Integers]:
-    empty = {month: np.zeros(mapped.size, dtype=np.int64) for month in member.rows}
+    empty = {month: np.zeros(2 * mapped.size, dtype=np.int64) for month in member.rows}
     asked = [(month, Ask(Wanted.DAYS, mapped, month.period)) for month in member.rows if month.batch_hashes]
     try:
         found = open_months(worker, member.opening, asked) if asked else []

@@ -182,7 +182,7 @@ def _months(feature_map: FeatureMap, rows: Sequence[Row], asked: int) -> Months:
 def _score(
     backbone: Backbone, feature_map: FeatureMap, seen: Months, asked: int
 ) -> tuple[npt.NDArray[np.float64], float]:
-    reader = Reader.of(feature_map, backbone.popularity, torch.float64)
+    reader = Reader.of(feature_map, backbone, torch.float64)
     scalars = torch.from_numpy(backbone.scalars).double()
     odds, reliance = reader.log_odds(scalars, seen, torch.tensor([asked], dtype=torch.float64))
     return torch.sigmoid(odds[0]).numpy(), float(reliance)

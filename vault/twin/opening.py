@@ -60,7 +60,7 @@ class Wanted(StrEnum):
     """The private sum that an imprint row hides under noise: int64[K]."""
 
     DAYS = "days"
-    """Days with a trace, then on how many of them each code occurred: int64[K]."""
+    """Days with a trace, on how many of them each code occurred, and the private sum of them all: int64[2 K]."""
 
     VECTORS = "vectors"
     """The private vector of each of some days: int64[days, K]."""
@@ -107,7 +107,15 @@ class Ask:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the answer."""
-        return (self.made[0].days, self.mapped.size) if self.wanted is Wanted.VECTORS else (self.mapped.size,)
+        match self.wanted:
+            case Wanted.VECTORS:
+                return (self.made[0].days, self.mapped.size)
+            case Wanted.DAYS:
+                return (2 * self.mapped.size,)
+            case Wanted.SUM | Wanted.LATE:
+                return (self.mapped.size,)
+            case _ as other:
+                assert_never(other)
 
 
 class Channel:
@@ -300,8 +308,8 @@ class _Vault:
                 return month_sum(mapped, period, self._zone, (trace for _, trace in read))
             case Wanted.DAYS:
                 days = objects_by_day(mapped, period, self._zone, (trace for _, trace in read))
-                occurred = [mapped.day_vector(objects)[:-1] > 0 for objects in days.values()]
-                return np.append(len(days), np.sum([np.zeros(mapped.size - 1, np.int64), *occurred], axis=0))
+                vectors = np.stack([np.zeros(mapped.size, np.int64), *map(mapped.day_vector, days.values())])
+                return np.concatenate([[len(days)], (vectors[:, :-1] > 0).sum(0), vectors.sum(0)])
             case Wanted.VECTORS:
                 days = objects_by_day(mapped, period, self._zone, (trace for _, trace in read))
                 (made,) = ask.made

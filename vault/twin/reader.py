@@ -1,12 +1,14 @@
-"""The backbone: ten numbers and a popularity that say how to read a noisy imprint.
+"""The backbone: ten numbers, a popularity and habits that say how to read a noisy imprint.
 
 For one person and code k, with g the person's (estimated) intensity and p_k the popularity:
 
     rows:   x_k = g (p_k + d_k) + noise of known variance + sampling noise in proportion to g p_k
     prior:  d_k = p_k u_department + i_k,  Var u = pooling,  Var i_k = spread p_k (1 - p_k)
+    or, of a backbone with habits, d = sum over r of a_r h_r,  Var h_r = variance_r
 
 The score is the posterior mean of p_k + d_k. A noisy imprint is shrunk towards what most people do,
-more so the noisier it is; codes of one public department share strength. Nothing is trained on the
+more so the noisier it is; codes of one public department share strength, or those that a cohort has been seen to
+buy together. Along the axes of habits noise is independent, and days' own accidents are taken to be. Nothing is trained on the
 person who asks.
 
 Source: Lindley, Smith, "Bayes Estimates for the Linear Model" (1972), for a diagonal plus one
@@ -39,8 +41,8 @@ Floats = npt.NDArray[np.float32]
 MAX_MONTHS: Final = 24
 POPULARITY_FLOOR: Final = 1e-3
 
-_MAGIC: Final = b"TVBACKB1"
-_HEADER: Final = struct.Struct("<8s32sI")
+_MAGIC: Final = b"TVBACKB2"
+_HEADER: Final = struct.Struct("<8s32sII")
 _LOWEST: Final = 1e-4
 _HIGHEST: Final = 0.95
 _NO_NOISE: Final = 1e-6  # without any row there is nothing to divide by
@@ -77,11 +79,16 @@ class Backbone:
         map_digest: Digest of the feature map whose rows it reads, 32 bytes.
         scalars: float32[10] in the order of `START`.
         popularity: float32[K - 1]: how probable each code is on a day with a trace.
+        axes: float32[R, K - 1]: orthonormal directions in which people's habits differ independently; with none,
+            people differ as the public departments say.
+        variance: float32[R]: of their differences along each.
     """
 
     map_digest: bytes
     scalars: Floats
     popularity: Floats
+    axes: Floats
+    variance: Floats
 
     @property
     def digest(self) -> bytes:
@@ -90,27 +97,29 @@ class Backbone:
 
 
 def dump_backbone(backbone: Backbone) -> bytes:
-    """Return the one spelling: magic, map digest, number of codes, then little-endian float32."""
-    values = np.concatenate([backbone.scalars, backbone.popularity]).astype("<f4")
-    return _HEADER.pack(_MAGIC, backbone.map_digest, len(backbone.popularity)) + values.tobytes()
+    """Return the one spelling: magic, map digest, numbers of codes and axes, then little-endian float32."""
+    values = [backbone.scalars, backbone.popularity, backbone.variance, backbone.axes.ravel()]
+    header = _HEADER.pack(_MAGIC, backbone.map_digest, len(backbone.popularity), len(backbone.variance))
+    return header + np.concatenate(values).astype("<f4").tobytes()
 
 
 def parse_backbone(data: bytes) -> Backbone:
     """Read a backbone's bytes.
 
     Raises:
-        BadBackbone: Another length or magic, a value that is not finite, or a popularity outside (0, 1).
+        BadBackbone: Another length or magic, a value that is not finite, a popularity outside (0, 1) or a
+            variance that is negative.
     """
     if len(data) < _HEADER.size:
         raise BadBackbone("A backbone is shorter than its header.")
-    magic, map_digest, count = _HEADER.unpack_from(data)
-    if magic != _MAGIC or len(data) != _HEADER.size + 4 * (len(START) + count):
+    magic, map_digest, count, axes = _HEADER.unpack_from(data)
+    if magic != _MAGIC or len(data) != _HEADER.size + 4 * (len(START) + count + axes * (1 + count)):
         raise BadBackbone("A backbone's magic or length is wrong.")
     values = np.frombuffer(data, dtype="<f4", offset=_HEADER.size).astype(np.float32)
-    scalars, popularity = values[: len(START)], values[len(START) :]
-    if not np.isfinite(values).all() or not ((popularity > 0) & (popularity < 1)).all():
+    scalars, popularity, variance, directions = np.split(values, np.cumsum([len(START), count, axes]))
+    if not np.isfinite(values).all() or not ((popularity > 0) & (popularity < 1)).all() or (variance < 0).any():
         raise BadBackbone("A backbone holds a value that no training writes.")
-    return Backbone(map_digest, scalars, popularity)
+    return Backbone(map_digest, scalars, popularity, directions.reshape(axes, count), variance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +155,9 @@ def taxonomy(feature_map: FeatureMap) -> Taxonomy:
 def closed_form(feature_map: FeatureMap) -> Backbone:
     """Return the reader for a server without a cohort: public constants, learned from nobody."""
     scalars = np.array(list(START.values()), dtype=np.float32)
-    return Backbone(feature_map.digest, scalars, taxonomy(feature_map).prior)
+    prior = taxonomy(feature_map).prior
+    none = np.zeros((0, len(prior)), dtype=np.float32)
+    return Backbone(feature_map.digest, scalars, prior, none, none[:, 0])
 
 
 def closed_form_manifest(feature_map: FeatureMap) -> Manifest:
@@ -184,18 +195,25 @@ class Reader:
         department: [K - 1, departments], one-hot.
         content: What the only code of a day adds to its coordinate, in quantised units.
         active_day: What a day with a trace adds to the last coordinate.
+        axes: [R, K - 1] of habits; none of a backbone without.
+        variance: [R].
     """
 
     popularity: Tensor
     department: Tensor
     content: int
     active_day: int
+    axes: Tensor
+    variance: Tensor
 
     @classmethod
-    def of(cls, feature_map: FeatureMap, popularity: Floats, dtype: torch.dtype = torch.float32) -> Reader:
-        """Return the reader of a map's rows under a popularity."""
-        department = torch.from_numpy(taxonomy(feature_map).department).to(dtype)
-        return cls(torch.from_numpy(popularity).to(dtype), department, feature_map.content, feature_map.active_day)
+    def of(cls, feature_map: FeatureMap, backbone: Backbone, dtype: torch.dtype = torch.float32) -> Reader:
+        """Return the reader of a map's rows under a backbone, its ten numbers left open."""
+        public = taxonomy(feature_map).department
+        department, popularity, axes, variance = (
+            torch.from_numpy(one).to(dtype) for one in (public, backbone.popularity, backbone.axes, backbone.variance)
+        )
+        return cls(popularity, department, feature_map.content, feature_map.active_day, axes, variance)
 
     def log_odds(self, scalars: Tensor, seen: Months, asked: Tensor) -> tuple[Tensor, Tensor]:
         """Read rows.
@@ -226,14 +244,45 @@ class Reader:
         g = (g + per_day * active_days * day_precision) / (prior_precision + code_precision + day_precision)
         g = torch.nn.functional.softplus(4.0 * g) / 4.0  # an intensity is never negative
 
-        own = spread * p * (1.0 - p)
-        surprise = (total - g * p) * (window > 0)
-        spread_of_surprise = g**2 * own + noise + sampling * g * p
-        evidence = (g * p * surprise / spread_of_surprise) @ self.department
-        precision = ((g * p) ** 2 / spread_of_surprise) @ self.department
-        shared = (pooling * evidence / (1.0 + pooling * precision)) @ self.department.T * p
-        mean = p + shared + g * own * (surprise - g * shared) / spread_of_surprise
-        mean = mean.clamp(_LOWEST, _HIGHEST)
+        seen_of = _Surprise((total - g * p) * (window > 0), g, noise, sampling)
+        if len(self.variance):
+            change, reliance = self._by_habits(seen_of)
+        else:
+            change, reliance = self._by_departments(seen_of, spread, pooling)
+        mean = (p + change).clamp(_LOWEST, _HIGHEST)
         odds = scalars[-2].exp() * (mean.log() - torch.log1p(-mean)) + scalars[-1]
-        reliance = (g**2 * own / spread_of_surprise * p).sum(-1, keepdim=True) / p.sum() * (window > 0)
-        return odds, reliance
+        return odds, reliance * (window > 0)
+
+    def _by_departments(self, seen: _Surprise, spread: Tensor, pooling: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the posterior mean of d, and how far rows decided it, if people differ as departments say."""
+        p, g = self.popularity, seen.intensity
+        own = spread * p * (1.0 - p)
+        deviation = g**2 * own + seen.noise + seen.sampling * g * p
+        evidence = (g * p * seen.values / deviation) @ self.department
+        precision = ((g * p) ** 2 / deviation) @ self.department
+        shared = (pooling * evidence / (1.0 + pooling * precision)) @ self.department.T * p
+        reliance = (g**2 * own / deviation * p).sum(-1, keepdim=True) / p.sum()
+        return shared + g * own * (seen.values - g * shared) / deviation, reliance
+
+    def _by_habits(self, seen: _Surprise) -> tuple[Tensor, Tensor]:
+        """Return the same if people differ as the cohort's habits say."""
+        g, accident = seen.intensity, self.axes**2 @ self.popularity
+        gain = g * self.variance / (g**2 * self.variance + seen.noise + seen.sampling * g * accident)
+        reliance = (g * gain * self.variance).sum(-1, keepdim=True) / self.variance.sum()
+        return (seen.values @ self.axes.T * gain) @ self.axes, reliance
+
+
+class _Surprise(NamedTuple):
+    """What rows show beyond what is popular.
+
+    Args:
+        values: [..., E, K - 1].
+        intensity: [..., E, 1] g.
+        noise: [..., E, 1] variance of the rows' noise in each of them.
+        sampling: Sampling noise in proportion to g p.
+    """
+
+    values: Tensor
+    intensity: Tensor
+    noise: Tensor
+    sampling: Tensor

@@ -31,11 +31,13 @@ from vault.twin.reader import Backbone, closed_form, closed_form_manifest, dump_
 
 _RETRY_S: Final = 300
 _WITHDRAWN: Final = withdrawal.c.leaf_id.is_not(None).label("withdrawn")
-_WITH_STATE: Final = select(model, _WITHDRAWN).outerjoin(
+_WITH_STATE: Final = select(model.c.envelope, model.c.leaf_id, _WITHDRAWN).outerjoin(
     withdrawal, withdrawal.c.manifest_digest == model.c.manifest_digest
 )
 _NEWEST: Final = Prepared(_WITH_STATE.where(model.c.map_digest == bindparam("map_digest")).order_by(model.c.id.desc()))
 _ENVELOPE: Final = select(model.c.envelope).where(model.c.manifest_digest == bindparam("manifest_digest"))
+_BYTES: Final = select(model.c.model).where(model.c.manifest_digest == bindparam("manifest_digest"))
+_MOST_KNOWN: Final = 16
 
 
 class NoCertifiedModel(VaultError):
@@ -61,6 +63,19 @@ class Model(Generic[M]):
     """
 
     backbone: M
+    manifest: Manifest
+    envelope: bytes
+    leaf_id: PendingId
+
+
+@dataclass(frozen=True, eq=False)
+class _Stated:
+    """A model without its bytes, which may be hundreds of thousands.
+
+    Args:
+        manifest, envelope, leaf_id: As in `Model`.
+    """
+
     manifest: Manifest
     envelope: bytes
     leaf_id: PendingId
@@ -177,7 +192,8 @@ def current_head(session: Session, worker_keys: Collection[bytes], now: datetime
 def _current(
     session: Session, map_digest: bytes, worker_keys: Collection[bytes], now: datetime, accepted: Required
 ) -> Model[Any]:
-    found = [(_read(row), row.withdrawn) for row in _NEWEST.all(session, map_digest=map_digest)]
+    rows = _NEWEST.all(session, map_digest=map_digest)
+    found = [(_stated(row.envelope, row.leaf_id), row.withdrawn) for row in rows]
     trained = [(one, ended) for one, ended in found if one.manifest.model_sha256 not in accepted.built_in]
     for one, ended in trained or found:
         if ended:
@@ -185,9 +201,9 @@ def _current(
         try:
             _verify(one, frozenset(worker_keys))
             _verify_certificate(one.manifest, now.replace(second=0, microsecond=0), accepted)
+            return Model(_computing(session, one.manifest), one.manifest, one.envelope, one.leaf_id)
         except (InvalidProof, SealError):
             continue
-        return one
     raise NoCertifiedModel(
         "No model here may answer now; try again once the operator has trained one.", retry_after_s=_RETRY_S
     )
@@ -199,16 +215,23 @@ def manifests(session: Session, worker_keys: Collection[bytes]) -> list[Manifest
     Raises:
         SealError: One is not signed by a key of `worker_keys`, or describes another model than the one beside it.
     """
-    found = [_read(row) for row in session.connection().execute(select(model).order_by(model.c.id.desc()))]
-    for one in found:
+    found = []
+    for row in session.connection().execute(select(model).order_by(model.c.id.desc())):
+        one = _stated(row.envelope, row.leaf_id)
         _verify(one, frozenset(worker_keys))
-    return [one.manifest for one in found]
+        _described(row.model, one.manifest)
+        found.append(one.manifest)
+    return found
 
 
 def trained(session: Session) -> list[Model[Backbone]]:
     """Return every model that was ever trained on people who live here, oldest first: a shipped head met none of them."""
-    found = map(_read, session.connection().execute(select(model).order_by(model.c.id)))
-    return [one for one in found if one.manifest.charges and isinstance(one.backbone, Backbone)]
+    found = []
+    for row in session.connection().execute(select(model).order_by(model.c.id)):
+        one, backbone = _stated(row.envelope, row.leaf_id), _parsed(row.model)
+        if one.manifest.charges and isinstance(backbone, Backbone):
+            found.append(Model(backbone, one.manifest, one.envelope, one.leaf_id))
+    return found
 
 
 def envelope(session: Session, manifest_digest: bytes) -> bytes:
@@ -223,26 +246,49 @@ def envelope(session: Session, manifest_digest: bytes) -> bytes:
     return bytes(found)
 
 
-def _read(row: Any) -> Model[Any]:
-    return _parsed(row.model, row.envelope, row.leaf_id)
-
-
 # Keyed by the stored bytes themselves, so an entry can never be stale.
-@lru_cache(maxsize=16)
-def _parsed(backbone: bytes, envelope: bytes, leaf_id: int) -> Model[Any]:
-    manifest = parse_manifest(parse_envelope(envelope).payload)
-    parsed = parse_head(backbone) if backbone.startswith(MAGIC) else parse_backbone(backbone)
-    return Model(parsed, manifest, envelope, PendingId(leaf_id))
+@lru_cache(maxsize=256)
+def _stated(envelope: bytes, leaf_id: int) -> _Stated:
+    return _Stated(parse_manifest(parse_envelope(envelope).payload), envelope, PendingId(leaf_id))
+
+
+_KNOWN: Final[dict[bytes, Backbone | Head]] = {}
+
+
+def _computing(session: Session, manifest: Manifest) -> Any:
+    """Return the model of a verified manifest: kept by the digest that it names, so it can be no other."""
+    found = _KNOWN.get(manifest.model_sha256)
+    if found is None:
+        stored = session.connection().execute(_BYTES, {"manifest_digest": manifest.digest}).scalar_one()
+        found = _described(stored, manifest)
+        if len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.clear()
+        _KNOWN[manifest.model_sha256] = found
+    return found
+
+
+def _described(stored: bytes, manifest: Manifest) -> Backbone | Head:
+    """Return a stored model.
+
+    Raises:
+        SealError: The manifest describes another one.
+    """
+    found = _parsed(stored)
+    if found.digest != manifest.model_sha256:
+        raise SealError("A stored model is not the one that its manifest describes.")
+    return found
+
+
+def _parsed(stored: bytes) -> Backbone | Head:
+    return parse_head(stored) if stored.startswith(MAGIC) else parse_backbone(stored)
 
 
 # Recomputing epsilon takes milliseconds and depends on the time only through the model's age.
 _verify_certificate = lru_cache(maxsize=64)(verify_certificate)
 
 
-@lru_cache(maxsize=16)
-def _verify(found: Model[Any], worker_keys: frozenset[bytes]) -> None:
+@lru_cache(maxsize=256)
+def _verify(found: _Stated, worker_keys: frozenset[bytes]) -> None:
     envelope = parse_envelope(found.envelope)
     signer = next((key for key in worker_keys if key_id(key) == envelope.signatures[0][0]), b"")
     verify_envelope(envelope, PayloadType.MANIFEST, signer)
-    if found.backbone.digest != found.manifest.model_sha256:
-        raise SealError("A stored model is not the one that its manifest describes.")

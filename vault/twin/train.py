@@ -3,7 +3,7 @@
 One sample is one person: all their months together, averaged into one loss, clipped to one vector.
 People are drawn by Poisson sampling; a step that draws nobody still adds noise and is charged.
 Noise and sampling come from cryptographic generators. Attacks on the floating
-point of gradients are out of scope; popularity and certificate are released in integers.
+point of gradients are out of scope; popularity, habits and certificate are released in integers.
 
 Source: Abadi et al., "Deep Learning with Differential Privacy" (2016); Opacus.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -27,10 +27,10 @@ from torch import Tensor, nn
 
 from vault.errors import VaultError
 from vault.imprint.features import FeatureMap
-from vault.imprint.noise import DiscreteGaussian
 from vault.proof.charge import ORDERS, Charge, People
 from vault.twin.bookkeeping import PeopleLoss, Tensors, UnsupportedModel, clipped_sums, verify_supported
-from vault.twin.reader import MAX_MONTHS, POPULARITY_FLOOR, START, Backbone, Floats, Months, Reader, taxonomy
+from vault.twin.habits import HABITS_CHARGE, POPULARITY_CHARGE, release_habits
+from vault.twin.reader import MAX_MONTHS, START, Backbone, Months, Reader
 
 Integers: TypeAlias = npt.NDArray[np.int64]
 Loss: TypeAlias = Callable[[Tensors, Tensors], Tensor]
@@ -38,16 +38,7 @@ Loss: TypeAlias = Callable[[Tensors, Tensors], Tensor]
 DELTA_INVERSE: Final = 1_000_000
 MAX_COHORT: Final = DELTA_INVERSE // 10
 
-_LONGEST: Final = 1.5  # one person's mean frequencies are scaled to this norm if longer
-_UNIT: Final = 1024  # which is this much in integers
-_COUNTED: Final = 512  # and the person counts as this much in a coordinate of their own
-_POPULARITY_SIGMA: Final = 2400
-_POPULARITY_SENSITIVITY: Final = float(np.hypot(_UNIT, _COUNTED))
 _PEOPLE_AT_ONCE: Final = 64
-
-POPULARITY_CHARGE: Final = Charge(
-    "popularity", People.TRAINED, int(_POPULARITY_SIGMA / _POPULARITY_SENSITIVITY * 1e6), 1_000_000, 1
-)
 
 
 class CohortTooSmall(VaultError):
@@ -83,7 +74,7 @@ class Descent:
         )
 
 
-DESCENT: Final = Descent(noise_multiplier=5.0, sample_rate=0.2, steps=40)
+DESCENT: Final = Descent(noise_multiplier=6.0, sample_rate=0.2, steps=40)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +87,7 @@ class PersonMonths:
         rows: int64[R, K] released imprint rows, in quantised units; all under the same map.
         days: int64[R]: days of the month with a trace.
         chosen: int64[R, K - 1]: on how many of them each code occurred.
+        sums: int64[R, K]: the private sum of their day vectors.
         sigma: int64[R] noise of the rows, in quantised units.
         worth: float64[R] for daily rows: `rows` are then levels on the first of the month, each worth so many
             months, and each read by itself (`vault.twin.shown`). None for monthly rows.
@@ -106,6 +98,7 @@ class PersonMonths:
     rows: Integers
     days: Integers
     chosen: Integers
+    sums: Integers
     sigma: Integers
     worth: npt.NDArray[np.float64] | None = None
 
@@ -115,7 +108,7 @@ class PersonMonths:
         return PersonMonths(**{name: column[keep] for name, column in self._columns.items()})
 
     def grouped(self) -> Tensors:
-        """Return `rows`, `sigma`, `month`, `days`, `chosen`, `present` and, if any, `worth` with one index a person."""
+        """Return `rows`, `sigma`, `month`, `days`, `chosen`, `sums`, `present` and, if any, `worth` with one index a person."""
         return group_people(self.person, {name: column for name, column in self._columns.items() if name != "person"})
 
     @property
@@ -338,34 +331,6 @@ def reading_loss(reader: Reader) -> Loss:
     return loss
 
 
-def release_popularity(records: PersonMonths, prior: Floats) -> tuple[Floats, float, Charge]:
-    """Release how often each code occurs, and how many people there are.
-
-    Each person adds their mean frequencies, scaled to norm `_LONGEST` if longer, in integers, and a constant.
-
-    Args:
-        records: The people trained on.
-        prior: float32[K - 1] public popularity, used where the noise drowns the release.
-
-    Returns:
-        Popularity float32[K - 1], the noisy number of people, and the charge.
-    """
-    grouped = records.grouped()
-    chosen, days = grouped["chosen"].sum(1).double().numpy(), grouped["days"].sum(1).double().numpy()
-    mean = chosen / np.maximum(days, 1.0)[:, None]
-    length = np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), _LONGEST)
-    # Rounding towards zero never lengthens; the factor covers the division's own rounding.
-    contribution = np.trunc(mean / length * (_UNIT * (1 - 1e-9))).astype(np.int64)
-    exact = np.append(contribution.sum(0), _COUNTED * len(contribution))
-    noisy = exact + DiscreteGaussian(_POPULARITY_SIGMA).sample(exact.shape)
-    people = max(float(noisy[-1]) / _COUNTED, 1.0)
-    step = _LONGEST / (people * _UNIT)
-    seen, sd = noisy[:-1] * step, _POPULARITY_SIGMA * step
-    trusted = np.square(seen.clip(min=0)) / (np.square(seen) + sd**2)
-    popularity = trusted * seen + (1.0 - trusted) * np.minimum(prior, sd)
-    return popularity.clip(POPULARITY_FLOOR, 0.9).astype(np.float32), people, POPULARITY_CHARGE
-
-
 def train(records: PersonMonths, feature_map: FeatureMap) -> tuple[Backbone, float, tuple[Charge, ...]]:
     """Train a backbone on a cohort.
 
@@ -381,12 +346,15 @@ def train(records: PersonMonths, feature_map: FeatureMap) -> tuple[Backbone, flo
     """
     if not 1 <= len(np.unique(records.person)) <= MAX_COHORT:
         raise CohortTooSmall(f"A cohort has 1 to {MAX_COHORT} people.")
-    popularity, people, popularity_charge = release_popularity(records, taxonomy(feature_map).prior)
-    loss = reading_loss(Reader.of(feature_map, popularity))
-    start = {"scalars": torch.tensor(list(START.values()))}
-    learned = private_descent(loss, start, records.grouped(), DESCENT, people)
-    backbone = Backbone(feature_map.digest, learned["scalars"].numpy().astype(np.float32), popularity)
-    return backbone, people, (popularity_charge, DESCENT.charge())
+    people = records.grouped()
+    found = release_habits(people, feature_map)
+    scalars = np.array(list(START.values()), dtype=np.float32)
+    backbone = Backbone(feature_map.digest, scalars, found.popularity, found.axes, found.variance)
+    loss = reading_loss(Reader.of(feature_map, backbone))
+    del people["sums"]  # the descent reads how often codes occurred, and not these
+    learned = private_descent(loss, {"scalars": torch.from_numpy(scalars)}, people, DESCENT, found.people)
+    backbone = replace(backbone, scalars=learned["scalars"].numpy().astype(np.float32))
+    return backbone, found.people, (POPULARITY_CHARGE, HABITS_CHARGE, DESCENT.charge())
 
 
 def accounted_epsilon(charges: tuple[Charge, ...]) -> float:

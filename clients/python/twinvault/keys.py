@@ -68,12 +68,19 @@ def sealing_key(api: Api, profile: Profile, name: KeyName, clock: Clock, *, at_m
         NoKey: The operator vouches for none.
         RolledBack: An older epoch than this client has seen, or another key of the same one.
     """
-    in_force = _in_force(key_statements(api, profile, at_most_s=at_most_s), name, clock)
-    if not in_force:
-        raise NoKey(f"The operator vouches for no {name} key that is in force; ask the operator.")
-    newest = max(in_force, key=lambda statement: statement.epoch)
-    profile.remember(f"key/{name}", Remembered(newest.epoch, sha256(newest.public_key)))
-    return Recipient(newest.public_key)
+    return Recipient(_newest(api, profile, name, clock, at_most_s).public_key)
+
+
+def replaced_at(api: Api, profile: Profile, name: KeyName, clock: Clock) -> int:
+    """Return the unix second at which the key in force replaced another, to which was sealed before; 0 if it is the first.
+
+    Raises:
+        SealError: A statement that the operator did not sign.
+        NoKey: The operator vouches for none.
+        RolledBack: An older epoch than this client has seen, or another key of the same one.
+    """
+    newest = _newest(api, profile, name, clock, 0)
+    return newest.not_before if newest.epoch > 1 else 0
 
 
 def signing_key(api: Api, profile: Pinning, name: KeyName, key: bytes, clock: Clock) -> bytes | None:
@@ -107,6 +114,15 @@ def statement_of(api: Api, profile: Profile, public_key: bytes) -> str:
         if _verified(item, profile.trust.operator).public_key == public_key:
             return item
     raise NoKey("The operator vouches for no such key; ask the operator.")
+
+
+def _newest(api: Api, profile: Profile, name: KeyName, clock: Clock, at_most_s: float) -> KeyStatement:
+    in_force = _in_force(key_statements(api, profile, at_most_s=at_most_s), name, clock)
+    if not in_force:
+        raise NoKey(f"The operator vouches for no {name} key that is in force; ask the operator.")
+    newest = max(in_force, key=lambda statement: statement.epoch)
+    profile.remember(f"key/{name}", Remembered(newest.epoch, sha256(newest.public_key)))
+    return newest
 
 
 def _shown(api: Api, at_most_s: float) -> list[str]:

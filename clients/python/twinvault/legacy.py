@@ -10,6 +10,7 @@ from typing import Any, Final
 import httpx
 
 from twinvault.api import Api, ApiError, ClientError, field, json_of
+from twinvault.keys import replaced_at
 from twinvault.profile import Profile
 from twinvault.receipts import NoReceipt, remember_checkpoint, verify_logged
 from twinvault.shares import Share, split
@@ -20,6 +21,7 @@ from vault.proof.leaf import LeafKind
 from vault.seal.advance import Advance
 from vault.seal.dsse import Envelope, parse_envelope
 from vault.seal.legacy import SECRET_BYTES, Choice, Plan, Terms, legacy_key, sign_plan, verify_plan
+from vault.seal.statement import KeyName
 from vault.seal.version import NO_PREV, Remembered
 
 _PLAN: Final = "legacy"
@@ -42,11 +44,14 @@ class OwnLegacy:
         plan: What it says.
         state: How far it has come, as the service says.
         until_s: When what the executors declared takes effect; 0 if they declared nothing.
+        spent: How many consents sealed in advance can be given no more: the service's key that they were sealed to has
+            been replaced, and who could seal them to the next one, has nothing of them.
     """
 
     plan: Plan
     state: str
     until_s: int
+    spent: int
 
 
 class Legacies:
@@ -82,7 +87,7 @@ class Legacies:
         answer, _, plan = found
         if field(answer, "state") in _RUNNING:  # nothing can be declared while this session is open
             raise NotHeeded("The service goes on with what executors declared although you signed in; do not trust it.")
-        return OwnLegacy(plan, field(answer, "state"), field(answer, "until", int))
+        return OwnLegacy(plan, field(answer, "state"), field(answer, "until", int), self._spent(plan))
 
     def plan(
         self,
@@ -126,6 +131,12 @@ class Legacies:
         if self._newest() is None:
             raise ApiError(_UNKNOWN, 404, "This vault has no legacy plan.")
         self._publish(None)
+
+    def _spent(self, plan: Plan) -> int:
+        sealed = 0 if plan.terms is None else len(plan.terms.sealed)
+        if sealed and plan.issued_at < replaced_at(self._api, self._profile, KeyName.SERVING, self._clock):
+            return sealed
+        return 0
 
     def _publish(self, terms: Terms | None) -> None:
         found = self._newest()

@@ -14,16 +14,22 @@ from vault.clock import unix_s
 from vault.encoding import JsonObject, JsonValue, b64u
 from vault.legacy import shown
 from vault.legacy.models import legacy_record
+from vault.parties.models import PersonRecordRow
 from vault.proof.bundle import parse_bundle
+from vault.proof.checkpoint import parse_checkpoint, verify_checkpoint
 from vault.proof.leaf import LeafKind
-from vault.proof.note import VerifierKey
+from vault.proof.merkle import inclusion_proof
+from vault.proof.note import COSIGNATURE, VerifierKey, parse_note
 from vault.proof.report import Report
 from vault.proof.trust import TrustedRoot
 from vault.proof.verify import verify_bundle
+from vault.proof.waited import Waited
+from vault.proof.witness import WitnessPolicy, cosign
 from vault.seal.dsse import Envelope
 from vault.seal.ids import new_id, sha256
 from vault.seal.legacy import Act
 from vault.seal.signing import SigningKey, new_seed
+from vault.tlog import log, witnesses
 from vault.tlog.log import append
 from vault.tlog.sequencer import Sequencer
 
@@ -39,6 +45,8 @@ class Liar(Heirs):
     last: tuple[int, bytes] = (0, b"")
     claim: bytes = field(default_factory=new_id)
     declared: Envelope | None = None
+    witnessed: bytes = b""
+    witness_key: SigningKey = field(default_factory=lambda: SigningKey(new_seed()))
 
     def step(self, kind: LeafKind, at: datetime, signed: Envelope, **said: Any) -> None:
         seq, prev = self.last
@@ -48,7 +56,12 @@ class Liar(Heirs):
         }  # fmt: skip
         with self.database.transaction() as session:
             pending = append(session, kind, {"period": "2026-11"}, personal, about=self.owner.vault)
-            kept = {"pending_id": pending.id, "vault_id": self.owner.vault, "envelope": signed.encoded}
+            kept = {
+                "pending_id": pending.id,
+                "vault_id": self.owner.vault,
+                "envelope": signed.encoded,
+                "witnessed": self.witnessed,
+            }
             session.connection().execute(sqlalchemy.insert(legacy_record), kept)
         self.last = seq + 1, sha256(pending.openings.personal.body)
 
@@ -62,8 +75,9 @@ class Liar(Heirs):
         until = unix_s(at) + 30 * 86_400
         self.step(LeafKind.LEGACY_CLAIM, at, self.declared, **{"claim": b64u(self.claim), "until": until} | said)
 
-    def forced(self, at: datetime = IN_FORCE, **said: Any) -> None:
+    def forced(self, at: datetime = IN_FORCE, witnessed: bytes = b"", **said: Any) -> None:
         assert self.declared is not None
+        self.witnessed, said = witnessed, ({"witnessed": b64u(sha256(witnessed))} if witnessed else {}) | said
         self.step(LeafKind.LEGACY_FORCE, at, self.declared, **{"claim": b64u(self.claim)} | said)
 
     def opened(self, at: datetime = IN_FORCE, signed: Envelope | None = None, **said: Any) -> None:
@@ -75,9 +89,48 @@ class Liar(Heirs):
         signed = signed or self.answered(at)
         self.step(LeafKind.LEGACY_VETO, at, signed, **{"claim": b64u(self.claim)} | said)
 
-    def report(self) -> Report:
-        key = VerifierKey("log.example/test", self.log_key.public_key)
-        sequencer = Sequencer(self.database, key, self.log_key.sign)
+    def ordered(self, kind: LeafKind, signed: Envelope | None, at: datetime = IN_FORCE, **said: int) -> None:
+        """Do something to the vault on the word of a record."""
+        signed = signed or self.declared
+        assert signed is not None
+        personal: JsonObject = {
+            "vault": b64u(self.owner.vault),
+            "record": b64u(signed.digest),
+            "at": unix_s(at),
+            **said,
+        }
+        with self.database.transaction() as session:
+            pending = append(session, kind, {"period": "2026-11"}, personal, about=self.owner.vault)
+            session.add(PersonRecordRow(pending_id=pending.id, vault_id=self.owner.vault, envelope=signed.encoded))
+
+    def seen(self, at: datetime) -> str:
+        """Let the log number what happened, and its witness cosign it; return the note, which the service keeps too."""
+        self.sequence()
+        with self.database.transaction() as session:
+            size, note = log.head(session)
+            checkpoint = verify_checkpoint(note, self.log, self.log.name)
+            note += cosign(checkpoint, self.witness, self.witness_key.sign, unix_s(at)).line
+            witnesses._keep(session, size, note)
+        return note
+
+    def saw(self, begun: str, over: str) -> bytes:
+        """Return what a step names to show how long the newest claim waited."""
+        with self.database.snapshot() as session:
+            size = parse_checkpoint(parse_note(begun).unverified_text).size
+            index = max(leaf.index for leaf in log.find(session, kind=LeafKind.LEGACY_CLAIM))
+            path = tuple(inclusion_proof(index, size, log.hashes_at(session, size)))
+        return Waited(begun, path, over).dump()
+
+    @property
+    def log(self) -> VerifierKey:
+        return VerifierKey("log.example/test", self.log_key.public_key)
+
+    @property
+    def witness(self) -> VerifierKey:
+        return VerifierKey("witness.example/one", self.witness_key.public_key, COSIGNATURE)
+
+    def sequence(self) -> None:
+        sequencer = Sequencer(self.database, self.log, self.log_key.sign)
         sequencer.start()
         try:
             with self.database.transaction() as session:
@@ -85,6 +138,11 @@ class Liar(Heirs):
             sequencer.wait(last.id, 20)
         finally:
             sequencer.stop()
-        trust = TrustedRoot(ORIGIN, key.name, key, new_seed())
+
+    def report(self, *, watched: bool = False) -> Report:
+        """Verify everything, as somebody who trusts the witness too if it is `watched`."""
+        self.sequence()
+        policy = WitnessPolicy((self.witness,), 1, 10**9) if watched else None
+        trust = TrustedRoot(ORIGIN, self.log.name, self.log, new_seed(), policy)
         with self.database.snapshot() as session:
             return verify_bundle(parse_bundle(shown.bundle(session, self.owner.vault)), trust)

@@ -145,7 +145,17 @@ def _told(found: OwnLegacy | None) -> dict[str, Any]:
             "choice": str(terms.choice),
             "sealed": len(terms.sealed),
         }
+    if found.spent:
+        told["warning"] = spent_of(found)
     return told | ({"takes_effect": day_of(found.until_s)} if found.until_s else {})
+
+
+def spent_of(found: OwnLegacy) -> str:
+    """Return what to tell an owner whose consents sealed in advance can be given no more."""
+    return (
+        f"None of the {found.spent} consents that you sealed in advance can be given any more: the service has replaced the"
+        " key that they were sealed to. Make a new plan, with new shares, and seal them again."
+    )
 
 
 def day_of(at_s: int) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from twinvault.cli import common
 from twinvault.cli.common import DEFAULT_PROFILE, AsJson, PassphraseFile, ProfileName, Said
+from twinvault.cli.legacy import spent_of
 from vault.seal.person import Role
 
 notice_commands = typer.Typer()
@@ -30,6 +31,9 @@ def notices(
     found = common.unlock_owner(profile, passphrase_file, language=language, role=role)
     for notice in found.follow(after) if follow else found.history(after):
         typer.echo(json.dumps(notice, ensure_ascii=False) if as_json else _told(notice))
+    plan = found.legacy.read()
+    if plan is not None and plan.spent:
+        typer.echo(spent_of(plan), err=True)  # no event in the history: nobody did anything to this vault
 
 
 def _told(notice: dict[str, Any]) -> str:
