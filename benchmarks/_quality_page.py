@@ -89,7 +89,6 @@ def page(quality: dict[str, Any], variants: dict[str, Any], served: dict[str, An
         "",
         "    python -m benchmarks.quality --data complete_journey --json",
         "    python -m benchmarks._quality_variants --json",
-        "    python -m benchmarks._served --json --train",
         "",
         (
             f"Measure: {quality['measure']}. {quality['people_tested']} households in {quality['folds']} folds, each read by what was "

@@ -111,7 +111,7 @@ def serving(found: dict[str, Any]) -> list[str]:
         "## What an owner gets",
         "",
         (
-            f"`python -m benchmarks._served --json --train`: {found['shops']} shops from day 240 on of "
+            f"`python -m benchmarks._served --json --train --households {found['households_tested']}`: {found['shops']} shops from day 240 on of "
             f"{found['households_tested']} households of one fold that no setting was chosen on, {found['households_trained_on']} "
             "others trained on, owner-day epsilon 3 at delta 1e-06, one draw of noise. Trained backbones are the shipped "
             "trainer's, at its shipped person-level charge (epsilon 3 at delta 1e-06 a year at most)."
@@ -127,7 +127,7 @@ def serving(found: dict[str, Any]) -> list[str]:
         "",
         (
             "The service reads daily rows (a setting; monthly ones by default) of the same chains with a backbone that holds "
-            "how the cohort's habits vary together, released and charged as here (ADR 0023). What it does not do is centre "
+            "how the cohort's habits vary together, released and charged like the measured one's (ADR 0022). What it does not do is centre "
             "days and project them before noise is added, for a learned projection would make rows of days already paid for "
             f"unreadable: that is {mean:+.4f} ({low:+.4f} to {high:+.4f} over people) here."
         ),
