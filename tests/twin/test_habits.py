@@ -65,6 +65,7 @@ def test_each_person_is_one_vector_in_either_sum(
         return noisy_sum(parts, size, sigma)
 
     monkeypatch.setattr(habits, "noisy_sum", recorded)
+    monkeypatch.setattr(habits, "_AT_ONCE", 8)
     release_habits(make_cohort(30, months=9).grouped(), retail)
     assert seen == [(30, habits._MEAN_SIGMA), (30, HABITS_SIGMA)]
 
@@ -79,13 +80,7 @@ def test_popularity_counts_each_person_once(
     first = loud.person == 0
     loud.chosen[first], loud.sums[first], loud.days[first] = 10**9, 10**9, 1
     (quiet, breadth, people), (moved, _, counted) = (
-        habits._release_mean(
-            one.sums[:, :-1].reshape(30, 6, -1) / retail.content,
-            one.days.reshape(30, 6).astype(float),
-            one.chosen.sum(1).reshape(30, 6).sum(1).astype(float),
-            retail,
-        )
-        for one in (cohort, loud)
+        habits._release_mean(habits._some(one.grouped(), retail), retail) for one in (cohort, loud)
     )
     assert people == pytest.approx(30, rel=0.01)
     assert counted == pytest.approx(people, rel=0.1)
@@ -97,7 +92,7 @@ def test_a_product_is_the_mean_over_days_of_different_months() -> None:
     rng = np.random.default_rng(2)
     months = [rng.normal(size=(count, 4)) * 0.01 for count in (3, 2, 4)]
     sums = np.stack([days.sum(0) for days in months])[None]
-    (found,) = habits._products(sums, np.array([[3.0, 2.0, 4.0]]))
+    found = habits._products(sums, np.array([[3.0, 2.0, 4.0]]))
     pairs = [
         np.outer(a, b) for one, other in itertools.permutations(months, 2) for a, b in itertools.product(one, other)
     ]
@@ -111,7 +106,7 @@ def test_a_product_is_the_mean_over_days_of_different_months() -> None:
 def test_people_without_two_months_say_nothing_of_habits() -> None:
     sums, days = np.zeros((2, 3, 4)), np.zeros((2, 3))
     sums[1, 0], days[1, 0] = 0.5, 1
-    (found,) = habits._products(sums, days)
+    found = habits._products(sums, days)
     assert not found.any()
 
 

@@ -15,9 +15,9 @@ Source: Gavish, Donoho, "Optimal Shrinkage of Singular Values" (2017), for a sym
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -92,12 +92,12 @@ def release_habits(people: Tensors, feature_map: FeatureMap) -> Habits:
         `POPULARITY_CHARGE` and `HABITS_CHARGE`: each person adds one vector of whole numbers and norm at most
         `UNIT` to either sum, whatever their data.
     """
-    days = people["days"].double().numpy()
-    parts = people["sums"].double().numpy()[..., :-1] / feature_map.content
-    codes = people["chosen"].double().numpy().sum((1, 2))
-    mean, breadth, counted = _release_mean(parts, days, codes, feature_map)
+    mean, breadth, counted = _release_mean(_some(people, feature_map), feature_map)
     keep = np.argsort(-mean, kind="stable")[:MODELLED]
-    products = _products(parts[..., keep] - days[..., None] * mean[keep], days)
+    products = (
+        _products(one.parts[..., keep] - one.days[..., None] * mean[keep], one.days)
+        for one in _some(people, feature_map)
+    )
     seen, entry = _release_products(products, len(keep), counted)
     covariance = _fitted(seen, entry, mean[keep], taxonomy(feature_map).department[keep].astype(np.float64))
     variance, found = np.linalg.eigh(covariance)
@@ -125,25 +125,52 @@ def noisy_sum(contributions: Iterable[Floats], size: int, sigma: int) -> Floats:
     return noisy
 
 
-def _release_mean(parts: Floats, days: Floats, codes: Floats, feature_map: FeatureMap) -> tuple[Floats, float, float]:
-    """Return the mean parts of a day [K - 1], what turns parts into probabilities, and the noisy number of people."""
-    active = np.maximum(days.sum(1), 1.0)
-    breadth = np.minimum(codes / active / _MOST_CODES, 1.0) * _BREADTH
-    own = parts.sum(1) / active[:, None]
+class _Some(NamedTuple):
+    """Some of the people.
+
+    Args:
+        parts: float64[people, months, K - 1] summed over a month's days.
+        days: float64[people, months].
+        codes: float64[people] on how many days each code occurred, added up.
+    """
+
+    parts: Floats
+    days: Floats
+    codes: Floats
+
+
+def _some(people: Tensors, feature_map: FeatureMap) -> Iterator[_Some]:
+    """Yield all people, few at a time: a large cohort would not fit into memory twice."""
+    for start in range(0, len(people["days"]), _AT_ONCE):
+        sums, days, chosen = (
+            people[name][start : start + _AT_ONCE].double().numpy() for name in ("sums", "days", "chosen")
+        )
+        yield _Some(sums[..., :-1] / feature_map.content, days, chosen.sum((1, 2)))
+
+
+def _mean_of_each(some: _Some) -> Floats:
+    """Return [people, K + 1]: the mean parts of each person's days, their codes a day, and a one, as they are added up."""
+    active = np.maximum(some.days.sum(1), 1.0)
+    breadth = np.minimum(some.codes / active / _MOST_CODES, 1.0) * _BREADTH
+    own = some.parts.sum(1) / active[:, None]
     longer = np.maximum(np.linalg.norm(own, axis=1, keepdims=True) / _USUAL, 1.0)
-    own = np.column_stack([_MEAN / _USUAL * own / longer, breadth, np.full(len(days), _COUNTED)])
-    released = noisy_sum([own], own.shape[1], _MEAN_SIGMA)
-    people = max(float(released[-1]) / _COUNTED, 1.0)
-    codes_a_day = float(np.clip(released[-2] / _BREADTH / people * _MOST_CODES, 1.0, _MOST_CODES))
-    seen, sd = released[:-2] * _USUAL / _MEAN / people, _MEAN_SIGMA / LONGEST * _USUAL / _MEAN / people
+    return np.column_stack([_MEAN / _USUAL * own / longer, breadth, np.full(len(active), _COUNTED)])
+
+
+def _release_mean(people: Iterable[_Some], feature_map: FeatureMap) -> tuple[Floats, float, float]:
+    """Return the mean parts of a day [K - 1], what turns parts into probabilities, and the noisy number of people."""
+    released = noisy_sum(map(_mean_of_each, people), feature_map.size + 1, _MEAN_SIGMA)
+    counted = max(float(released[-1]) / _COUNTED, 1.0)
+    codes_a_day = float(np.clip(released[-2] / _BREADTH / counted * _MOST_CODES, 1.0, _MOST_CODES))
+    seen, sd = released[:-2] * _USUAL / _MEAN / counted, _MEAN_SIGMA / LONGEST * _USUAL / _MEAN / counted
     trusted = np.square(seen.clip(min=0)) / (np.square(seen) + sd**2)
     guess = taxonomy(feature_map).prior / math.sqrt(codes_a_day)
     mean = np.maximum(trusted * seen + (1.0 - trusted) * np.minimum(guess, sd) / 2, 0.0) + 1e-6
-    return mean, max(codes_a_day / float(mean.sum()), 1.0), people
+    return mean, max(codes_a_day / float(mean.sum()), 1.0), counted
 
 
-def _products(deviations: Floats, days: Floats) -> Iterable[Floats]:
-    """Yield the upper triangle of each person's mean product, lengths as of the whole matrix, 1 for `_PRODUCT`.
+def _products(deviations: Floats, days: Floats) -> Floats:
+    """Return the upper triangle of each person's mean product, lengths as of the whole matrix, 1 for `_PRODUCT`.
 
     Args:
         deviations: float64[people, months, M], summed over a month's days.
@@ -151,13 +178,12 @@ def _products(deviations: Floats, days: Floats) -> Iterable[Floats]:
     """
     rows, columns = np.triu_indices(deviations.shape[2])
     both = np.where(rows == columns, 1.0, math.sqrt(2.0)) / _PRODUCT
-    for start in range(0, len(days), _AT_ONCE):
-        own, count = deviations[start : start + _AT_ONCE], days[start : start + _AT_ONCE]
-        total, many = own.sum(1), count.sum(1)
-        pairs = np.maximum(many**2 - np.square(count).sum(1), 1.0)
-        believed = (many - 1).clip(0) / ((many - 1).clip(0) + _DOUBTED) / pairs
-        found = np.einsum("pi,pj->pij", total, total) - np.matmul(own.transpose(0, 2, 1), own)
-        yield found[:, rows, columns] * both * believed[:, None]
+    total, many = deviations.sum(1), days.sum(1)
+    pairs = np.maximum(many**2 - np.square(days).sum(1), 1.0)
+    believed = (many - 1).clip(0) / ((many - 1).clip(0) + _DOUBTED) / pairs
+    found = np.einsum("pi,pj->pij", total, total) - np.matmul(deviations.transpose(0, 2, 1), deviations)
+    products: Floats = found[:, rows, columns] * both * believed[:, None]
+    return products
 
 
 def _release_products(products: Iterable[Floats], codes: int, people: float) -> tuple[Floats, float]:
