@@ -44,7 +44,7 @@ _LOST = [
         "raw readers differ by 0.001 at most"
     ),
     (
-        "- projections made of the public hierarchy alone, so that every installation could project: ADR 0022 has them; only "
+        "- projections made of the public hierarchy alone, so that every installation could project: ADR 0023 has them; only "
         "directions learned from households earned their place"
     ),
     "",
