@@ -71,6 +71,7 @@ COMMANDS = {
         "deny",
         "budget",
         "erase",
+        "ask-erasure",
         "mirror",
     },
     "company": {"register", "request", "ask"},

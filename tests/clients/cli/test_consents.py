@@ -151,6 +151,48 @@ def test_anything_is_narrowed_then_renewed_then_withdrawn(
     run("owner", "verify-receipt", kept, *trust, expect=1)
 
 
+def test_a_company_is_asked_to_delete_what_it_was_told(
+    owner: Run, run: Run, request_file: Path, tmp_path: Path, work: Callable[[], None]
+) -> None:
+    consent = owner("give", "--request", request_file, "--yes")["consent"]
+    owner("refresh")
+    work()
+    run("company", "ask", consent, "--purpose", PURPOSE, "--profile", "acme")
+    assert "in force; end it first" in owner("ask-erasure", consent, expect=1)
+    own = next(item["consent"] for item in owner("consents")["consents"] if item["kind"] == "self")
+    owner("withdraw", consent)
+    kept = tmp_path / "enclosed.json"
+    letter = owner("ask-erasure", consent, "--out", kept)
+    answered = [event["personal"] for event in owner("history")["history"] if event["kind"] == "answer"]
+    assert (letter["answers"], len(answered)) == (1, 1)
+    item = shown(owner, consent)
+    for said in (consent, answered[0]["question_id"], "which I withdrew on", item["rights"], "Article 17"):
+        assert said in letter["letter"]
+    assert letter["to"] == item["rights"]
+    assert json.loads(kept.read_text())["envelope"], "the receipt to enclose"
+    french = owner("ask-erasure", consent, "--language", "fr", plain=True)
+    assert "que j'ai retiré le" in french
+    assert answered[0]["question_id"] in french
+    owner("withdraw", own)
+    assert "Nobody else was told" in owner("ask-erasure", own, expect=1)
+
+
+def test_consents_are_searched_and_sorted(owner: Run, request_file: Path) -> None:
+    soon = owner("give", "--request", request_file, "--yes", "--days", 3)["consent"]
+    later = owner("give", "--request", request_file, "--yes", "--days", 9)["consent"]
+    owner("withdraw", soon)
+
+    def listed(*how: str) -> list[str]:
+        return [item["consent"] for item in owner("consents", *how)["consents"]]
+
+    assert listed("--search", "WITHDRAWN") == [soon]
+    assert set(listed("--search", "productrecommendations")) >= {soon, later}
+    assert listed("--search", "nothing of the kind") == []
+    assert listed("--sort", "until", "--search", PURPOSE)[:2] == [soon, later]
+    assert len(listed("--sort", "used")) == 3
+    owner("consents", "--sort", "colour", expect=2)
+
+
 def test_a_person_reads_and_signs_in_the_own_language(
     owner: Run, run: Run, request_file: Path, tmp_path: Path, service: Service
 ) -> None:

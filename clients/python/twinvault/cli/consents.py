@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -36,6 +37,17 @@ _COMPANY_DAYS: Final = 30
 _OWN_DAYS: Final = 365
 _DAY_S: Final = 86_400
 
+
+class Order(StrEnum):
+    """In which order consents are listed."""
+
+    GIVEN = "given"
+    UNTIL = "until"
+    USED = "used"
+
+
+_BY: Final = {Order.UNTIL: "until", Order.USED: "last_answer"}
+
 ConsentArgument = Annotated[str, typer.Argument(help="The consent's id, from `owner consents`.")]
 Code = Annotated[str, typer.Argument(help="The short code that the browser shows, or a name from `owner requests`.")]
 
@@ -45,6 +57,13 @@ def consents(
     *,
     live: Annotated[bool, typer.Option("--live", help="Only those in force.")] = False,
     grantee: Annotated[str | None, typer.Option("--grantee", help="Only those given to this company id.")] = None,
+    search: Annotated[
+        str,
+        typer.Option("--search", help="Only those with this in company, purposes, questions, categories or events."),
+    ] = "",
+    sort: Annotated[Order, typer.Option("--sort", help="Oldest first, soonest over first, or last used first.")] = (
+        Order.GIVEN
+    ),
     profile: ProfileName = DEFAULT_PROFILE,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
@@ -58,7 +77,10 @@ def consents(
     shown = [item for item in found.consents() if item.live or not live]
     shown = [item for item in shown if grantee in (None, item.current.terms.grantee)]
     shown.sort(key=lambda item: item.versions[0].event_time)
-    common.emit({"consents": [_consent_json(item, uses) for item in shown]}, as_json=as_json)
+    rows = [row for item in shown if search.casefold() in _words(row := _consent_json(item, uses))]
+    if sort is not Order.GIVEN:
+        rows.sort(key=lambda row: str(row[_BY[sort]] or ""), reverse=sort is Order.USED)
+    common.emit({"consents": rows}, as_json=as_json)
 
 
 @consent_commands.command()
@@ -330,6 +352,11 @@ def _consent_json(item: OwnConsent, uses: Mapping[tuple[str, str], list[int]]) -
         "changes": [f"{version.version} {version.event} {_day(version.event_time)}" for version in item.versions],
         "rights": terms.handling.privacy_rights,
     }
+
+
+def _words(row: Mapping[str, Any]) -> str:
+    names = ("grantee", "event", "rights", "categories", "purposes", "questions", "changes")
+    return "\n".join(str(row[name]) for name in names).casefold()
 
 
 def _show_receipt(held: ConsentReceipt, language: Language, kept: Any | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,11 +11,13 @@ import typer
 
 from twinvault.api import ClientError
 from twinvault.cli import common
-from twinvault.cli.common import DEFAULT_PROFILE, AsJson, PassphraseFile, ProfileName
+from twinvault.cli.common import DEFAULT_PROFILE, AsJson, PassphraseFile, ProfileName, Said
 from twinvault.erasures import ErasedForGood
+from twinvault.letters import answers_to, erasure_letter
 from twinvault.owner import Owner
 from twinvault.profile import write_private
 from vault.encoding import b64u, dump_json
+from vault.schema.terms import ConsentKind
 from vault.schema.trace import Period, Trace
 
 erase_commands = typer.Typer()
@@ -25,6 +28,35 @@ _STAYS = (
     " companies already hold, shared models (each hid whether you took part), and backups until their retention ends,"
     " in which what you erase can no longer be opened."
 )
+
+
+@erase_commands.command("ask-erasure")
+def ask_erasure(
+    consent: Annotated[str, typer.Argument(help="The id of a consent that is over, from `owner consents`.")],
+    *,
+    out: Annotated[Path | None, typer.Option("--out", help="Keep the receipt to enclose here, as JSON.")] = None,
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    language: Said = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the letter that asks a company to delete what it was told under a consent; you send it, to its rights address."""
+    consent_id = common.parse_consent_id(consent)
+    found = common.unlock_owner(profile, passphrase_file, language=language)
+    current = found.consent(consent_id).current
+    if current.event.live:
+        raise ClientError(f"The consent is in force; end it first: twinvault owner withdraw {consent}")
+    if current.terms.kind is not ConsentKind.COMPANY:
+        raise ClientError("Nobody else was told anything under this consent; `owner erase` erases what is kept here.")
+    (first, _), (newest, kept) = found.receipt(consent_id, 1), found.receipt(consent_id, current.version)
+    answers = answers_to(consent_id, found.history())
+    letter = erasure_letter(first, newest, answers, found.language)
+    if out is not None:
+        write_private(out, dump_json(kept) + b"\n")
+    if as_json:
+        typer.echo(json.dumps({"letter": letter, "to": current.terms.handling.privacy_rights, "answers": len(answers)}))
+    else:
+        typer.echo(letter, nl=False)
 
 
 @erase_commands.command()
