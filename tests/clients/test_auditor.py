@@ -12,12 +12,13 @@ from typing import Any, cast
 import pytest
 from typer.testing import CliRunner
 
-from tests.client_kit import Service
+from tests.client_kit import PURCHASE, Service
 from twinvault import audits
 from twinvault.api import Api, ApiError
 from twinvault.auditor import Auditor
 from twinvault.audits import _fetch_part
 from twinvault.cli import main
+from twinvault.owner import Owner
 from vault.clock import Clock
 from vault.ops.commands import operator
 from vault.proof.errors import InvalidProof, MalformedProof
@@ -68,9 +69,12 @@ def test_from_registration_to_a_verified_bundle(
 
 
 @pytest.fixture
-def audit(service: Service, tmp_path: Path, api: Api, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fetched audit in several parts."""
+def audit(own_service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fetched audit in several parts, of a log that holds no other test's events: it is verified over and over."""
+    service, api = own_service, Api(own_service.url)
     monkeypatch.setattr(audits, "PART_LEAVES", 3)
+    made, _ = Owner.init(tmp_path / "vault", service.trust, passphrase=None, categories=[PURCHASE], api=api)
+    made.device.close()
     auditor, registration = Auditor.register(tmp_path / "profile", service.trust, name="Auditors Inc")
     record = tmp_path / "record.json"
     record.write_bytes(registration)
@@ -79,11 +83,13 @@ def audit(service: Service, tmp_path: Path, api: Api, monkeypatch: pytest.Monkey
     auditor = Auditor.load(tmp_path / "profile", api)
     told: list[int] = []
     leaves = audits.fetch_audit(auditor, 0, 2**32, tmp_path / "audit", told.append)
+    api.close()
     assert leaves == told[-1] > 6
     return tmp_path / "audit"
 
 
-def test_an_audit_in_parts_holds_as_one_and_every_change_of_it_is_named(service: Service, audit: Path) -> None:
+def test_an_audit_in_parts_holds_as_one_and_every_change_of_it_is_named(own_service: Service, audit: Path) -> None:
+    service = own_service
     parts = sorted(audit.glob("part-*"))
     assert len(parts) > 2
     assert audits.verify_audit(audit, service.trust).failures == ()
