@@ -76,6 +76,11 @@ def _by_stock(kinds: Counter[str]) -> list[str]:
     return sorted(kinds, key=lambda kind: (-kinds[kind], kind))
 
 
+def published_files() -> dict[str, dict[str, str]]:
+    """Return the files that texts are read with, as published words name them."""
+    return {name: {"path": path, "sha256": _sha256(path)} for name, path in _FILES.items()}
+
+
 def _sha256(path: str) -> str:
     found = importlib.util.find_spec("wordllama")
     if found is None or found.origin is None:
@@ -94,7 +99,7 @@ def main() -> None:
             "files_licence": "wordllama 0.4.0.post1: MIT.",
             "made_with": "python -m benchmarks._coordinate_words",
         },
-        "files": {name: {"path": path, "sha256": _sha256(path)} for name, path in _FILES.items()},
+        "files": published_files(),
         "words": described(),
     }
     TARGET.write_text(json.dumps(record, indent=1) + "\n")

@@ -26,7 +26,7 @@ from vault.consent import consents
 from vault.db import Database
 from vault.encoding import parse_b64u
 from vault.errors import VaultError
-from vault.imprint.features import MAPPED, Cadence
+from vault.imprint.features import Cadence, mapped_for
 from vault.jobs import queue
 from vault.jobs.queue import Job
 from vault.keys import rollover, statements
@@ -101,7 +101,7 @@ def open_worker(settings: WorkerSettings, children: Children, clock: Clock) -> I
         worker = Worker(database, processor, signer, rules, children, clock, cadence)
         with database.transaction() as session:
             sets.publish(session, worker.policy_set)
-            for category in sorted(MAPPED):
+            for category in mapped_for(cadence):
                 release.publish_built_in(session, worker.map_of(category), signer)
             release.publish_shipped(session, signer)
         yield worker
@@ -193,7 +193,7 @@ def main() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    with Children() as children, open_worker(settings, children, clock) as opened:
+    with Children(read_texts=True) as children, open_worker(settings, children, clock) as opened:
         worker = opened
         _log.info("worker ready")
         due = keys_due = clock.now()

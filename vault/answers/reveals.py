@@ -121,7 +121,7 @@ def narrow(
                 reveals = reveals.union(*(reveals_of(code, named[code]) for code in read))
             return Narrowed(question, reveals, about)
         case NextChoice():
-            candidates, reveals = _allowed(feature_map, opted_in)
+            candidates, reveals = _allowed(feature_map, opted_in, len(feature_map.objects))
             return Narrowed(Recommend(question.category, question.purpose, candidates, question.top_n), reveals)
         case _:
             assert_never(question)
@@ -133,14 +133,14 @@ def _about(
     feature_map: FeatureMap, opted_in: frozenset[Category], texts: tuple[str, ...], _consent_id: ConsentId
 ) -> npt.NDArray[np.int16] | None:
     words = words_of(feature_map)
-    readable = {candidate.code for candidate in _allowed(feature_map, opted_in)[0]}
+    readable = {candidate.code for candidate in _allowed(feature_map, opted_in, len(feature_map.objects))[0]}
     return None if words is None else words.about(texts, readable)
 
 
 @lru_cache(maxsize=256)
 def _allowed(
-    feature_map: FeatureMap, opted_in: frozenset[Category]
+    feature_map: FeatureMap, opted_in: frozenset[Category], first: int
 ) -> tuple[tuple[Candidate, ...], frozenset[Category]]:
-    named: Iterable[tuple[str, str]] = zip(feature_map.codes[:-2], feature_map.names, strict=False)
+    named: Iterable[tuple[str, str]] = zip(feature_map.codes[:first], feature_map.names, strict=False)
     kept = [(code, reveals_of(code, name)) for code, name in named if reveals_of(code, name) <= opted_in]
     return tuple(Candidate(code, "") for code, _ in kept), _NONE.union(*(reveals for _, reveals in kept))

@@ -20,7 +20,7 @@ from vault.budget.charge import Charge, owner_day
 from vault.budget.ledger import ChargeConflict, Held, Reservation, State
 from vault.encoding import JsonObject, b64u
 from vault.imprint.block import DAILY, LATE, late_sigma, on_time_sensitivity, sensitivity
-from vault.imprint.features import MAPPED, FeatureMap
+from vault.imprint.features import Cadence, FeatureMap, mapped_for
 from vault.proof.accounting import NOTHING, OWNER_DAY_CAP, Cap, Curve, gaussian
 from vault.schema.category import Category
 from vault.schema.trace import period_of
@@ -62,7 +62,9 @@ def chain_sigma(mapped: FeatureMap) -> int:
     A day's cap covers all categories, so each category with a map gets its share of it.
     """
     cap = OWNER_DAY_CAP
-    return sigma_for(cap.epsilon, cap.delta, on_time_sensitivity(sensitivity(mapped.clip)), len(MAPPED))
+    return sigma_for(
+        cap.epsilon, cap.delta, on_time_sensitivity(sensitivity(mapped.clip)), len(mapped_for(Cadence.DAILY))
+    )
 
 
 def sigma_of(mapped: FeatureMap, *, late: bool) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -16,10 +16,14 @@ from typing import TYPE_CHECKING, Final, cast
 
 from vault.encoding import JsonObject, dump_json, parse_json
 from vault.errors import VaultError
+from vault.imprint.derived import Derived, parse_derived
 from vault.schema.category import Category
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     from vault.imprint.noise import Integers
+    from vault.schema.trace import Trace
 
 OTHER: Final = "other"
 ACTIVE_DAY: Final = "active-day"
@@ -37,10 +41,8 @@ class Cadence(StrEnum):
 
 _FILES: Final = {
     Category("pd:Purchase"): {Cadence.MONTHLY: "retail-1.json", Cadence.DAILY: "retail-1-daily.json"},
+    Category("pd:BrowsingBehaviour"): {Cadence.MONTHLY: "content-1.json"},
 }
-
-MAPPED: Final = frozenset(_FILES)
-"""Categories for which a map is published."""
 
 
 class NoFeatureMap(VaultError):
@@ -49,6 +51,11 @@ class NoFeatureMap(VaultError):
     slug = "no-feature-map"
     title = "No feature map for this category"
     status = 422
+
+
+def mapped_for(cadence: Cadence) -> tuple[Category, ...]:
+    """Return the categories for which a map of that cadence is published, first published first."""
+    return tuple(category for category, files in _FILES.items() if cadence in files)
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,8 @@ class FeatureMap:
         clip: L2 norm, in quantised units, that no day's vector exceeds: the sensitivity.
         active_day: What an active day adds to its own coordinate, in quantised units.
         digest: SHA-256 of the published file's canonical JSON, with what it takes from the file that it is `like`.
+        derived: How many codes, the last before `other`, are not objects but what is said of them: see `Derived`.
+        rules: How they are found in a trace.
 
     Guarantees: for any traces whatever, the day vector has integer values and an L2 norm of at most
     `clip`; with none it is zero.
@@ -84,6 +93,13 @@ class FeatureMap:
     clip: int
     active_day: int
     digest: bytes
+    derived: int = 0
+    rules: Derived = field(default_factory=Derived)
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """The codes that a trace's object can have: what a person chooses."""
+        return self.codes[: -2 - self.derived]
 
     @property
     def size(self) -> int:
@@ -103,11 +119,23 @@ class FeatureMap:
     def _index(self) -> dict[str, int]:
         return {code: at for at, code in enumerate(self.codes[:-2])}
 
+    def codes_of(self, trace: Trace, time_zone: ZoneInfo) -> set[str]:
+        """Return what one trace adds to its day: its object, and what the map derives from the rest of it.
+
+        Args:
+            trace: Of the map's category.
+            time_zone: The vault's fixed time zone.
+        """
+        known = self.rules.within.get(trace.object, trace.object)
+        if self._index.get(known, self.size) >= len(self.objects):  # no object: what is derived is not claimed
+            known = text_code(self, trace.text) if trace.text and self.rules.words else OTHER
+        return {known} | {code for code in self.rules.codes(trace, time_zone) if code in self._index}
+
     def day_vector(self, objects: Iterable[str]) -> Integers:
         """Return the vector of one local day.
 
         Args:
-            objects: The `object` of every trace of that day; order and repetition change nothing.
+            objects: The codes of every trace of that day, from `codes_of`; order and repetition change nothing.
 
         Returns:
             int64[K], zero if there is no trace.
@@ -134,12 +162,15 @@ def feature_map(category: Category, cadence: Cadence = Cadence.MONTHLY) -> Featu
     Raises:
         NoFeatureMap: There is none; the category's traces stay sealed and are not summarised.
     """
-    files = _FILES.get(category)
-    if files is None:
-        raise NoFeatureMap(f"No feature map is published for {category}, so nothing can be learned from it.")
-    record = _read(files[cadence])
+    file = _FILES.get(category, {}).get(cadence)
+    if file is None:
+        raise NoFeatureMap(
+            f"No feature map with {cadence} rows is published for {category}, so nothing can be learned from it."
+        )
+    record = _read(file)
     clip = cast("int", record["clip"])
-    coordinates = cast("list[list[str]]", record["coordinates"])
+    derived = cast("list[list[str]]", record.get("derived", []))
+    coordinates = [*cast("list[list[str]]", record["coordinates"]), *derived]
     version = cast("str", record["version"])
     return FeatureMap(
         category=category,
@@ -151,7 +182,25 @@ def feature_map(category: Category, cadence: Cadence = Cadence.MONTHLY) -> Featu
         clip=clip,
         active_day=isqrt(clip**2 * cast("int", record["active_day_percent"]) // 100),
         digest=hashlib.sha256(dump_json(record)).digest(),
+        derived=len(derived),
+        rules=parse_derived(record),
     )
+
+
+@lru_cache(maxsize=65_536)
+def text_code(feature_map: FeatureMap, text: str) -> str:
+    """Return the code that a text is most about, the first of several alike; `other` if it is about none.
+
+    Raises:
+        BadWords: The words that texts are read by are not those that the map was published with.
+    """
+    from vault.imprint.words import BadWords, words_digest, words_of  # noqa: PLC0415  only the service reads texts
+
+    words = words_of(feature_map)
+    if words is None or words_digest(feature_map) != feature_map.rules.words:
+        raise BadWords("The published words are not the ones that this map reads texts by.")
+    about = words.about([text], feature_map.objects)[0]
+    return feature_map.codes[int(about.argmax())] if about.any() else OTHER
 
 
 def _read(name: str) -> JsonObject:

@@ -115,7 +115,7 @@ def objects_by_day(
     for trace in traces:
         day = local_date(trace.occurred_at, time_zone)
         if trace.category == feature_map.category and period_of(day) == period:
-            days[day].add(trace.object)
+            days[day] |= feature_map.codes_of(trace, time_zone)
     return days
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Whole: TypeAlias = npt.NDArray[np.float32]
 """Rows of whole numbers, of length about 1,024: a sum of products of two rows is exact in whatever order it is added."""
 
-_PUBLISHED: Final = {"retail-1": "retail-1-words.json"}
+_PUBLISHED: Final = {"retail-1": "retail-1-words.json", "content-1": "content-1-words.json"}
 _NO_WORD: Final = re.compile(r"[\W\d_]+")
 _TOKEN_SCALE: Final = 15
 _UNIT: Final = 1024  # the length of a vector

@@ -28,6 +28,7 @@ BUILT_IN: Final = frozenset(
         (
             "a64c545cf43f7506ebf291a74d27ea05a8f47a5a974ef3e1418737a3bfae3c91",
             "d9c85ea0fc3294144f61bf1ad5f69991a33a23082f70a4016f784d22e1152b84",
+            "56bb6314e68a482f1af3043cf26a2fb2c92274f7dba36f00687d7ebf8b10a64a",
         ),
     )
 )

@@ -77,16 +77,19 @@ class Child:
 class Children:
     """The fork server; start it before seeds or torch are loaded.
 
+    Args:
+        read_texts: Read what texts are read with once, for all children; else each that meets a text does.
+
     Guarantees: no child inherits memory, environment or open files of the worker; one child is sent
     the keys of one vault.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, read_texts: bool = False) -> None:
         self._control, theirs = socket.socketpair()
         # Only the import path: settings with database URLs and keyring folders stay here.
         found = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
         environment = {"PYTHONPATH": found, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "vault.twin.opening", str(theirs.fileno())]
+        command = [sys.executable, "-m", "vault.twin.opening", str(theirs.fileno()), str(int(read_texts))]
         self._server = subprocess.Popen(  # noqa: S603  # our own module
             command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )

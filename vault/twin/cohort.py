@@ -22,7 +22,7 @@ from vault.consent import consents
 from vault.consent.hold import hold
 from vault.encoding import JsonObject, b64u, dump_json
 from vault.errors import VaultError
-from vault.imprint.features import MAPPED, Cadence, FeatureMap
+from vault.imprint.features import Cadence, FeatureMap, mapped_for
 from vault.imprint.noise import Integers
 from vault.jobs.queue import JobId
 from vault.policy.permits import decide_train
@@ -87,14 +87,18 @@ def train_cohort(worker: Worker, job: JobId) -> str:
     Guarantees: a model is stored only while every consent that it learned under is still live; a model
         without a valid certificate is charged, logged and thrown away.
     """
-    return next(filter(None, (_train(worker, job, worker.map_of(category)) for category in sorted(MAPPED))), "")
+    trained = [_train(worker, job, worker.map_of(category)) for category in mapped_for(worker.cadence)]
+    if set(trained) == {None}:
+        raise CohortTooSmall("Nobody with a released twin has a live cohort consent.")
+    return next(filter(None, trained), "")
 
 
-def _train(worker: Worker, job: JobId, mapped: FeatureMap) -> str:
+def _train(worker: Worker, job: JobId, mapped: FeatureMap) -> str | None:
+    """Train for one category; None if nobody has released rows of it."""
     found = _members(worker, mapped)
     first = next(found, None)
     if first is None:
-        raise CohortTooSmall("Nobody with a released twin has a live cohort consent.")
+        return None
     charge = _charge(worker, job, mapped)
     with worker.database.transaction() as session:
         reservation = ledger.reserve(session, charge, PERSON_YEAR_CAP, at=worker.clock.now())

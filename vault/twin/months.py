@@ -16,7 +16,7 @@ from vault.consent import consents
 from vault.db import Database
 from vault.errors import VaultError
 from vault.imprint.block import Heads
-from vault.imprint.features import MAPPED, Cadence, FeatureMap, feature_map
+from vault.imprint.features import Cadence, FeatureMap, feature_map, mapped_for
 from vault.imprint.noise import Integers
 from vault.keys.processor import Processor
 from vault.parties import people
@@ -202,7 +202,7 @@ def permitted(
         raise NothingToOpen("No consent of this id is kept here.")
     terms, person = consent.current.terms, people.get(session, consent.vault_id)
     data_to = min(terms.data_to, last_open(now, ZoneInfo(person.time_zone), worker.cadence))
-    categories = terms.categories & MAPPED
+    categories = terms.categories.intersection(mapped_for(worker.cadence))
     if data_to < terms.data_from or not categories:
         raise NothingToOpen("No month of a category with a feature map has closed yet under this consent.")
     return decide(Use(consent, person, purpose, categories, terms.data_from, data_to, now), worker.policy_set)

@@ -26,9 +26,10 @@ import numpy as np
 from vault.encoding import JsonObject, JsonValue, b64u, dump_json, parse_b64u, parse_json
 from vault.errors import VaultError
 from vault.imprint.block import Heads
-from vault.imprint.features import MAPPED, Cadence, FeatureMap, feature_map
+from vault.imprint.features import Cadence, FeatureMap, feature_map, mapped_for
 from vault.imprint.noise import Integers
 from vault.imprint.rows import month_sum, objects_by_day
+from vault.imprint.words import words_of
 from vault.keys.compartment import compartment_opener
 from vault.schema.category import parse_category
 from vault.schema.trace import Period, Trace, local_date, parse_period
@@ -244,14 +245,21 @@ def reply_bytes(shape: tuple[int, ...]) -> int:
     return 1 + 8 * math.prod(shape)
 
 
-def serve(control: socket.socket) -> None:
-    """Fork a child for each connection that arrives, until the worker is gone."""
+def serve(control: socket.socket, *, read_texts: bool) -> None:
+    """Fork a child for each connection that arrives, until the worker is gone.
+
+    Args:
+        control: To the worker.
+        read_texts: Whether to read the words of maps here rather than in every child.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children need no waiting for
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker decides when to stop
-    for category in MAPPED:
-        for cadence in Cadence:
-            feature_map(category, cadence)  # read once here rather than in every child
+    for cadence in Cadence:
+        for category in mapped_for(cadence):
+            mapped = feature_map(category, cadence)  # read once here rather than in every child
+            if read_texts and mapped.rules.words:
+                words_of(mapped)
     while True:
         _, received, _, _ = socket.recv_fds(control, 1, 1)
         if not received:
@@ -360,4 +368,4 @@ def _split(data: bytes) -> list[bytes]:
 
 if __name__ == "__main__":
     with socket.socket(fileno=int(sys.argv[1])) as inherited:
-        serve(inherited)
+        serve(inherited, read_texts=sys.argv[2] == "1")

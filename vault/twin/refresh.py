@@ -28,10 +28,10 @@ from vault.clock import unix_s
 from vault.consent.hold import hold
 from vault.encoding import b64u
 from vault.errors import VaultError
-from vault.imprint import block, chain, features
+from vault.imprint import block, chain, derived, features, words
 from vault.imprint import noise as noises
 from vault.imprint import rows as imprints
-from vault.imprint.features import Cadence, FeatureMap
+from vault.imprint.features import Cadence, FeatureMap, mapped_for
 from vault.imprint.noise import DiscreteGaussian, Integers
 from vault.imprint.rows import MONTHLY, release_id
 from vault.policy.permits import Forbidden, decide_refresh
@@ -53,7 +53,7 @@ from vault.twin.rows import StoredRow
 GROUP: Final = 50
 """Vaults in one transaction."""
 
-_CODE: Final = (features, noises, imprints, chain, block)
+_CODE: Final = (features, derived, words, noises, imprints, chain, block)
 
 
 @dataclass
@@ -97,12 +97,15 @@ class Outcome:
 
 
 @lru_cache
-def noise_of(mapped: FeatureMap) -> DiscreteGaussian:
-    """Return the noise of every monthly row under a map: a public constant.
+def noise_of(mapped: FeatureMap, categories: int = 1) -> DiscreteGaussian:
+    """Return the noise of monthly rows under a map: a public constant.
 
-    A day's cap covers all categories, so each category with a map gets its share of it.
+    Args:
+        mapped: The map.
+        categories: For how many categories the owner's consent makes rows. A day's cap covers all of them, so each
+            gets its share of it.
     """
-    return DiscreteGaussian(sigma_for(OWNER_DAY_CAP.epsilon, OWNER_DAY_CAP.delta, mapped.clip, len(features.MAPPED)))
+    return DiscreteGaussian(sigma_for(OWNER_DAY_CAP.epsilon, OWNER_DAY_CAP.delta, mapped.clip, categories))
 
 
 @lru_cache
@@ -166,18 +169,20 @@ def _reserve(session: Session, worker: Worker, one: _Refresh) -> None:
 
 def _reserve_months(session: Session, worker: Worker, one: _Refresh, opening: Opening) -> None:
     maps = {month: worker.map_of(month.category) for month in opening.months}
+    share = len(opening.permit.categories)
     names = {
-        month: release_id(mapped, one.vault, month.period, noise_of(mapped), month.batch_hashes)
+        (month, count): release_id(mapped, one.vault, month.period, noise_of(mapped, count), month.batch_hashes)
         for month, mapped in maps.items()
+        for count in range(1, len(mapped_for(worker.cadence)) + 1)
     }
     stored = rows.released(session, one.vault, names.values())
-    for month, name in names.items():
-        if name in stored:
+    # A month keeps the noise that it was made with, for however many categories that was.
+    made = {month for (month, _), name in names.items() if name in stored}
+    for month, mapped in maps.items():
+        if month in made:
             continue
-        mapped = maps[month]
-        charge = imprint_charge(
-            mapped, one.vault, month.period, noise_of(mapped), release_id=name, code_hash=code_hash()
-        )
+        noise, name = noise_of(mapped, share), names[month, share]
+        charge = imprint_charge(mapped, one.vault, month.period, noise, release_id=name, code_hash=code_hash())
         try:
             reserved = ledger.reserve(session, charge, OWNER_DAY_CAP, at=worker.clock.now())
         except (BudgetExhausted, ChargeConflict) as error:
@@ -189,8 +194,7 @@ def _reserve_months(session: Session, worker: Worker, one: _Refresh, opening: Op
             one.reason = ChargeConflict.slug
         else:
             ask = Ask(Wanted.SUM, mapped, month.period)
-            sigma = noise_of(mapped).sigma
-            one.pieces.append(Piece(month, mapped, MONTHLY, mapped.clip, sigma, reserved, ask))
+            one.pieces.append(Piece(month, mapped, MONTHLY, mapped.clip, noise.sigma, reserved, ask))
 
 
 def _open(worker: Worker, one: _Refresh) -> None:
