@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from vault.schema.category import Category
 from vault.schema.question import Candidate, NextChoice, Recommend
 from vault.schema.trace import Action, Trace
 from vault.seal.ids import new_id
-from vault.twin import release, rows
+from vault.twin import release, routes, rows
 from vault.twin.children import Children
 from vault.twin.infer import infer, read
 from vault.twin.reader import closed_form
@@ -69,6 +69,9 @@ def test_sealed_pages_become_rows_and_an_answer_about_both_stays_under_the_cap(r
                 found = [reader.read(one) for one in rows.rows_for(session, reader.owner.vault, category)]
             assert [row.sigma for row in found] == [noise_of(mapped, 2).sigma] * 2
         assert 2.9 < epsilon(reader, OCTOBER) <= 3.0
+        with reader.database.snapshot() as session:
+            shown = rows.rows_for(session, reader.owner.vault, BROWSING)
+        assert routes._noise_json(shown, date(2026, 11, 23)) == [], "what GET /twin says of daily rows"
         again = reader.refresh(children, reader.keep_twin(**about(PURCHASE)))
         assert (again.rows, again.reason) == (0, ""), "a month keeps the noise that it was made with"
 

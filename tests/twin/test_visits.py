@@ -128,9 +128,14 @@ def test_probabilities_lie_on_the_public_grid_and_fall_with_the_funnel() -> None
     near = Session(product_pages=1, exit_rate_ppm=200_000, bounce_rate_ppm=200_000, page_value_milli=0, month=2)
     (high,), (low,) = foretell(head, far).predictions, foretell(head, near).predictions
     assert high.score_ppm > low.score_ppm
-    for prediction in (high, low):
-        assert prediction.score_ppm % GRID_PPM == 0
-        assert GRID_PPM <= prediction.score_ppm <= MOST_PPM
+    many = [
+        replace(far, product_pages=pages, page_value_milli=value) for pages in (1, 9, 30) for value in (-1, 0, 9_000)
+    ]
+    scores = {prediction.score_ppm for visit in (far, near, *many) for prediction in foretell(head, visit).predictions}
+    assert len(scores) > 4
+    for score in scores:
+        assert score % GRID_PPM == 0
+        assert GRID_PPM <= score <= MOST_PPM
     assert foretell(head, far).confidence in {Confidence.MEDIUM, Confidence.HIGH}
     unknown = foretell(head, replace(far, page_value_milli=-1))
     assert unknown.confidence in {Confidence.LOW, Confidence.MEDIUM}

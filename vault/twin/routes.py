@@ -114,7 +114,7 @@ def _cap_json(cap: Cap) -> dict[str, float]:
 
 def _noise_json(released: Sequence[StoredRow], today: date) -> list[dict[str, Any]]:
     found = []
-    for category in sorted({row.category for row in released}):
+    for category in sorted({row.category for row in released if row.mechanism == DAILY}):
         mapped = feature_map(category, Cadence.DAILY)
         mine = [
             row.place for row in released if row.mechanism == DAILY and row.map_digest == mapped.digest and row.place

@@ -90,11 +90,11 @@ def look(owner: Owner, category: Category, top_n: int = 10) -> Mirror:
     months = sorted({field(row, "period") for row in releases})
     if not months:
         raise NoReflection("Your twin has no row of this category yet; `twinvault owner refresh` makes them.")
-    zone = ZoneInfo(owner.profile.text("time_zone"))
+    zone, mapped = ZoneInfo(owner.profile.text("time_zone")), feature_map(category)
     by_day: defaultdict[date, set[str]] = defaultdict(set)
     for month in months:
         for trace in owner.erasures.traces.month(category, parse_period(month)):
-            by_day[local_date(trace.occurred_at, zone)].add(trace.object)
+            by_day[local_date(trace.occurred_at, zone)].add(mapped.rules.within.get(trace.object, trace.object))
     if not by_day:
         raise NoReflection("The months that your twin summarises hold no trace of this category.")
     occurred: defaultdict[str, int] = defaultdict(int)
@@ -111,7 +111,6 @@ def look(owner: Owner, category: Category, top_n: int = 10) -> Mirror:
             daily[0] * sum(field(row, "days", int) for row in releases if row.get("mechanism") == DAILY) / len(by_day)
         )
     else:  # mu^2 = (clip / sigma)^2 of each row is public; a lone code adds `content` to its coordinate each day
-        mapped = feature_map(category)
         sigmas = [mapped.clip / sqrt(field(row, "mu2_micro", int) / 1e6) for row in releases]
         blur = sqrt(sum(sigma**2 for sigma in sigmas)) / mapped.content / len(by_day)
     return Mirror(
