@@ -25,7 +25,7 @@ from vault.budget.charge import owner_day
 from vault.db import Database
 from vault.encoding import b64u
 from vault.imprint.block import DAILY, LATE
-from vault.imprint.features import Cadence
+from vault.imprint.features import Cadence, mapped_for
 from vault.jobs import queue
 from vault.jobs.queue import JobState
 from vault.keys import statements
@@ -222,14 +222,15 @@ def test_a_worker_whose_keys_the_operator_never_stated_is_refused(
         pass
 
 
-def test_starting_puts_rules_and_the_built_in_model_in_force_once(lite: Site, run: Run) -> None:
+def test_starting_puts_rules_and_the_shipped_models_in_force_once(lite: Site, run: Run) -> None:
     for _ in range(2):
         run(lite)
     with lite.world.database.snapshot() as session:
         kinds = [kind for kind, _, _ in leaves(session)]
         stated = statements.in_force(session, lite.keyrings.operator_key, NOW)
         found = release.current(session, RETAIL, [stated[KeyName.PROCESSOR_SIGN].public_key], NOW)
-    assert (kinds.count("policy-set"), kinds.count("manifest")) == (1, 1)
+    readers, heads = len(mapped_for(Cadence.MONTHLY)), 1
+    assert (kinds.count("policy-set"), kinds.count("manifest")) == (1, readers + heads)
     assert (found.manifest.epsilon_ppm, found.manifest.certificate) == (0, None)
 
 
