@@ -165,13 +165,11 @@ def _copy_sqlite(database: Database, copy: Path) -> tuple[str, int]:
         closing(sqlite3.connect(copy)) as target,
     ):
         source.backup(target)
-    made = Database(f"sqlite:///{copy}")
-    with closing(made):
-        with made.transaction() as session:
-            log.call_copy(session)  # so that it is compared however it comes back
-            found = _newest_in(session)
-        with closing(made.engine.raw_connection()) as connection:
-            connection.cursor().execute("PRAGMA journal_mode=DELETE")
+    with closing(Database(f"sqlite:///{copy}")) as made, made.transaction() as session:
+        log.call_copy(session)  # so that it is compared however it comes back
+        found = _newest_in(session)
+    with closing(sqlite3.connect(copy)) as alone:
+        alone.execute("PRAGMA journal_mode=DELETE")
     Path(f"{copy}.writers").unlink(missing_ok=True)  # nobody takes turns at a copy
     return found
 
