@@ -21,6 +21,7 @@ from vault.consent.restoring import end_again, is_withdrawal
 from vault.db import Database
 from vault.encoding import JsonObject, b64u, parse_b64u, parse_json
 from vault.erasure.erase import erase_again
+from vault.evidence import auditors
 from vault.legacy import legacies
 from vault.oauth import authorizations, families
 from vault.parties import companies, people, restoring, sessions
@@ -70,11 +71,18 @@ class Recovered:
     lost: tuple[CompanyId, ...] = ()
 
 
-def end_issued(session: Session, *, now: datetime) -> None:
-    """End every session, token, code and request: which were revoked or used, a restored database has forgotten."""
+def end_issued(session: Session, *, now: datetime) -> int:
+    """End every session, token, code, request and auditor's engagement.
+
+    Which of them were revoked or used up, a restored database has forgotten.
+
+    Returns:
+        How many engagements ended; the operator begins them again.
+    """
     sessions.end_all(session, now=now)
     families.end_all(session)
     authorizations.end_all(session)
+    return auditors.end_all(session, now=now)
 
 
 def recover(database: Database, short_keys: Database, journal: Journal, *, service: Signer, now: datetime) -> Recovered:

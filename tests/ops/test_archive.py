@@ -141,7 +141,7 @@ def test_a_backup_older_than_the_log_here_is_refused_unless_asked_for(
     result = run("restore", str(tmp_path / "backup"), "--replace", "--json")
     told = json.loads(result.stdout)
     assert (result.exit_code, told.pop("leaves"), told.pop("frozen")) == (0, older, "")
-    assert set(told.values()) == {0}
+    assert not any(told.values())
     live(site, 1)  # starts: the anchor was taken away with the log that it named
     assert size(site) == older + 1
 

@@ -21,8 +21,9 @@ from tests.company_kit import REDIRECT, CompanyKit, new_key, public
 from tests.http_kit import PURPOSE, Caller, House, await_sequencer, serving, session_of
 from tests.site_kit import app_settings
 from vault.app import create_app
-from vault.clock import SystemClock
+from vault.clock import SystemClock, unix_s
 from vault.encoding import b64u, parse_b64u
+from vault.evidence.auditors import list_auditors, register_auditor
 from vault.oauth import families
 from vault.oauth.families import Family
 from vault.oauth.models import authorization
@@ -34,6 +35,7 @@ from vault.parties.companies import CompanyId, CompanyStatus
 from vault.proof.jose import BadJws, Thumbprint, read_jwk
 from vault.seal.ids import VaultId, new_id
 from vault.seal.person import Role, SignIn, sign_sign_in
+from vault.seal.signing import SigningKey, new_seed
 
 NOW = SystemClock().now()
 AGAIN = "companies_suspended", "companies_rotated", "companies_registered", "companies_lost"
@@ -104,6 +106,8 @@ def _live(house: House, backup: Path) -> Moved:
         refresh = families.begin(session, family, now=NOW)
     terms = replace(company_terms(shop.company, owner), purposes=frozenset({PURPOSE}), quota_per_month=50)
     shop.company.request_consent(terms)
+    with house.database.transaction() as session:
+        register_auditor(session, "Audit", SigningKey(new_seed()).public_key, NOW + timedelta(days=30))
     token, owners = shop.token(), session_of(owner)
     challenge = house.http.post("/v1/challenges", json={"vault": b64u(owner.vault), "role": "owner"}).json()
     nonce = parse_b64u(challenge["nonce"])
@@ -131,8 +135,10 @@ def moved(urls: tuple[str | None, str | None], tmp_path: Path) -> Moved:
 def _verify(moved: Moved, told: dict[str, Any]) -> None:
     kits = moved.kits
     assert [told[name] for name in AGAIN] == [0, 4, [kits["New"].company_id], [kits["Test"].company_id]]
+    assert told["auditors_ended"] == 1
     database, short_keys = moved.site.databases()
     with database.snapshot() as session:
+        assert [one.not_after_s <= unix_s(SystemClock().now()) for one in list_auditors(session)] == [True]
         found = {name: companies.find(session, kit.company_id) for name, kit in kits.items()}
         assert families.find(session, moved.refresh, moved.family.company_id, now=NOW) is None
         assert session.connection().execute(select(authorization)).all() == []

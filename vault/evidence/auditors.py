@@ -11,7 +11,7 @@ from typing import Any, Final
 import sqlalchemy.dialects.postgresql
 import sqlalchemy.dialects.sqlite
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sqlalchemy import Row, delete, select
+from sqlalchemy import Row, delete, select, update
 from sqlmodel import Session
 
 from vault.clock import unix_s
@@ -217,6 +217,16 @@ def register_auditor(
     chosen_before = auditor_opened.c.key_id == key_id(public_key)
     session.connection().execute(delete(auditor_opened).where(chosen_before))
     return append(session, LeafKind.AUDITOR_ACCESS, public, {})
+
+
+def end_all(session: Session, *, now: datetime) -> int:
+    """End every engagement that goes on: a restored database forgot which ended early and what each had opened since.
+
+    Returns:
+        How many there were. Each was logged with a later end than it has now.
+    """
+    going_on = auditor.c.not_after_s > unix_s(now)
+    return session.connection().execute(update(auditor).where(going_on).values(not_after_s=unix_s(now))).rowcount
 
 
 def list_auditors(session: Session) -> list[Auditor]:

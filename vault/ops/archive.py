@@ -69,11 +69,13 @@ class Restored:
     Args:
         leaves: Size of the restored log.
         recovered: What the journal put in force again.
+        auditors: How many auditors' engagements ended.
         frozen: Why nothing may be served yet; empty if everything may.
     """
 
     leaves: int
     recovered: Recovered
+    auditors: int
     frozen: str = ""
 
 
@@ -136,7 +138,7 @@ def restore(folder: Path, site: Site, *, replace: bool, now: datetime) -> Restor
         migrate(database)
         with database.transaction() as session:
             log.call_copy(session)
-            end_issued(session, now=now)
+            auditors = end_issued(session, now=now)
         if replace and site.anchor:
             site.anchor.delete()
         if replace and site.log_files:
@@ -144,10 +146,10 @@ def restore(folder: Path, site: Site, *, replace: bool, now: datetime) -> Restor
         try:
             recovered = _recover(site, database, short_keys, now)
         except (JournalMissing, JournalDamaged) as refusal:
-            return Restored(size, Recovered(), refusal.detail)
+            return Restored(size, Recovered(), auditors, refusal.detail)
         with database.transaction() as session:
             log.call_compared(session)
-    return Restored(size, recovered)
+    return Restored(size, recovered, auditors)
 
 
 def _recover(site: Site, database: Database, short_keys: Database, now: datetime) -> Recovered:
