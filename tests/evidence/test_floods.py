@@ -20,8 +20,9 @@ from vault.clock import unix_s
 from vault.evidence import auditors
 from vault.notices.feed import notices
 from vault.proof.bundle import Bundle, records_by_hash
+from vault.proof.errors import InvalidProof
 from vault.proof.leaf import LeafKind
-from vault.proof.member import Member, dump_member, is_member, parse_member
+from vault.proof.member import Member, dump_member, is_member, parse_member, verify_group
 from vault.proof.tombstone import is_tombstone
 from vault.proof.verify import Step
 from vault.schema.consent import ConsentVersion
@@ -233,3 +234,9 @@ def test_a_flood_takes_no_place_in_the_consents_chain(quick: Audited) -> None:
     with quick.service.database.snapshot() as session:
         found = session.connection().execute(sqlalchemy.text(query), {"c": ConsentId(consent.consent_id)})
         assert found.scalar_one() == 2 + ALONE
+
+
+def test_a_group_that_claims_to_be_endless_costs_nothing() -> None:
+    for count in (2**53 - 1, -1, 0, "2", [], [[]]):
+        with pytest.raises(InvalidProof):
+            verify_group([], {"count": count, "root": ""})

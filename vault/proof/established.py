@@ -155,7 +155,7 @@ class Evidence:
                 tally.opened[event.consent, event.kind] += 1
             else:
                 tally.alone += event.personal_body is not None
-        shared = (member for index in self.members.keys() & set(self.whole) for member in self.members[index])
+        shared = (member for index, some in self.members.items() if index in self.whole for member in some)
         closed = [(event.index, 0, event.kind) for event in own if event.personal_body is None]
         closed += [(one.group, one.position + 1, LeafKind.DENIAL) for one in shared if one.personal is None]
         for leaf, member, kind in closed:
