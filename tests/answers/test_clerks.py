@@ -72,7 +72,7 @@ def all_clerks_held_up(service: Service) -> Iterator[None]:
     When this ends, all that was queued meanwhile is done.
     """
     held, free = service.client.app.state.clerks, threading.Event()  # type: ignore[attr-defined]
-    count = len(held._threads)
+    count = held._count
     held_up = [held._submit(clerks._Turn.DECIDE, free.wait) for _ in range(count)]
     all_done = threading.Barrier(count)
     with pytest.MonkeyPatch.context() as patch:

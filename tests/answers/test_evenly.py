@@ -77,7 +77,7 @@ def test_what_may_be_told_waits_for_nothing(watch: Watch) -> None:
 
 def test_a_wait_for_a_clerk_does_not_move_the_beat(service: Service, watch: Watch) -> None:
     office, free = service.client.app.state.clerks, threading.Event()  # type: ignore[attr-defined]
-    busy = [office._submit(clerks._Turn.DECIDE, free.wait) for _ in office._threads]
+    busy = [office._submit(clerks._Turn.DECIDE, free.wait) for _ in range(office._count)]
 
     def free_one_late() -> None:
         until(lambda: office._tasks.qsize() == 1, "the question waits for a clerk")

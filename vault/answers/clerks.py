@@ -58,12 +58,8 @@ class Clerks:
     def __init__(self, database: Database) -> None:
         self._arrival = count()
         self._tasks: PriorityQueue[_Task] = PriorityQueue()
-        self._threads = [
-            Thread(target=self._work, name=f"clerk-{number}", daemon=True)
-            for number in range(_ON_SQLITE if database.is_sqlite else _ON_POSTGRESQL)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._count = _ON_SQLITE if database.is_sqlite else _ON_POSTGRESQL
+        self._threads: list[Thread] = []
 
     async def answer(self, steps: Steps, sequencer: Sequencer, timeout_s: float) -> bytes:
         """Take both steps, and wait for the checkpoint between them.
@@ -100,6 +96,9 @@ class Clerks:
             thread.join()
 
     def _submit(self, turn: _Turn, step: Callable[[], _T]) -> Future[_T]:
+        while len(self._threads) < self._count:  # at the first question: none runs in a process that may yet fork
+            self._threads.append(Thread(target=self._work, name=f"clerk-{len(self._threads)}", daemon=True))
+            self._threads[-1].start()
         taken: Future[_T] = Future()
         self._tasks.put(_Task(turn, next(self._arrival), step, taken))
         return taken
