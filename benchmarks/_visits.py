@@ -108,6 +108,7 @@ def main() -> None:
         (_TARGET / "funnel-1.head").write_bytes(dump_head(head))
         (_TARGET / "funnel-1.manifest.json").write_bytes(dump_manifest(manifest))
         print(dump_manifest(manifest).decode())
+        print(f"{manifest.digest.hex()} belongs into vault.proof.certificate.SHIPPED", file=sys.stderr)
         return
     figures = {"people": len(visits.bought), "person_epsilon": round(accounted_epsilon(CHARGES), 4), "delta": 1e-6}
     print(json.dumps(figures | {"seeds": chosen.seeds} | measure(visits, chosen.seeds)))

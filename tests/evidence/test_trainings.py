@@ -15,6 +15,7 @@ from vault.proof.established import Carried
 from vault.proof.leaf import LeafKind
 from vault.proof.verify import Step, verify_bundle
 from vault.tlog import log
+from vault.twin import release
 
 MODEL = _manifest()
 CHEAPER = replace(CHARGES[1], steps=20)
@@ -37,6 +38,8 @@ def test_a_model_that_was_charged_and_published_is_counted_as_checked(quick: Aud
 
 def test_a_model_learned_from_people_is_charged_or_named(quick: Audited) -> None:
     quick.live()
+    with quick.service.database.transaction() as session:
+        release.publish_shipped(session, quick.service.worker_key)  # learned from a public set, and from nobody here
     index = quick.publish_trained(MODEL)
     assert verify(quick, quick.bundle()).failures == (), "its training may lie just beyond the range"
     other = replace(MODEL, cohort=410)

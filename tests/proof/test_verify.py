@@ -12,12 +12,13 @@ from tests.answer_kit import ORIGIN
 from tests.proof.forge import Honest, failures, flip
 from vault.imprint.features import Cadence, feature_map, mapped_for
 from vault.proof.bundle import LoggedLeaf
-from vault.proof.certificate import BUILT_IN
+from vault.proof.certificate import BUILT_IN, SHIPPED
 from vault.proof.leaf import LeafKind, Opening
 from vault.proof.note import VerifierKey
 from vault.proof.verify import Step, verify_bundle
 from vault.seal.ids import sha256
 from vault.seal.signing import SigningKey, new_seed
+from vault.twin.funnel import shipped
 from vault.twin.reader import closed_form
 
 
@@ -101,6 +102,10 @@ def test_a_leaf_that_is_missing_is_named(honest: Honest) -> None:
 def test_the_built_in_model_is_the_one_that_needs_no_certificate() -> None:
     maps = [feature_map(category, cadence) for cadence in Cadence for category in mapped_for(cadence)]
     assert {closed_form(one).digest for one in maps} == BUILT_IN
+
+
+def test_the_shipped_head_is_one_that_nobody_here_was_charged_for() -> None:
+    assert shipped()[1].digest in SHIPPED
 
 
 def test_an_empty_bundle_checks_nothing(honest: Honest) -> None:
