@@ -93,7 +93,9 @@ def _answer_after_withdrawal(forge: Forge) -> None:
     version = _version(forge)
     withdrawn = forge.service.next(version, ConsentEvent.WITHDRAWN)
     envelope = forge.service.signed(withdrawn)
-    told = Told(given.kind, dict(given.public), {**given.personal, "version": 2, "consent_seq": 2}, opened=True)
+    public = {**given.public, "event_state": withdrawn.event.state}
+    said = {"version": 2, "event": withdrawn.event.value, "at": withdrawn.event_time, "consent_seq": 2}
+    told = Told(given.kind, public, {**given.personal, **said}, opened=True)
     forge.swap(told.personal, "record", envelope.encoded)
     told.personal["prev"] = b64u(sha256(dump_json(given.personal)))
     answer = forge.event(LeafKind.ANSWER)
