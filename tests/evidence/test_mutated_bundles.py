@@ -110,10 +110,10 @@ def change(forge: Forge, how: str, what: int | str, at: Path, nonsense: Any) -> 
 @pytest.mark.slow
 def test_no_nonsense_in_a_field_crashes_the_verifier(quick: Audited) -> None:
     quick.live()
-    quick.publish_trained(MODEL)
-    quick.log_training(MODEL, training_row(MODEL))
     answer = parse_bundle(quick.service.ask(quick.service.consent()).content)
     flood = flooded(quick)[1]
+    quick.publish_trained(MODEL)  # whose bytes are another's, so that nothing answers from here on
+    quick.log_training(MODEL, training_row(MODEL))
     erase_all(quick)
     chance = random.Random(20261127)
     trust = quick.service.trust
