@@ -13,6 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.client_kit import PURCHASE, Service
+from tests.leaves import leaves
+from tests.waiting import until
 from twinvault import audits
 from twinvault.api import Api, ApiError
 from twinvault.auditor import Auditor
@@ -25,6 +27,7 @@ from vault.proof.errors import InvalidProof, MalformedProof
 from vault.proof.leaf import LeafKind
 from vault.proof.listing import Listing, Opened, Row, listing_lines
 from vault.proof.report import Step
+from vault.tlog import log
 
 
 def test_from_registration_to_a_verified_bundle(
@@ -68,6 +71,11 @@ def test_from_registration_to_a_verified_bundle(
         fetch(0, 0)
 
 
+def _all_logged(service: Service) -> bool:
+    with service.app.state.database.snapshot() as session:
+        return log.head(session)[0] == len(leaves(session))
+
+
 @pytest.fixture
 def audit(own_service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fetched audit in several parts, of a log that holds no other test's events: it is verified over and over."""
@@ -81,6 +89,7 @@ def audit(own_service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     said = CliRunner().invoke(operator, ["auditors", "add", str(record), "--site", str(service.site.folder)])
     assert said.exit_code == 0, said.output
     auditor = Auditor.load(tmp_path / "profile", api)
+    until(lambda: _all_logged(service), "what was recorded is in the log")
     told: list[int] = []
     leaves = audits.fetch_audit(auditor, 0, 2**32, tmp_path / "audit", told.append)
     api.close()
