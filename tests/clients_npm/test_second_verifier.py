@@ -381,13 +381,12 @@ def _floods(flood: Bundle) -> dict[str, Bundle]:
 
 
 def _erasures(erased: Bundle) -> dict[str, Bundle]:
-    stones = [parse_tombstone(record) for record in erased.records.values() if is_tombstone(record)]
+    first, *rest = [parse_tombstone(record) for record in erased.records.values() if is_tombstone(record)]
     others = [record for record in erased.records.values() if not is_tombstone(record)]
 
     def shown(*some: Any) -> Bundle:
         return replace(erased, records=records_by_hash([*others, *map(dump_tombstone, some)]))
 
-    first, *rest = stones
     return {
         "erased": erased,
         "no stone": shown(),

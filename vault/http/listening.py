@@ -118,7 +118,7 @@ class Server(uvicorn.Server):
     def _protocol(self) -> asyncio.Protocol:
         protocol: asyncio.Protocol = self.config.http_protocol_class(
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )  # type: ignore[call-arg]
+        )  # type: ignore[call-arg]  # as uvicorn itself calls it
         return protocol
 
 

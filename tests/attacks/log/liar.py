@@ -27,7 +27,7 @@ from vault.proof.waited import Waited
 from vault.proof.witness import WitnessPolicy, cosign
 from vault.seal.dsse import Envelope
 from vault.seal.ids import new_id, sha256
-from vault.seal.legacy import Act
+from vault.seal.legacy import Act, Choice
 from vault.seal.signing import SigningKey, new_seed
 from vault.tlog import log, witnesses
 from vault.tlog.log import append
@@ -146,3 +146,15 @@ class Liar(Heirs):
         trust = TrustedRoot(ORIGIN, self.log.name, self.log, new_seed(), policy)
         with self.database.snapshot() as session:
             return verify_bundle(parse_bundle(shown.bundle(session, self.owner.vault)), trust)
+
+
+def in_force(liar: Liar) -> None:
+    liar.planned()
+    liar.claimed()
+    liar.forced()
+
+
+def in_force_for_answers(liar: Liar) -> None:
+    liar.planned(liar.plan(liar.terms(choice=Choice.ANSWER, sealed=(SEALED,))))
+    liar.claimed()
+    liar.forced()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
 import pytest
 
-from tests.attacks.log.liar import IN_FORCE, SEALED, Liar
+from tests.attacks.log.liar import IN_FORCE, SEALED, Liar, in_force_for_answers
 from tests.legacy_kit import DAY, LATER
 from tests.vault_kit import NOW
 from vault.clock import unix_s
@@ -17,10 +16,7 @@ from vault.db import Database
 from vault.encoding import b64u, parse_json
 from vault.evidence.bundles import _OPENED
 from vault.legacy import steps
-from vault.proof.leaf import LeafKind
 from vault.proof.report import Step
-from vault.proof.waited import parse_waited
-from vault.seal.dsse import Envelope
 from vault.seal.ids import new_id
 from vault.seal.legacy import Act, Choice, Plan, sign_plan
 from vault.seal.person import Role
@@ -65,12 +61,6 @@ def test_what_was_sealed_in_advance_and_opened_in_time_holds(liar: Liar) -> None
     in_force_for_answers(liar)
     liar.opened()
     assert liar.report().failures == ()
-
-
-def in_force_for_answers(liar: Liar) -> None:
-    liar.planned(liar.plan(liar.terms(choice=Choice.ANSWER, sealed=(SEALED,))))
-    liar.claimed()
-    liar.forced()
 
 
 def opened_before_it_was_in_force(liar: Liar) -> None:
@@ -136,88 +126,6 @@ def opened_what_began_by_itself(liar: Liar) -> None:
     liar.claimed(NOW + 100 * DAY, plan, inactive_since=unix_s(NOW))
     liar.forced(NOW + 130 * DAY)
     liar.opened(NOW + 130 * DAY)
-
-
-def test_what_follows_from_a_plan_in_force_holds(liar: Liar) -> None:
-    in_force_for_answers(liar)
-    liar.ordered(LeafKind.PROFILE, None)
-    liar.ordered(LeafKind.FREEZE, freezing(liar), frozen=1)
-    liar.vetoed(IN_FORCE + DAY, signed=(alive := liar.answered(IN_FORCE + DAY)))
-    liar.ordered(LeafKind.PROFILE, alive, IN_FORCE + DAY)
-    liar.ordered(LeafKind.FREEZE, liar.declared, IN_FORCE + 2 * DAY, frozen=1, again=1)  # as after a restore
-    assert liar.report().failures == ()
-
-
-def freezing(liar: Liar, signer: SigningKey | None = None, **changed: Any) -> Envelope:
-    return liar.statement(signer, **{"now": IN_FORCE, "claim": liar.claim, "act": Act.FREEZE} | changed)
-
-
-def in_force(liar: Liar) -> None:
-    liar.planned()
-    liar.claimed()
-    liar.forced()
-
-
-def frozen_before_it_was_in_force(liar: Liar) -> None:
-    liar.planned()
-    liar.claimed()
-    liar.ordered(LeafKind.FREEZE, None, LATER, frozen=1)
-
-
-def frozen_after_a_sign_of_life(liar: Liar) -> None:
-    in_force(liar)
-    liar.vetoed(IN_FORCE + DAY)
-    liar.ordered(LeafKind.FREEZE, None, IN_FORCE + DAY, frozen=1)
-
-
-def frozen_by_nobody(liar: Liar) -> None:
-    in_force(liar)
-    liar.ordered(LeafKind.FREEZE, freezing(liar, SigningKey(new_seed())), frozen=1)
-
-
-def frozen_by_an_order_signed_early(liar: Liar) -> None:
-    in_force(liar)
-    liar.ordered(LeafKind.FREEZE, freezing(liar, now=IN_FORCE - timedelta(seconds=1)), frozen=1)
-
-
-def frozen_by_an_order_of_another_claim(liar: Liar) -> None:
-    in_force(liar)
-    liar.ordered(LeafKind.FREEZE, freezing(liar, claim=new_id()), frozen=1)
-
-
-def frozen_by_an_order_to_erase(liar: Liar) -> None:
-    in_force(liar)
-    liar.ordered(LeafKind.FREEZE, freezing(liar, act=Act.ERASE), frozen=1)
-
-
-def frozen_where_the_plan_answers(liar: Liar) -> None:
-    in_force_for_answers(liar)
-    liar.ordered(LeafKind.FREEZE, None, frozen=1)
-
-
-def unfrozen_by_executors(liar: Liar) -> None:
-    in_force(liar)
-    liar.ordered(LeafKind.FREEZE, freezing(liar), frozen=0)
-
-
-def unfrozen_again(liar: Liar) -> None:
-    in_force(liar)
-    liar.ordered(LeafKind.FREEZE, freezing(liar), frozen=0, again=1)
-
-
-def called_dead_where_the_plan_freezes(liar: Liar) -> None:
-    in_force(liar)
-    liar.ordered(LeafKind.PROFILE, None)
-
-
-def called_alive_by_a_sign_in_that_ended_nothing(liar: Liar) -> None:
-    in_force_for_answers(liar)
-    liar.ordered(LeafKind.PROFILE, liar.answered(IN_FORCE))
-
-
-def frozen_by_a_record_that_orders_nothing(liar: Liar) -> None:
-    in_force(liar)
-    liar.ordered(LeafKind.FREEZE, liar.owner.genesis, frozen=1)
 
 
 def declared_by_nobody(liar: Liar) -> None:
@@ -427,18 +335,6 @@ ATTACKS: Final[dict[Callable[[Liar], None], str]] = {
     a_step_out_of_its_chain: NOT_CHAINED,
     a_step_with_another_number: NOT_CHAINED,
     another_vaults_legacy: NOT_SIGNED,
-    frozen_before_it_was_in_force: NOT_IN_FORCE,
-    frozen_after_a_sign_of_life: NOT_IN_FORCE,
-    frozen_by_nobody: NOT_SIGNED,
-    frozen_by_an_order_signed_early: "signed before the owner's waiting period had passed",
-    frozen_by_an_order_of_another_claim: "its leaf do not say the same",
-    frozen_by_an_order_to_erase: "its leaf do not say the same",
-    frozen_where_the_plan_answers: "something else than the owner's plan says",
-    unfrozen_by_executors: "its leaf do not say the same",
-    unfrozen_again: "its leaf do not say the same",
-    called_dead_where_the_plan_freezes: "something else than the owner's plan says",
-    called_alive_by_a_sign_in_that_ended_nothing: "by a sign-in that ended nothing",
-    frozen_by_a_record_that_orders_nothing: "by a record that can order nothing",
 }
 
 
@@ -448,88 +344,6 @@ def test_it_is_noticed(liar: Liar, attack: Callable[[Liar], None]) -> None:
     failures = liar.report().failures
     assert {failure.step for failure in failures} == {Step.LEGACY}
     assert ATTACKS[attack] in failures[0].detail
-
-
-def test_the_waiting_that_witnesses_saw_holds_by_their_clocks(sqlite_database: Database, shortkeys: Database) -> None:
-    watched = Liar(sqlite_database, shortkeys)
-    watched.publish()
-    watched.declare()
-    assert watched.take_effect(LATER) == 0  # the log has not numbered it
-    watched.seen(LATER + MINUTE)
-    assert watched.take_effect(LATER + MINUTE) == 0
-    watched.seen(IN_FORCE - MINUTE)
-    assert watched.take_effect(IN_FORCE) == 1
-    watched.seen(IN_FORCE)
-    assert watched.report(watched=True).failures == ()
-
-
-def test_where_witnesses_came_late_the_waiting_takes_longer(sqlite_database: Database, shortkeys: Database) -> None:
-    watched, late = Liar(sqlite_database, shortkeys), timedelta(hours=5)
-    watched.publish()
-    watched.declare()
-    watched.seen(LATER + late)
-    assert watched.take_effect(LATER + late) == 0
-    watched.seen(IN_FORCE)
-    assert watched.take_effect(IN_FORCE) == 0
-    watched.seen(IN_FORCE + late)
-    assert watched.take_effect(IN_FORCE + late) == 1
-    watched.seen(IN_FORCE + late)
-    assert watched.report(watched=True).failures == ()
-
-
-def dated_back_and_put_in_force_at_once(liar: Liar) -> None:
-    """Executors and service together: every date of theirs is right, and all of it is from today."""
-    liar.planned()
-    liar.claimed()
-    begun = liar.seen(IN_FORCE)
-    liar.forced(witnessed=liar.saw(begun, liar.seen(IN_FORCE)))
-
-
-def watched_by_nobody(liar: Liar) -> None:
-    in_force(liar)
-
-
-def watched_by_a_stranger(liar: Liar) -> None:
-    liar.planned()
-    liar.claimed()
-    trusted, liar.witness_key = liar.witness_key, SigningKey(new_seed())
-    begun = liar.seen(LATER)
-    liar.forced(witnessed=liar.saw(begun, liar.seen(IN_FORCE)))
-    liar.witness_key = trusted
-
-
-def watched_before_it_was_declared(liar: Liar) -> None:
-    """An old checkpoint, which does not cover the declaration, for the first that does."""
-    liar.planned()
-    before = liar.seen(LATER)
-    liar.claimed()
-    right = parse_waited(liar.saw(liar.seen(IN_FORCE), liar.seen(IN_FORCE)))
-    liar.forced(witnessed=replace(right, begun=before).dump())
-
-
-def watched_by_what_is_no_proof(liar: Liar) -> None:
-    liar.planned()
-    liar.claimed()
-    liar.forced(witnessed=b"\x00\x00\x00\xff")
-
-
-UNWATCHED: Final[dict[Callable[[Liar], None], str]] = {
-    dated_back_and_put_in_force_at_once: "By the witnesses' clocks",
-    watched_by_nobody: "No witness saw",
-    watched_by_a_stranger: "0 trusted witnesses cosigned",
-    watched_before_it_was_declared: "has no leaf",
-    watched_by_what_is_no_proof: "cut short or altered",
-}
-
-
-@pytest.mark.parametrize("attack", UNWATCHED, ids=lambda attack: attack.__name__)
-def test_a_waiting_period_that_was_none_is_noticed(liar: Liar, attack: Callable[[Liar], None]) -> None:
-    attack(liar)
-    liar.seen(IN_FORCE)
-    assert liar.report().failures == (), "by the service's own dates it waited"
-    failures = liar.report(watched=True).failures
-    assert [failure.step for failure in failures] == [Step.LEGACY]
-    assert UNWATCHED[attack] in failures[0].detail
 
 
 def test_no_vault_is_named_in_public_and_auditors_are_shown_nothing_else(liar: Liar) -> None:

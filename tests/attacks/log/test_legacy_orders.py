@@ -1,0 +1,128 @@
+"""A service that acts on executors' word where nobody gave it: each act must follow from a plan in force, in its form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Final
+
+import pytest
+
+from tests.attacks.log.liar import IN_FORCE, Liar, in_force, in_force_for_answers
+from tests.legacy_kit import DAY, LATER
+from vault.db import Database
+from vault.proof.leaf import LeafKind
+from vault.proof.report import Step
+from vault.seal.dsse import Envelope
+from vault.seal.ids import new_id
+from vault.seal.legacy import Act
+from vault.seal.signing import SigningKey, new_seed
+
+MINUTE: Final = timedelta(minutes=1)
+
+
+@pytest.fixture
+def liar(sqlite_database: Database, shortkeys: Database) -> Liar:
+    return Liar(sqlite_database, shortkeys)
+
+
+def test_what_follows_from_a_plan_in_force_holds(liar: Liar) -> None:
+    in_force_for_answers(liar)
+    liar.ordered(LeafKind.PROFILE, None)
+    liar.ordered(LeafKind.FREEZE, freezing(liar), frozen=1)
+    liar.vetoed(IN_FORCE + DAY, signed=(alive := liar.answered(IN_FORCE + DAY)))
+    liar.ordered(LeafKind.PROFILE, alive, IN_FORCE + DAY)
+    liar.ordered(LeafKind.FREEZE, liar.declared, IN_FORCE + 2 * DAY, frozen=1, again=1)  # as after a restore
+    assert liar.report().failures == ()
+
+
+def freezing(liar: Liar, signer: SigningKey | None = None, **changed: Any) -> Envelope:
+    return liar.statement(signer, **{"now": IN_FORCE, "claim": liar.claim, "act": Act.FREEZE} | changed)
+
+
+def frozen_before_it_was_in_force(liar: Liar) -> None:
+    liar.planned()
+    liar.claimed()
+    liar.ordered(LeafKind.FREEZE, None, LATER, frozen=1)
+
+
+def frozen_after_a_sign_of_life(liar: Liar) -> None:
+    in_force(liar)
+    liar.vetoed(IN_FORCE + DAY)
+    liar.ordered(LeafKind.FREEZE, None, IN_FORCE + DAY, frozen=1)
+
+
+def frozen_by_nobody(liar: Liar) -> None:
+    in_force(liar)
+    liar.ordered(LeafKind.FREEZE, freezing(liar, SigningKey(new_seed())), frozen=1)
+
+
+def frozen_by_an_order_signed_early(liar: Liar) -> None:
+    in_force(liar)
+    liar.ordered(LeafKind.FREEZE, freezing(liar, now=IN_FORCE - timedelta(seconds=1)), frozen=1)
+
+
+def frozen_by_an_order_of_another_claim(liar: Liar) -> None:
+    in_force(liar)
+    liar.ordered(LeafKind.FREEZE, freezing(liar, claim=new_id()), frozen=1)
+
+
+def frozen_by_an_order_to_erase(liar: Liar) -> None:
+    in_force(liar)
+    liar.ordered(LeafKind.FREEZE, freezing(liar, act=Act.ERASE), frozen=1)
+
+
+def frozen_where_the_plan_answers(liar: Liar) -> None:
+    in_force_for_answers(liar)
+    liar.ordered(LeafKind.FREEZE, None, frozen=1)
+
+
+def unfrozen_by_executors(liar: Liar) -> None:
+    in_force(liar)
+    liar.ordered(LeafKind.FREEZE, freezing(liar), frozen=0)
+
+
+def unfrozen_again(liar: Liar) -> None:
+    in_force(liar)
+    liar.ordered(LeafKind.FREEZE, freezing(liar), frozen=0, again=1)
+
+
+def called_dead_where_the_plan_freezes(liar: Liar) -> None:
+    in_force(liar)
+    liar.ordered(LeafKind.PROFILE, None)
+
+
+def called_alive_by_a_sign_in_that_ended_nothing(liar: Liar) -> None:
+    in_force_for_answers(liar)
+    liar.ordered(LeafKind.PROFILE, liar.answered(IN_FORCE))
+
+
+def frozen_by_a_record_that_orders_nothing(liar: Liar) -> None:
+    in_force(liar)
+    liar.ordered(LeafKind.FREEZE, liar.owner.genesis, frozen=1)
+
+
+NOT_SIGNED: Final = "not signed by the expected keys"
+NOT_IN_FORCE: Final = "before the declaration was in force"
+ORDERS: Final[dict[Callable[[Liar], None], str]] = {
+    frozen_before_it_was_in_force: NOT_IN_FORCE,
+    frozen_after_a_sign_of_life: NOT_IN_FORCE,
+    frozen_by_nobody: NOT_SIGNED,
+    frozen_by_an_order_signed_early: "signed before the owner's waiting period had passed",
+    frozen_by_an_order_of_another_claim: "its leaf do not say the same",
+    frozen_by_an_order_to_erase: "its leaf do not say the same",
+    frozen_where_the_plan_answers: "something else than the owner's plan says",
+    unfrozen_by_executors: "its leaf do not say the same",
+    unfrozen_again: "its leaf do not say the same",
+    called_dead_where_the_plan_freezes: "something else than the owner's plan says",
+    called_alive_by_a_sign_in_that_ended_nothing: "by a sign-in that ended nothing",
+    frozen_by_a_record_that_orders_nothing: "by a record that can order nothing",
+}
+
+
+@pytest.mark.parametrize("attack", ORDERS, ids=lambda attack: attack.__name__)
+def test_an_order_that_nobody_gave_is_noticed(liar: Liar, attack: Callable[[Liar], None]) -> None:
+    attack(liar)
+    failures = liar.report().failures
+    assert {failure.step for failure in failures} == {Step.LEGACY}
+    assert ORDERS[attack] in failures[0].detail
