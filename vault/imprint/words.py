@@ -142,7 +142,7 @@ def _files(named: JsonObject) -> Files:
     if found is None or found.origin is None:
         raise BadWords("WordLlama's weights are not installed; install the extra 'server'.")
     from safetensors.numpy import load  # noqa: PLC0415  only the service, which has the extra, reads texts
-    from tokenizers import Tokenizer  # noqa: PLC0415  nor is this one elsewhere
+    from tokenizers import Tokenizer  # noqa: PLC0415  as above
 
     folder = Path(found.origin).parent
     weights, tokenizer = (_read(folder, cast("dict[str, str]", named[part])) for part in ("weights", "tokenizer"))
