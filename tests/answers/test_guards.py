@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -168,7 +169,7 @@ def test_a_month_that_others_fill_meanwhile_names_nothing(service: Service, monk
     monkeypatch.setattr(
         exposure,
         "read",
-        lambda session, vault_id, now, key: exposure.Exposure(0, 0, "", honest(session, vault_id, now, key).tag_key),
+        lambda session, vault_id, now, key: replace(honest(session, vault_id, now, key), variations=0),
     )
     refused_for(service, consent, "not-spent", offer("x:1"))
     assert counted(service) == (1, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -81,7 +82,7 @@ def test_what_passes_one_limit_spends_nothing(world: World, addition: Addition) 
         found = read(world)
         if addition.stimuli != 8 or before != NOTHING:
             with pytest.raises(ExposureSpent):
-                meet(world, version, addition)
+                meet(world, version, replace(addition, seen_chars=len(found.ranked)))
         assert read(world) == found
     with world.database.transaction() as session:
         assert events.spend(session, spending(world, version), NOW).quota_left == 47
@@ -95,7 +96,8 @@ def test_what_adds_nothing_passes_no_limit_that_was_lowered_meanwhile(
         rank(world, version, codes, shown=5)
     for limit in ("STIMULI_PER_MONTH", "CANDIDATES_PER_MONTH", "VARIATIONS_PER_MONTH"):
         monkeypatch.setattr(exposure, limit, 1)
-    for more in (Addition(stimuli=1), Addition(variations=1), Addition(new="t" * 8)):
+    seen_chars = len(read(world).ranked)
+    for more in (Addition(stimuli=1), Addition(variations=1), Addition(new="t" * 8, seen_chars=seen_chars)):
         assert len(read(world).exceeded_by(more)) == 1
         with pytest.raises(ExposureSpent):
             meet(world, version, more)
@@ -179,6 +181,17 @@ def test_what_others_ranked_meanwhile_is_decided_again(world: World) -> None:
     assert rank(world, version, "abcd").variations == 1
     with world.database.transaction() as session:
         assert events.spend(session, spending(world, version), NOW).quota_left == 47  # the refused one spent nothing
+
+
+@pytest.mark.usefixtures("small")
+def test_what_others_ranked_meanwhile_is_not_counted_as_new_against_the_limit(world: World) -> None:
+    version = world.give(quota_per_month=50)
+    met = read(world)
+    rank(world, version, "abcd")
+    rank(world, version, "abce")
+    with pytest.raises(RankedMeanwhile):  # its four are nine with the five of others, though only one of them is new
+        meet(world, version, met.ranking(PURCHASE, "abcf", 1))
+    assert rank(world, version, "abcf").candidates == 1
 
 
 @pytest.mark.usefixtures("small")
