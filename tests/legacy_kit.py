@@ -21,7 +21,7 @@ from vault.seal.legacy import Act, Choice, Plan, Statement, Terms, legacy_key, s
 from vault.seal.person import Role, SignIn, sign_sign_in
 from vault.seal.signing import SigningKey, new_seed
 from vault.seal.version import NO_PREV
-from vault.store import rings
+from vault.store import devices
 from vault.tlog.log import PendingId
 
 ORIGIN = "https://vault.example"
@@ -44,7 +44,7 @@ class Heirs:
     def __post_init__(self) -> None:
         self.owner, self.source = begin(self.database, self.shortkeys)
         self.desk = SignInDesk(
-            ORIGIN, b"s" * 32, rings.live_device_key, partial(legacies.sign_of_life, service=SigningKey(new_seed()))
+            ORIGIN, b"s" * 32, devices.live_key, partial(legacies.sign_of_life, service=SigningKey(new_seed()))
         )
 
     @property

@@ -75,7 +75,7 @@ from vault.seal.handover import KeyKind
 from vault.seal.recipient import Recipient
 from vault.seal.statement import KeyName, KeyStatement
 from vault.settings import AppSettings
-from vault.store import rings, shortkeys
+from vault.store import devices, shortkeys
 from vault.tlog import groups, log, tombstones
 from vault.tlog.errors import JournalDamaged, JournalMissing, LogDamaged
 from vault.tlog.files import LogFiles
@@ -190,7 +190,7 @@ def _make_desks(state: State, session: Session, keys: Mapping[KeyName, KeyStatem
     open_identity(folder, kms, serving_name)  # better now than at the first question
     state.serving = Serving(Epochs(folder, kms, KeyName.SERVING), kms, serving_name, state.shortkeys, operator_key)
     alive = partial(legacies.sign_of_life, service=state.service)
-    state.sign_in_desk = SignInDesk(issuer, fresh, rings.live_device_key, alive)
+    state.sign_in_desk = SignInDesk(issuer, fresh, devices.live_key, alive)
     # Tokens of the keys before outlive the change of key by their own lifetime, and by no more.
     until_s = keys[KeyName.SERVICE].not_before + TOKEN_S
     former_keys = {key: until_s for key in service_keys if key != state.service.public_key}

@@ -32,12 +32,11 @@ from vault.seal.dsse import parse_envelope
 from vault.seal.errors import SealError
 from vault.seal.ids import ID_BYTES, VaultId, sha256
 from vault.seal.signing import Signer
-from vault.store import shortkeys
+from vault.store import devices, shortkeys
 from vault.tlog import log, tree
 from vault.tlog.errors import JournalDamaged, JournalMissing, NotInLog
 from vault.tlog.journal import Journal, lacking
 from vault.tlog.log import Leaf, PendingId
-from vault.twin import release
 
 _PERSON: Final = frozenset({LeafKind.PROFILE, LeafKind.FREEZE})
 
@@ -57,6 +56,7 @@ class Recovered:
         rotated: How many companies' next records, with the keys that they name, were followed again.
         registered: Companies that were registered since; they are suspended until the operator reinstates them.
         lost: Ids of companies that were registered since and have to register again.
+        devices: How many devices were revoked again.
     """
 
     lacking: int = 0
@@ -69,6 +69,7 @@ class Recovered:
     rotated: int = 0
     registered: tuple[CompanyId, ...] = ()
     lost: tuple[CompanyId, ...] = ()
+    devices: int = 0
 
 
 def end_issued(session: Session, *, now: datetime) -> int:
@@ -99,8 +100,8 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
         JournalMissing: There is none, or it begins after the point to which the database was set back.
         JournalDamaged: It does not hold what was written into it.
 
-    Guarantees: when this returns, every end of a consent or model, erasure, charge, freeze, profile, suspension and
-        change of a company's keys that was acknowledged, and that the journal reaches back to, is in force; and no
+    Guarantees: when this returns, every end of a consent, model or device, erasure, charge, freeze, profile, suspension
+        and change of a company's keys that was acknowledged, and that the journal reaches back to, is in force; and no
         token, code or session from before the database was set back counts.
     """
     with database.transaction() as session:
@@ -120,6 +121,7 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
         followed = sum(_follow_again(session, leaf, journaled.signed, now) for leaf in missing if leaf.kind in _PERSON)
         repeated = _repeat_records(session, missing, journaled.signed, now)
         suspended = _suspend_again(session, missing, now)
+        revoked = _revoke_again(session, missing, journaled.signed)
         ends = [
             (*_opened([leaf], LeafKind.CONSENT)[0], journaled.signed.get(leaf.entry, b""))
             for leaf in missing
@@ -144,13 +146,15 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
         tuple(dict.fromkeys(company for company, became in repeated if became is wanted))
         for wanted in (Repeated.REGISTERED, Repeated.LOST)
     )
-    return Recovered(len(missing), len(ended), charged, erased, stopped, followed, suspended, rotated, registered, lost)
+    return Recovered(
+        len(missing), len(ended), charged, erased, stopped, followed, suspended, rotated, registered, lost, revoked
+    )
 
 
 def signed_records(session: Session, leaves: Sequence[Leaf]) -> dict[PendingId, bytes]:
     """Return what the journal keeps beside events.
 
-    That is what a person signed to withdraw a consent or about themselves, and companies' records.
+    That is what a person signed to withdraw a consent, to revoke a device or about themselves, and companies' records.
     """
     about_people = [leaf.pending_id for leaf in leaves if leaf.kind in _PERSON]
     withdrawals = [
@@ -160,6 +164,7 @@ def signed_records(session: Session, leaves: Sequence[Leaf]) -> dict[PendingId, 
     ]
     found = people.envelopes(session, about_people) if about_people else {}
     found |= restoring.records(session, [leaf for leaf in leaves if leaf.kind is LeafKind.COMPANY])
+    found |= devices.revocations(session, [leaf for leaf in leaves if leaf.kind is LeafKind.RING_HEAD])
     return found | (consents.envelopes(session, withdrawals) if withdrawals else {})
 
 
@@ -204,7 +209,27 @@ def _suspend_again(session: Session, leaves: Iterable[Leaf], now: datetime) -> i
     return again
 
 
+def _revoke_again(session: Session, leaves: Iterable[Leaf], signed: Mapping[bytes, bytes]) -> int:
+    again = 0
+    for leaf in leaves:
+        if leaf.kind is not LeafKind.RING_HEAD or leaf.personal is None or leaf.entry not in signed:
+            continue
+        vault_id = VaultId(parse_b64u(verify_opening(leaf.entry, Part.PERSONAL, leaf.personal)["vault"], size=ID_BYTES))
+        try:
+            owner_key = people.get(session, vault_id).owner_key
+            again += devices.revoke_again(session, vault_id, signed[leaf.entry], owner_key)
+        except people.UnknownVault:
+            continue  # begun after the backup, so that nothing of it is here
+        except SealError as error:
+            raise JournalDamaged(
+                "The journal holds a list of devices that its owner did not sign. Put the newest copy of it back."
+            ) from error
+    return again
+
+
 def _stop_again(session: Session, public: JsonObject, now: datetime) -> bool:
+    from vault.twin import release  # noqa: PLC0415  it brings torch, which takes every operator's command seconds to load
+
     with suppress(release.NoCertifiedModel):  # released after the backup, so nothing answers by it
         return release.withdraw(session, parse_b64u(public["model"]), str(public["reason"]), now=now) is not None
     return False

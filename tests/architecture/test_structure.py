@@ -66,9 +66,11 @@ def test_every_error_has_its_own_slug_title_and_status() -> None:
         assert owner is error or issubclass(error, owner) or issubclass(owner, error), (owner, error)
 
 
-def test_the_operators_commands_start_without_what_a_test_imported() -> None:
-    run = subprocess.run([sys.executable, "-c", "import vault.ops"], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr[-2000:]
+def test_the_operators_commands_start_without_what_a_test_imported_and_without_torch() -> None:
+    """Torch takes seconds to load, at every command and in the supervisor, which keeps it in memory for nothing."""
+    loads = "import sys; from vault.ops import operator, serve, worker; sys.exit('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_import_contracts_hold() -> None:

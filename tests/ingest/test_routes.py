@@ -26,7 +26,7 @@ from vault.seal.ring import open_seed, verify_ring
 from vault.seal.signing import SigningKey, new_seed
 from vault.seal.slot import open_slot, parse_slot, recovery_key, seal_slot
 from vault.seal.upload import parse_upload, verify_acknowledgement
-from vault.store import rings
+from vault.store import devices
 
 ORIGIN = "https://vault.example"
 SERVICE = SigningKey(new_seed())
@@ -63,7 +63,7 @@ def server(database: Database, shortkeys: Database) -> Iterator[Server]:
         app.include_router(router)
     app.state.database, app.state.shortkeys, app.state.clock = database, shortkeys, FixedClock()
     app.state.service = SERVICE
-    app.state.sign_in_desk = SignInDesk(ORIGIN, bytes(32), rings.live_device_key)
+    app.state.sign_in_desk = SignInDesk(ORIGIN, bytes(32), devices.live_key)
     with TestClient(app) as client:
         yield Server(client, database, shortkeys)
 

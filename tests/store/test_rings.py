@@ -15,10 +15,9 @@ from vault.seal.dsse import parse_envelope
 from vault.seal.errors import SealError
 from vault.seal.ring import Page, drop_compartments, new_compartment, open_seed, verify_ring
 from vault.seal.signing import SigningKey, new_seed
-from vault.store import places, rings
+from vault.store import devices, places, rings
 from vault.store import shortkeys as keys
-from vault.store.errors import NotStored, VersionConflict
-from vault.store.rings import BadRing
+from vault.store.errors import BadRing, NotStored, VersionConflict
 
 LOCATION = Category("pd:Location")
 DECEMBER = Period("2026-12")
@@ -63,10 +62,10 @@ def test_look_ups(database: Database, shortkeys: Database) -> None:
         assert {name for name, place in asked.items() if not place.is_open} == {
             c.id for c in found.values() if c.category == PURCHASE and c.epoch == 1
         }
-        assert rings.device(session, owner.vault, source.device.id) == source.device
-        assert rings.live_device_key(session, owner.vault, source.device.id) == source.key.public_key
+        assert devices.find(session, owner.vault, source.device.id) == source.device
+        assert devices.live_key(session, owner.vault, source.device.id) == source.key.public_key
         other = Owner()
-        assert rings.device(session, other.vault, source.device.id) is None
+        assert devices.find(session, other.vault, source.device.id) is None
         assert rings.compartments(session, other.vault, owner.locked) == {}
         with pytest.raises(NotStored):
             rings.read(session, other.vault)
@@ -220,8 +219,25 @@ def test_a_revoked_device_has_no_key(database: Database, shortkeys: Database) ->
     owner.devices[source.device.id] = revoked
     publish(database, shortkeys, owner, owner.sign())
     with database.snapshot() as session:
-        assert rings.device(session, owner.vault, source.device.id) == revoked
-        assert rings.live_device_key(session, owner.vault, source.device.id) is None
+        assert devices.find(session, owner.vault, source.device.id) == revoked
+        assert devices.live_key(session, owner.vault, source.device.id) is None
+
+
+@pytest.mark.parametrize("back", ["in force", "not listed"])
+def test_a_revoked_device_stays_revoked(database: Database, shortkeys: Database, back: str) -> None:
+    """A client that was shown an older ring, such as a restored one, would let it in again without knowing."""
+    owner, source = begin(database, shortkeys)
+    revoked = Device(source.key.public_key, source.device.role, {})
+    owner.devices[source.device.id] = revoked
+    publish(database, shortkeys, owner, owner.sign())
+    if back == "in force":
+        owner.devices[source.device.id] = source.device
+    else:
+        del owner.devices[source.device.id]
+    with pytest.raises(BadRing, match="stays listed and revoked"):
+        publish(database, shortkeys, owner, owner.sign())
+    with database.snapshot() as session:
+        assert devices.find(session, owner.vault, source.device.id) == revoked
 
 
 def test_of_racing_publishes_exactly_one_wins(database: Database, shortkeys: Database) -> None:

@@ -100,6 +100,9 @@ def test_it_lists_what_a_database_set_back_lacks_until_that_is_marked(
         assert [leaf.entry for leaf in lacking(session, journal.read())] == entries[1:]
         journal.mark(session)
         assert lacking(session, journal.read()) == ()
+        log.call_copy(session)  # the same copy, put back once more
+        assert [leaf.entry for leaf in lacking(session, journal.read())] == entries[1:]
+        log.call_compared(session)
     set_back(database, 0)
     with database.snapshot() as session:
         assert [leaf.entry for leaf in lacking(session, journal.read())] == entries

@@ -17,7 +17,7 @@ from vault.seal.erasure import Counted, Scope, TouchedModel
 from vault.seal.ids import CompartmentId, ConsentId
 from vault.seal.ring import Compartment
 from vault.store import batches, rings
-from vault.twin import release, rows
+from vault.twin import rows
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ def _opens(session: Session, short_keys: Database, consent: Consent, wanted: set
 
 def _touched(session: Session, own: list[Consent], categories: set[Category]) -> tuple[TouchedModel, ...]:
     """Return trained models that were released while a cohort consent about these categories was in force."""
+    from vault.twin import release  # noqa: PLC0415  it brings torch, which takes every operator's command seconds to load
+
     spans = []
     for consent in own:
         if consent.current.terms.kind is ConsentKind.COHORT and consent.current.terms.categories & categories:

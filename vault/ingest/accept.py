@@ -23,7 +23,7 @@ from vault.seal.batch import Batch
 from vault.seal.device import ChainHead, Device
 from vault.seal.ids import CompartmentId
 from vault.seal.upload import Acknowledgement, Upload, verify_upload
-from vault.store import batches, places, rings
+from vault.store import batches, devices, places, rings
 from vault.tlog.log import append
 
 _NO_BATCH: Final = ChainHead(0, bytes(32))
@@ -157,7 +157,7 @@ def _store(
 
 
 def _live_device(session: Session, caller: DeviceCaller) -> Device:
-    device = rings.device(session, caller.vault_id, caller.device_id)
+    device = devices.find(session, caller.vault_id, caller.device_id)
     if device is None or device.accepted is not None:
         raise UnknownDevice("The vault's ring does not list this device, or has revoked it; ask the owner to add it.")
     return device

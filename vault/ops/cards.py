@@ -18,7 +18,6 @@ from vault.ops.terminal import HERE, AsJson, SiteFolder, plain_errors, say, tran
 from vault.proof import card as cards
 from vault.proof.certificate import Manifest
 from vault.seal.statement import KeyName
-from vault.twin import release
 
 models_app = typer.Typer(no_args_is_help=True, help="List released models and make their cards.")
 
@@ -34,6 +33,8 @@ class NoSuchModel(VaultError):
 @models_app.command("list")
 def list_released(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """List models, newest first, with what they cost and whether they may serve today."""
+    from vault.twin import release  # noqa: PLC0415  it brings torch, which the other commands need not load
+
     now = SystemClock().now()
     with plain_errors(), transaction(site) as session:
         gone = release.withdrawn(session)
@@ -55,6 +56,8 @@ def withdraw(
     as_json: AsJson = False,
 ) -> None:
     """Let a model answer no more, from now on and for good; it is logged with the reason."""
+    from vault.twin import release  # noqa: PLC0415  it brings torch, which the other commands need not load
+
     with plain_errors(), transaction(site) as session:
         fitting = _fitting(_manifests(session, site), model)
         if len(fitting) > 1:
@@ -106,4 +109,6 @@ def _shown(manifest: Manifest, now: datetime, withdrawn: frozenset[bytes]) -> di
 
 
 def _manifests(session: Session, site: Path) -> list[Manifest]:
+    from vault.twin import release  # noqa: PLC0415  it brings torch, which the other commands need not load
+
     return release.manifests(session, statements.stated(session, Site(site).operator_key, KeyName.PROCESSOR_SIGN))

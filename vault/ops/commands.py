@@ -321,12 +321,14 @@ def restore(
         "leaves": done.leaves, "lacking": found.lacking, "consents_ended": found.consents, "charges": found.charges,
         "models_withdrawn": found.models, "freezes_and_profiles": found.people, "companies_suspended": found.companies,
         "companies_rotated": found.rotated, "companies_registered": [*found.registered],
-        "companies_lost": [*found.lost], "auditors_ended": done.auditors, "frozen": done.frozen,
+        "companies_lost": [*found.lost], "devices_revoked": found.devices, "auditors_ended": done.auditors,
+        "frozen": done.frozen,
     }  # fmt: skip
     again = (
         f"The journal knew {found.lacking} events that the backup lacks: {found.consents} consents were ended again,"
         f" {found.charges} releases charged again, {found.people} freezes and profiles followed again,"
-        f" {found.companies} companies suspended again, {found.rotated} companies' new records followed again."
+        f" {found.companies} companies suspended again, {found.rotated} companies' new records followed again,"
+        f" {found.devices} devices revoked again."
         + _since(found)
         + " Every session, token and code from before is over: owners sign in again, companies ask for new tokens,"
         f" {done.auditors} auditors have no access until you add them again."

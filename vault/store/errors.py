@@ -35,3 +35,11 @@ class ShortKeysNotErased(VaultError):
     slug = "short-keys-not-erased"
     title = "Short keys not erased yet"
     status = 503
+
+
+class BadRing(VaultError):
+    """A ring that its owner signed but that contradicts itself or what is stored."""
+
+    slug = "bad-ring"
+    title = "Ring is not acceptable"
+    status = 422

@@ -16,19 +16,17 @@ from sqlmodel import Session
 
 from vault.clock import unix_s
 from vault.db import Database
-from vault.encoding import b64u, dump_json, parse_json
-from vault.errors import VaultError
+from vault.encoding import b64u
 from vault.proof.leaf import LeafKind
 from vault.schema.category import Category
 from vault.schema.trace import Period
-from vault.seal.device import Device, DeviceRole, dump_chain_head, parse_chain_heads
 from vault.seal.dsse import Envelope
-from vault.seal.ids import CompartmentId, DeviceId, VaultId, sha256
+from vault.seal.ids import CompartmentId, VaultId, sha256
 from vault.seal.ring import Compartment, Page, Ring, verify_ring
 from vault.seal.version import Remembered
 from vault.seal.wrap import lock_short, unlock_short
-from vault.store import batches, shortkeys
-from vault.store.errors import NotStored
+from vault.store import batches, devices, shortkeys
+from vault.store.errors import BadRing, NotStored
 from vault.store.models import compartment, ring_device, ring_head, ring_page, store_leaf
 from vault.store.versions import require_successor
 from vault.tlog.log import append, delete_personal_openings
@@ -44,18 +42,7 @@ _LOCK = (
 )
 _HEAD = select(ring_head).where(ring_head.c.vault_id == bindparam("vault_id"))
 _PAGES = select(ring_page).where(ring_page.c.vault_id == bindparam("vault_id"))
-_DEVICE = select(ring_device).where(
-    ring_device.c.vault_id == bindparam("vault_id"), ring_device.c.device_id == bindparam("device_id")
-)
 _COMPARTMENTS = select(compartment).where(compartment.c.vault_id == bindparam("vault_id"))
-
-
-class BadRing(VaultError):
-    """A ring that its owner signed but that contradicts itself or what is stored."""
-
-    slug = "bad-ring"
-    title = "Ring is not acceptable"
-    status = 422
 
 
 @dataclass(frozen=True)
@@ -164,7 +151,7 @@ def publish(session: Session, vault: VaultId, new: VerifiedRing, *, now: datetim
     for period, page in new.ring.pages.items():
         _put_page(session, page, new.pages[period], stored.get(period))
         _put_compartments(session, page, new.locked)
-    _put_devices(session, vault, head.devices)
+    devices.put(session, vault, head.devices)
     pending = append(
         session,
         LeafKind.RING_HEAD,
@@ -241,21 +228,6 @@ def _locked_seeds(
             seed = unlock_short(key, row.locked, row.compartment_id)
             locked.setdefault(row.period, {})[CompartmentId(row.compartment_id)] = seed
     return locked
-
-
-def device(session: Session, vault: VaultId, device_id: DeviceId) -> Device | None:
-    """Return a device of the vault's ring head, revoked or not; None if the head does not list it."""
-    row = session.connection().execute(_DEVICE, {"vault_id": vault, "device_id": device_id}).one_or_none()
-    if row is None:
-        return None
-    accepted = None if row.accepted is None else parse_chain_heads(parse_json(row.accepted))
-    return Device(row.public_key, DeviceRole(row.role), accepted)
-
-
-def live_device_key(session: Session, vault: VaultId, device_id: DeviceId) -> bytes | None:
-    """Return the public key of a device that the ring lists and has not revoked."""
-    found = device(session, vault, device_id)
-    return None if found is None or found.accepted is not None else found.public_key
 
 
 def compartments(session: Session, vault: VaultId, ids: Iterable[CompartmentId]) -> dict[CompartmentId, Compartment]:
@@ -354,25 +326,6 @@ def _refuse_misplaced(session: Session, page: Page, new: Sequence[Compartment], 
     elsewhere = _COMPARTMENTS.where(compartment.c.compartment_id.in_([c.id for c in new]))
     if session.connection().execute(elsewhere, {"vault_id": page.vault}).first() is not None:
         raise BadRing("A compartment id is already used in another month.")
-
-
-def _put_devices(session: Session, vault: VaultId, devices: Mapping[DeviceId, Device]) -> None:
-    connection = session.connection()
-    connection.execute(delete(ring_device).where(ring_device.c.vault_id == vault))
-    rows = [
-        {
-            "vault_id": vault,
-            "device_id": name,
-            "public_key": known.public_key,
-            "role": known.role.value,
-            "accepted": None
-            if known.accepted is None
-            else dump_json({b64u(c): dump_chain_head(head) for c, head in known.accepted.items()}),
-        }
-        for name, known in devices.items()
-    ]
-    if rows:
-        connection.execute(insert(ring_device), rows)
 
 
 def _row(vault: VaultId, c: Compartment, locked: bytes) -> dict[str, Any]:

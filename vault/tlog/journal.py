@@ -30,16 +30,17 @@ from vault.seal.errors import SealError
 from vault.seal.framing import Reader, frames
 from vault.seal.ids import sha256
 from vault.tlog.errors import JournalDamaged, JournalMissing
-from vault.tlog.log import Leaf, PendingId, between
+from vault.tlog.log import Leaf, PendingId, between, is_copy
 from vault.tlog.models import log_entry, log_opening
 
 JOURNALED: Final = frozenset({
     LeafKind.CONSENT, LeafKind.RELEASE, LeafKind.TRAINING, LeafKind.ERASURE, LeafKind.RETENTION,
     LeafKind.LEGACY_PLAN, LeafKind.LEGACY_VETO, LeafKind.MODEL_WITHDRAWN,
     LeafKind.FREEZE, LeafKind.PROFILE, LeafKind.COMPANY, LeafKind.COMPANY_STATUS,
+    LeafKind.RING_HEAD,
 })  # fmt: skip
 """What is journaled: ends of consents and models, releases with their charges, erasures, plans that replace one, signs of
-life, freezes, profiles, companies' keys, suspensions."""
+life, freezes, profiles, companies' keys, suspensions, ring heads, which revoke devices."""
 
 _ERASING: Final = frozenset({LeafKind.ERASURE, LeafKind.RETENTION})
 # What was charged stays charged when its day is erased, in the ledger and so here.
@@ -262,7 +263,10 @@ def lacking(session: Session, journaled: Journaled) -> tuple[Leaf, ...]:
         session: Any transaction.
         journaled: From `Journal.read`.
     """
-    if journaled.newest is None or _has(session, [journaled.newest]):
+    if journaled.newest is None:
+        return ()
+    # A copy may have what was noted when it was compared the last time it was put back; it lacks the same again.
+    if not is_copy(session) and _has(session, [journaled.newest]):
         return ()
     found: set[bytes] = set()
     named = [(leaf.pending_id, leaf.entry) for leaf in journaled.leaves]

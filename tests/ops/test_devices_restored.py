@@ -1,0 +1,114 @@
+"""An old backup put back lets no device in again that its owner revoked since."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from typer.testing import CliRunner
+
+from tests.http_kit import await_sequencer, serving
+from tests.site_kit import app_settings
+from vault.app import create_app
+from vault.clock import SystemClock
+from vault.encoding import b64u, parse_b64u
+from vault.ops import archive, operator
+from vault.ops.archive import back_up
+from vault.ops.site import Site
+from vault.recovery import recover
+from vault.seal.device import DeviceRole
+from vault.seal.ids import DeviceId, VaultId, key_id
+from vault.seal.person import Role, SignIn, sign_sign_in
+from vault.seal.signing import SigningKey, new_seed
+from vault.store import devices
+from vault.tlog.errors import JournalDamaged
+
+
+@dataclass
+class Revoked:
+    """A site that was backed up before two devices of a vault were revoked, one after the other, and one was not."""
+
+    site: Site
+    backup: Path
+    vault: VaultId
+    gone: list[SigningKey]
+    kept: SigningKey
+
+    def restore(self) -> dict[str, object]:
+        arguments = ["restore", str(self.backup), "--site", str(self.site.folder), "--replace", "--json"]
+        result = CliRunner().invoke(operator, arguments)
+        assert result.exit_code == 0, (result.output, result.exception)
+        return dict(json.loads(result.stdout))
+
+    def admitted(self, client: TestClient) -> list[bool]:
+        """Say which of the three devices get a session."""
+        return [self._signs_in(client, key) for key in [*self.gone, self.kept]]
+
+    def _signs_in(self, client: TestClient, key: SigningKey) -> bool:
+        asked = client.post("/v1/challenges", json={"vault": b64u(self.vault), "role": "device"}).json()
+        device, nonce = DeviceId(key_id(key.public_key)), parse_b64u(asked["nonce"])
+        answer = sign_sign_in(key, SignIn(self.vault, Role.DEVICE, device, nonce, asked["origin"]))
+        return client.post("/v1/sessions", content=answer.encoded).status_code == 200
+
+
+@pytest.fixture
+def revoked(urls: tuple[str | None, str | None], tmp_path: Path) -> Revoked:
+    first, second, kept = (SigningKey(new_seed()) for _ in range(3))
+    with serving(tmp_path / "house", *urls) as house:
+        owner = house.owner()
+        for key in (first, second, kept):
+            owner.enrol(key.public_key)
+        back_up(house.service.site, tmp_path / "backup")
+        for key in (first, second):  # the second before the log took the head that revoked the first, or after
+            owner.revoke_device(DeviceId(key_id(key.public_key)))
+        later = house.owner()  # of whom the backup knows nothing
+        later.enrol(first.public_key)
+        later.revoke_device(DeviceId(key_id(first.public_key)))
+        await_sequencer(house.database)
+        return Revoked(house.service.site, tmp_path / "backup", owner.vault, [first, second], kept)
+
+
+def test_no_device_that_was_revoked_since_is_let_in_again(revoked: Revoked) -> None:
+    for _ in range(2):  # as often as it takes
+        assert revoked.restore()["devices_revoked"] == 2
+        with TestClient(create_app(app_settings(revoked.site))) as client:
+            assert client.get("/readyz").status_code == 200
+            assert revoked.admitted(client) == [False, False, True]
+    database, short_keys = revoked.site.databases()
+    with database.snapshot() as session:
+        found = devices.find(session, revoked.vault, DeviceId(key_id(revoked.gone[0].public_key)))
+    assert found is not None
+    assert (found.role, found.accepted) == (DeviceRole.SOURCE, {})
+    for opened in (database, short_keys):
+        opened.close()
+
+
+@pytest.mark.parametrize("urls", ["sqlite"], indirect=True)
+def test_nor_by_a_copy_that_is_put_back_by_hand(revoked: Revoked) -> None:
+    database, short_keys = revoked.site.databases()
+    archive._put_sqlite(revoked.backup / "vault.sqlite", database)
+    assert revoked.site.anchor is not None
+    revoked.site.anchor.delete()
+    for opened in (database, short_keys):
+        opened.close()
+    with TestClient(create_app(app_settings(revoked.site))) as client:
+        assert revoked.admitted(client) == [False, False, True]
+
+
+@pytest.mark.parametrize("urls", ["sqlite"], indirect=True)
+def test_a_list_of_devices_that_its_owner_did_not_sign_stops_it(
+    revoked: Revoked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, short_keys = revoked.site.databases()
+    archive._put_sqlite(revoked.backup / "vault.sqlite", database)
+    with database.transaction() as session:
+        session.connection().exec_driver_sql("UPDATE person SET owner_key = ?", (SigningKey(new_seed()).public_key,))
+    monkeypatch.setattr("vault.parties.people.repeat", lambda *_, **__: False)
+    assert revoked.site.journal is not None
+    with pytest.raises(JournalDamaged, match="did not sign"):
+        recover(database, short_keys, revoked.site.journal, service=SigningKey(new_seed()), now=SystemClock().now())
+    for opened in (database, short_keys):
+        opened.close()
