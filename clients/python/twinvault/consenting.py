@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -234,6 +235,14 @@ class Consenting:
             for item in shown
         ]
 
+    def companies(self, grantees: Iterable[str]) -> dict[str, str]:
+        """Return the names of companies, each from its own signed record, by their ids.
+
+        Raises:
+            BadRequest: A record is not the company's.
+        """
+        return {one: self._company(one) for one in dict.fromkeys(grantees)}
+
     def _person(self) -> Any:
         return self._api.get(f"{self._path}/person", auth=self._auth)
 
@@ -249,7 +258,10 @@ class Consenting:
         """Return a company's name from its own record; self and cohort consents name nobody."""
         if terms.kind is not ConsentKind.COMPANY:
             return ""
-        name, _ = verify_company(self._api.get(f"/v1/companies/{terms.grantee}"), terms.grantee)
+        return self._company(terms.grantee)
+
+    def _company(self, company_id: str) -> str:
+        name, _ = verify_company(self._api.get(f"/v1/companies/{company_id}"), company_id)
         return name
 
 

@@ -110,6 +110,16 @@ class Profile:
         except MalformedInput as error:
             raise BadProfile(f"The profile {folder} is damaged: {error.detail}") from error
 
+    def keep(self, changes: JsonObject) -> None:
+        """Change fields of the record.
+
+        Guarantees: when this returns, they are on disk; a crash leaves the record as it was or as it is to be.
+        """
+        with self._locked():
+            changed = {**parse_json((self.folder / RECORD).read_bytes()), **changes}
+            write_private(self.folder / RECORD, dump_json(changed))
+        self.record = changed
+
     def text(self, name: str) -> str:
         """Return a text of the record.
 

@@ -188,9 +188,26 @@ def test_consents_are_searched_and_sorted(owner: Run, request_file: Path) -> Non
     assert listed("--search", "WITHDRAWN") == [soon]
     assert set(listed("--search", "productrecommendations")) >= {soon, later}
     assert listed("--search", "nothing of the kind") == []
+    assert listed("--search", "acme") == [soon, later], "a company is found by the name in its own record"
     assert listed("--sort", "until", "--search", PURPOSE)[:2] == [soon, later]
     assert len(listed("--sort", "used")) == 3
     owner("consents", "--sort", "colour", expect=2)
+
+
+def test_a_list_of_consents_says_to_whom_one_may_complain(owner: Run, run: Run, request_file: Path) -> None:
+    owner("give", "--request", request_file, "--yes")
+    listed = owner("consents", "--search", "acme")
+    assert (listed["consents"][0]["complain_to"], len(listed["authorities"])) == (["any"], 32), (
+        "the company said EU only"
+    )
+    mine = run("owner", "authorities", "--country", "uk")
+    assert (mine["country"], [one["web"] for one in mine["authorities"]]) == ("GB", ["https://ico.org.uk"])
+    assert run("owner", "authorities")["country"] == "GB", "kept in the profile"
+    listed = owner("consents", "--search", "acme")
+    assert listed["consents"][0]["complain_to"] == ["GB"]
+    assert [one["country"] for one in listed["authorities"]] == ["GB"]
+    assert listed["authorities_as_of"] in owner("consents", plain=True)
+    assert "one of: AT, BE" in run("owner", "authorities", "--country", "XX", expect=1)
 
 
 def test_a_person_reads_and_signs_in_the_own_language(

@@ -15,6 +15,7 @@ import typer
 
 from twinvault.api import ApiError, Unreachable
 from twinvault.cli.auditor import auditor
+from twinvault.cli.authorities import authority_commands
 from twinvault.cli.budget import budget_commands
 from twinvault.cli.common import CLOSING
 from twinvault.cli.company import company
@@ -41,6 +42,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done; 1 refused or does not verify; 2 wrong usage or not installed; 3 service not reachable.",
 )
 owner.add_typer(consent_commands)
+owner.add_typer(authority_commands)
 owner.add_typer(budget_commands)
 owner.add_typer(erase_commands)
 owner.add_typer(mirror_commands)

@@ -15,7 +15,9 @@ import typer
 
 from twinvault.api import ClientError
 from twinvault.approvals import Waiting
+from twinvault.authorities import complain_to
 from twinvault.cli import common
+from twinvault.cli.authorities import authorities_json
 from twinvault.cli.common import DEFAULT_PROFILE, PURCHASE, AsJson, PassphraseFile, ProfileName, Said, TrustFile, Yes
 from twinvault.cli.limits import Limits, with_limits
 from twinvault.consent_receipts import ConsentReceipt, verify_consent_receipt
@@ -36,6 +38,7 @@ consent_commands = typer.Typer()
 _COMPANY_DAYS: Final = 30
 _OWN_DAYS: Final = 365
 _DAY_S: Final = 86_400
+_ANY: Final = "any"
 
 
 class Order(StrEnum):
@@ -68,7 +71,7 @@ def consents(
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """List every consent, ended ones included, with its changes and how it was used."""
+    """List every consent, ended ones included, with its changes, how it was used and where you may complain."""
     found = common.unlock_owner(profile, passphrase_file)
     uses: dict[tuple[str, str], list[int]] = defaultdict(list)
     for event in found.history():
@@ -77,10 +80,14 @@ def consents(
     shown = [item for item in found.consents() if item.live or not live]
     shown = [item for item in shown if grantee in (None, item.current.terms.grantee)]
     shown.sort(key=lambda item: item.versions[0].event_time)
-    rows = [row for item in shown if search.casefold() in _words(row := _consent_json(item, uses))]
+    terms = [item.current.terms for item in shown]
+    names = found.companies(one.grantee for one in terms if one.kind is ConsentKind.COMPANY)
+    home = str(found.profile.record.get("country", ""))
+    rows = [row for item in shown if search.casefold() in _words(row := _consent_json(item, uses, names, home))]
     if sort is not Order.GIVEN:
         rows.sort(key=lambda row: str(row[_BY[sort]] or ""), reverse=sort is Order.USED)
-    common.emit({"consents": rows}, as_json=as_json)
+    named = {country for row in rows for country in row["complain_to"]}
+    common.emit({"consents": rows, **authorities_json(set() if _ANY in named else named)}, as_json=as_json)
 
 
 @consent_commands.command()
@@ -324,7 +331,9 @@ def _emit_changed(changed: Changed, *, as_json: bool) -> None:
     common.emit(result, as_json=as_json)
 
 
-def _consent_json(item: OwnConsent, uses: Mapping[tuple[str, str], list[int]]) -> dict[str, Any]:
+def _consent_json(
+    item: OwnConsent, uses: Mapping[tuple[str, str], list[int]], names: Mapping[str, str], home: str
+) -> dict[str, Any]:
     terms, name = item.current.terms, b64u(item.id)
     answers = uses.get((name, LeafKind.ANSWER.value), [])
     now_s = _now_s()
@@ -332,6 +341,7 @@ def _consent_json(item: OwnConsent, uses: Mapping[tuple[str, str], list[int]]) -
         "consent": name,
         "kind": str(terms.kind),
         "grantee": terms.grantee,
+        "company": names.get(terms.grantee, ""),
         "event": str(item.current.event),
         "state": item.current.event.state,
         "live": item.live,
@@ -351,11 +361,12 @@ def _consent_json(item: OwnConsent, uses: Mapping[tuple[str, str], list[int]]) -
         "denials": len(uses.get((name, LeafKind.DENIAL.value), [])),
         "changes": [f"{version.version} {version.event} {_day(version.event_time)}" for version in item.versions],
         "rights": terms.handling.privacy_rights,
+        "complain_to": list(complain_to(terms.handling.jurisdiction, home=home)) or [_ANY],
     }
 
 
 def _words(row: Mapping[str, Any]) -> str:
-    names = ("grantee", "event", "rights", "categories", "purposes", "questions", "changes")
+    names = ("grantee", "company", "event", "rights", "categories", "purposes", "questions", "changes")
     return "\n".join(str(row[name]) for name in names).casefold()
 
 
