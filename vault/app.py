@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
-import anyio
 import anyio.to_thread
 import structlog
 import uvicorn
@@ -76,6 +75,7 @@ from vault.seal.recipient import Recipient
 from vault.seal.statement import KeyName, KeyStatement
 from vault.settings import AppSettings
 from vault.store import devices, shortkeys
+from vault.threads import one_thread
 from vault.tlog import groups, log, tombstones
 from vault.tlog.errors import JournalDamaged, JournalMissing, LogDamaged
 from vault.tlog.files import LogFiles
@@ -143,9 +143,8 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     # They are tried in turn: what is asked most often comes first.
     for router in (
         answers_router, oauth_router, ingest_router, consent_router, parties_router, vaults_router, keys_router,
-        twin_router, notices_router, policy_router, approval_router, grants_router, evidence_router, erasure_router, certificates_router, retention_router,
-        plan_router, executors_router, health_router,
-        log_router(state.database),
+        twin_router, notices_router, policy_router, approval_router, grants_router, evidence_router, erasure_router,
+        certificates_router, retention_router, plan_router, executors_router, health_router, log_router(state.database),
     ):  # fmt: skip
         app.include_router(router)
     install_problems(app)
@@ -382,6 +381,7 @@ def main() -> None:
 
 def run(app: FastAPI, settings: AppSettings) -> None:
     """Serve an app until a signal ends it, on the supervisor's listening socket or on one of its own."""
+    one_thread()
     inherited = settings.listener
     with listen(settings.host, settings.port) if inherited is None else socket.socket(fileno=inherited) as listener:
         server_of(app, Shares(settings.connection_counts, settings.place)).run(sockets=[listener])

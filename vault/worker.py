@@ -18,7 +18,6 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 import structlog
-import torch
 from sqlmodel import Session
 
 from vault.clock import Clock, SystemClock
@@ -45,6 +44,7 @@ from vault.seal.ids import ConsentId, VaultId, sha256
 from vault.seal.recipient import Recipient
 from vault.seal.statement import KeyName, KeyStatement
 from vault.settings import WorkerSettings
+from vault.threads import one_thread
 from vault.tlog import log
 from vault.twin import release, requests
 from vault.twin.children import Children
@@ -184,7 +184,7 @@ def schedule(session: Session, now: datetime, cadence: Cadence = Cadence.MONTHLY
 def main() -> None:
     """Run until SIGTERM or SIGINT; the jobs in hand are finished first."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold seeds
-    torch.set_num_threads(1)  # more would fight with the children for the processors
+    one_thread()  # more would fight with the children for the processors
     settings, clock, stop = WorkerSettings(), SystemClock(), threading.Event()
     configure_logging(settings.log_level)
 

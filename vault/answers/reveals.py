@@ -63,12 +63,16 @@ _CATEGORIES: Final = {
     for categories, terms in _TERMS.items()
     for term in terms.split("|")
 }
-_ANY_TERM: Final = re.compile(r"(?<= )(?:" + "|".join(sorted(_CATEGORIES, key=len, reverse=True)) + ")")
-_NO_WORD: Final = re.compile(r"[^a-z0-9]+")
+# Grouped by first letter, or each word of a text would be held against each term.
+_BY_LETTER: Final = {
+    letter: "|".join(term[1:] for term in sorted(_CATEGORIES, key=len, reverse=True) if term[0] == letter)
+    for letter in sorted({term[0] for term in _CATEGORIES})
+}
+_ANY_TERM: Final = re.compile("(?<= )(?:" + "|".join(f"{first}(?:{rest})" for first, rest in _BY_LETTER.items()) + ")")
+_NO_WORD: Final = re.compile(r"[^a-z0-9\n]+")
 _NONE: Final[frozenset[Category]] = frozenset()
 
 
-@lru_cache(maxsize=65_536)
 def reveals_of(code: str, text: str) -> frozenset[Category]:
     """Return the special categories that learning about one object could reveal.
 
@@ -76,8 +80,13 @@ def reveals_of(code: str, text: str) -> frozenset[Category]:
         code: Its taxonomy code.
         text: What else is said about it; may be empty.
     """
-    words = f" {_NO_WORD.sub(' ', f'{code} {text}'.lower())} "
-    return _NONE.union(*(_CATEGORIES[term] for term in _ANY_TERM.findall(words)))
+    return _reveals([f"{code} {text}"])
+
+
+def _reveals(texts: Iterable[str]) -> frozenset[Category]:
+    """Return what any of some texts without a line's end names; terms do not reach from one to the next."""
+    words = _NO_WORD.sub(" ", " \n ".join(texts).lower())
+    return _NONE.union(*(_CATEGORIES[term] for term in _ANY_TERM.findall(f" {words} ")))
 
 
 class Narrowed(NamedTuple):
@@ -111,14 +120,12 @@ def narrow(
     """
     match question:
         case Recommend():
-            named = dict(zip(feature_map.codes, feature_map.names, strict=True))
-            texts = ((item.code, f"{named.get(item.code, '')} {item.text}") for item in question.candidates)
-            reveals = _NONE.union(*(reveals_of(code, text) for code, text in texts))
+            named, known = _names(feature_map), _reveals_of_codes(feature_map)
+            reveals = _reveals(f"{one.code} {named.get(one.code, '')} {one.text}" for one in question.candidates)
             unknown = tuple("" if item.code in named else item.text for item in question.candidates)
             about = _about(feature_map, opted_in, unknown, consent_id) if any(unknown) else None
             if about is not None:
-                read = (feature_map.codes[at] for at in np.flatnonzero(about.any(0)))
-                reveals = reveals.union(*(reveals_of(code, named[code]) for code in read))
+                reveals = reveals.union(*(known[feature_map.codes[at]] for at in np.flatnonzero(about.any(0))))
             return Narrowed(question, reveals, about)
         case NextChoice():
             candidates, reveals = _allowed(feature_map, opted_in, len(feature_map.objects))
@@ -137,10 +144,20 @@ def _about(
     return None if words is None else words.about(texts, readable)
 
 
+@lru_cache
+def _names(feature_map: FeatureMap) -> dict[str, str]:
+    return dict(zip(feature_map.codes, feature_map.names, strict=True))
+
+
+@lru_cache
+def _reveals_of_codes(feature_map: FeatureMap) -> dict[str, frozenset[Category]]:
+    return {code: reveals_of(code, name) for code, name in _names(feature_map).items()}
+
+
 @lru_cache(maxsize=256)
 def _allowed(
     feature_map: FeatureMap, opted_in: frozenset[Category], first: int
 ) -> tuple[tuple[Candidate, ...], frozenset[Category]]:
-    named: Iterable[tuple[str, str]] = zip(feature_map.codes[:first], feature_map.names, strict=False)
-    kept = [(code, reveals_of(code, name)) for code, name in named if reveals_of(code, name) <= opted_in]
+    known = _reveals_of_codes(feature_map)
+    kept = [(code, known[code]) for code in feature_map.codes[:first] if known[code] <= opted_in]
     return tuple(Candidate(code, "") for code, _ in kept), _NONE.union(*(reveals for _, reveals in kept))

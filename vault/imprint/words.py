@@ -19,6 +19,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
@@ -33,9 +34,11 @@ if TYPE_CHECKING:
 
 Whole: TypeAlias = npt.NDArray[np.float32]
 """Rows of whole numbers, of length about 1,024: a sum of products of two rows is exact in whatever order it is added."""
+Places: TypeAlias = npt.NDArray[np.intp]
 
 _PUBLISHED: Final = {"retail-1": "retail-1-words.json", "content-1": "content-1-words.json"}
 _NO_WORD: Final = re.compile(r"[\W\d_]+")
+_NEXT_TEXT: Final = "\n "  # no text has a line's end once its words are taken out
 _TOKEN_SCALE: Final = 15
 _UNIT: Final = 1024  # the length of a vector
 _STEPS: Final = 16  # of a token's weight for each doubling of its rarity
@@ -57,16 +60,19 @@ class Files:
 
     Args:
         tokens: int8[tokens, 256].
-        tokenizer: A `tokenizers.Tokenizer`.
+        tokenizer: A `tokenizers.Tokenizer` that takes each line for itself.
     """
 
     tokens: npt.NDArray[np.int8]
     tokenizer: Any
 
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return each text's tokens."""
+    def ids(self, texts: Sequence[str]) -> tuple[Places, Places]:
+        """Return the tokens of all texts, one text after the other, and for each token the place of its text."""
         plain = [_NO_WORD.sub(" ", text.casefold()).strip() for text in texts]
-        return [self.tokenizer.encode(text, add_special_tokens=False).ids for text in plain]
+        filled = np.array([at for at, text in enumerate(plain) if text], dtype=np.intp)
+        # The blank stands for the one that the tokenizer itself puts before a text.
+        found = self.tokenizer.encode(_NEXT_TEXT.join(plain[at] for at in filled), add_special_tokens=False)
+        return np.array(found.ids, dtype=np.intp), filled[np.array(found.word_ids, dtype=np.intp)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,10 +103,11 @@ class Words:
         Returns:
             int16[len(texts), len(codes)], 0 to 10,000: the fourth power of the cosine, 0 where it is below 0.25.
         """
-        cosines = (_vectors(self.files, self.weights, texts) @ self.vectors.T) / np.float32(_UNIT**2)
-        cosines[:, [code not in readable for code in self.codes]] = 0.0
-        squares = np.where(cosines >= _LEAST, cosines, 0.0).clip(max=1.0) ** 2
-        about: npt.NDArray[np.int16] = (squares * squares * _MOST).astype(np.int16)
+        products = _vectors(self.files, self.weights, texts) @ self.vectors.T
+        near = (products >= _LEAST * _UNIT**2) & np.array([code in readable for code in self.codes])
+        squares = (products[near] / np.float32(_UNIT**2)).clip(max=1.0) ** 2
+        about = np.zeros(products.shape, dtype=np.int16)
+        about[near] = squares * squares * _MOST
         return about
 
 
@@ -142,13 +149,15 @@ def _files(named: JsonObject) -> Files:
     if found is None or found.origin is None:
         raise BadWords("WordLlama's weights are not installed; install the extra 'server'.")
     from safetensors.numpy import load  # noqa: PLC0415  only the service, which has the extra, reads texts
-    from tokenizers import Tokenizer  # noqa: PLC0415  as above
+    from tokenizers import Tokenizer, pre_tokenizers  # noqa: PLC0415  as above
 
     folder = Path(found.origin).parent
     weights, tokenizer = (_read(folder, cast("dict[str, str]", named[part])) for part in ("weights", "tokenizer"))
     # Half precision times 15 is exact in single, and no weight reaches 8.5.
     tokens = np.rint(load(weights)["embedding.weight"].astype(np.float32) * _TOKEN_SCALE).astype(np.int8)
-    return Files(tokens, Tokenizer.from_str(tokenizer.decode()))
+    by_line = Tokenizer.from_str(tokenizer.decode())
+    by_line.pre_tokenizer = pre_tokenizers.Split("\n", "removed")
+    return Files(tokens, by_line)
 
 
 def _read(folder: Path, named: Mapping[str, str]) -> bytes:
@@ -160,7 +169,7 @@ def _read(folder: Path, named: Mapping[str, str]) -> bytes:
 
 def _rarity(files: Files, phrases: Mapping[str, Sequence[str]]) -> npt.NDArray[np.int32]:
     """Return each token's weight: floor(16 log2((n + 1) / (df + 1))), in integers alone."""
-    holding = Counter(token for said in phrases.values() for token in {one for ids in files.ids(said) for one in ids})
+    holding = Counter(token for said in phrases.values() for token in {*files.ids(said)[0].tolist()})
     most = len(phrases) + 1
     weights = np.full(len(files.tokens), (most**_STEPS).bit_length() - 1, dtype=np.int32)
     for token, count in holding.items():
@@ -170,15 +179,12 @@ def _rarity(files: Files, phrases: Mapping[str, Sequence[str]]) -> npt.NDArray[n
 
 def _vectors(files: Files, weights: npt.NDArray[np.int32], texts: Sequence[str]) -> Whole:
     """Return each text's vector of length `_UNIT`; zero for a text without words."""
-    ids = files.ids(texts)
+    tokens, texts_of = files.ids(texts)
     sums = np.zeros((len(texts), files.tokens.shape[1]), dtype=np.int32)
-    counts = np.array([len(one) for one in ids])
-    if counts.any():
-        tokens = np.array([token for one in ids for token in one])
-        weighed = files.tokens[tokens] * weights[tokens, None]
-        filled = np.flatnonzero(counts)
-        starts = np.cumsum(counts)[filled] - counts[filled]
-        sums[filled] = np.add.reduceat(weighed, starts, axis=0)
+    weighed = files.tokens[tokens] * weights[tokens, None]
+    starts = np.flatnonzero(np.diff(texts_of, prepend=-1)).tolist()
+    for start, end in pairwise([*starts, len(tokens)]):
+        np.add.reduce(weighed[start:end], axis=0, out=sums[texts_of[start]])
     return _unit(sums)
 
 

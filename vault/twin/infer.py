@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from typing import Final, assert_never
 
 import numpy as np
@@ -182,10 +183,15 @@ def _months(feature_map: FeatureMap, rows: Sequence[Row], asked: int) -> Months:
 def _score(
     backbone: Backbone, feature_map: FeatureMap, seen: Months, asked: int
 ) -> tuple[npt.NDArray[np.float64], float]:
-    reader = Reader.of(feature_map, backbone, torch.float64)
+    reader = _reader(feature_map, backbone)
     scalars = torch.from_numpy(backbone.scalars).double()
     odds, reliance = reader.log_odds(scalars, seen, torch.tensor([asked], dtype=torch.float64))
     return torch.sigmoid(odds[0]).numpy(), float(reliance)
+
+
+@lru_cache(maxsize=16)
+def _reader(feature_map: FeatureMap, backbone: Backbone) -> Reader:
+    return Reader.of(feature_map, backbone, torch.float64)
 
 
 def _confidence(reliance: float) -> Confidence:
