@@ -152,7 +152,7 @@ def test_an_exchanged_record_is_named_at_every_answer(
 def test_a_decision_that_was_never_logged_is_named(quick: Audited) -> None:
     quick.live()
     bundle = quick.bundle()
-    decision = next(record for record in bundle.records.values() if b'"engine"' in record)
+    decision = next(record for record in bundle.records.values() if b'"quota_left"' in record)
     spare = re.sub(rb'"quota_left":\d+', b'"quota_left":77', decision)
     assert spare != decision
     report = verify(quick, replace(bundle, records={**bundle.records, **records_by_hash([spare])}))

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tests.answer_kit import NEXT, OFFER
 from tests.answers.test_guards import another_company
 from tests.audit_kit import Audited, bodies, closed, failed, leaf_of, verify, without
 from tests.consent_kit import NOW
+from tests.proof.forge import Forge
 from tests.twin.worker_kit import RETAIL
+from vault.answers import records
 from vault.clock import unix_s
 from vault.consent.events import record_event
 from vault.encoding import b64u, parse_json
 from vault.oauth.named import REQUESTED_STATE
 from vault.parties import companies
 from vault.parties.companies import CompanyId, CompanyStatus
+from vault.proof.bundle import Bundle, records_by_hash
 from vault.proof.established import SKEW_S
 from vault.proof.leaf import LeafKind
 from vault.proof.verify import Step
+from vault.schema.category import parse_purpose
 from vault.schema.consent import ConsentVersion
 from vault.seal.ids import ConsentId
+from vault.tlog import log
 from vault.twin import release
 from vault.twin.reader import closed_form_manifest
 
@@ -131,6 +138,57 @@ def test_every_answer_is_counted_one_by_one(quick: Audited) -> None:
         assert (Step.QUOTA, index) in failed(verify(quick, quick.bundle()))
     alone = verify(quick, quick.bundle(index, index))
     assert Step.QUOTA not in {step for step, _ in failed(alone)}, "what went before is not shown"
+
+
+def _decided_anew(site: Audited, index: int, **context: int) -> Bundle:
+    """Return the log with one decision made on other facts, signed anew."""
+    bundle = site.bundle()
+    forge = Forge.of(site.service, bundle)
+    event = forge.events[index]
+    said: Any = parse_json(forge.named(event.personal, "decision"))["context"]
+    forge.swap_json(event.personal, "decision", context=said | context)
+    return replace(forge.bundle(whole=True), withheld=bundle.withheld)
+
+
+def test_a_denial_tells_what_was_left_when_it_was_decided(quick: Audited) -> None:
+    """A quota said to be spent is told apart from one that is; how others were answered meanwhile is not."""
+    service = quick.service
+    consent = service.consent(quota_per_month=3)
+    assert service.ask(consent).status_code == 200
+    service.clock.at += timedelta(hours=1)
+    assert service.ask(consent).status_code == 200
+    assert service.ask(consent, replace(NEXT, purpose=parse_purpose("dpv:Advertising"))).status_code == 403
+    service.clock.at = NOW
+    quick.settle()
+    bundle = quick.bundle()
+    assert verify(quick, bundle).failures == ()
+    denial = leaf_of(bundle, LeafKind.DENIAL).index
+    for left, told in {0: True, 1: False, 2: False, 3: True}.items():
+        report = verify(quick, _decided_anew(quick, denial, quota_left=left, agent_quota_left=left))
+        assert ((Step.DECISION, denial) in failed(report)) is told, left
+
+
+def test_the_question_of_a_denial_is_checked_where_it_is_shown(quick: Audited) -> None:
+    service = quick.service
+    consent = service.consent(quota_per_month=1)
+    assert [service.ask(consent).status_code, service.ask(consent, OFFER).status_code] == [200, 429]
+    quick.settle()
+    bundle, desk = quick.bundle(), service.client.app.state.answer_desk  # type: ignore[attr-defined]  # FastAPI
+    with service.database.snapshot() as session:
+        kept = [
+            one for leaf in log.find(session) for one in records.read(session, desk.serving, [leaf.pending_id]).values()
+        ]
+    answered, refused = kept
+    denial = leaf_of(bundle, LeafKind.DENIAL)
+    shown = {**bundle.records, **records_by_hash([refused.question])}
+    report = verify(quick, replace(bundle, records=shown))
+    assert (report.failures, report.checked[Step.QUESTION]) == ((), 1)
+    forge = Forge.of(service, replace(bundle, records=shown))
+    event = forge.events[denial.index]
+    for other in (answered.question, refused.question.replace(b'"jws":"ey', b'"jws":"fy')):
+        forge.swap(event.personal, "question", other)
+        lie = replace(forge.bundle(whole=True), withheld=bundle.withheld)
+        assert (Step.QUESTION, denial.index) in failed(verify(quick, lie))
 
 
 def test_a_clock_that_lags_over_the_end_of_a_month_counts_on(quick: Audited) -> None:

@@ -92,6 +92,42 @@ def deny_on_other_terms(forge: Forge) -> Told:
     return event
 
 
+def decided(kind: LeafKind, place: int = -1, **said: Any) -> Callable[[Forge], Told]:
+    """Let the record of a decision say otherwise what was known."""
+
+    def change(forge: Forge) -> Told:
+        event = told(forge, kind, place)
+        context = parse_json(forge.named(event.personal, "decision"))["context"]
+        forge.swap_json(event.personal, "decision", context={**context, **said})  # type: ignore[dict-item]  # a dict
+        return event
+
+    return change
+
+
+def rules_after(**said: Any) -> Callable[[Forge], Told]:
+    """Publish other rules that say to follow those in force, but do not."""
+
+    def change(forge: Forge) -> Told:
+        first = forge.event(LeafKind.POLICY_SET)
+        record = parse_json(forge.named(first.public, "policy_set"))
+        follows = {"version": first.public["version"] + 1, "predecessor": first.public["policy_set"]} | said
+        event = Told(LeafKind.POLICY_SET, dict(follows), {}, opened=False)
+        event.public["policy_set"] = ""
+        forge.swap(event.public, "policy_set", dump_json(record | follows))
+        forge.events.append(event)
+        return event
+
+    return change
+
+
+def record_left_out(forge: Forge) -> Told:
+    """Log a company's third record without its second."""
+    first = forge.event(LeafKind.COMPANY)
+    event = Told(LeafKind.COMPANY, {**first.public, "version": 3, "record_sha256": b64u(bytes(32))}, {}, opened=False)
+    forge.events.append(event)
+    return event
+
+
 def told_of(kind: LeafKind, **said: Any) -> Callable[[Forge], Told]:
     def change(forge: Forge) -> Told:
         event = forge.event(kind)
@@ -131,6 +167,24 @@ LIES: dict[str, tuple[Step, Callable[[Forge], Told]]] = {
     "a key that was never logged": (Step.CERTIFICATE, key_not_logged),
     "another model than its manifest": (Step.RECORDS, told_of(LeafKind.MANIFEST, model=b64u(bytes(32)))),
     "another company than its record": (Step.RECORDS, told_of(LeafKind.COMPANY, company="A" * 22)),
+    "rules told as another version": (Step.RECORDS, told_of(LeafKind.POLICY_SET, version=9)),
+    "rules told to follow others": (Step.RECORDS, told_of(LeafKind.POLICY_SET, predecessor=b64u(bytes(32)))),
+    "rules of a version too far": (Step.RECORDS, rules_after(version=9)),
+    "rules that follow others": (Step.RECORDS, rules_after(predecessor=b64u(bytes(32)))),
+    "a company's record told as another version": (Step.RECORDS, told_of(LeafKind.COMPANY, version=2)),
+    "a company's record left out": (Step.RECORDS, record_left_out),
+    "an answer of a classifier that there is not": (Step.CERTIFICATE, public(LeafKind.ANSWER, classifier="reveals-9")),
+    "an answer whose texts were read by other words": (Step.CERTIFICATE, public(LeafKind.ANSWER, words="")),
+    "a denial told of more answers than were given": (
+        Step.DECISION,
+        decided(LeafKind.DENIAL, 0, quota_left=-1, agent_quota_left=-1),
+    ),
+    "a denial told more than the quota": (Step.DECISION, decided(LeafKind.DENIAL, quota_left=3, agent_quota_left=3)),
+    "a denial told two counts": (Step.DECISION, decided(LeafKind.DENIAL, agent_quota_left=1)),
+    "an answer told an earlier count": (Step.DECISION, decided(LeafKind.ANSWER, quota_left=9, agent_quota_left=9)),
+    "an answer from other months": (Step.DECISION, decided(LeafKind.ANSWER, data_from=202610)),
+    "an agent told as none": (Step.DECISION, decided(LeafKind.DENIAL, agent=1)),
+    "a denial counted in another month": (Step.DECISION, public(LeafKind.DENIAL, period="2026-10")),
     "an answer dated before all time": (Step.TIME, personal(LeafKind.ANSWER, at=-1)),
     "a denial dated after all time": (Step.TIME, personal(LeafKind.DENIAL, at=2**53 - 1)),
 }

@@ -44,4 +44,4 @@ def bare(record: DecisionRecord, policies: str, schema: str | None, checked: str
 def small_record(sha256: bytes, **context: JsonValue) -> DecisionRecord:
     company, twin = Uid("Vault::Company", "acme"), Uid("Vault::Twin", "t")
     entities = (Entity(company, {"status": "active"}), Entity(twin, {"frozen": 1}))
-    return DecisionRecord(Action.ASK, company, twin, {"now": 1} | context, entities, sha256, "any")
+    return DecisionRecord(Action.ASK, company, twin, {"now": 1} | context, entities, sha256)

@@ -14,7 +14,6 @@ from vault.encoding import JsonObject, b64u
 from vault.parties.caller import CompanyCaller, OwnerCaller
 from vault.parties.people import Person, VaultState
 from vault.proof.certificate import Manifest, Required, verify_certificate
-from vault.proof.decision import ENGINE
 from vault.proof.decision_record import Action, DecisionRecord, Entity, Uid, consent_entity, month_number
 from vault.proof.errors import InvalidProof
 from vault.schema.category import Category, Purpose
@@ -128,7 +127,7 @@ def ask_record(facts: Ask, addition: Addition, policy_set_sha256: bytes) -> Deci
             entities = (*snapshot, model, Entity(principal, {"status": caller.status.value}))
         case _:
             assert_never(caller)
-    return DecisionRecord(Action.ASK, principal, twin, context, entities, policy_set_sha256, ENGINE)
+    return DecisionRecord(Action.ASK, principal, twin, context, entities, policy_set_sha256)
 
 
 def use_record(facts: Use, action: Action, policy_set_sha256: bytes) -> DecisionRecord:
@@ -148,7 +147,7 @@ def use_record(facts: Use, action: Action, policy_set_sha256: bytes) -> Decision
         data=(facts.data_from, facts.data_to),
     )
     entities = (*snapshot, Entity(WORKER, {}))
-    return DecisionRecord(action, WORKER, twin, context, entities, policy_set_sha256, ENGINE)
+    return DecisionRecord(action, WORKER, twin, context, entities, policy_set_sha256)
 
 
 def without_profile(allowed: DecisionRecord) -> DecisionRecord:

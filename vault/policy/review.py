@@ -10,7 +10,7 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 from vault.encoding import JsonObject, b64u
-from vault.proof.decision import ENGINE, BadPolicySet, Decision, PolicySet, evaluate
+from vault.proof.decision import BadPolicySet, Decision, PolicySet, evaluate
 from vault.proof.decision_record import BadDecision, DecisionRecord, parse_decision
 
 
@@ -102,7 +102,7 @@ def record_of(base: JsonObject, changes: Mapping[str, Any], policy_set: PolicySe
                 target[name] = value
             else:
                 raise BadPolicySet(f"{place} is no field of the base record.")
-        return parse_decision(raw | {"policy_set_sha256": b64u(policy_set.sha256), "engine": ENGINE})
+        return parse_decision(raw | {"policy_set_sha256": b64u(policy_set.sha256)})
     except (ValueError, KeyError, TypeError, BadDecision) as error:
         raise BadPolicySet(f"The changes {sorted(changes)} make no decision record.") from error
 

@@ -15,7 +15,7 @@ from sqlmodel import Session
 from vault.encoding import JsonObject, b64u
 from vault.errors import VaultError
 from vault.policy.models import policy_set as sets
-from vault.proof.decision import ENGINE, PolicySet, load_shipped_policy_set, parse_policy_set
+from vault.proof.decision import PolicySet, load_shipped_policy_set, parse_policy_set
 from vault.proof.leaf import LeafKind
 from vault.tlog.log import Pending, append
 
@@ -57,7 +57,6 @@ def publish(session: Session, policy_set: PolicySet) -> Pending | None:
     if (newest is None or _follows(policy_set, newest)) and _insert(session, policy_set):
         public: JsonObject = {
             "policy_set": b64u(policy_set.sha256),
-            "engine": ENGINE,
             "version": policy_set.version,
             "predecessor": b64u(policy_set.predecessor),
         }

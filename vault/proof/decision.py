@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache, lru_cache
-from importlib.metadata import version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from types import MappingProxyType
@@ -26,7 +25,6 @@ from vault.encoding import JsonObject, b64u, dump_json, parse_b64u, parse_json
 from vault.errors import MalformedInput, VaultError
 from vault.proof.decision_record import BadDecision, DecisionRecord, dump_entity, named_entities
 
-ENGINE: Final = f"cedarpy {version('cedarpy')}"
 NOT_PERMITTED: Final = "not-permitted"
 PERMITTED: Final = "permitted"
 

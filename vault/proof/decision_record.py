@@ -16,7 +16,6 @@ from vault.schema.terms import ConsentKind
 _MAX_ENTITIES = 16
 _TYPE = re.compile(r"Vault::[A-Za-z]{1,40}")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_ENGINE = re.compile(r"[ -~]{1,80}")
 _NESTED = (dict, list)
 
 
@@ -76,7 +75,6 @@ class DecisionRecord:
         context: The request's own facts, as the schema's context type of the action.
         entities: Snapshots of everything that principal, resource, context and other entities name.
         policy_set_sha256: Address of the policy set, 32 bytes.
-        engine: The engine that decided first, for whoever compares releases of it.
     """
 
     action: Action
@@ -85,7 +83,6 @@ class DecisionRecord:
     context: JsonObject
     entities: tuple[Entity, ...]
     policy_set_sha256: bytes
-    engine: str
 
 
 def consent_entity(consent: ConsentVersion, twin: Uid) -> Entity:
@@ -132,7 +129,6 @@ def dump_decision(record: DecisionRecord) -> JsonObject:
         "context": record.context,
         "entities": [dump_entity(entity) for entity in record.entities],
         "policy_set_sha256": b64u(record.policy_set_sha256),
-        "engine": record.engine,
     }
 
 
@@ -150,7 +146,6 @@ def parse_decision(record: JsonObject) -> DecisionRecord:
         context=r.mapping("context"),
         entities=tuple(_parse_entity(item) for item in r.objects("entities", at_most=_MAX_ENTITIES)),
         policy_set_sha256=r.binary("policy_set_sha256", 32),
-        engine=r.text("engine", _ENGINE),
     )
     r.end()
     if len({entity.uid for entity in decision.entities}) != len(decision.entities):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from vault.proof.decision import PolicySet
 from vault.proof.errors import InvalidProof
 from vault.proof.leaf import LeafKind
 from vault.proof.member import Member, members_by_group
+from vault.proof.question import Registered, parse_company
 from vault.proof.report import Failure, Step
 from vault.proof.sampled import Tally
 from vault.proof.tombstone import Tombstone, tombstones_by_place
@@ -76,6 +78,30 @@ class Version:
     envelope_sha256: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """An answer as its consent's quota counted it.
+
+    Args:
+        index: Its leaf.
+        at: When it was asked for, unix seconds.
+        month: In which month it was counted: never an earlier one than the answer before.
+        number: Which of its month it was, from 1.
+    """
+
+    index: int
+    at: int
+    month: str
+    number: int
+
+    def used_in(self, period: str) -> int:
+        """Return how many answers of a month are used after this one."""
+        return self.number if self.month >= period else 0
+
+
+_NOTHING_COUNTED: Final = Counted(-1, 0, "", 0)
+
+
 @dataclass
 class Carried:
     """What the parts of one audit, verified in the order of the log, hand on to the next part.
@@ -84,7 +110,8 @@ class Carried:
         complete_from: Where the first part began; None before it.
         complete_to: Index after the last leaf that was looked at.
         last: The newest event of each consent.
-        spent: The newest month in which each consent gave an answer, and how many it had given in it.
+        counted: The newest answer of each consent.
+        companies: The newest version of each company's record.
         trainings: Names of the charges of all trainings.
         charged_in_year: What trainings cost each person in a year.
         latest_s: When the newest answer or denial happened.
@@ -95,7 +122,8 @@ class Carried:
     complete_from: int | None = None
     complete_to: int = 0
     last: dict[str, Event] = field(default_factory=dict)
-    spent: dict[str, tuple[str, int]] = field(default_factory=dict)
+    counted: dict[str, Counted] = field(default_factory=dict)
+    companies: dict[str, int] = field(default_factory=dict)
     trainings: set[str] = field(default_factory=set)
     charged_in_year: dict[str, Curve] = field(default_factory=dict)
     latest_s: int = 0
@@ -118,6 +146,7 @@ class Evidence:
     answers: dict[int, Answer] = field(default_factory=dict)
     questions: dict[int, Question] = field(default_factory=dict)
     by_agents: set[int] = field(default_factory=set)
+    counted: defaultdict[str, list[Counted]] = field(default_factory=lambda: defaultdict(list))
     policy_sets: dict[bytes, PolicySet] = field(default_factory=dict)
     checked: Counter[Step] = field(default_factory=Counter)
     withheld: Counter[Step] = field(default_factory=Counter)
@@ -139,6 +168,7 @@ class Evidence:
             carried.complete_from = self.whole.start
         new = (event for event in self.of_kind(*CHAINED) if event.index in self.whole)
         carried.last |= {event.consent: event for event in new}
+        carried.counted |= {consent: counts[-1] for consent, counts in self.counted.items()}
         carried.complete_to, carried.checkpoint = self.whole.stop, self.checkpoint
         asked = (event.at for event in self.of_kind(LeafKind.ANSWER, LeafKind.DENIAL))
         carried.latest_s = max([carried.latest_s, *asked])
@@ -230,6 +260,21 @@ class Evidence:
             raise InvalidProof(f"The bundle lacks the {name} that leaf {event.index} names, or it was altered.")
         return found
 
+    def counted_before(self, event: Event) -> Iterator[Counted]:
+        """Yield what the quota of the event's consent had counted before it, newest first.
+
+        It ends early where the log is looked at from the middle of the consent's life on: only its service knows what
+        was before.
+        """
+        own = self.counted.get(event.consent, [])
+        newest = bisect_left(own, event.index, key=lambda one: one.index) - 1
+        yield from (own[at] for at in range(newest, -1, -1))
+        given = self.versions[event.consent][0]
+        if event.consent in self.carried.counted:
+            yield self.carried.counted[event.consent]
+        elif given.version.version == 1 and given.index in self.looked_at:
+            yield _NOTHING_COUNTED
+
     def versions_before(self, event: Event) -> list[ConsentVersion]:
         """Return the versions of the event's consent that are logged before it, at least one."""
         logged = [known.version for known in self.versions[event.consent] if known.index < event.index]
@@ -240,6 +285,15 @@ class Evidence:
     def version_at(self, event: Event) -> ConsentVersion:
         """Return the newest version of the event's consent that is logged before it."""
         return self.versions_before(event)[-1]
+
+    def company_at(self, event: Event) -> Registered | None:
+        """Return what the newest record says that is logged before an event of the company that asked, if it is kept."""
+        requester = str(event.personal.get("requester"))
+        registered = self.before(event, LeafKind.COMPANY, company=requester)
+        if registered is None:
+            raise InvalidProof("No record of the company is logged before its question.")
+        record = self.bundle.records.get(parse_b64u(registered.public.get("record_sha256"), size=32))
+        return None if record is None else parse_company(record.decode("ascii", "replace"), requester)
 
     def verify_signed(self, envelope: Envelope, payload_type: PayloadType, name: KeyName, at: int = _LAST_S) -> None:
         """Refuse a record that no key of this name, vouched for by the operator and in force by then, signed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from typing import Final, NamedTuple
 
 from vault.encoding import b64u, dump_json, parse_b64u, parse_json
 from vault.errors import VaultError
@@ -98,8 +98,22 @@ def parse_signed_question(unverified_data: bytes) -> tuple[str, bytes]:
     return jws, parse_b64u(record["body"])
 
 
-def parse_company(unverified_jws: str, company_id: str) -> JwsKey:
-    """Return the question key that a company's logged record names.
+class Registered(NamedTuple):
+    """What a company's logged record says of how it asks.
+
+    Args:
+        version: 1 for its first record.
+        agent: Whether questions come from software that decides by itself what to ask.
+        question_key: Signs its questions.
+    """
+
+    version: int
+    agent: int
+    question_key: JwsKey
+
+
+def parse_company(unverified_jws: str, company_id: str) -> Registered:
+    """Return what a company's logged record says.
 
     A first record is named after its own key and signed by it. That a later one is signed by the key
     before it was checked when it was logged; the log's word is taken for it.
@@ -113,11 +127,13 @@ def parse_company(unverified_jws: str, company_id: str) -> JwsKey:
     """
     jws = parse_jws(unverified_jws, COMPANY_TYPE)
     claims = jws.unverified_claims
-    key = read_jwk(claims.get("question_key", ""))
+    key, version, agent = read_jwk(claims.get("question_key", "")), claims.get("version"), claims.get("agent")
     if claims.get("company_id") != company_id:
         raise BadJws("The company's logged record is about another company.")
-    if claims.get("version") == 1:
+    if not isinstance(version, int) or not isinstance(agent, int):
+        raise BadJws("The company's logged record states no version, or not whether it is an agent's.")
+    if version == 1:
         jws.verify(key)
         if b64u(parse_b64u(key.kid)[:16]) != company_id:
             raise BadJws("The company is not named after its first question key.")
-    return key
+    return Registered(version, agent, key)

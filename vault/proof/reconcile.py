@@ -5,20 +5,20 @@ from __future__ import annotations
 from itertools import chain
 from typing import Final
 
-from vault.encoding import JsonObject, JsonValue, b64u, parse_b64u
+from vault.encoding import JsonObject, JsonValue, b64u
 from vault.proof.certificate import parse_manifest
 from vault.proof.errors import InvalidProof
 from vault.proof.established import SKEW_S, Event, Evidence
 from vault.proof.leaf import LeafKind
 from vault.proof.member import is_member
-from vault.proof.question import parse_company
 from vault.proof.report import Step
 from vault.proof.tombstone import is_tombstone
+from vault.proof.versions import verify_versions
 from vault.seal.dsse import PayloadType, parse_envelope
 from vault.seal.framing import frames
 from vault.seal.ids import sha256
 
-_TOLD: Final = (LeafKind.KEY, LeafKind.MANIFEST, LeafKind.COMPANY)
+_TOLD: Final = (LeafKind.KEY, LeafKind.MANIFEST)
 _KEY_STATEMENT: Final = frames(PayloadType.KEY.encode())
 
 
@@ -30,6 +30,7 @@ def reconcile(evidence: Evidence) -> None:
         latest_s = max(latest_s, event.said_at or 0)
     for event in (event for kind in _TOLD for event in evidence.events[kind]):
         evidence.attempt(Step.RECORDS, event.index, _verify_told, event)
+    verify_versions(evidence)
     named = _named(evidence)
     for digest, record in evidence.bundle.records.items():
         if not record.startswith(_KEY_STATEMENT) and not is_tombstone(record) and not is_member(record):
@@ -45,7 +46,7 @@ def _verify_time(_: Evidence, event: Event, latest_s: int) -> None:
 
 
 def _verify_told(evidence: Evidence, event: Event) -> None:
-    """Check that a leaf about a key, a model or a company says what its record says."""
+    """Check that a leaf about a key or a model says what its record says."""
     said: JsonObject
     if event.kind is LeafKind.KEY:
         key = evidence.keys.get(str(event.public.get("record")))
@@ -55,16 +56,9 @@ def _verify_told(evidence: Evidence, event: Event) -> None:
             )
         digest = b64u(sha256(key.public_key))
         said = {"name": key.name, "epoch": key.epoch, "not_before": key.not_before, "public_key_sha256": digest}
-    elif event.kind is LeafKind.MANIFEST:
+    else:
         manifest = parse_manifest(parse_envelope(evidence.record(event, event.public, "record")).payload)
         said = {"model": b64u(manifest.digest)}
-    else:
-        record = evidence.bundle.records.get(parse_b64u(event.public.get("record_sha256"), size=32))
-        if record is None:  # a company's older records are not kept
-            return
-        company_id = str(event.public.get("company"))
-        parse_company(record.decode("ascii", "replace"), company_id)
-        said = {"company": company_id}
     if not said.items() <= event.public.items():
         raise InvalidProof(f"The leaf says something else about its {event.kind} than the record that it names.")
 

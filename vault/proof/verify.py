@@ -34,26 +34,27 @@ from vault.encoding import b64u, parse_b64u, parse_json
 from vault.proof.bundle import Bundle, LoggedLeaf, Withheld
 from vault.proof.certificate import parse_manifest, verify_certificate
 from vault.proof.checkpoint import verify_checkpoint
-from vault.proof.decision import Decision, evaluate, parse_policy_set
-from vault.proof.decision_record import DecisionRecord, consent_entity, parse_decision
 from vault.proof.denials import verify_denials
 from vault.proof.errors import InvalidProof
 from vault.proof.established import CHAINED, SKEW_S, Carried, Event, Evidence, Version
-from vault.proof.jose import REQUEST_TYPE, JwsKey, parse_jws
+from vault.proof.jose import REQUEST_TYPE, parse_jws
 from vault.proof.leaf import LeafKind, Part, verify_opening
 from vault.proof.ledger import verify_ledger
 from vault.proof.legacy import verify_legacies
 from vault.proof.merkle import leaf_hash, verify_inclusion
-from vault.proof.question import parse_company, parse_signed_question, verify_signature
+from vault.proof.published import CLASSIFIERS, WORDS
+from vault.proof.question import parse_signed_question, verify_signature
+from vault.proof.quota import verify_quota
 from vault.proof.reconcile import reconcile
+from vault.proof.replay import verify_decision, verify_denial
 from vault.proof.report import Failure, Report, Step
 from vault.proof.tombstone import verify_erased
 from vault.proof.trust import TrustedRoot
 from vault.proof.witness import WitnessPolicy, verify_witnessed
 from vault.schema.answer import Answer, parse_answer
-from vault.schema.consent import ConsentVersion, parse_consent, parse_consent_request, verify_grant, verify_successor
+from vault.schema.consent import parse_consent, parse_consent_request, verify_grant, verify_successor
 from vault.schema.question import may_name, parse_question
-from vault.schema.terms import AGENT_ANSWERS_PER_MONTH, ConsentKind
+from vault.schema.terms import ConsentKind
 from vault.seal.dsse import PayloadType, parse_envelope, unverified_record, verify_envelope
 from vault.seal.framing import frames
 from vault.seal.ids import HASH_BYTES, sha256
@@ -61,7 +62,6 @@ from vault.seal.statement import KeyName, verify_key_statement
 
 __all__ = ["Failure", "Report", "Step", "verify_bundle"]
 
-_NOT_SPENT: Final = ["not-spent"]  # the rules allowed, but no longer when it was to be logged
 _OF_A_CONSENT: Final = (LeafKind.CONSENT_REQUEST, LeafKind.CONSENT, LeafKind.ANSWER)  # a denial may be about none
 _KEY_STATEMENT: Final = frames(PayloadType.KEY.encode())  # how the encoding of every key statement begins
 
@@ -102,7 +102,7 @@ def verify_bundle(bundle: Bundle, trust: TrustedRoot, carried: Carried | None = 
             evidence.attempt(Step.LISTING, None, _lacks_listing)
         _verify_people(evidence)
         _verify_answers(evidence)
-        verify_denials(evidence, _verify_denial)
+        verify_denials(evidence, verify_denial)
         reconcile(evidence)
         verify_legacies(evidence)
         verify_ledger(evidence)
@@ -134,12 +134,15 @@ def _verify_answers(evidence: Evidence) -> None:
         answer = evidence.answers.get(event.index)
         if evidence.shows(Step.QUESTION, Withheld.QUESTION) and answer is not None:
             evidence.attempt(Step.QUESTION, event.index, _verify_question, event, answer)
-        evidence.attempt(Step.DECISION, event.index, _verify_decision, event)
+        evidence.attempt(Step.DECISION, event.index, verify_decision, event)
         evidence.attempt(Step.CERTIFICATE, event.index, _verify_model, event)
-        evidence.attempt(Step.QUOTA, event.index, _verify_quota, event)
+        evidence.attempt(Step.QUOTA, event.index, verify_quota, event)
+    given = set(map(b64u, evidence.bundle.records))
     for event in evidence.of_kind(LeafKind.DENIAL):
+        if str(event.personal.get("question")) in given:  # bundles withhold it; whoever has it can show it
+            evidence.attempt(Step.QUESTION, event.index, _verify_refused, event)
         if event.personal.get("decision"):
-            evidence.attempt(Step.DECISION, event.index, _verify_denial, event)
+            evidence.attempt(Step.DECISION, event.index, verify_denial, event)
 
 
 def _lacks_listing(_: Evidence) -> None:
@@ -271,7 +274,7 @@ def _verify_answer(evidence: Evidence, event: Event) -> None:
 
 
 def _verify_question(evidence: Evidence, event: Event, answer: Answer) -> None:
-    jws, body = parse_signed_question(evidence.record(event, event.personal, "question"))
+    body = _asked(evidence, event)
     question = parse_question(parse_json(body))
     said = (sha256(body), question.kind, question.purpose)
     if said != (answer.body_sha256, answer.kind, event.public.get("purpose")):
@@ -279,72 +282,29 @@ def _verify_question(evidence: Evidence, event: Event, answer: Answer) -> None:
     if not may_name(question, {item.code for item in answer.predictions}):
         raise InvalidProof("The answer names more than was asked for, or what was not offered.")
     evidence.questions[event.index] = question
-    requester = str(event.personal.get("requester"))
-    if evidence.version_at(event).terms.kind is ConsentKind.COMPANY:
+
+
+def _verify_refused(evidence: Evidence, event: Event) -> None:
+    question = parse_question(parse_json(_asked(evidence, event)))
+    if question.kind != event.public.get("question_kind"):
+        raise InvalidProof("The denial is of another question than the one that its leaf names.")
+    evidence.questions[event.index] = question
+
+
+def _asked(evidence: Evidence, event: Event) -> bytes:
+    """Return a question's body, signed by the company that asked it; the owner's session signs none."""
+    jws, body = parse_signed_question(evidence.record(event, event.personal, "question"))
+    version, requester = evidence.version_at(event), str(event.personal.get("requester"))
+    if version.terms.kind is ConsentKind.COMPANY:
+        company = evidence.company_at(event)
+        if company is None:
+            raise InvalidProof("The bundle lacks the company's record, whose key signed the question.")
         verify_signature(
-            jws, _question_key(evidence, event, requester), company_id=requester, issuer=evidence.trust.issuer,
-            consent_id=answer.consent_id, question_id=answer.question_id, body=body, at_s=answer.asked_at,
+            jws, company.question_key, company_id=requester, issuer=evidence.trust.issuer,
+            consent_id=version.consent_id, question_id=parse_b64u(event.personal.get("question_id")), body=body,
+            at_s=event.at,
         )  # fmt: skip
-
-
-def _question_key(evidence: Evidence, event: Event, company_id: str) -> JwsKey:
-    registered = evidence.before(event, LeafKind.COMPANY, company=company_id)
-    if registered is None:
-        raise InvalidProof("No record of the company is logged before its question.")
-    record = evidence.record(registered, registered.public, "record_sha256")
-    return parse_company(record.decode("ascii", "replace"), company_id)
-
-
-def _replay(evidence: Evidence, event: Event) -> tuple[DecisionRecord, Decision]:
-    decision = parse_decision(parse_json(evidence.record(event, event.personal, "decision")))
-    if decision.context.get("agent"):
-        evidence.by_agents.add(event.index)
-    digest = parse_b64u(event.public.get("policy_set"), size=32)
-    if digest not in evidence.policy_sets:
-        evidence.policy_sets[digest] = parse_policy_set(evidence.record(event, event.public, "policy_set"))
-    if evidence.before(event, LeafKind.POLICY_SET, policy_set=b64u(digest)) is None:
-        raise InvalidProof("The policy set is not logged before the question.")
-    context = decision.context
-    if (context.get("question"), context.get("now")) != (event.public.get("question_kind"), event.at):
-        raise InvalidProof("The decision was made about another kind of question or for another time.")
-    return decision, evaluate(decision, evidence.policy_sets[digest])
-
-
-def _verify_denial(evidence: Evidence, event: Event) -> None:
-    decision, outcome = _replay(evidence, event)
-    # While a question is decided its consent may get another version: any that was logged may have decided.
-    _verify_terms(event, decision, evidence.versions_before(event))
-    if event.personal.get("rules") != (_NOT_SPENT if outcome.allowed else [*outcome.reasons]):
-        raise InvalidProof("Replaying the decision does not deny it for the reasons that the leaf tells the person.")
-
-
-def _verify_terms(event: Event, decision: DecisionRecord, versions: list[ConsentVersion]) -> None:
-    signed = [consent_entity(version, decision.resource) for version in versions]
-    used = [consent.uid.reference for consent in signed if consent in decision.entities]
-    if decision.context.get("consent") not in used:
-        raise InvalidProof("The decision was made on other terms than the person signed.")
-    requester, terms = event.personal.get("requester"), versions[-1].terms
-    if terms.grantee != requester:
-        raise InvalidProof("Somebody else asked than the consent was given to.")
-    if terms.kind is ConsentKind.COMPANY and decision.principal.id != requester:
-        raise InvalidProof("The decision was made about another requester.")
-
-
-def _verify_decision(evidence: Evidence, event: Event) -> None:
-    decision, outcome = _replay(evidence, event)
-    if not outcome.allowed:
-        raise InvalidProof(f"Replaying the decision denies it: {', '.join(outcome.reasons) or outcome.code}.")
-    _verify_terms(event, decision, [evidence.version_at(event)])
-    context = decision.context
-    if context.get("purpose") != event.public.get("purpose"):
-        raise InvalidProof("The decision was made for another purpose.")
-    question = evidence.questions.get(event.index)
-    if question is not None and context.get("categories") != [question.category]:
-        raise InvalidProof("The decision was made about another category of data.")
-    requester = str(event.personal.get("requester"))
-    status = evidence.before(event, LeafKind.COMPANY_STATUS, company=requester)
-    if status is not None and status.public.get("status") != "active":
-        raise InvalidProof("The company was suspended when it asked.")
+    return body
 
 
 def _verify_model(evidence: Evidence, event: Event) -> None:
@@ -356,27 +316,10 @@ def _verify_model(evidence: Evidence, event: Event) -> None:
     if evidence.before(event, LeafKind.MANIFEST, record=b64u(envelope.digest)) is None:
         raise InvalidProof("The model's manifest is not logged before the answer.")
     verify_certificate(manifest, datetime.fromtimestamp(event.at, UTC))
+    if event.public.get("classifier") not in CLASSIFIERS:
+        raise InvalidProof("The answer names a classifier of special categories that no release published.")
+    if event.public.get("words") != b64u(WORDS.get(manifest.map_sha256, b"")):
+        raise InvalidProof("The answer names other words for reading texts than were published for the model's map.")
     withdrawn = evidence.before(event, LeafKind.MODEL_WITHDRAWN, model=b64u(manifest.digest))
     if withdrawn is not None and event.at > withdrawn.at + SKEW_S:
         raise InvalidProof("The model was withdrawn before the question was asked.")
-
-
-def _verify_quota(evidence: Evidence, event: Event) -> None:
-    """Count as the service must: one more than the answer before, and from one again only in a later month."""
-    quota, left = evidence.version_at(event).terms.quota_per_month, event.personal.get("quota_left")
-    if event.index in evidence.by_agents:
-        quota = min(quota, AGENT_ANSWERS_PER_MONTH)
-    if not isinstance(left, int) or not 0 <= left < quota:
-        raise InvalidProof("The consent gave more answers this month than its signed quota.")
-    said, period = quota - left, str(event.public.get("period"))
-    if period != datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m"):
-        raise InvalidProof("The answer is counted in another month than it was given in.")
-    spent = evidence.carried.spent
-    month, before = spent.get(event.consent, ("", 0))
-    expected = 1 if period > month else before + 1
-    # Where the log is looked at from the middle of a consent's life on, only its service knows what went before.
-    given = evidence.versions[event.consent][0]
-    seen_whole = given.version.version == 1 and given.index in evidence.looked_at
-    if said != expected and (month or seen_whole):
-        raise InvalidProof(f"The answer is number {expected} of its month under this consent, but counted as {said}.")
-    spent[event.consent] = max(period, month), said
