@@ -135,7 +135,7 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
         ]
         charged = sum(ledger.restore(session, charge, at=now) for charge in sorted(charges, key=lambda c: c.scope.key))
         erasures = _opened(missing, LeafKind.ERASURE, LeafKind.RETENTION)
-        erased = sum(erase_again(session, short_keys, personal, also=(legacies.forget,)) for _, personal in erasures)
+        erased = sum(erase_again(session, short_keys, *halves, also=(legacies.forget,)) for halves in erasures)
         plans = _opened(missing, LeafKind.LEGACY_PLAN, LeafKind.LEGACY_VETO)
         legacies.end_again(session, {VaultId(parse_b64u(personal["vault"])) for _, personal in plans}, now=now)
         stopped = sum(_stop_again(session, public, now) for public, _ in _opened(missing, LeafKind.MODEL_WITHDRAWN))

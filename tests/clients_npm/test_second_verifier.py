@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.answer_kit import ORIGIN
-from tests.audit_kit import audited, closed, without
+from tests.audit_kit import audited, closed, leaf_of, without
 from tests.clients.test_witness import listening
 from tests.evidence.test_floods import flooded
 from tests.evidence.test_forged_months import LIES as FORGED_MONTHS
@@ -239,6 +239,7 @@ def test_a_month_its_witnesses_floods_and_erasures_are_told_alike(
         assert any(map(is_tombstone, erased.records.values()))
         for name, lie in _erasures(erased).items():
             vectors.add(name, lie, plain)
+        vectors.add("no erasure", without(erased, leaf_of(erased, LeafKind.ERASURE)), plain)
         honest_ones = {"month", "flood", "erased"}
         for name, report in zip(vectors.names, vectors.first, strict=True):
             assert (report is not None and not report.failures) is (name in honest_ones) or name.startswith("closed"), (

@@ -312,16 +312,19 @@ def test_erasing_again_after_a_restore_needs_only_the_log_s_opening(site: Erasin
     own_consent(site)
     erased = site.erase(site.scope(OCTOBER))
     with site.database.snapshot() as session:
-        (personal,) = [personal for kind, _, personal in leaves(session) if kind == "erasure"]
+        ((public, personal),) = [(public, personal) for kind, public, personal in leaves(session) if kind == "erasure"]
         assert find(session, new_id()) is None
     assert personal is not None
     with site.database.transaction() as session:
-        assert not erase_again(session, site.shortkeys, personal)
+        assert not erase_again(session, site.shortkeys, public, personal)
         # What a backup from before would bring back: the compartment is listed and holds its batch.
         session.connection().exec_driver_sql("UPDATE compartment SET locked = 'x' WHERE locked IS NULL")
     with site.database.transaction() as session:
-        assert erase_again(session, site.shortkeys, personal)
-        assert not erase_again(session, site.shortkeys, personal)
+        assert erase_again(session, site.shortkeys, public, personal)
+        assert not erase_again(session, site.shortkeys, public, personal)
+    with site.database.snapshot() as session:
+        first, again = [said for kind, *said in leaves(session) if kind == "erasure"]
+    assert again == [{**first[0], "again": 1}, first[1]]
     assert erased.certificate
 
 

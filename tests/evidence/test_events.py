@@ -214,6 +214,8 @@ def test_an_agent_s_smaller_quota_is_counted_too(quick: Audited) -> None:
         assert service.ask(consent).status_code == 200
     quick.settle()
     assert verify(quick, quick.bundle()).failures == ()
+    answer = leaf_of(quick.bundle(), LeafKind.ANSWER).index
+    assert (Step.DECISION, answer) in failed(verify(quick, _decided_anew(quick, answer, agent=0)))
     index = _again(quick, consent, LeafKind.ANSWER, quota_left=47)
     assert (Step.QUOTA, index) in failed(verify(quick, quick.bundle()))
 

@@ -183,7 +183,6 @@ LIES: dict[str, tuple[Step, Callable[[Forge], Told]]] = {
     "a denial told two counts": (Step.DECISION, decided(LeafKind.DENIAL, agent_quota_left=1)),
     "an answer told an earlier count": (Step.DECISION, decided(LeafKind.ANSWER, quota_left=9, agent_quota_left=9)),
     "an answer from other months": (Step.DECISION, decided(LeafKind.ANSWER, data_from=202610)),
-    "an agent told as none": (Step.DECISION, decided(LeafKind.DENIAL, agent=1)),
     "a denial counted in another month": (Step.DECISION, public(LeafKind.DENIAL, period="2026-10")),
     "an answer dated before all time": (Step.TIME, personal(LeafKind.ANSWER, at=-1)),
     "a denial dated after all time": (Step.TIME, personal(LeafKind.DENIAL, at=2**53 - 1)),

@@ -5,27 +5,38 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlmodel import Session
 
 from tests.audit_kit import OPENED, Audited, bodies, failed, kind_of, leaf_of, verify, without
 from tests.leaves import leaves
 from vault.answers import records
 from vault.consent import changes, consents
-from vault.encoding import b64u
+from vault.encoding import JsonObject, b64u
 from vault.proof import tombstone
 from vault.proof.bundle import Bundle, dump_bundle, records_by_hash
-from vault.proof.leaf import LeafKind
+from vault.proof.established import Event
+from vault.proof.leaf import LeafKind, make_entry
+from vault.proof.merkle import leaf_hash
 from vault.proof.tombstone import is_tombstone
 from vault.proof.verify import Step
-from vault.tlog import log
+from vault.tlog import log, tombstones
+
+
+def erased_on_order(session: Session, scope: str = "person") -> None:
+    """Log an erasure from which the tombstones of this transaction follow."""
+    public: JsonObject = {"scope": scope, "author": "owner", "period": "2026-11"}
+    tombstones.follow_from(session, log.append(session, LeafKind.ERASURE, public, {}).id)
 
 
 def erase_all(site: Audited) -> None:
     """Forget everything about the owner that auditors are shown, as erasing a person does."""
     vault = site.service.owner.vault
     with site.service.database.transaction() as session:
+        erased_on_order(session)
         records.forget(session, [consent.consent_id for consent in consents.list_for(session, vault)])
         changes.forget(session, vault)
         log.forget_about(session, vault)
@@ -71,8 +82,10 @@ def test_what_is_erased_while_an_audit_is_prepared_does_not_look_concealed(site:
     assert list(erasures) == []
 
 
-def _forget(site: Audited, kind: LeafKind) -> None:
+def _forget(site: Audited, kind: LeafKind, scope: str = "person") -> None:
     with site.service.database.transaction() as session:
+        if scope:
+            erased_on_order(session, scope)
         log.delete_personal_openings(session, [leaf.pending_id for leaf in log.find(session, kind=kind)])
 
 
@@ -131,6 +144,61 @@ def test_a_group_that_is_not_in_the_log_accounts_for_nothing(quick: Audited) -> 
     assert group.index > last
     failures = failed(verify(quick, without(found, group)))
     assert Step.ERASURE in {step for step, _ in failures} <= {Step.ERASURE, Step.RECORDS}
+
+
+@pytest.mark.parametrize(
+    ("scope", "said"), [("", "nobody ordered what it accounts for"), ("compartments", "erased no person")]
+)
+def test_a_service_that_buries_what_nobody_ordered_to_erase_is_named(quick: Audited, scope: str, said: str) -> None:
+    quick.live()
+    _forget(quick, LeafKind.DENIAL, scope)
+    found = quick.bundle()
+    buried = [leaf.index for leaf in found.leaves if kind_of(leaf) == LeafKind.DENIAL and leaf.personal is None]
+    report = verify(quick, found)
+    assert len(buried) > 1
+    assert {(Step.ERASURE, index) for index in buried} <= failed(report)
+    assert {failure.step for failure in report.failures} <= {Step.ERASURE, Step.ORDER}
+    assert all(said in failure.detail for failure in report.failures if failure.step is Step.ERASURE)
+
+
+def test_the_erasure_that_a_group_follows_from_must_be_shown(quick: Audited) -> None:
+    quick.live()
+    last = quick.size() - 1
+    erase_all(quick)
+    found = quick.bundle(0, last)
+    order, group = leaf_of(found, LeafKind.ERASURE), leaf_of(found, LeafKind.TOMBSTONES)
+    assert last < order.index < group.index
+    failures = failed(verify(quick, without(found, order)))
+    assert len({leaf for step, leaf in failures if step is Step.ERASURE}) > 5
+
+
+ERASED, OTHER = (make_entry({"kind": "erasure", "scope": "person"}, {})[0] for _ in range(2))
+PERSON, NAMED = {"scope": "person"}, b64u(leaf_hash(ERASED))
+
+
+@pytest.mark.parametrize(
+    ("erasures", "groups", "unordered"),
+    [
+        ({3: PERSON}, {5: [NAMED]}, set()),
+        ({7: PERSON}, {5: [NAMED]}, {5}),
+        ({3: PERSON}, {5: [NAMED], 8: [NAMED]}, {5, 8}),
+        ({3: PERSON}, {5: [NAMED, b64u(leaf_hash(OTHER))]}, {5}),
+        ({3: PERSON}, {5: []}, {5}),
+        ({3: PERSON}, {5: NAMED}, {5}),
+        ({3: PERSON}, {5: [[[NAMED]], 1]}, {5}),
+    ],
+    ids=["honest", "ordered later", "named twice", "one of two", "none", "no list", "nonsense"],
+)
+def test_each_erasure_is_followed_by_one_group(
+    erasures: dict[int, JsonObject], groups: dict[int, Any], unordered: set[int]
+) -> None:
+    entries = dict.fromkeys(erasures, ERASED)
+    events = {
+        LeafKind.ERASURE: [Event(at, LeafKind.ERASURE, public, {}, None) for at, public in erasures.items()],
+        LeafKind.TOMBSTONES: [Event(at, LeafKind.TOMBSTONES, {"orders": to}, {}, None) for at, to in groups.items()],
+    }
+    shown: Any = SimpleNamespace(entries=entries, events=events)
+    assert tombstone.why_unordered(shown).keys() == unordered
 
 
 def test_nothing_is_erased_without_a_tombstone(quick: Audited) -> None:

@@ -152,6 +152,11 @@ def _manifest(forge: Forge, signer: SigningKey, **changes: Any) -> None:
     _answer(forge, model_sha256=changed.digest)
 
 
+def _told_more_than_the_quota(record: Any) -> None:
+    context = record["context"]
+    context.update(quota_left=context["quota_left"] + 1, agent_quota_left=context["agent_quota_left"] + 1)
+
+
 def _uncertified(forge: Forge) -> None:
     _manifest(forge, forge.service.worker_key, model_sha256=b"m" * 32)
 
@@ -189,6 +194,8 @@ SERVICE_ATTACKS: dict[str, tuple[Step, LeafKind, Callable[[Forge], None]]] = {
     "decision about another question": (Step.DECISION, LeafKind.ANSWER, lambda f: _decision(f, lambda r: r["context"].update(question="next_choice"))),
     "decision at another time": (Step.DECISION, LeafKind.ANSWER, lambda f: _decision(f, lambda r: r["context"].update(now=r["context"]["now"] + 1))),
     "decision about another category": (Step.DECISION, LeafKind.ANSWER, lambda f: _decision(f, lambda r: r["context"].update(categories=["pd:Location"]))),
+    "decision told more than the quota": (Step.DECISION, LeafKind.ANSWER, lambda f: _decision(f, _told_more_than_the_quota)),
+    "company's record told as a later one": (Step.RECORDS, LeafKind.COMPANY, lambda f: f.event(LeafKind.COMPANY).public.update(version=2)),
     "rules that were never logged": (Step.DECISION, LeafKind.ANSWER, _lenient_rules),
     "model without a certificate": (Step.CERTIFICATE, LeafKind.ANSWER, _uncertified),
     "manifest of a stranger": (Step.CERTIFICATE, LeafKind.ANSWER, _manifest_of_a_stranger),

@@ -33,7 +33,7 @@ from vault.seal.fields import Fields
 from vault.seal.ids import ConsentId
 from vault.seal.signing import Signer
 from vault.store import accounts, rings, slots
-from vault.tlog import log
+from vault.tlog import log, tombstones
 from vault.tlog.log import Pending, PendingId, append
 from vault.twin import requests, rows
 
@@ -154,23 +154,28 @@ def erase(
     return Erased(pending.id, signed, found.consents)
 
 
-def erase_again(session: Session, short_keys: Database, personal: JsonObject, *, also: Iterable[Forget] = ()) -> bool:
+def erase_again(
+    session: Session, short_keys: Database, public: JsonObject, personal: JsonObject, *, also: Iterable[Forget] = ()
+) -> bool:
     """Destroy once more what a restored backup brought back; the journal still has the erasure's leaf.
 
     Args:
         session: An open writing transaction; `shortkeys.delete_scheduled` follows.
         short_keys: Database of the short keys.
-        personal: The personal half of the erasure's leaf.
+        public: The public half of the erasure's leaf, which a database that was set back has no more.
+        personal: The personal half.
         also: As for `erase`.
 
     Returns:
-        Whether there was anything. Repeating it is harmless.
+        Whether there was anything; then it is logged once more. Repeating it is harmless.
     """
     fields = Fields(personal)
     scope = parse_scope(fields)
     held, found = _take(session, short_keys, scope)
     if found is None:
         return False
+    said = {name: value for name, value in public.items() if name != "kind"}
+    _append(session, LeafKind(str(public["kind"])), {**said, "again": 1}, personal, scope)
     _destroy(session, scope, found, held, also)
     return True
 
@@ -206,7 +211,15 @@ def _log(session: Session, asked: Asked, now: datetime) -> Pending:
         "identity_check": b64u(asked.identity_check),
         "at": unix_s(now),
     }
-    return append(session, kind, public, personal, about=None if asked.scope.whole else asked.scope.vault)
+    return _append(session, kind, public, personal, asked.scope)
+
+
+def _append(session: Session, kind: LeafKind, public: JsonObject, personal: JsonObject, scope: Scope) -> Pending:
+    """Write the leaf; tombstones of a whole person's openings follow from it."""
+    pending = append(session, kind, public, personal, about=None if scope.whole else scope.vault)
+    if scope.whole:
+        tombstones.follow_from(session, pending.id)
+    return pending
 
 
 def _destroy(session: Session, scope: Scope, found: Survey, held: list[ConsentId], also: Iterable[Forget]) -> None:

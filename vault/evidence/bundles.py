@@ -80,7 +80,7 @@ def build(
     erased += [one.pending_id for one in kept if one.member.personal is None]
     kept = [one if _is_open(LeafKind.DENIAL, one.member.personal, opened) else _closed(one) for one in kept]
     stones, days = tombstones.proofs(session, erased)
-    around = [*needed, *log.read(session, map(PendingId, days))]
+    around = [*needed, *log.read(session, map(PendingId, days | tombstones.orders_of(session, days)))]
     outside = {leaf.index: leaf for leaf in around if not first <= leaf.index <= last}
     leaves = sorted((_shown(leaf) for leaf in [*outside.values(), *asked]), key=lambda leaf: leaf.index)
     decided = [leaf.pending_id for leaf in asked if leaf.kind in {LeafKind.ANSWER, LeafKind.DENIAL} and leaf.personal]

@@ -22,7 +22,7 @@ from vault.proof.member import Member, members_by_group
 from vault.proof.question import Registered, parse_company
 from vault.proof.report import Failure, Step
 from vault.proof.sampled import Tally
-from vault.proof.tombstone import Tombstone, tombstones_by_place
+from vault.proof.tombstone import Tombstone, tombstones_by_place, why_unordered
 from vault.proof.trust import TrustedRoot
 from vault.schema.answer import Answer
 from vault.schema.consent import ConsentVersion
@@ -206,6 +206,16 @@ class Evidence:
     def tombstones(self) -> Mapping[tuple[int, int], Sequence[Tombstone]]:
         """The bundle's tombstones, by the leaf and its member that they are about."""
         return tombstones_by_place(self.bundle.records.values())
+
+    @cached_property
+    def entries(self) -> Mapping[int, bytes]:
+        """The entries of the bundle's leaves, by index."""
+        return {leaf.index: leaf.entry for leaf in self.bundle.leaves}
+
+    @cached_property
+    def unordered(self) -> Mapping[int, str]:
+        """Why groups of tombstones account for nothing, by their leaf."""
+        return why_unordered(self)
 
     @cached_property
     def members(self) -> Mapping[int, Sequence[Member]]:

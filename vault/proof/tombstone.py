@@ -2,14 +2,16 @@
 
 What was erased on one day is one group: a Merkle tree over salted commitments, whose root is a leaf of the
 log. The leaves of the tree stand in the order of their hashes, so a place tells nothing; a group does not tell
-whose openings it holds, nor how many people's.
+whose openings it holds, nor how many people's. It names the erasures of people that it follows from, all of its
+day: without one, a service could bury what it would rather not show. That a person gave the order is for this
+person to check, who holds it: its signature names the vault.
 
 Source: RFC 6962 section 2.1, for the tree.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -150,6 +152,14 @@ class Shown(Protocol):
         """From `tombstones_by_place`."""
 
     @property
+    def entries(self) -> Mapping[int, bytes]:
+        """The entry of each leaf, by its index."""
+
+    @property
+    def unordered(self) -> Mapping[int, str]:
+        """From `why_unordered`."""
+
+    @property
     def events(self) -> Mapping[LeafKind, Sequence[_Event]]:
         """Verified leaves, by kind."""
 
@@ -169,8 +179,34 @@ def verify_erased(shown: Shown, leaf: int, entry: bytes, member: int = 0) -> Non
     groups = {group.index: group.public for group in shown.events[LeafKind.TOMBSTONES]}
     for tombstone in shown.tombstones.get((leaf, member), ()):
         if tombstone.group in groups:
+            if tombstone.group in shown.unordered:
+                raise InvalidProof(shown.unordered[tombstone.group])
             return verify_tombstone(tombstone, entry, groups[tombstone.group])
     raise InvalidProof("The personal half is not opened, and no tombstone in a logged group accounts for it.")
+
+
+def why_unordered(shown: Shown) -> dict[int, str]:
+    """Return why groups of a bundle account for nothing: a sentence by their leaf.
+
+    A group follows from erasures of people, logged before it, that no other group names.
+    """
+    erasures = {b64u(leaf_hash(shown.entries[one.index])): one for one in shown.events[LeafKind.ERASURE]}
+    named = {group.index: _names(group.public.get("orders")) for group in shown.events[LeafKind.TOMBSTONES]}
+    times = Counter(name for names in named.values() for name in names)
+    why: dict[int, str] = {}
+    for group, names in named.items():
+        orders = [erasures.get(name) for name in names]
+        if not names:
+            why[group] = "The tombstone's group follows from no erasure: nobody ordered what it accounts for."
+        elif any(one is None or one.index > group or one.public.get("scope") != "person" for one in orders):
+            why[group] = "The tombstone's group follows from something that erased no person before it."
+        elif any(times[name] > 1 for name in names):
+            why[group] = "Two groups of tombstones follow from one erasure."
+    return why
+
+
+def _names(value: JsonValue) -> list[str]:
+    return [*map(str, value)] if isinstance(value, list) else []
 
 
 def _count(value: JsonValue) -> int:

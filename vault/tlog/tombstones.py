@@ -1,7 +1,8 @@
 """Tombstones as the service keeps them: written with every erased opening, published in daily groups.
 
 Whoever sees a leaf without its personal opening must be able to tell an erasure from a concealment. The row
-is written by the very call that erases, so neither happens without the other.
+is written by the very call that erases, so neither happens without the other. A group names the erasures of
+people that it follows from, all of its day together: which opening went with which of them, nothing here tells.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from sqlmodel import Session
 
 from vault.encoding import JsonObject, b64u
 from vault.proof.leaf import LeafKind
-from vault.proof.merkle import Edge, inclusion_proof, node_hash
+from vault.proof.merkle import Edge, inclusion_proof, leaf_hash, node_hash
 from vault.proof.tombstone import SALT_BYTES, Tombstone, dump_tombstone, tombstone_hash
 from vault.tlog.models import log_entry, log_member, log_opening, log_tombstone
 
 if TYPE_CHECKING:
     from vault.tlog.log import PendingId
 
+_ORDER: Final = LeafKind.ERASURE.value  # an erasure is no tombstone's: its own opening is never buried
 _CHUNK: Final = 500  # below every database's limit on bound values
 _INSERT: Final = insert(log_tombstone)
 _PLACE: Final = (
@@ -36,6 +38,7 @@ _WITH_ENTRIES: Final = (
     select(
         log_tombstone,
         log_entry.c.entry,
+        log_entry.c.kind,
         func.coalesce(log_entry.c.leaf_index, _shared.c.leaf_index).label("leaf_index"),
         func.coalesce(log_member.c.position + 1, 0).label("member"),
     )
@@ -61,6 +64,16 @@ def bury(session: Session, pending_ids: Iterable[int]) -> None:
             connection.execute(_INSERT, [{"entry_id": name, "salt": secrets.token_bytes(SALT_BYTES)} for name in found])
 
 
+def follow_from(session: Session, order: PendingId) -> None:
+    """Let the next group name the erasure of a person, in whose transaction its openings are buried.
+
+    Args:
+        session: That transaction.
+        order: The erasure's event, whose own opening stays.
+    """
+    session.connection().execute(_INSERT, {"entry_id": order, "salt": secrets.token_bytes(SALT_BYTES)})
+
+
 def publish(session: Session, day: date) -> PendingId | None:
     """Log the root of all tombstones that no group holds yet; nothing if there is none.
 
@@ -77,22 +90,30 @@ def publish(session: Session, day: date) -> PendingId | None:
 
     connection = session.connection()
     waiting = _WITH_ENTRIES.where(log_tombstone.c.group_id.is_(None)).order_by(log_tombstone.c.entry_id)
-    rows = connection.execute(waiting.with_for_update(of=log_tombstone)).all()
+    found = connection.execute(waiting.with_for_update(of=log_tombstone)).all()
+    orders, rows = ([row for row in found if (row.kind == _ORDER) is is_order] for is_order in (True, False))
     if not rows:
         newest = connection.execute(select(func.max(log_tombstone.c.group_id))).scalar_one()
         return None if newest is None else PendingId(newest)
     hashed = sorted((tombstone_hash(row.salt, row.entry), row.entry_id) for row in rows)
     root = Edge().extend(leaf for leaf, _ in hashed).root
-    public: JsonObject = {"root": b64u(root), "count": len(hashed), "day": day.isoformat()}
+    public: JsonObject = {
+        "root": b64u(root),
+        "count": len(hashed),
+        "day": day.isoformat(),
+        "orders": [*sorted(b64u(leaf_hash(order.entry)) for order in orders)],
+    }
     group = append(session, LeafKind.TOMBSTONES, public, {})
     places = [{"of_entry": name, "in_group": group.id, "at_position": at} for at, (_, name) in enumerate(hashed)]
+    places += [{"of_entry": order.entry_id, "in_group": group.id, "at_position": None} for order in orders]
     connection.execute(_PLACE, places)
     return group.id
 
 
 def are_waiting(session: Session) -> bool:
     """Say whether there are tombstones that no group holds yet."""
-    waiting = select(log_tombstone.c.entry_id).where(log_tombstone.c.group_id.is_(None)).limit(1)
+    waiting = select(log_tombstone.c.entry_id).join(log_entry, log_entry.c.id == log_tombstone.c.entry_id).limit(1)
+    waiting = waiting.where(log_tombstone.c.group_id.is_(None), log_entry.c.kind != _ORDER)
     return session.connection().execute(waiting).first() is not None
 
 
@@ -123,11 +144,18 @@ def proofs(session: Session, pending_ids: Iterable[int]) -> tuple[list[bytes], s
     return found, set(groups)
 
 
+def orders_of(session: Session, groups: Iterable[int]) -> set[int]:
+    """Return the erasures that these groups follow from."""
+    mine = log_tombstone.c.group_id.in_(list(groups)) & log_tombstone.c.position.is_(None)
+    return set(session.connection().execute(select(log_tombstone.c.entry_id).where(mine)).scalars())
+
+
 def _in_group(session: Session, group: int, wanted: set[int]) -> Iterator[Tombstone]:
     index = session.connection().execute(select(log_entry.c.leaf_index).where(log_entry.c.id == group)).scalar_one()
     if index is None:
         return
-    in_order = _WITH_ENTRIES.where(log_tombstone.c.group_id == group).order_by(log_tombstone.c.position)
+    mine = (log_tombstone.c.group_id == group) & log_tombstone.c.position.is_not(None)
+    in_order = _WITH_ENTRIES.where(mine).order_by(log_tombstone.c.position)
     rows: list[Row[Any]] = list(session.connection().execute(in_order))
     leaves = [tombstone_hash(row.salt, row.entry) for row in rows]
     nodes: dict[tuple[int, int], bytes] = {}

@@ -1,6 +1,6 @@
 // Openings, and the records that account for what is not opened or shares a leaf.
 import { count, fields, hashes, readOpening, type Opening } from "./bundle.js";
-import { Malformed, parseJson, type JsonObject } from "./json.js";
+import { Malformed, parseJson, spelled, type JsonObject } from "./json.js";
 import { fromB64u, leafHash, refuse, sha256, verifyInclusion } from "./tree.js";
 
 const KINDS = new Set(
@@ -51,14 +51,41 @@ export class Tombstones {
   }
 
   /** Check that a tombstone accounts for a missing opening, in one of the logged groups. */
-  verify(leaf: number, member: number, entry: Buffer, groups: Map<number, JsonObject>): void {
+  verify(leaf: number, member: number, entry: Buffer, groups: Map<number, JsonObject>, unordered: Map<number, string>): void {
     const stone = this.found.get(`${leaf} ${member}`)?.find(({ group }) => groups.has(group));
     const group = stone && groups.get(stone.group);
     if (!stone || !group) return refuse("The personal half is not opened, and no tombstone in a logged group accounts for it.");
+    refuseIf(unordered.get(stone.group));
     if (group["count"] !== stone.size || entry.length !== 65) refuse("A tombstone names another size than its group has.");
     const hash = leafHash(Buffer.concat([stone.salt, entry.subarray(33)]));
     verifyInclusion(hash, stone.position, stone.size, stone.path, fromB64u(group["root"], 32));
   }
+}
+
+interface Logged {
+  index: number;
+  public: JsonObject;
+}
+
+/** Why groups of tombstones account for nothing: each follows from erasures of people before it, that no other names. */
+export function whyUnordered(groups: Logged[], erasures: (Logged & { entry: Buffer })[]): Map<number, string> {
+  const logged = new Map(erasures.map((one) => [leafHash(one.entry).toString("base64url"), one]));
+  const named = groups.map((group) => {
+    const orders = group.public["orders"];
+    return { group, names: Array.isArray(orders) ? orders.map(spelled) : [] };
+  });
+  const every = named.flatMap(({ names }) => names);
+  const why = new Map<number, string>();
+  for (const { group, names } of named) {
+    const orders = names.map((name) => logged.get(name));
+    if (!names.length) why.set(group.index, "The tombstone's group follows from no erasure: nobody ordered it.");
+    else if (orders.some((one) => !one || one.index > group.index || one.public["scope"] !== "person")) {
+      why.set(group.index, "The tombstone's group follows from something that erased no person before it.");
+    } else if (names.some((name) => every.indexOf(name) !== every.lastIndexOf(name))) {
+      why.set(group.index, "Two groups of tombstones follow from one erasure.");
+    }
+  }
+  return why;
 }
 
 interface Member {
@@ -92,6 +119,10 @@ export class Members {
   of(group: number): Member[] {
     return this.found.get(group) ?? [];
   }
+}
+
+function refuseIf(why: string | undefined): void {
+  if (why !== undefined) refuse(why);
 }
 
 function* beginning<T>(records: Iterable<Buffer>, format: string, read: (record: JsonObject) => T): Generator<T> {

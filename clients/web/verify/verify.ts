@@ -10,7 +10,7 @@ import { pathToFileURL } from "node:url";
 import { MAX_BYTES, readBundle, type Bundle, type Leaf } from "./bundle.js";
 import { Malformed, isObject, parseJson, spelled, type JsonObject } from "./json.js";
 import { keyStatement, readVersion, type ConsentVersion, type ServiceKey } from "./signed.js";
-import { Members, Tombstones, open } from "./shown.js";
+import { Members, Tombstones, open, whyUnordered } from "./shown.js";
 import {
   Invalid, fromB64u, leafHash, readCheckpoint, readKey, refuse, sha256, treeRoot, verifyInclusion, verifyWitnessed,
   type Checkpoint, type Key, type WitnessPolicy,
@@ -44,6 +44,7 @@ interface Trust {
 interface Event {
   index: number;
   kind: string;
+  entry: Buffer;
   public: JsonObject;
   personal: JsonObject;
   body: Buffer | undefined;
@@ -59,6 +60,7 @@ class Evidence {
   readonly keys: ServiceKey[] = [];
   readonly versions = new Map<string, { index: number; version: ConsentVersion }[]>();
   readonly stones: Tombstones;
+  unordered: Map<number, string> | undefined;
   readonly members: Members;
 
   constructor(
@@ -139,7 +141,7 @@ function verifyOpenings(evidence: Evidence): void {
       const shown = open(leaf.entry, "public", leaf.public);
       const personal = leaf.personal && open(leaf.entry, "personal", leaf.personal);
       const kind = spelled(shown["kind"]);
-      evidence.events.push({ index: leaf.index, kind, public: shown, personal: personal ?? {}, body: leaf.personal?.body });
+      evidence.events.push({ index: leaf.index, kind, entry: leaf.entry, public: shown, personal: personal ?? {}, body: leaf.personal?.body });
       if (!personal && CHAINED.includes(kind) && evidence.isWhole(leaf.index)) unopened.push(leaf);
     });
   }
@@ -169,8 +171,10 @@ function firstMissing(bundle: Bundle): number | null {
 }
 
 function verifyErased(evidence: Evidence, leaf: number, member: number, entry: Buffer): void {
-  const groups = new Map(evidence.events.filter(({ kind }) => kind === "tombstones").map((event) => [event.index, event.public]));
-  evidence.stones.verify(leaf, member, entry, groups);
+  const stones = evidence.events.filter(({ kind }) => kind === "tombstones");
+  const groups = new Map(stones.map((event) => [event.index, event.public]));
+  evidence.unordered ??= whyUnordered(stones, evidence.events.filter(({ kind }) => kind === "erasure"));
+  evidence.stones.verify(leaf, member, entry, groups, evidence.unordered);
 }
 
 function verifyPeople(evidence: Evidence): void {
