@@ -205,7 +205,7 @@ def why_unordered(shown: Shown) -> dict[int, str]:
     return why
 
 
-def _names(value: JsonValue) -> list[str]:
+def _names(value: JsonValue | None) -> list[str]:
     return [*map(str, value)] if isinstance(value, list) else []
 
 
