@@ -6,27 +6,34 @@ import json
 import random
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.answer_kit import Service, running
+from tests.answer_kit import REFRESH_WINDOW, Service, answer_in, running
 from tests.consent_kit import World
 from tests.policies.draw import random_record
 from tests.policies.life import LOCATION, NOT_ASKED, Life, read_decisions
 from tests.policy_kit import refresh_permit, train_permit, use
+from tests.twin.test_release import trained
 from tests.vault_kit import PURCHASE
+from vault.clock import unix_s
 from vault.consent import exposure
 from vault.db import Database
 from vault.encoding import dump_json, parse_json
+from vault.oauth.resource import CompanyGate
 from vault.policy.permits import Forbidden, decide_refresh, decide_train
 from vault.proof.decision import evaluate, load_shipped_policy_set, parse_policy_set
 from vault.proof.decision_record import dump_decision, parse_decision
 from vault.schema.category import Purpose
 from vault.schema.terms import ConsentKind
 from vault.schema.trace import Period
+from vault.twin import release
 
 pytestmark = pytest.mark.needs_npm
 
@@ -80,6 +87,48 @@ def test_1000_decisions_of_a_running_service_replay_alike(
     assert 100 < sum(allowed for _, allowed, _ in logged) < 900
     reasons = {rule for _, _, rules in logged for rule in rules}
     assert set(SHIPPED.rules) - reasons == NOT_ASKED.keys(), "kinds of decision that nobody asked for"
+
+
+def test_what_gets_past_an_earlier_check_is_denied_stored_and_replays_alike(
+    node: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rules behind checks that refuse before anything is decided: with each check gone, its rule denies alone."""
+    lasting = {"not_after": unix_s(service.clock.at + timedelta(days=600)), "quota_per_month": 900}
+    consent, own = service.consent(**lasting), service.give(ConsentKind.SELF, **REFRESH_WINDOW, **lasting)
+    backbone, manifest = trained()
+    with service.database.transaction() as session:
+        release.publish(session, backbone, manifest, service.worker_key)
+    answer_in(service.ask(consent))
+
+    def asked(expected: dict[int, int]) -> None:
+        found = Counter(service.ask(consent).status_code for _ in range(5))
+        found += Counter(service.ask_own(own).status_code for _ in range(5))
+        assert found == expected
+        service.clock.at += timedelta(minutes=2)  # no flood
+
+    with monkeypatch.context() as patch:  # a token that is not bound to its sender's key
+        admitted = CompanyGate.caller
+        patch.setattr(
+            CompanyGate, "caller", lambda *what, **how: replace(admitted(*what, **how), sender_constrained=False)
+        )
+        asked({403: 5, 200: 5})
+    service.clock.at += timedelta(days=401)
+    asked({409: 10})  # the certificate lapsed, and nothing is decided
+    with monkeypatch.context() as patch:
+        patch.setattr(release, "_verify_certificate", lambda *_: None)
+        asked({403: 10})
+        patch.setattr(
+            CompanyGate, "caller", lambda *what, **how: replace(admitted(*what, **how), sender_constrained=False)
+        )
+        asked({403: 10})
+    source, logged = read_decisions(service)
+    denied = Counter(tuple(rules) for _, allowed, rules in logged if not allowed)
+    bearer, model = "bearer-token", "model-without-certificate"
+    assert denied == {(bearer,): 5, (model,): 15, (bearer, model): 5}
+    _, decided = replay(node, source, [record for record, _, _ in logged])
+    assert decided == [
+        {"decision": "allow" if allowed else "deny", "reasons": rules, "errors": 0} for _, allowed, rules in logged
+    ]
 
 
 def test_what_the_worker_decides_replays_alike(node: Path, sqlite_database: Database, shortkeys: Database) -> None:
