@@ -232,7 +232,7 @@ def judge(target: Target, sent: Sent) -> None:
     if headers["content-type"] == "text/plain; charset=utf-8" and body == b"Invalid HTTP request received.":
         return  # not HTTP, so it never was a request
     document = json.loads(body)
-    if sent.path.partition(b"?")[0] in map(str.encode, _OWN_FORM) and "error" in document:
+    if sent.path.startswith(tuple(map(str.encode, _OWN_FORM))) and "error" in document:
         assert status in {400, 401}, place
         return
     assert headers["content-type"] == "application/problem+json", place

@@ -10,7 +10,9 @@ import sqlalchemy
 
 from tests.company_kit import REDIRECT, CompanyKit, new_key, public
 from tests.leaves import leaves
+from tests.oauth.test_authorize import shown
 from vault.oauth import registration
+from vault.oauth.client import ASSERTION_TYPE
 from vault.parties import companies, people
 from vault.parties.companies import CompanyId, CompanyRefused, UnknownCompany
 from vault.parties.people import UnknownVault
@@ -213,3 +215,106 @@ def test_without_the_setting_there_is_no_sandbox(quick: Any) -> None:
 def test_only_a_vault_that_lives_here_becomes_a_sandbox(quick: Any) -> None:
     with pytest.raises(UnknownVault), quick.database.transaction() as session:
         people.make_sandbox(session, VaultId(b"x" * 16))
+
+
+def change(server: Any, kit: CompanyKit, record: str, auth: Any, **changes: Any) -> Any:
+    """Send a company's next record; `auth` is the authentication key that it names."""
+    signed = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": server.form()["client_assertion"]}
+    given = {"redirect_uris": [REDIRECT], "jwks": {"keys": [public(auth)]}, "company_record": record, **signed}
+    return server.client.put(f"/v1/register/{kit.company_id}", json=given | changes)
+
+
+def next_record(server: Any, auth: Any, **changes: Any) -> str:
+    later = {"version": 2, "issued_at": int(server.now.timestamp()), "client_auth_key": public(auth)}
+    return str(server.acme.record(server.now, **later | changes))
+
+
+def test_a_company_changes_its_keys_and_what_was_issued_before_is_over(server: Any) -> None:
+    body, _ = server.tokens()
+    plain = server.post(server.form()).json()["access_token"]
+    assert [server.ask(token).status_code for token in (body["access_token"], plain)] == [200, 200]
+    _, _, code = shown(server)
+    server.clock.at += timedelta(seconds=61)
+    auth, question, former = new_key(), new_key(), server.acme.auth
+    done = change(server, server.acme, next_record(server, auth, question_key=public(question)), auth)
+    assert (done.status_code, done.json()["company_status"]) == (200, "approved"), done.text
+    for token in (body["access_token"], plain):
+        assert server.ask(token).status_code == 401
+    assert server.post(server.form()).json()["error"] == "invalid_client", "the former key authenticates nobody"
+    server.acme.auth = auth
+    refreshed = server.post(server.refresh_form(body["refresh_token"]))
+    assert refreshed.json()["error"] == "invalid_grant"
+    assert server.client.get(f"/v1/authorizations/{code}", headers=server.session()).status_code == 404
+    assert server.ask(server.post(server.form()).json()["access_token"]).status_code == 200
+    with server.database.snapshot() as session:
+        company = companies.get(session, CompanyId(server.acme.company_id))
+        assert (company.version, company.question_key.kid) == (2, question.thumbprint())
+        assert len([kind for kind, _, _ in leaves(session) if kind == "company"]) == 2
+    server.acme.auth = former
+    assert change(server, server.acme, next_record(server, former, version=3), former).status_code == 401
+
+
+def test_keys_change_only_by_both_keys_in_force(quick: Any) -> None:
+    quick.clock.at += timedelta(seconds=61)
+    auth, thief = new_key(), new_key()
+    record = next_record(quick, auth)
+    mine, quick.acme.auth = quick.acme.auth, thief
+    stolen = change(quick, quick.acme, record, auth)
+    assert (stolen.status_code, stolen.json()["error"]) == (401, "invalid_client"), "the question key alone"
+    quick.acme.auth = mine
+    forged = quick.acme.record(quick.now, signer=thief, version=2, client_auth_key=public(auth))
+    refused = change(quick, quick.acme, forged, auth)
+    assert (refused.status_code, refused.json()["error"]) == (400, "invalid_client_metadata"), "the other alone"
+    other = CompanyKit(name="Other")
+    with quick.database.transaction() as session:
+        companies.register(session, other.record(quick.now), now=quick.now)
+    assert change(quick, other, record, auth).status_code == 401, "another company's assertion"
+    theirs = other.record(quick.now, version=2, client_auth_key=public(auth))
+    assert change(quick, quick.acme, theirs, auth).status_code == 400, "another company's record"
+    with quick.database.snapshot() as session:
+        assert {companies.get(session, CompanyId(kit.company_id)).version for kit in (quick.acme, other)} == {1}
+
+
+@pytest.mark.parametrize(
+    ("record", "metadata"),
+    [
+        ({"version": 1}, {}),
+        ({"version": 3}, {}),
+        ({"name": "A Bank"}, {}),
+        ({"agent": 1}, {}),
+        ({"issued_at": -30}, {}),
+        ({}, {"company_record": None}),
+        ({}, {"jwks": None}),
+        ({}, {"redirect_uris": ["https://evil.example/cb"]}),
+        ({"redirect_uris": ["https://acme.example/new"]}, {}),
+    ],
+)
+def test_a_change_that_is_not_the_next_record_is_refused(
+    quick: Any, record: dict[str, Any], metadata: dict[str, Any]
+) -> None:
+    quick.clock.at += timedelta(seconds=61)
+    auth = new_key()
+    if "issued_at" in record:
+        record = {"issued_at": int(quick.now.timestamp()) + record["issued_at"]}
+    refused = change(quick, quick.acme, next_record(quick, auth, **record), auth, **metadata)
+    assert (refused.status_code, refused.json()["error"][:8]) == (400, "invalid_")
+    assert quick.post(quick.form()).status_code == 200, "the keys stay as they were"
+
+
+def test_a_new_question_key_alone_leaves_tokens_and_ends_what_waits(quick: Any) -> None:
+    plain = quick.post(quick.form()).json()["access_token"]
+    _, _, code = shown(quick)
+    quick.clock.at += timedelta(seconds=61)
+    question = new_key()
+    record = next_record(quick, quick.acme.auth, question_key=public(question), contact="new@acme.example")
+    assert change(quick, quick.acme, record, quick.acme.auth).status_code == 200
+    assert quick.ask(plain).status_code == 200
+    assert quick.client.get(f"/v1/authorizations/{code}", headers=quick.session()).status_code == 404
+
+
+def test_what_a_changed_company_signs_next_follows_its_new_key(quick: Any) -> None:
+    question = new_key()
+    for version, signer in ((2, quick.acme.question), (3, question)):
+        quick.clock.at += timedelta(seconds=61)
+        record = next_record(quick, quick.acme.auth, version=version, question_key=public(question), signer=signer)
+        assert change(quick, quick.acme, record, quick.acme.auth).status_code == 200

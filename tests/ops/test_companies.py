@@ -46,3 +46,8 @@ def test_an_operator_approves_one_and_rejects_another(database: Database, tmp_pa
     assert run("waiting")["waiting"] == []
     assert [item["name"] for item in run("list")["companies"]] == ["Good Shop"]
     run("approve", bad.company_id, status=1)
+    renamed = tmp_path / "renamed.jws"
+    renamed.write_text(good.record(now, version=2, name="Better Shop"))
+    assert run("update", str(renamed))["version"] == 2
+    assert [item["name"] for item in run("list")["companies"]] == ["Better Shop"]
+    run("update", str(renamed), status=1)

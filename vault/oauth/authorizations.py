@@ -297,6 +297,12 @@ def forget(session: Session, vault_id: VaultId) -> None:
     session.connection().execute(delete(authorization).where(authorization.c.vault_id == vault_id))
 
 
+def end_waiting(session: Session, company_id: CompanyId) -> None:
+    """End a company's requests that wait and its codes that nobody redeemed: the key that signed them is replaced."""
+    waiting = (authorization.c.company_id == company_id) & (authorization.c.state != State.REDEEMED)
+    session.connection().execute(delete(authorization).where(waiting))
+
+
 def end_all(session: Session) -> None:
     """End every request and code: a restored database does not know which were decided or redeemed since."""
     session.connection().execute(delete(authorization))

@@ -21,7 +21,7 @@ from vault.encoding import b64u, parse_b64u
 from vault.errors import MalformedInput
 from vault.oauth.models import family
 from vault.oauth.tokens import TOKEN_S, revoke
-from vault.parties.companies import CompanyId
+from vault.parties.companies import Company, CompanyId
 from vault.seal.ids import ConsentId
 
 FAMILY_BYTES: Final = 16
@@ -137,6 +137,18 @@ def end(session: Session, family_id: bytes, *, now: datetime) -> None:
     """Revoke a family: its refresh tokens, and the access tokens that were made from them."""
     session.connection().execute(delete(family).where(family.c.family_id == family_id))
     revoke(session, family_id, expires_at_s=unix_s(now) + TOKEN_S, now=now)
+
+
+def of_key(company: Company) -> bytes:
+    """Return the name under which what a company was issued in its own name ends: its authentication key's."""
+    return parse_b64u(company.client_auth_key.kid)[:FAMILY_BYTES]
+
+
+def end_issued_to(session: Session, company: Company, *, now: datetime) -> None:
+    """End every token that was issued to a company's authentication key, which is replaced."""
+    mine = select(family.c.family_id).where(family.c.company_id == company.company_id)
+    for family_id in [*session.connection().execute(mine).scalars(), of_key(company)]:
+        end(session, family_id, now=now)
 
 
 def _parse(unverified_token: str) -> tuple[bytes, bytes]:

@@ -1,8 +1,8 @@
-"""Dynamic registration: a company files its signed record, the operator approves it, then it exists.
+"""Dynamic registration: a company files its signed record, the operator approves it, then it exists and may change its keys.
 
 The metadata of RFC 7591 repeat what the record says, for clients that expect them; the record, in the extension
 member `company_record`, is what the company signed and what the log will commit to. Keys come by value.
-Source: RFC 7591 sections 2 and 3.
+Source: RFC 7591 sections 2 and 3; RFC 7592 section 2.2.
 """
 
 from __future__ import annotations
@@ -19,16 +19,20 @@ from sqlmodel import Session
 
 from vault.clock import unix_s
 from vault.errors import VaultError
-from vault.oauth.client import AUTH_METHOD, GRANT_TYPES
+from vault.oauth import authorizations, families
+from vault.oauth.client import AUTH_METHOD, GRANT_TYPES, Form, authenticate
 from vault.oauth.models import registration
 from vault.parties import companies
 from vault.parties.companies import Company, CompanyId, CompanyRecord, CompanyRefused, UnknownCompany
-from vault.proof.jose import BadJws, JwsKey, read_jwk
+from vault.proof.jose import COMPANY_TYPE, BadJws, JwsKey, parse_jws, read_jwk
 
 KEPT_S: Final = 30 * 86_400
 MAX_WAITING: Final = 1_000
 MAX_SANDBOX: Final = 1_000
 """How many test companies one server ever takes; nobody approves them, and each is logged for good."""
+
+CHANGE_S: Final = 60
+"""How long a company's record stays in force at the least; each is logged for good."""
 
 _FIXED: Final[Mapping[str, tuple[str, ...]]] = {"grant_types": GRANT_TYPES, "response_types": ("code",)}
 
@@ -126,6 +130,73 @@ def file(session: Session, metadata: Mapping[str, Any], *, sandbox: bool, now: d
     return _information(record, jws, "pending", now)
 
 
+def update(
+    session: Session, issuer: str, client_id: str, metadata: Mapping[str, Any], *, now: datetime
+) -> dict[str, Any]:
+    """Put a company's next record in force: new keys, another contact or other addresses.
+
+    It takes both keys in force: the question key signs the record, the authentication key an assertion, so that
+    whoever stole one of them takes nothing over. The name that owners are shown, and whether software asks, the
+    operator approved: a record that changes them is the operator's to put in force.
+
+    Args:
+        session: An open writing transaction.
+        issuer: The only audience of an assertion.
+        client_id: Whose record.
+        metadata: As for `file`, with `client_assertion_type` and `client_assertion`.
+        now: The current time.
+
+    Returns:
+        The client information response.
+
+    Raises:
+        InvalidClientError: The assertion does not hold.
+        BadMetadata: The record does not follow the one in force, changes too much or comes too soon, or the metadata
+            contradict it.
+    """
+    sent = {name: str(metadata.get(name, "")) for name in ("client_assertion_type", "client_assertion")}
+    company = authenticate(session, Form(issuer, {**sent, "client_id": client_id}), issuer, now=now).company
+    jws = metadata.get("company_record")
+    if not isinstance(jws, str):
+        raise BadMetadata("Send the signed next company record as company_record.")
+    try:
+        record = companies.verify_company_record(jws, signer=company.question_key, now=now)
+        _refuse_contradiction(metadata, record)
+        if (record.name, record.agent) != (company.name, company.agent):
+            raise BadMetadata(
+                "Only the operator changes a company's name, or whether software asks; send the record there."
+            )
+        if record.issued_at < _issued_at(company) + CHANGE_S:
+            raise BadMetadata(f"A record is replaced at most once in {CHANGE_S} seconds; sign it anew a little later.")
+        after = put_next(session, jws, now=now)
+    except CompanyRefused as error:
+        raise BadMetadata(error.detail) from error
+    return _information(record, jws, "sandbox" if after.sandbox else "approved", now)
+
+
+def put_next(session: Session, unverified_jws: str, *, now: datetime) -> Company:
+    """Put a company's next record in force and end what was issued to the keys that it replaces.
+
+    Args:
+        session: An open writing transaction.
+        unverified_jws: The next record, signed by the question key in force.
+        now: The current time.
+
+    Raises:
+        CompanyRefused: The record is not acceptable or is not the next one.
+        UnknownCompany: No such company.
+
+    Guarantees: requests and codes that wait end, since the key before signed them; where the authentication key
+        changes, so does every token that was issued to it.
+    """
+    unverified_id = companies.unverified_company_id(unverified_jws)
+    before, after = companies.get(session, unverified_id), companies.rotate(session, unverified_jws, now=now)
+    authorizations.end_waiting(session, after.company_id)
+    if after.client_auth_key != before.client_auth_key:
+        families.end_issued_to(session, before, now=now)
+    return after
+
+
 def list_waiting(session: Session) -> list[Waiting]:
     """Return what waits for the operator, the oldest first."""
     rows = session.connection().execute(select(registration).order_by(registration.c.received_at_s))
@@ -160,6 +231,12 @@ def reject(session: Session, company_id: CompanyId) -> None:
     gone = delete(registration).where(registration.c.company_id == company_id).returning(registration.c.company_id)
     if session.connection().execute(gone).scalar_one_or_none() is None:
         raise UnknownCompany("No registration of this id waits here.")
+
+
+def _issued_at(company: Company) -> int:
+    issued_at = parse_jws(company.record, COMPANY_TYPE).unverified_claims["issued_at"]
+    assert isinstance(issued_at, int)  # it was verified when it was put in force
+    return issued_at
 
 
 def _refuse_contradiction(metadata: Mapping[str, Any], record: CompanyRecord) -> None:

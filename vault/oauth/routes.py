@@ -7,6 +7,7 @@ import secrets
 from datetime import datetime
 from typing import Annotated, Any, Final
 
+from authlib.oauth2.rfc6749 import InvalidClientError
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
@@ -86,6 +87,25 @@ def register(request: Request, metadata: dict[str, Any], database: DatabaseDep, 
             content, status = registration.file(session, metadata, sandbox=sandbox, now=clock.now()), 201
     except BadMetadata as refusal:
         content, status = {"error": refusal.error, "error_description": refusal.detail}, 400
+    return JSONResponse(content, status, {"Cache-Control": "no-store"})
+
+
+@oauth_router.put(REGISTER_PATH + "/{client_id}", responses=_ERRORS)
+def update(
+    client_id: str, metadata: dict[str, Any], desk: DeskDep, database: DatabaseDep, clock: ClockDep
+) -> JSONResponse:
+    """Put a company's next record in force, with new keys (RFC 7592); both keys in force sign for it.
+
+    `company_record` is signed by the question key, `client_assertion` by the authentication key. Tokens, requests and
+    codes from before end.
+    """
+    try:
+        with database.transaction() as session:
+            content, status = registration.update(session, desk.issuer, client_id, metadata, now=clock.now()), 200
+    except BadMetadata as refusal:
+        content, status = {"error": refusal.error, "error_description": refusal.detail}, 400
+    except InvalidClientError as refusal:
+        content, status = {"error": refusal.error, "error_description": refusal.description}, 401
     return JSONResponse(content, status, {"Cache-Control": "no-store"})
 
 

@@ -306,8 +306,8 @@ class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no type
     def issue_plain(self, form: Form) -> dict[str, Any]:
         """Return the token response of a company that asks in its own name."""
         self._verify_token_request(form)
-        grant_id = form.form.get("grant_id")
-        return self._issue(None if grant_id is None else self._grant(grant_id, self._active()), b"")
+        company, grant_id = self._active(), form.form.get("grant_id")
+        return self._issue(None if grant_id is None else self._grant(grant_id, company), families.of_key(company))
 
     def issue_first(self, code: Code, form: Form) -> dict[str, Any]:
         """Return the token response of a code."""

@@ -44,7 +44,7 @@ class AccessToken:
         issued_at: Unix seconds.
         expires_at: Unix seconds.
         jti: Its own id.
-        family_id: The refresh tokens that it was made with; empty if there are none.
+        family_id: What it ends with: the refresh tokens that it was made with, or else the company's key.
     """
 
     company_id: CompanyId
@@ -107,7 +107,7 @@ class TokenMint:
             grant_id: The consent it is for, if for one only.
             now: The current time.
             lifetime_s: How long it works, at most `TOKEN_S`.
-            family_id: The refresh tokens that it is made with, if any.
+            family_id: What it ends with, if anything but itself.
         """
         claims: JsonObject = {
             "iss": self._issuer,

@@ -107,6 +107,25 @@ def add_company(
     )
 
 
+@companies_app.command("update")
+def update_company(
+    file: Annotated[Path, typer.Argument(help="The company's next record, signed by its question key in force.")],
+    *,
+    site: SiteFolder = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Put a company's next record in force: another name, or new keys where it lost the one that authenticates it."""
+    with plain_errors():
+        record = _read_text(file)
+        with transaction(site) as session:
+            company = registration.put_next(session, record, now=SystemClock().now())
+    say(
+        as_json,
+        {"company": company.company_id, "name": company.name, "version": company.version},
+        f"Version {company.version} of {company.company_id} is in force; owners are shown it as {company.name}.",
+    )
+
+
 @companies_app.command("list")
 def list_all(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """List companies with their status."""

@@ -222,11 +222,7 @@ def rotate(session: Session, unverified_jws: str, *, now: datetime) -> Company:
         CompanyRefused: The record is not acceptable or is not the next one.
         UnknownCompany: No such company.
     """
-    try:
-        unverified_id = parse_jws(unverified_jws, COMPANY_TYPE).unverified_claims.get("company_id")
-    except BadJws as error:
-        raise CompanyRefused(error.detail) from error
-    row = _locked(session, CompanyId(str(unverified_id)))
+    row = _locked(session, unverified_company_id(unverified_jws))
     record = verify_company_record(unverified_jws, signer=parse_jwk(row.question_key), now=now)
     if record.company_id != row.company_id or record.version != row.version + 1:
         raise CompanyRefused(f"The next record of this company must have version {row.version + 1}.")
@@ -234,6 +230,19 @@ def rotate(session: Session, unverified_jws: str, *, now: datetime) -> Company:
     session.flush()
     _log_record(session, row)
     return _company(row)
+
+
+def unverified_company_id(unverified_jws: str) -> CompanyId:
+    """Return whose a company record says it is, to find out which key should have signed it.
+
+    Raises:
+        CompanyRefused: It is no company record.
+    """
+    try:
+        claims = parse_jws(unverified_jws, COMPANY_TYPE).unverified_claims
+    except BadJws as error:
+        raise CompanyRefused(error.detail) from error
+    return parse_company_id(str(claims.get("company_id")))
 
 
 def count_sandbox(session: Session) -> int:

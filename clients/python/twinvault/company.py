@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode
 
-from twinvault.api import Api, ClientError, field, json_of
+from twinvault.api import Api, ApiError, ClientError, field, json_of
 from twinvault.asking import (
     DEADLINE_S,
     GRANTS_PATH,
@@ -43,7 +43,7 @@ from twinvault.profile import Profile
 from twinvault.receipts import VerifiedAnswer, answer_path, remember_checkpoint, verify_answered
 from vault.clock import Clock, SystemClock, unix_s
 from vault.encoding import JsonObject, b64u, dump_json
-from vault.proof.jose import COMPANY_TYPE, QUESTION_TYPE, REQUEST_TYPE
+from vault.proof.jose import COMPANY_TYPE, QUESTION_TYPE, REQUEST_TYPE, parse_jws
 from vault.proof.trust import TrustedRoot
 from vault.schema.consent import ConsentRequest, dump_consent_request
 from vault.schema.question import Question, dump_question
@@ -53,6 +53,8 @@ from vault.seal.signing import SigningKey, new_seed
 
 REGISTER_PATH: Final = "/v1/register"
 _FORM: Final = "application/x-www-form-urlencoded"
+_SEEDS: Final = ("question_seed", "auth_seed", "dpop_seed")
+_NEXT: Final = "next"
 
 
 class WrongTerms(ClientError):
@@ -77,8 +79,11 @@ class Company:
         self._api = api or Api(profile.trust.issuer)
         self._clock = clock or SystemClock()
         self._issuer = profile.trust.issuer.rstrip("/")
-        self._question_key = SigningKey(profile.binary("question_seed", 32))
-        auth_key, dpop_key = (SigningKey(profile.binary(name, 32)) for name in ("auth_seed", "dpop_seed"))
+        self._read_keys()
+
+    def _read_keys(self) -> None:
+        profile = self.profile
+        self._question_key, auth_key, dpop_key = (SigningKey(profile.binary(name, 32)) for name in _SEEDS)
         self._auth = CompanyAuth(profile.trust, self.company_id, auth_key, dpop_key, self._clock)
 
     @classmethod
@@ -106,7 +111,7 @@ class Company:
             BadProfile: The folder exists.
         """
         clock = clock or SystemClock()
-        seeds = {part: new_seed() for part in ("auth_seed", "question_seed", "dpop_seed")}
+        seeds = {part: new_seed() for part in _SEEDS}
         while _id_of(seeds["question_seed"]).startswith("-"):  # a command line would take such an id for an option
             seeds["question_seed"] = new_seed()
         question_key = SigningKey(seeds["question_seed"])
@@ -154,6 +159,49 @@ class Company:
         filed = {"redirect_uris": uris, "jwks": key, "company_record": self.profile.text("record")}
         asked = {**filed, "sandbox": True} if sandbox else filed
         return str(field(json_of(self._api.request("POST", REGISTER_PATH, json=asked)), "company_status"))
+
+    def rotate_keys(self) -> int:
+        """Replace all keys of this company: new ones count from now on, and every token from before is over.
+
+        The new keys lie in the profile before the service hears of them. Where the answer is lost, or this machine
+        stops, run it again: it goes on with the same ones.
+
+        Returns:
+            The version of the record in force.
+
+        Raises:
+            ApiError: The service refuses; the keys stay as they are.
+        """
+        kept = self.profile.record.get(_NEXT) or self._next_keys()
+        assert isinstance(kept, dict)
+        record = str(kept["record"])
+        if not self._is_in_force(record):
+            keys = {"keys": [parse_jws(record, COMPANY_TYPE).unverified_claims["client_auth_key"]]}
+            changed = {"redirect_uris": self.profile.record["redirect_uris"], "jwks": keys, "company_record": record}
+            try:
+                self._api.request("PUT", f"{REGISTER_PATH}/{self.company_id}", json=self._auth.authenticated(changed))
+            except ApiError:
+                # Sent twice, because the first answer was lost, it is refused the second time: the key is replaced then.
+                if not self._is_in_force(record):
+                    self.profile.keep({_NEXT: ""})
+                    raise
+        self.profile.keep({**kept, _NEXT: ""})
+        self._read_keys()
+        return int(str(parse_jws(record, COMPANY_TYPE).unverified_claims["version"]))
+
+    def _is_in_force(self, record: str) -> bool:
+        return bool(field(self._api.get(f"/v1/companies/{self.company_id}"), "record") == record)
+
+    def _next_keys(self) -> JsonObject:
+        seeds = {part: new_seed() for part in _SEEDS}
+        claims = dict(parse_jws(self.profile.text("record"), COMPANY_TYPE).unverified_claims)
+        claims |= {"version": int(str(claims["version"])) + 1, "issued_at": unix_s(self._clock.now())}
+        claims["client_auth_key"] = jwk_of(SigningKey(seeds["auth_seed"]))
+        claims["question_key"] = jwk_of(SigningKey(seeds["question_seed"]))
+        record = sign_jws(self._question_key, {"typ": COMPANY_TYPE}, claims)
+        kept: JsonObject = {"record": record, **{part: b64u(seed) for part, seed in seeds.items()}}
+        self.profile.keep({_NEXT: kept})
+        return kept
 
     def sign_request(self, terms: Terms) -> str:
         """Return a signed consent request, a compact JWS, to hand to an owner yourself.

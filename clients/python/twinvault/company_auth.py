@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Generator, Mapping
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
@@ -79,7 +79,7 @@ class CompanyAuth(httpx.Auth):
         self._take_nonce(response)
         return response
 
-    def authenticated(self, fields: Mapping[str, str]) -> dict[str, str]:
+    def authenticated(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return a form's fields with a fresh assertion of who sends it."""
         return {**fields, "client_assertion_type": ASSERTION_TYPE, "client_assertion": self._assertion()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -11,11 +12,18 @@ from urllib.parse import parse_qs
 import pytest
 
 from tests.client_kit import Service, purchases
+from twinvault.api import Api, Unreachable
 from twinvault.cli import main
+from twinvault.company import Company
 from twinvault.owner import Owner
+from twinvault.profile import Profile
 from vault.clock import SystemClock
-from vault.encoding import b64u
+from vault.encoding import b64u, parse_b64u
+from vault.oauth import registration
 from vault.parties import companies
+from vault.schema.category import Category
+from vault.schema.terms import ConsentKind, Terms
+from vault.seal.ids import ConsentId
 
 PURPOSE = "dpv:ProvideProductRecommendations"
 ASK = (
@@ -100,3 +108,66 @@ def test_printed_requests_are_complete(acme: Run, service: Service, tmp_path: Pa
         acme(*ask, expect=1)
     token.unlink()
     acme(*ask, expect=1)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a record be replaced in the second in which it was put in force."""
+    monkeypatch.setattr(registration, "CHANGE_S", 0)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_company_replaces_its_keys_and_goes_on_asking(
+    owner: Owner, acme: Run, tmp_path: Path, work: Callable[[], None]
+) -> None:
+    consent = given(owner, acme, tmp_path)
+    owner.give(owner.terms_for(ConsentKind.SELF, [Category("pd:Purchase")]))
+    owner.refresh()
+    work()
+    folder = tmp_path / "home" / "acme"
+    before = Profile.load(folder).record
+    assert acme("rotate-keys")["version"] == 2
+    after = Profile.load(folder).record
+    kept = {name for name in before if before[name] == after.get(name)}
+    assert kept == {"kind", "company_id", "name", "redirect_uris"}
+    assert acme("ask", consent, "--purpose", PURPOSE)["verified"]
+    assert acme("rotate-keys")["version"] == 3
+    assert acme("ask", consent, "--purpose", PURPOSE)["verified"]
+    with closing(Company.load(folder)) as company:
+        owner.read_request(company.sign_request(asked_again(owner, consent)))
+
+
+def asked_again(owner: Owner, consent: str) -> Terms:
+    return owner.consent(ConsentId(parse_b64u(consent))).current.terms
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("lost", ["the question", "the answer"])
+def test_a_change_of_keys_that_was_cut_off_is_made_good_by_the_next(
+    acme: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    sent, folder = Api.request, tmp_path / "home" / "acme"
+
+    def cut_off(self: Api, method: str, path: str, **how: Any) -> Any:
+        if method == "PUT" and lost == "the answer":
+            sent(self, method, path, **how)
+        if method == "PUT":
+            raise Unreachable("The service did not answer.")
+        return sent(self, method, path, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Api, "request", cut_off)
+        acme("rotate-keys", expect=3)
+    waiting = Profile.load(folder).record["next"]
+    assert isinstance(waiting, dict)
+    assert acme("rotate-keys")["version"] == 2
+    assert Profile.load(folder).text("auth_seed") == waiting["auth_seed"], "the same keys, not a second pair"
+    assert acme(*ASK)["url"]
+
+
+def test_a_refused_change_keeps_the_keys(acme: Run, tmp_path: Path) -> None:
+    before = Profile.load(tmp_path / "home" / "acme").text("auth_seed")
+    assert "at most once in 60 seconds" in acme("rotate-keys", expect=1)
+    record = Profile.load(tmp_path / "home" / "acme").record
+    assert (record["auth_seed"], record["next"]) == (before, "")
+    assert acme(*ASK)["url"]

@@ -65,6 +65,14 @@ def register(
     common.emit(result, as_json=as_json)
 
 
+@company.command("rotate-keys")
+def rotate_keys(*, profile: ProfileName = DEFAULT_PROFILE, as_json: AsJson = False) -> None:
+    """Replace all your keys; tokens, requests and codes from before are over. Run it again if it was cut off."""
+    found = _load(profile)
+    version = found.rotate_keys()
+    common.emit({"company_id": found.company_id, "version": version}, as_json=as_json)
+
+
 @company.command()
 def request(
     *,
