@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from vault.settings import AppSettings, Settings, WorkerSettings
+from vault.settings import AppSettings, Settings, WorkerSettings, own_settings
 
 KEY = "A" * 43
 SHARED = {
@@ -96,6 +96,15 @@ def test_values_out_of_range_are_refused(name: str, value: str, monkeypatch: pyt
     setenv(monkeypatch, {**APP, name: value})
     with pytest.raises(ValidationError):
         AppSettings()
+
+
+def test_a_process_says_in_words_what_is_wrong_with_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    setenv(monkeypatch, {**APP, "VAULT_DATABASE_URL": "geheim", "VAULT_PORT": "x"} | {"VAULT_ISSUER": "garbage"})
+    with pytest.raises(SystemExit) as end:
+        own_settings(AppSettings)
+    said = str(end.value.code)
+    assert all(name in said for name in ("VAULT_DATABASE_URL: must be", "VAULT_PORT: ", "VAULT_ISSUER: "))
+    assert "geheim" not in said
 
 
 def test_settings_do_not_change_while_the_process_runs(monkeypatch: pytest.MonkeyPatch) -> None:

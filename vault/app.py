@@ -73,7 +73,7 @@ from vault.recovery import recover, signed_records
 from vault.seal.handover import KeyKind
 from vault.seal.recipient import Recipient
 from vault.seal.statement import KeyName, KeyStatement
-from vault.settings import AppSettings
+from vault.settings import AppSettings, own_settings
 from vault.store import devices, shortkeys
 from vault.threads import one_thread
 from vault.tlog import groups, log, tombstones
@@ -374,7 +374,7 @@ def _recover(state: State) -> None:
 
 def main() -> None:
     """Serve with the settings of the environment."""
-    settings = AppSettings()
+    settings = own_settings(AppSettings)
     configure_logging(settings.log_level)
     run(create_app(settings), settings)
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal, TypeVar
 
-from pydantic import Field, HttpUrl, field_validator
+import sqlalchemy
+from pydantic import Field, HttpUrl, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+S = TypeVar("S", bound="Settings")
+
+_DATABASES: Final = frozenset({"sqlite", "postgresql", "postgresql+psycopg"})
 
 
 class Settings(BaseSettings):
@@ -26,6 +32,17 @@ class Settings(BaseSettings):
         default="monthly", description="How days become imprint rows; app and worker need the same."
     )
     log_level: str = "INFO"
+
+    @field_validator("database_url", "shortkeys_url")
+    @classmethod
+    def _known(cls, url: str) -> str:
+        try:
+            name = sqlalchemy.make_url(url).drivername
+        except (sqlalchemy.exc.ArgumentError, ValueError):
+            name = ""
+        if name not in _DATABASES:
+            raise ValueError("must be sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME")
+        return url
 
     @field_validator("shortkeys_url")
     @classmethod
@@ -85,3 +102,19 @@ class WorkerSettings(Settings):
 
     worker_keyring: Path = Field(description="Folder of the keys of processor and processor-sign.")
     poll_s: float = Field(default=0.5, gt=0)
+
+
+def own_settings(kind: type[S]) -> S:
+    """Return this process's settings from its environment, or end it with what is wrong with them."""
+    try:
+        return kind()
+    except ValidationError as error:
+        sys.exit(f"twinvault: {sentences_of(error)}")
+
+
+def sentences_of(error: ValidationError) -> str:
+    """Return what is wrong with settings; it names them and never repeats their values."""
+    return " ".join(
+        f"VAULT_{'_'.join(map(str, item['loc'])).upper()}: {item['msg'].removeprefix('Value error, ')}."
+        for item in error.errors()
+    )

@@ -43,7 +43,7 @@ from vault.seal.handover import KeyKind
 from vault.seal.ids import ConsentId, VaultId, sha256
 from vault.seal.recipient import Recipient
 from vault.seal.statement import KeyName, KeyStatement
-from vault.settings import WorkerSettings
+from vault.settings import WorkerSettings, own_settings
 from vault.threads import one_thread
 from vault.tlog import log
 from vault.twin import release, requests
@@ -185,7 +185,7 @@ def main() -> None:
     """Run until SIGTERM or SIGINT; the jobs in hand are finished first."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold seeds
     one_thread()  # more would fight with the children for the processors
-    settings, clock, stop = WorkerSettings(), SystemClock(), threading.Event()
+    settings, clock, stop = own_settings(WorkerSettings), SystemClock(), threading.Event()
     configure_logging(settings.log_level)
 
     def end(_signal: int, _frame: FrameType | None) -> None:

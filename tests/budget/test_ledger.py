@@ -35,7 +35,7 @@ from vault.budget.ledger import (
     restore,
     spending,
     spent,
-    verify_scope,
+    verify_ledger,
 )
 from vault.db import Database
 from vault.errors import MalformedInput
@@ -64,7 +64,7 @@ def take(database: Database, name: int, **other: object) -> Reservation:
 
 def curve(database: Database, scope: Scope = SCOPE) -> object:
     with database.snapshot() as session:
-        verify_scope(session, scope)
+        verify_ledger(session)
         return spent(session, scope)
 
 
@@ -305,11 +305,11 @@ def test_rows_changed_behind_the_triggers_are_noticed(sqlite_database: Database,
             connection.exec_driver_sql(f"DROP TRIGGER budget_ledger_{trigger}")
         raw = connection.connection.dbapi_connection
         raw.create_function("sha256", 1, lambda data: hashlib.sha256(data).digest())
-        verify_scope(session, SCOPE)
+        verify_ledger(session)
         session.expire_all()
         connection.exec_driver_sql(change)
         with pytest.raises(LedgerBroken):
-            verify_scope(session, SCOPE)
+            verify_ledger(session)
 
 
 def test_a_later_row_rewritten_with_its_digest_breaks_the_chain(sqlite_database: Database) -> None:
@@ -323,7 +323,7 @@ def test_a_later_row_rewritten_with_its_digest_breaks_the_chain(sqlite_database:
         change = "UPDATE budget_ledger SET record = ?, digest = ? WHERE position = 1"
         connection.exec_driver_sql(change, (forged, hashlib.sha256(forged).digest()))
         with pytest.raises(LedgerBroken):
-            verify_scope(session, SCOPE)
+            verify_ledger(session)
 
 
 def test_the_three_numbers(database: Database) -> None:

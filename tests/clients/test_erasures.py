@@ -164,6 +164,8 @@ def test_the_command_shows_asks_and_erases(
     erased = run(*january, "--trace", f"{one.source}/{one.id}", "--confirm", "erase")
     assert (erased["traces"], erased["verified"]) == (1, True)
     kept = tmp_path / "certificate.json"
+    for unwritable in (tmp_path, tmp_path / "none" / "c"):
+        assert "cannot be written" in run(*january, "--confirm", "erase", "--certificate", unwritable, expect=1)
     assert run(*january, "--confirm", "erase", "--certificate", kept)["destroyed"]["batches"] == 1
     assert kept.stat().st_mode & 0o777 == 0o600
     assert "Nothing was erased" in run("--everything", "--confirm", "erase", expect=1)

@@ -50,7 +50,7 @@ def findings(run: Callable[..., Result]) -> Callable[[], dict[str, str]]:
     def wrong() -> dict[str, str]:
         result = run("doctor", "--json")
         found = {item["name"]: item for item in json.loads(result.stdout)["findings"]}
-        assert set(found) == {"database", "log", "journal", "keyrings", "trust file", "short keys", "jobs"}
+        assert set(found) == {"database", "log", "journal", "keyrings", "trust file", "short keys", "budget", "jobs"}
         failed = {name: item["detail"] for name, item in found.items() if not item["ok"]}
         assert result.exit_code == (1 if failed else 0)
         return failed

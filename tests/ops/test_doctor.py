@@ -7,7 +7,9 @@ from dataclasses import replace
 
 from sqlalchemy import text
 
+from tests.budget.test_ledger import AT, charge
 from tests.site_kit import running_app
+from vault.budget.ledger import restore
 from vault.clock import SystemClock
 from vault.jobs import queue
 from vault.ops.site import Site
@@ -109,6 +111,17 @@ def test_a_job_that_was_given_up_is_found(site: Site, findings: Findings) -> Non
     assert findings() == {}
     execute(site, "UPDATE jobs SET state = 'failed'")
     assert list(findings()) == ["jobs"]
+
+
+def test_a_changed_charge_is_found(site: Site, findings: Findings) -> None:
+    database, _ = site.databases()
+    with database.transaction() as session:
+        restore(session, charge(1), at=AT)
+    database.close()
+    assert findings() == {}
+    execute(site, "DROP TRIGGER budget_ledger_no_update")
+    execute(site, "UPDATE budget_ledger SET state = 'cancelled' WHERE position = 1")
+    assert list(findings()) == ["budget"]
 
 
 def test_missing_tables_are_found_and_do_not_stop_the_other_checks(site: Site, findings: Findings) -> None:

@@ -116,6 +116,30 @@ def test_the_trust_file_pins_what_the_settings_say(site: Site) -> None:
     assert settings.log_origin == trust.log.name == ORIGIN
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--issuer", "garbage", "VAULT_ISSUER: "),
+        ("--issuer", "http://vault.example", "use https"),
+        ("--log-origin", "", "VAULT_LOG_ORIGIN: "),
+        ("--log-origin", "my log", "key name"),
+        ("--database-url", "garbage", "VAULT_DATABASE_URL: must be sqlite:///FILE or "),
+        ("--database-url", "mysql://root:geheim@db.example/x", "VAULT_DATABASE_URL: "),
+        ("--database-url", "postgresql://db.example:x/y", "VAULT_DATABASE_URL: "),
+        ("--database-url", "sqlite:////no/such/folder/x", "does not answer"),
+        ("--shortkeys-url", "postgresql://root:geheim@127.0.0.1:1/x", "does not answer"),
+    ],
+)
+def test_what_no_process_could_start_with_is_refused_before_anything_is_made(
+    option: str, value: str, said: str, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(operator, ["init", str(tmp_path / "new"), option, value])
+    assert (result.exit_code, isinstance(result.exception, SystemExit)) == (1, True), result.exception
+    assert said in result.output
+    assert "geheim" not in result.output
+    assert not (tmp_path / "new").exists()
+
+
 def test_init_tells_what_to_hand_out_and_what_to_take_offline(tmp_path: Path) -> None:
     result = CliRunner().invoke(operator, ["init", str(tmp_path / "new")])
     assert result.exit_code == 0, result.output

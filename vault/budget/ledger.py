@@ -8,9 +8,12 @@ further cost: noise that was never stored was never seen. A failure once noise w
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final, cast
 
 import sqlalchemy
@@ -29,6 +32,9 @@ _RESTORED: Final = "restored"
 _LEDGER: Final = SQLModel.metadata.tables[str(LedgerRow.__tablename__)]
 _ROWS: Final = (
     sqlalchemy.select(_LEDGER).where(_LEDGER.c.scope == sqlalchemy.bindparam("of_scope")).order_by(_LEDGER.c.position)
+)
+_ALL_ROWS: Final = (
+    sqlalchemy.select(_LEDGER).order_by(_LEDGER.c.scope, _LEDGER.c.position).execution_options(yield_per=1_000)
 )
 _APPEND: Final = sqlalchemy.insert(_LEDGER)
 _LOCK: Final = sqlalchemy.text(
@@ -268,23 +274,36 @@ def months(session: Session, vault_id: bytes) -> list[Period]:
     return [Period(window) for window in _windows(session, Scope(Unit.OWNER_DAY, b64u(vault_id), "").key)]
 
 
-def verify_scope(session: Session, scope: Scope) -> None:
-    """Check that a scope's rows are one unbroken chain and that columns say what records say.
+def verify_ledger(session: Session) -> int:
+    """Check that each scope's rows are one unbroken chain and that columns say what records say.
+
+    Returns:
+        How many rows there are.
 
     Raises:
         LedgerBroken: A row was changed, moved or taken out of the middle.
     """
-    prev = _GENESIS
-    for position, row in enumerate(_read(session, scope).rows):
+    count = 0
+    for key, rows in groupby(session.connection().execute(_ALL_ROWS), attrgetter("scope")):
+        count += _verify_rows(key, rows)
+    return count
+
+
+def _verify_rows(scope_key: str, rows: Iterable[Any]) -> int:
+    prev, position = _GENESIS, -1
+    for position, row in enumerate(rows):
         try:
             digest, record = _digest(row.record), parse_json(row.record)
             said = record["prev"], record["position"], record["state"], _scope_and_release(record["charge"])
         except (MalformedInput, KeyError, TypeError) as error:
-            raise LedgerBroken("A row of the privacy ledger cannot be read; restore the journal.") from error
-        held = b64u(prev), position, row.state, (scope, b64u(row.release_id))
+            raise LedgerBroken("A row of the privacy ledger cannot be read; restore the newest backup.") from error
+        held = b64u(prev), position, row.state, (scope_key, b64u(row.release_id))
         if said != held or row.position != position or row.digest != digest:
-            raise LedgerBroken("A row of the privacy ledger is not the one that was written; restore the journal.")
+            raise LedgerBroken(
+                "A row of the privacy ledger is not the one that was written; restore the newest backup."
+            )
         prev = row.digest
+    return position + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,8 +379,8 @@ def _windows(session: Session, prefix: str) -> list[str]:
     return [key.removeprefix(prefix) for key in session.exec(query)]
 
 
-def _scope_and_release(charge: Any) -> tuple[Scope, str]:
-    return Scope(charge["unit"], charge["subject"], charge["window"]), charge["release"]
+def _scope_and_release(charge: Any) -> tuple[str, str]:
+    return Scope(charge["unit"], charge["subject"], charge["window"]).key, charge["release"]
 
 
 def _charge(row: Any) -> JsonObject:

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
+from vault.budget import ledger
 from vault.errors import VaultError
 from vault.jobs import queue
 from vault.keys import statements
@@ -57,6 +58,7 @@ def examine(site: Site, now: datetime) -> Iterator[Finding]:
         "keyrings": _keyrings,
         "trust file": _trust,
         "short keys": _short_keys,
+        "budget": _budget,
         "jobs": _jobs,
     }
     for name, check in checks.items():
@@ -160,6 +162,11 @@ def _short_keys(site: Site, _now: datetime) -> str:
             raise Unwell("The short-key database has no table; run `twinvault operator init` again.")
         done = shortkeys.delete_scheduled(database, short)
     return f"{done} deletions were outstanding and are done now" if done else "no deletion outstanding"
+
+
+def _budget(site: Site, _now: datetime) -> str:
+    with site.opened() as (database, _), database.snapshot() as session:
+        return f"{ledger.verify_ledger(session)} rows, each chain unbroken"
 
 
 def _jobs(site: Site, _now: datetime) -> str:

@@ -20,6 +20,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
 from vault.db import Database, migrate
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
@@ -29,6 +32,7 @@ from vault.keys.operator import APP, Keyrings, make_keyrings
 from vault.proof.note import VerifierKey
 from vault.proof.trust import TrustedRoot, dump_trust, parse_trust
 from vault.seal.statement import KeyName
+from vault.settings import AppSettings, sentences_of
 from vault.store import shortkeys
 from vault.tlog.anchor import Anchor
 from vault.tlog.files import LogFiles
@@ -49,6 +53,14 @@ class OperatorKeyAway(VaultError):
 
     slug = "operator-key-away"
     title = "The operator's key is elsewhere"
+    status = 400
+
+
+class BadSettings(VaultError):
+    """What an installation cannot be made with."""
+
+    slug = "bad-settings"
+    title = "Settings cannot be used"
     status = 400
 
 
@@ -206,10 +218,15 @@ def set_up(
         cadence: How days become imprint rows, `monthly` or `daily`; what exists keeps its own.
 
     Raises:
+        BadSettings: No process could start with these, or a database does not answer; nothing was made.
         OperatorKeyAway: The site exists, and its operator's key has been taken offline: another one would sign
             for nothing that clients believe.
     """
     folder = site.folder
+    databases = {
+        "database_url": database_url or f"sqlite:///{folder / 'vault.sqlite'}",
+        "shortkeys_url": shortkeys_url or f"sqlite:///{folder / 'shortkeys.sqlite'}",
+    }
     if site.exists:
         if not (folder / "keys" / "operator" / "operator.key").is_file():
             raise OperatorKeyAway(
@@ -217,13 +234,16 @@ def set_up(
             )
         kept = site.environment("app")
         issuer, log_origin = kept["VAULT_ISSUER"], kept["VAULT_LOG_ORIGIN"]
+    else:
+        _require_usable({**databases, "issuer": issuer, "log_origin": log_origin, "cadence": cadence}, folder)
+        for url in filter(None, (database_url, shortkeys_url)):
+            _require_answering(url)
     for private in (folder, folder / "keys"):
         private.mkdir(mode=0o700, parents=True, exist_ok=True)
         private.chmod(0o700)  # one that was there before may be open to others
     keyrings = make_keyrings(folder / "keys", log_origin=log_origin, now=now)
     shared = {
-        "VAULT_DATABASE_URL": database_url or f"sqlite:///{folder / 'vault.sqlite'}",
-        "VAULT_SHORTKEYS_URL": shortkeys_url or f"sqlite:///{folder / 'shortkeys.sqlite'}",
+        **{f"VAULT_{name.upper()}": url for name, url in databases.items()},
         "VAULT_OPERATOR_PUBLIC_KEY": b64u(keyrings.operator_key),
         "VAULT_CADENCE": cadence,
     }
@@ -250,6 +270,25 @@ def set_up(
             for statement in keyrings.statements:
                 statements.publish(session, statement, keyrings.operator_key)
     return keyrings
+
+
+def _require_usable(settings: Mapping[str, str], folder: Path) -> None:
+    keys = {"app_keyring": folder / "keys" / "app", "operator_public_key": b64u(bytes(32))}  # made right afterwards
+    try:
+        AppSettings.model_validate({**settings, **keys})
+    except ValidationError as error:
+        raise BadSettings(sentences_of(error)) from error
+    VerifierKey(settings["log_origin"], bytes(32))  # refuses a name that no checkpoint can carry
+
+
+def _require_answering(url: str) -> None:
+    with closing(Database(url)) as database:
+        try:
+            database.engine.connect().close()
+        except SQLAlchemyError as error:
+            raise BadSettings(
+                f"The database {database.url.render_as_string()} does not answer; check its address, and that it runs."
+            ) from error
 
 
 def _write_once(path: Path, values: Mapping[str, str]) -> None:

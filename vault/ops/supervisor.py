@@ -41,7 +41,10 @@ def serve_command(
     site: SiteFolder,
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; the issuer URL must lead here.")] = 8400,
+    port: Annotated[
+        int,
+        typer.Option(help="Port to listen on; the issuer URL must lead here. 0 for any free one.", min=0, max=65535),
+    ] = 8400,
     with_worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Start the worker beside the app.")] = True,
     processes: Annotated[int, typer.Option(min=1, max=64, help="How many processes the app has.")] = min(
         2, os.cpu_count() or 1

@@ -156,6 +156,23 @@ def test_missing_files_and_bad_trust(run: Any, tmp_path: Path, trust: Path) -> N
     assert "trust file" in err
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("owner", "init", "--trust", "TRUST", "--passphrase-file", "FILE"),
+        ("owner", "unlock", "--trust", "TRUST", "--kit", "FILE"),
+        ("owner", "verify-receipt", "FILE", "--trust", "TRUST"),
+        ("owner", "add-destination", "--url-file", "FILE"),
+        ("executor", "status", "--share", "FILE"),
+    ],
+    ids=" ".join,
+)
+def test_a_file_that_is_no_text_is_one_sentence(run: Any, tmp_path: Path, trust: Path, argv: tuple[str, ...]) -> None:
+    (tmp_path / "x").write_bytes(b"\xff\xfe\x00")
+    code, out, err = run(*({"FILE": tmp_path / "x", "TRUST": trust}.get(part, part) for part in argv))
+    assert (code, out, err.count("\n")) == (1, "", 1), err
+
+
 def test_no_server_is_exit_3(run: Any, tmp_path: Path, trust: Path, home: Path) -> None:
     passphrase = tmp_path / "passphrase"
     passphrase.write_text("correct horse\n")
@@ -181,6 +198,7 @@ def test_usage_errors_are_exit_2(run: Any, tmp_path: Path) -> None:
         ["company", "ask", "AAAAAAAAAAAAAAAAAAAAAA", "--purpose", "dpv:Nonsense"],
         ["owner", "ask", "--top-n", "0"],
         ["owner", "status", "--passphrase", "on-argv"],
+        ["serve", "x", "--port", "99999"],
     ):
         code, out, err = run(*argv)
         assert (code, out) == (2, ""), argv

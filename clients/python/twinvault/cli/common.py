@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -16,10 +17,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from twinvault.api import Api, ClientError
+from twinvault.erasures import ErasedForGood
 from twinvault.owner import Owner
 from twinvault.profile import Profile, home, write_private
 from twinvault.receipts import VerifiedAnswer
-from vault.encoding import b64u
+from vault.encoding import b64u, dump_json
 from vault.errors import MalformedInput
 from vault.proof.trust import TrustedRoot
 from vault.schema.category import Category, Purpose, parse_category, parse_purpose
@@ -98,6 +100,18 @@ def load_profile(name: str) -> Profile:
     return Profile.load(folder_of(name))
 
 
+def read_text(file: Path) -> str:
+    """Return what a text file holds.
+
+    Raises:
+        ClientError: It holds something else than UTF-8.
+    """
+    try:
+        return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ClientError(f"{file} is not UTF-8 text; check that it is the file you meant.") from error
+
+
 def read_passphrase(file: Path | None, *, new: bool = False) -> str:
     """Return the passphrase from a file or a hidden prompt, never from the command line.
 
@@ -105,7 +119,7 @@ def read_passphrase(file: Path | None, *, new: bool = False) -> str:
         ClientError: It is empty, or nobody is there to ask.
     """
     if file is not None:
-        text = file.read_text("utf-8").rstrip("\r\n")
+        text = read_text(file).rstrip("\r\n")
     elif not sys.stdin.isatty():
         raise ClientError("Nobody is at the keyboard to type the passphrase; give it with --passphrase-file.")
     else:
@@ -127,7 +141,7 @@ def unlock_owner(
     loaded.binary("device_secret", 16)  # another kind of profile is refused before anyone types a passphrase
     api = reach(loaded.trust)
     if kit is not None:
-        found = Owner.unlock(loaded, kit=parse_kit(kit.read_text("utf-8")), api=api)
+        found = Owner.unlock(loaded, kit=parse_kit(read_text(kit)), api=api)
     else:
         found = Owner.unlock(loaded, passphrase=read_passphrase(passphrase_file), api=api, role=role)
     CLOSING.callback(found.close)
@@ -154,6 +168,21 @@ def agree(notice: str, *, yes: bool, each: Iterable[str] = ()) -> None:
     for question in ("Do you agree?", *each):
         if not typer.confirm(question, err=True):
             raise ClientError("Nothing was signed.")
+
+
+def require_writable(certificate: Path) -> None:
+    """Refuse a certificate's file that cannot be written before anything is erased: later there is no second one.
+
+    Raises:
+        ClientError: It cannot be written.
+    """
+    if certificate.is_dir() or not os.access(certificate.parent, os.W_OK):
+        raise ClientError(f"Nothing was erased. {certificate} cannot be written; name another file with --certificate.")
+
+
+def keep_certificate(certificate: Path, done: ErasedForGood) -> None:
+    """Write what proves an erasure into a file."""
+    write_private(certificate, dump_json({"certificate": b64u(done.encoded), "proof": done.proof}))
 
 
 def emit(data: dict[str, Any], *, as_json: bool) -> None:

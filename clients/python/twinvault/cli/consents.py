@@ -113,7 +113,7 @@ def give(
         raise typer.BadParameter("Give --request FILE for a company, or --kind self or --kind cohort.")
     found = common.unlock_owner(profile, passphrase_file, language=language)
     if request is not None:
-        asked = found.read_request(request.read_text("utf-8").strip())
+        asked = found.read_request(common.read_text(request).strip())
         changed = found.give_company(asked, _agreed(found, asked, limits, yes=yes))
     else:
         assert kind is not None

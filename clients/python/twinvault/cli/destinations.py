@@ -115,7 +115,7 @@ def _look(found: Owner, kept: Destinations) -> list[str]:
 
 def _read_url(file: Path | None) -> str:
     if file is not None:
-        return file.read_text("utf-8").strip()
+        return common.read_text(file).strip()
     if not sys.stdin.isatty():
         raise ClientError("Nobody is at the keyboard to type the address; give it with --url-file.")
     return str(typer.prompt("Address", hide_input=True, err=True)).strip()

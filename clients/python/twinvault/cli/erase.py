@@ -87,6 +87,8 @@ def erase(
     months = tuple(None if text is None else common.parse_month(text, "--from and --to") for text in (first, last))
     if trace is not None and (months[0] is None or months[0] != months[1]):
         raise typer.BadParameter("With --trace, --from and --to name the one month that the trace is of.")
+    if certificate is not None and not dry_run:
+        common.require_writable(certificate)
     owner = common.unlock_owner(profile, passphrase_file)
     found = None if category is None else _compartments(owner, category, *months)
     preview = owner.erasures.preview(found)
@@ -98,7 +100,7 @@ def erase(
     _agree(owner, preview, confirm, everything=everything)
     done, extra = _carry_out(owner, found, trace, category=category, period=months[0], reason=reason)
     if certificate is not None:
-        write_private(certificate, dump_json({"certificate": b64u(done.encoded), "proof": done.proof}))
+        common.keep_certificate(certificate, done)
     common.emit({**_result(done), **extra}, as_json=as_json)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +15,7 @@ from twinvault.cli.legacy import day_of
 from twinvault.executor import Executor, Seen
 from twinvault.profile import write_private
 from twinvault.shares import parse_share
-from vault.encoding import b64u, dump_json
+from vault.encoding import b64u
 
 executor = typer.Typer(no_args_is_help=True, help="Your share of somebody's legacy: look, declare, prove.")
 
@@ -51,10 +50,9 @@ def erase(
     found = _executor(share)
     if confirm != b64u(found.vault):
         raise ClientError(f"Nothing was erased. Repeat the vault's id with --confirm {b64u(found.vault)}")
-    if certificate.is_dir() or not os.access(certificate.parent, os.W_OK):  # later there is no second one to write
-        raise ClientError(f"Nothing was erased. {certificate} cannot be written; name another file with --certificate.")
+    common.require_writable(certificate)
     done = found.erase(reason)
-    write_private(certificate, dump_json({"certificate": b64u(done.encoded), "proof": done.proof}))
+    common.keep_certificate(certificate, done)
     destroyed = {str(name): count for name, count in done.certificate.destroyed.items()}
     common.emit({"erased": True, "destroyed": destroyed, "certificate": str(certificate)}, as_json=as_json)
 

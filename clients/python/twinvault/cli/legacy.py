@@ -126,7 +126,7 @@ def withdraw(
 
 
 def _seal(found: Owner, file: Path, *, yes: bool) -> Advance:
-    asked = found.read_request(file.read_text("utf-8").strip())
+    asked = found.read_request(common.read_text(file).strip())
     terms = found.for_after_death(asked)
     common.agree(found.notice(terms, asked.company), yes=yes)
     return found.seal(asked, terms)

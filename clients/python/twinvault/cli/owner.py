@@ -90,8 +90,8 @@ def unlock(
     """Check that the vault opens; with --kit and --trust, bring it to this machine from the recovery kit."""
     if kit is not None and trust is not None:
         pinned = read_trust(trust)
-        text = kit.read_text("utf-8")
-        found = Owner.recover(common.folder_of(profile), pinned, parse_kit(text), api=common.reach(pinned))
+        code = parse_kit(common.read_text(kit))
+        found = Owner.recover(common.folder_of(profile), pinned, code, api=common.reach(pinned))
         common.CLOSING.callback(found.close)
     else:
         found = common.unlock_owner(profile, passphrase_file, kit)
