@@ -147,7 +147,17 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
         for wanted in (Repeated.REGISTERED, Repeated.LOST)
     )
     return Recovered(
-        len(missing), len(ended), charged, erased, stopped, followed, suspended, rotated, registered, lost, revoked
+        lacking=len(missing),
+        consents=len(ended),
+        charges=charged,
+        erasures=erased,
+        models=stopped,
+        people=followed,
+        companies=suspended,
+        rotated=rotated,
+        registered=registered,
+        lost=lost,
+        devices=revoked,
     )
 
 

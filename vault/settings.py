@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     cadence: Literal["monthly", "daily"] = Field(
         default="monthly", description="How days become imprint rows; app and worker need the same."
     )
-    log_level: str = "INFO"
+    log_level: str = Field(default="INFO", description="From which level on lines are logged, as Python names it.")
 
     @field_validator("database_url", "shortkeys_url")
     @classmethod
@@ -77,8 +77,8 @@ class AppSettings(Settings):
     sandbox: bool = Field(
         default=False, description="Let test companies register unapproved; only sandbox vaults may consent to them."
     )
-    host: str = "127.0.0.1"
-    port: int = Field(default=8400, ge=0, le=65535)
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8400, ge=0, le=65535, description="Port to listen on; 0 for any free one.")
     listener: int | None = Field(
         default=None, ge=0, description="Inherited file descriptor of a socket that listens there already."
     )
@@ -86,8 +86,10 @@ class AppSettings(Settings):
         default=None, ge=0, description="Inherited file descriptor of how many connections each process has."
     )
     place: int = Field(default=0, ge=0, description="Number of this process among those that accept from the listener.")
-    max_body_bytes: int = Field(default=32 * 2**20, ge=2**16)
-    checkpoint_wait_s: float = Field(default=5.0, gt=0)
+    max_body_bytes: int = Field(default=32 * 2**20, ge=2**16, description="A longer request body is refused with 413.")
+    checkpoint_wait_s: float = Field(
+        default=5.0, gt=0, description="How long a request waits for the checkpoint over its leaf before it gets a 503."
+    )
 
     @field_validator("issuer")
     @classmethod
@@ -101,7 +103,7 @@ class WorkerSettings(Settings):
     """The process that opens traces under a live self or cohort consent."""
 
     worker_keyring: Path = Field(description="Folder of the keys of processor and processor-sign.")
-    poll_s: float = Field(default=0.5, gt=0)
+    poll_s: float = Field(default=0.5, gt=0, description="How often the worker looks for jobs.")
 
 
 def own_settings(kind: type[S]) -> S:

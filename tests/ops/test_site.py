@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from tests.site_kit import ISSUER, ORIGIN, app_settings, make_site
 from vault.ops import operator, serve, worker
 from vault.ops.site import NoSite, Site
+from vault.ops.supervisor import Supervisor
 from vault.proof.trust import parse_trust
 
 
@@ -66,6 +67,19 @@ def test_a_lost_database_is_not_begun_anew(lost: str, site: Site) -> None:
         assert isinstance(result.exception, NoSite)
         assert f"{lost} is gone" in str(result.exception)
     assert not (site.folder / lost).exists()
+
+
+def test_the_workers_user_reads_nothing_of_the_apps(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[dict[str, dict[str, str]]] = []
+    monkeypatch.setattr(Supervisor, "run", lambda supervisor: started.append(supervisor._children) or 0)
+    for name in ("app.env", "keys/app", "keys/operator", "trust.json", "witnesses.json"):
+        (site.folder / name).rename(site.folder.parent / Path(name).name)
+    result = CliRunner().invoke(worker, [str(site.folder)])
+    assert (result.exit_code, result.output) == (0, "")
+    (children,) = started
+    assert children == {"worker": site.environment("worker")}
+    (site.folder / "vault.sqlite").unlink()
+    assert isinstance(CliRunner().invoke(worker, [str(site.folder)]).exception, NoSite)
 
 
 def test_neither_environment_names_the_others_keyring(site: Site) -> None:

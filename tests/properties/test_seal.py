@@ -14,7 +14,7 @@ from vault.seal.dsse import parse_envelope, unverified_record
 from vault.seal.errors import SealError
 from vault.seal.fields import Fields, parse_hash, parse_id
 from vault.seal.identity import Identity
-from vault.seal.kit import parse_kit, parse_recovery_code
+from vault.seal.kit import parse_kit
 from vault.seal.recipient import Recipient
 from vault.seal.wrap import unlock
 
@@ -148,7 +148,6 @@ def test_every_other_entry_point_refuses_in_one_way(data: bytes, text: str) -> N
         lambda: parse_hash(text),
         lambda: Fields(text),
         lambda: parse_kit(text),
-        lambda: parse_recovery_code(text),
     ):
         try:
             reading()

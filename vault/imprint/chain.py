@@ -164,17 +164,3 @@ def errors(strategy: Strategy, noise: Integers, known: Integers | None = None) -
             diagonal = int(strategy.matrix[at, at])
             found[at] = (2 * numerator.astype(np.int64) + diagonal) // (2 * diagonal)
     return found[first:].astype(np.int64)
-
-
-def whole_sums(strategy: Strategy, days: Integers) -> Integers:
-    """Return C x, exact and private, for the rows of `days` int64[days, N]; it never leaves the caller's memory."""
-    used = len(days)
-    return strategy.matrix[:used, :used] @ days
-
-
-def stored(strategy: Strategy, released: Integers) -> Integers:
-    """Return y of u: what anyone can make of released sums, row by row.
-
-    `errors` of the noise, added to the days, gives the same numbers without the sums of other days.
-    """
-    return errors(strategy, released)

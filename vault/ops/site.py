@@ -153,18 +153,21 @@ class Site:
         lines = path.read_text().splitlines()
         return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
-    def databases(self) -> tuple[Database, Database]:
-        """Return the main and the short-key database."""
-        found = self.environment("app")
+    def databases(self, process: str = "app") -> tuple[Database, Database]:
+        """Return the main and the short-key database, as the settings of `app` or `worker` name them."""
+        found = self.environment(process)
         return Database(found["VAULT_DATABASE_URL"]), Database(found["VAULT_SHORTKEYS_URL"])
 
-    def require_databases(self) -> None:
+    def require_databases(self, process: str = "app") -> None:
         """Look for the databases' files: SQLite would silently begin empty ones in the place of lost ones.
+
+        Args:
+            process: Whose settings name them; the worker's user cannot read the app's.
 
         Raises:
             NoSite: One is gone.
         """
-        for database in self.databases():
+        for database in self.databases(process):
             if database.is_sqlite and not Path(str(database.url.database)).is_file():
                 raise NoSite(
                     f"The database {database.url.database} is gone. Put it back, or restore the newest backup with"

@@ -86,7 +86,7 @@ def _listen(host: str, port: int) -> socket.socket:
 def worker_command(site: SiteFolder) -> None:
     """Run a worker: it alone opens traces, under live self and cohort consents."""
     found = Site(site)
-    found.require_databases()
+    found.require_databases("worker")
     raise typer.Exit(Supervisor({"worker": found.environment("worker")}).run())
 
 

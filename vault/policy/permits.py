@@ -19,7 +19,7 @@ from vault.proof.decision_record import Action, DecisionRecord, dump_decision
 from vault.schema.category import Category
 from vault.schema.terms import ConsentKind
 from vault.schema.trace import Period
-from vault.seal.ids import ConsentId, SubjectId, VaultId, sha256
+from vault.seal.ids import ConsentId, SubjectId, VaultId
 
 
 class Forbidden(VaultError):
@@ -120,11 +120,6 @@ class Permit:
     decision: bytes
     policy_set_sha256: bytes
     rules: tuple[str, ...]
-
-    @property
-    def decision_sha256(self) -> bytes:
-        """Digest of the decision record, as the leaf names it."""
-        return sha256(self.decision)
 
 
 def verify_grantee(consent: Consent | None, caller: CompanyCaller | OwnerCaller) -> Consent:

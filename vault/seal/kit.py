@@ -67,20 +67,6 @@ def parse_kit(text: str) -> RecoveryKit:
     return RecoveryKit(*(_read(name, size, found[name]) for name, size in _SIZES.items()))
 
 
-def dump_recovery_code(code: bytes) -> str:
-    """Return a recovery code as groups of four letters and digits."""
-    return _write("recovery code", code)
-
-
-def parse_recovery_code(text: str) -> bytes:
-    """Return the recovery code that a person typed.
-
-    Raises:
-        SealError: Mistyped.
-    """
-    return _read("recovery code", RECOVERY_CODE_BYTES, text)
-
-
 def _checksum(name: str, value: bytes) -> bytes:
     # The name is in it, so that one line of the kit is not taken for another; the length makes whole letters.
     return sha256(f"twinvault/kit/{name}".encode() + value)[: 5 - len(value) % 5]

@@ -21,7 +21,6 @@ from vault.seal.ids import sha256
 SUITE_NAME: Final = "x-wing+hkdf-sha256+aes-256-gcm"
 HPKE: Final = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 PUBLIC_BYTES: Final = 1216
-HPKE_OVERHEAD_BYTES: Final = 1136
 _MLKEM_PUBLIC_BYTES: Final = 1184
 _MLKEM_SEED_BYTES: Final = 64
 
