@@ -16,7 +16,7 @@ from sqlmodel import Session
 
 from vault.clock import unix_s
 from vault.db import Database
-from vault.encoding import b64u
+from vault.encoding import JsonObject, b64u
 from vault.proof.leaf import LeafKind
 from vault.schema.category import Category
 from vault.schema.trace import Period
@@ -156,12 +156,14 @@ def publish(session: Session, vault: VaultId, new: VerifiedRing, *, now: datetim
     for period, page in new.ring.pages.items():
         _put_page(session, page, new.pages[period], stored.get(period))
         _put_compartments(session, page, new.locked)
-    devices.put(session, vault, head.devices)
+    revoked = devices.put(session, vault, head.devices)
+    # What a restored backup must not undo. Of a head as a whole its signer alone decides the size.
+    more: JsonObject = {"revoked": [b64u(name) for name in revoked]} if revoked else {}
     pending = append(
         session,
         LeafKind.RING_HEAD,
         {"period": f"{now:%Y-%m}"},
-        {"vault": b64u(vault), "version": head.version, "record": b64u(new.head.digest), "at": unix_s(now)},
+        {"vault": b64u(vault), "version": head.version, "record": b64u(new.head.digest), "at": unix_s(now), **more},
         about=vault,
     )
     values = {
