@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vault.errors import MalformedInput
-from vault.parties.redirects import is_registered, parse_redirect
+from vault.schema.company import is_registered, parse_redirect
 
 HERE, THERE = "http://127.0.0.1/cb", "https://acme.example/cb"
 

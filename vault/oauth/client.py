@@ -19,8 +19,8 @@ from vault.oauth.dpop import MAX_AGE_S, MAX_SKEW_S
 from vault.parties import companies
 from vault.parties.companies import Company, CompanyId
 from vault.parties.once import spend
-from vault.parties.redirects import is_registered
 from vault.proof.jose import MAX_JWS_CHARS, BadJws, JwsKey, UnverifiedJws, parse_jws
+from vault.schema.company import is_registered
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 AUTH_METHOD: Final = "private_key_jwt"

@@ -40,8 +40,8 @@ from vault.oauth.held import Held, describe, end_held, find_grant, find_held, gr
 from vault.oauth.tokens import AGENT_TOKEN_S, SCOPE, TOKEN_S, TokenMint, parse_grant_id
 from vault.parties import companies
 from vault.parties.companies import Company, CompanyStatus
-from vault.parties.redirects import is_registered
 from vault.proof.jose import BadJws, Thumbprint
+from vault.schema.company import is_registered
 from vault.seal.ids import ConsentId
 
 AUTHORIZE_PATH: Final = "/authorize"

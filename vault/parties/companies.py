@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,9 +26,9 @@ from vault.db import Prepared
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
 from vault.parties.models import CompanyRow
-from vault.parties.redirects import parse_redirect
 from vault.proof.jose import COMPANY_TYPE, BadJws, JwsKey, parse_jwk, parse_jws, read_jwk
 from vault.proof.leaf import LeafKind
+from vault.schema.company import MAX_REDIRECTS, parse_company_name, parse_contact, parse_redirect
 from vault.schema.reader import Reader
 from vault.tlog.log import append
 
@@ -37,12 +36,7 @@ CompanyId = NewType("CompanyId", str)
 """First 16 bytes of the thumbprint of a company's first question key, 22 characters."""
 
 _ID = re.compile(r"[A-Za-z0-9_-]{22}")
-_LINE = re.compile(r".{2,200}")
-_MAX_REDIRECTS = 10
-_MAX_NAME_CHARS = 80
 _CLOCK_SKEW_S = 300
-# Letters to Unicode, nothing to the eye: a name made of them could pass for another.
-_INVISIBLE = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 _TABLE: Final = SQLModel.metadata.tables["company"]
 _FIND: Final = Prepared(sqlalchemy.select(_TABLE).where(_TABLE.c.company_id == sqlalchemy.bindparam("company_id")))
@@ -169,10 +163,10 @@ def verify_company_record(unverified_jws: str, *, signer: JwsKey | None, now: da
     record = CompanyRecord(
         company_id=CompanyId(reader.text("company_id", _ID)),
         version=reader.integer("version", 1, 2**31 - 1),
-        name=_readable(reader.text("name", _LINE), _MAX_NAME_CHARS),
-        contact=_readable(reader.text("contact", _LINE), 200),
+        name=reader.parsed("name", parse_company_name),
+        contact=reader.parsed("contact", parse_contact),
         agent=reader.flag("agent"),
-        redirect_uris=reader.words("redirect_uris", parse_redirect, at_most=_MAX_REDIRECTS),
+        redirect_uris=reader.words("redirect_uris", parse_redirect, at_most=MAX_REDIRECTS),
         client_auth_key=client_auth_key,
         question_key=question_key,
         issued_at=reader.time("issued_at"),
@@ -360,14 +354,3 @@ def _company(row: CompanyRow | sqlalchemy.Row[Any]) -> Company:
         status=CompanyStatus(row.status),
         sandbox=row.sandbox,
     )
-
-
-def _readable(text: str, at_most: int) -> str:
-    # isprintable() is false for bidi controls, zero-width and other format characters.
-    plain = text.isprintable() and not _INVISIBLE & set(text) and unicodedata.is_normalized("NFC", text)
-    if not plain or len(text) > at_most or text != " ".join(text.split()) or unicodedata.combining(text[0]):
-        raise CompanyRefused(
-            f"A name or contact must have at most {at_most} printable characters in NFC, no text-direction or "
-            "invisible characters, and only single spaces between words."
-        )
-    return text

@@ -35,12 +35,22 @@ class Reader:
         self._error = error
         self._what = what
 
-    def text(self, name: str, pattern: re.Pattern[str]) -> str:
-        """Return a string that matches the whole pattern."""
+    def text(self, name: str, pattern: re.Pattern[str], form: str = "") -> str:
+        """Return a string that matches the whole pattern; `form` says the pattern in words, where people type it."""
         value = self._take(name)
         if not isinstance(value, str) or pattern.fullmatch(value) is None:
-            raise self.refusal(name, f"must be a text of the form {pattern.pattern}")
+            raise self.refusal(name, f"must be {form or f'a text of the form {pattern.pattern}'}")
         return value
+
+    def parsed(self, name: str, parse: Callable[[str], T]) -> T:
+        """Return a text as a parser reads it, whose `MalformedInput` is repeated: it names what was wrong."""
+        value = self._take(name)
+        if not isinstance(value, str):
+            raise self.refusal(name, "must be a text")
+        try:
+            return parse(value)
+        except MalformedInput as error:
+            raise self._error(error.detail) from error
 
     def exactly(self, name: str, expected: str) -> None:
         """Refuse the record unless the field holds this one text."""

@@ -27,6 +27,7 @@ AGENT_ANSWERS_PER_MONTH: Final = 25
 _MAX_TERMS = 64
 _GRANTEE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SENTENCE = re.compile(r"[^\x00-\x1f\x7f]{1,300}")
+_ONE_LINE = "one line of 1 to 300 characters"
 _DURATION = re.compile(r"P[1-9][0-9]{0,3}[DMY]")
 
 
@@ -222,12 +223,12 @@ def _parse_quota(r: Reader) -> int:
 
 def _parse_handling(r: Reader) -> Handling:
     handling = Handling(
-        controller=r.text("pii_controllers", _SENTENCE),
-        jurisdiction=r.text("jurisdiction", _SENTENCE),
+        controller=r.text("pii_controllers", _SENTENCE, _ONE_LINE),
+        jurisdiction=r.text("jurisdiction", _SENTENCE, _ONE_LINE),
         storage_locations=r.words("storage_locations", _parse_location, at_most=16),
-        retention_period=r.text("retention_period", _DURATION),
-        withdrawal_method=r.text("withdrawal_method", _SENTENCE),
-        privacy_rights=r.text("privacy_rights", _SENTENCE),
+        retention_period=r.text("retention_period", _DURATION, "a duration such as P30D, P6M or P1Y"),
+        withdrawal_method=r.text("withdrawal_method", _SENTENCE, _ONE_LINE),
+        privacy_rights=r.text("privacy_rights", _SENTENCE, _ONE_LINE),
     )
     r.end()
     return handling

@@ -45,7 +45,8 @@ from vault.clock import Clock, SystemClock, unix_s
 from vault.encoding import JsonObject, b64u, dump_json
 from vault.proof.jose import COMPANY_TYPE, QUESTION_TYPE, REQUEST_TYPE, parse_jws
 from vault.proof.trust import TrustedRoot
-from vault.schema.consent import ConsentRequest, dump_consent_request
+from vault.schema.company import parse_company_name, parse_contact, parse_redirects
+from vault.schema.consent import ConsentRequest, dump_consent_request, parse_consent_request
 from vault.schema.question import Question, dump_question
 from vault.schema.terms import Terms
 from vault.seal.ids import ID_BYTES, ConsentId, sha256
@@ -109,6 +110,7 @@ class Company:
 
         Raises:
             BadProfile: The folder exists.
+            MalformedInput: The operator would have to refuse the name, the contact or an address; nothing was made.
         """
         clock = clock or SystemClock()
         seeds = {part: new_seed() for part in _SEEDS}
@@ -119,10 +121,10 @@ class Company:
         claims: JsonObject = {
             "company_id": company_id,
             "version": 1,
-            "name": name,
-            "contact": contact,
+            "name": parse_company_name(name),
+            "contact": parse_contact(contact),
             "agent": int(agent),
-            "redirect_uris": [*sorted(redirect_uris)],
+            "redirect_uris": [*parse_redirects(redirect_uris)],
             "client_auth_key": jwk_of(SigningKey(seeds["auth_seed"])),
             "question_key": jwk_of(question_key),
             "issued_at": unix_s(clock.now()),
@@ -211,11 +213,14 @@ class Company:
 
         Raises:
             WrongTerms: They name another grantee.
+            BadConsent: No owner could take such a request.
         """
         if terms.grantee != self.company_id:
             raise WrongTerms("The terms name another grantee than this company; use its company id.")
         request = ConsentRequest(secrets.token_bytes(ID_BYTES), terms, unix_s(self._clock.now()))
-        return sign_jws(self._question_key, {"typ": REQUEST_TYPE}, dump_consent_request(request))
+        record = dump_consent_request(request)
+        parse_consent_request(record)
+        return sign_jws(self._question_key, {"typ": REQUEST_TYPE}, record)
 
     def request_consent(
         self, terms: Terms, *, renew: ConsentId | None = None, redirect_uri: str | None = None

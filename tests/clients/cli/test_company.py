@@ -34,8 +34,8 @@ Run = Callable[..., Any]
 
 
 @pytest.fixture
-def acme(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The commands of a company that the operator registered."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The commands of a company."""
     monkeypatch.setenv("TWINVAULT_HOME", str(tmp_path / "home"))
 
     def run(*argv: object, expect: int = 0, plain: bool = False) -> Any:
@@ -49,6 +49,12 @@ def acme(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         lines = [line for line in said.out.splitlines() if line.startswith("{")]
         return json.loads(lines[-1]) if lines else said.err
 
+    return run
+
+
+@pytest.fixture
+def acme(service: Service, run: Run, tmp_path: Path) -> Run:
+    """The commands of a company that the operator registered."""
     record = tmp_path / "record.jws"
     run("register", "--trust", service.trust_file, "--name", "Acme", "--contact", "a@acme.example", "--record", record,
         "--redirect-uri", "https://acme.example/back")  # fmt: skip
@@ -63,6 +69,46 @@ def given(owner: Owner, acme: Run, tmp_path: Path) -> str:
     acme(*ASK, "--out", tmp_path / "request.jws")
     asked = owner.read_request((tmp_path / "request.jws").read_text().strip())
     return b64u(owner.give_company(asked).version.consent_id)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--name", "", "name must have 2 to 80"),
+        ("--name", "Ac\u202eme", "name must have 2 to 80"),
+        ("--contact", "x", "contact must have 2 to 200"),
+        ("--redirect-uri", "garbage", "redirect URI must be an https URL"),
+    ],
+)
+def test_what_the_operator_would_have_to_refuse_is_not_signed(
+    run: Run, service: Service, tmp_path: Path, *, option: str, value: str, said: str
+) -> None:
+    record = tmp_path / "record.jws"
+    named = ("--trust", service.trust_file, "--record", record, "--name", "Acme", "--contact", "a@acme.example")
+    assert said in run("register", *named, option, value, expect=1)
+    assert not record.exists()
+    assert run("register", *named)["record"] == str(record), "the profile's name is not used up"
+
+
+def test_filing_is_repeated_after_the_service_was_down(
+    run: Run, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = ("--trust", service.trust_file, "--record", tmp_path / "r", "--contact", "a@acme.example")
+    run("register", *named, "--name", "Acme", "--sandbox", expect=2)
+    with monkeypatch.context() as down:
+        down.setattr(Api, "request", lambda *_, **__: (_ for _ in ()).throw(Unreachable("down")))
+        run("register", *named, "--name", "Acme", "--apply", expect=3)
+    assert "says something else" in run("register", *named, "--name", "Other", "--apply", expect=1)
+    done = [run("register", *named, "--name", "Acme", "--apply") for _ in range(2)]
+    assert [(one["status"], one["company_id"]) for one in done] == [("pending", done[0]["company_id"])] * 2
+    assert "lies in" in run("register", *named, "--name", "Acme", expect=1), "new keys need a new profile"
+
+
+@pytest.mark.parametrize("option", ["--controller", "--withdrawal", "--rights", "--jurisdiction", "--retention"])
+def test_a_request_that_no_owner_could_take_is_not_signed(acme: Run, tmp_path: Path, option: str) -> None:
+    said = acme(*ASK, option, "", "--out", tmp_path / "request.jws", expect=1)
+    assert "one line of 1 to 300 characters" in said or "a duration such as P30D" in said
+    assert not (tmp_path / "request.jws").exists()
 
 
 def test_a_renewal_is_asked_and_waited_for_by_two_processes(owner: Owner, acme: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,8 @@ from twinvault.prepared import Prepared
 from twinvault.profile import read_trust, write_private
 from twinvault.terms import asked_terms
 from vault.encoding import b64u, parse_json
+from vault.proof.jose import COMPANY_TYPE, parse_jws
+from vault.schema.company import parse_redirects
 from vault.schema.question import QuestionKind
 from vault.schema.terms import Handling
 from vault.seal.ids import sha256
@@ -52,15 +55,21 @@ def register(
     profile: ProfileName = DEFAULT_PROFILE,
     as_json: AsJson = False,
 ) -> None:
-    """Make a company's keys and the signed record that the operator registers."""
-    pinned = read_trust(trust)
-    made, signed = Company.register(
-        common.folder_of(profile), pinned, name=name, contact=contact, agent=agent,
-        redirect_uris=redirect_uri or [], api=common.reach(pinned),
-    )  # fmt: skip
-    write_private(record, signed.encode() + b"\n")
+    """Make a company's keys and the signed record that the operator registers; --apply can be repeated."""
+    if sandbox and not apply:
+        raise typer.BadParameter("The service makes a company a test company: --sandbox goes with --apply.")
+    pinned, folder = read_trust(trust), common.folder_of(profile)
+    if apply and folder.exists():  # made before; perhaps the service was down when it was to be filed
+        made, uris = _load(profile), parse_redirects(redirect_uri or [])
+        _require_said(made, {"name": name, "contact": contact, "agent": int(agent), "redirect_uris": uris})
+    else:
+        made, _ = Company.register(
+            folder, pinned, name=name, contact=contact, agent=agent, redirect_uris=redirect_uri or [],
+            api=common.reach(pinned),
+        )  # fmt: skip
+    write_private(record, made.profile.text("record").encode() + b"\n")
     result = {"company_id": made.company_id, "record": str(record)}
-    if apply or sandbox:
+    if apply:
         result["status"] = made.apply(sandbox=sandbox)
     common.emit(result, as_json=as_json)
 
@@ -185,6 +194,15 @@ def prove_question(
     token = field(parse_json(token_file.read_bytes()), "access_token")
     consent_id = common.parse_consent_id(consent)
     _show(_load(profile).prepare_question(consent_id, question, token=token, nonce=nonce), as_json=as_json)
+
+
+def _require_said(made: Company, said: Mapping[str, object]) -> None:
+    claims = parse_jws(made.profile.text("record"), COMPANY_TYPE).unverified_claims
+    if any(claims.get(name) != value for name, value in said.items()):
+        raise ClientError(
+            f"The profile {made.profile.folder} says something else of its company; repeat what you said before, or"
+            " choose another name with --profile."
+        )
 
 
 def _load(profile: str) -> Company:
