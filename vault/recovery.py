@@ -30,7 +30,7 @@ from vault.parties.restoring import Repeated
 from vault.proof.leaf import LeafKind, Part, verify_opening
 from vault.seal.dsse import parse_envelope
 from vault.seal.errors import SealError
-from vault.seal.ids import ID_BYTES, VaultId, sha256
+from vault.seal.ids import ID_BYTES, DeviceId, VaultId, sha256
 from vault.seal.signing import Signer
 from vault.store import devices, shortkeys
 from vault.tlog import log, tree
@@ -121,7 +121,7 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
         followed = sum(_follow_again(session, leaf, journaled.signed, now) for leaf in missing if leaf.kind in _PERSON)
         repeated = _repeat_records(session, missing, journaled.signed, now)
         suspended = _suspend_again(session, missing, now)
-        revoked = _revoke_again(session, missing, journaled.signed)
+        revoked = sum(_revoke_again(session, head) for _, head in _opened(missing, LeafKind.RING_HEAD))
         ends = [
             (*_opened([leaf], LeafKind.CONSENT)[0], journaled.signed.get(leaf.entry, b""))
             for leaf in missing
@@ -164,7 +164,7 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
 def signed_records(session: Session, leaves: Sequence[Leaf]) -> dict[PendingId, bytes]:
     """Return what the journal keeps beside events.
 
-    That is what a person signed to withdraw a consent, to revoke a device or about themselves, and companies' records.
+    That is what a person signed to withdraw a consent or about themselves, and companies' records.
     """
     about_people = [leaf.pending_id for leaf in leaves if leaf.kind in _PERSON]
     withdrawals = [
@@ -174,7 +174,6 @@ def signed_records(session: Session, leaves: Sequence[Leaf]) -> dict[PendingId, 
     ]
     found = people.envelopes(session, about_people) if about_people else {}
     found |= restoring.records(session, [leaf for leaf in leaves if leaf.kind is LeafKind.COMPANY])
-    found |= devices.revocations(session, [leaf for leaf in leaves if leaf.kind is LeafKind.RING_HEAD])
     return found | (consents.envelopes(session, withdrawals) if withdrawals else {})
 
 
@@ -219,22 +218,11 @@ def _suspend_again(session: Session, leaves: Iterable[Leaf], now: datetime) -> i
     return again
 
 
-def _revoke_again(session: Session, leaves: Iterable[Leaf], signed: Mapping[bytes, bytes]) -> int:
-    again = 0
-    for leaf in leaves:
-        if leaf.kind is not LeafKind.RING_HEAD or leaf.personal is None or leaf.entry not in signed:
-            continue
-        vault_id = VaultId(parse_b64u(verify_opening(leaf.entry, Part.PERSONAL, leaf.personal)["vault"], size=ID_BYTES))
-        try:
-            owner_key = people.get(session, vault_id).owner_key
-            again += devices.revoke_again(session, vault_id, signed[leaf.entry], owner_key)
-        except people.UnknownVault:
-            continue  # begun after the backup, so that nothing of it is here
-        except SealError as error:
-            raise JournalDamaged(
-                "The journal holds a list of devices that its owner did not sign. Put the newest copy of it back."
-            ) from error
-    return again
+def _revoke_again(session: Session, head: JsonObject) -> int:
+    revoked = head.get("revoked", [])
+    assert isinstance(revoked, list)
+    names = [DeviceId(parse_b64u(name, size=ID_BYTES)) for name in revoked]
+    return devices.revoke_again(session, VaultId(parse_b64u(head["vault"], size=ID_BYTES)), names)
 
 
 def _stop_again(session: Session, public: JsonObject, now: datetime) -> bool:

@@ -250,13 +250,16 @@ def _train(worker: Worker, jobs: Sequence[Job]) -> None:
 
 @contextmanager
 def _leased(worker: Worker, jobs: Sequence[Job]) -> Iterator[None]:
-    """Renew the jobs' leases from another thread while they run."""
+    """Renew the jobs' leases from another thread while they run; what fails once is tried again at the next turn."""
     done = threading.Event()
 
     def renew() -> None:
         while not done.wait(LEASE_S / 4):
-            with worker.database.transaction() as session:
-                queue.renew(session, jobs, now=worker.clock.now(), lease_s=LEASE_S)
+            try:
+                with worker.database.transaction() as session:
+                    queue.renew(session, jobs, now=worker.clock.now(), lease_s=LEASE_S)
+            except Exception as error:  # noqa: BLE001  # a database that is away for a moment must not end the lease
+                _log.warning("leases not renewed", job_kind=jobs[0].kind, error_type=type(error).__name__)
 
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()

@@ -14,10 +14,14 @@ from tests.http_kit import running_service
 from tests.site_kit import working
 from twinvault.api import Api
 from twinvault.company import Company
+from twinvault.device import Device
 from twinvault.owner import Owner
+from twinvault.profile import Profile
 from vault.clock import SystemClock
+from vault.encoding import JsonObject, b64u
 from vault.parties import companies
 from vault.seal.kit import RecoveryKit
+from vault.seal.signing import SigningKey, new_seed
 
 
 @pytest.fixture(scope="session")
@@ -98,3 +102,29 @@ def company(service: Service, api: Api, tmp_path: Path) -> Company:
 @pytest.fixture
 def owner(new_owner: Callable[..., tuple[Owner, RecoveryKit]]) -> Owner:
     return new_owner()[0]
+
+
+@pytest.fixture
+def new_device(service: Service, tmp_path: Path) -> Iterator[Callable[[Owner], Device]]:
+    """Enrol another device of an owner, with its own way to the service."""
+
+    def enrol(owner: Owner) -> Device:
+        seed = new_seed()
+        owner.enrol(SigningKey(seed).public_key)
+        record: JsonObject = {
+            "vault": b64u(owner.vault),
+            "owner_key": b64u(owner._keys.signer.public_key),
+            "time_zone": owner.profile.text("time_zone"),
+            "device_seed": b64u(seed),
+        }
+        folder = tmp_path / f"device-{secrets.token_hex(4)}"
+        way = Api(service.url)
+        made = Device(Profile.create(folder, service.trust, record), way, SystemClock())
+        opened.append((made, way))
+        return made
+
+    opened: list[tuple[Device, Api]] = []
+    yield enrol
+    for made, way in opened:
+        made.close()
+        way.close()

@@ -13,7 +13,7 @@ from twinvault import device as devices
 from twinvault.api import Api, ApiError, Unreachable
 from twinvault.device import Device, ForgedAcknowledgement
 from twinvault.owner import Owner
-from twinvault.rings import RevokedDevice, UnknownDevice
+from twinvault.rings import RevokedDevice, StillSealing, UnknownDevice
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
 from vault.schema.trace import Period, Trace
@@ -219,6 +219,43 @@ def test_a_revoked_device_seals_nothing_more_and_keeps_what_was_acknowledged(own
         owner.enrol(mine.public_key)
     with pytest.raises(UnknownDevice):
         owner.revoke_device(DeviceId(bytes(16)))
+
+
+def test_what_a_device_is_acknowledged_for_while_it_is_revoked_stays(
+    owner: Owner, new_device: Callable[[Owner], Device], tamper: Tamper
+) -> None:
+    owner.publish([PURCHASE], [MONTH])
+    phone, traces = new_device(owner), purchases(4)
+    phone.add(traces[:2])
+    phone.flush()
+
+    def meanwhile(response: httpx.Response) -> httpx.Response:
+        if phone.add(traces):
+            assert phone.flush().sent == 2
+        return response
+
+    tamper.on("GET", "/heads", meanwhile)
+    revoked = owner.revoke_device(phone.id)
+    assert {head.seq for head in (revoked.accepted or {}).values()} == {2}
+    assert {trace.id for trace in owner.erasures.traces.month(PURCHASE, MONTH)} == {trace.id for trace in traces}
+
+
+def test_a_device_that_goes_on_sending_is_revoked_at_once_if_its_owner_says_so(
+    owner: Owner, new_device: Callable[[Owner], Device], tamper: Tamper
+) -> None:
+    owner.publish([PURCHASE], [MONTH])
+    phone, left = new_device(owner), iter(purchases(8))
+
+    def one_more(response: httpx.Response) -> httpx.Response:
+        phone.add([next(left)])
+        assert phone.flush().sent == 1
+        return response
+
+    tamper.on("GET", "/heads", one_more)
+    with pytest.raises(StillSealing, match="--at-once"):
+        owner.revoke_device(phone.id)
+    assert [device.accepted for device in owner.devices()] == [None, None]
+    assert owner.revoke_device(phone.id, at_once=True).accepted is not None
 
 
 def test_a_device_that_never_sealed_is_revoked_with_no_batch(owner: Owner) -> None:

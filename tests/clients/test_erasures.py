@@ -13,6 +13,7 @@ import pytest
 from tests.client_kit import PURCHASE, Service, Tamper, json_answer, purchases
 from twinvault.api import ApiError
 from twinvault.cli import common, main
+from twinvault.device import Device
 from twinvault.erasures import ForgedCertificate, NothingThere
 from twinvault.owner import Owner
 from vault.encoding import b64u, parse_b64u, parse_json
@@ -83,6 +84,24 @@ def test_one_trace_is_erased_by_sealing_the_rest_anew(full: Owner) -> None:
     with pytest.raises(NothingThere):
         full.erasures.erase_traces(PURCHASE, JANUARY, lambda trace: trace.id == first.id)
     assert len(full.erasures.compartments(PURCHASE, JANUARY, JANUARY)) == 1
+
+
+def test_what_another_device_is_acknowledged_for_meanwhile_outlives_the_erasure_of_a_trace(
+    full: Owner, new_device: Callable[[Owner], Device], tamper: Tamper
+) -> None:
+    """Read before the month's old keys are closed, an upload in between would be acknowledged and then destroyed."""
+    phone, first, late = new_device(full), purchases(1)[0], purchases(6)[5:]
+
+    def meanwhile(response: httpx.Response) -> httpx.Response:
+        if phone.add(late):
+            assert phone.flush().sent == 1
+        return response
+
+    tamper.on("GET", "/batches", meanwhile)
+    _, gone = full.erasures.erase_traces(PURCHASE, JANUARY, lambda trace: trace.id == first.id)
+    left = {trace.id for trace in full.erasures.traces.month(PURCHASE, JANUARY)}
+    assert (gone, phone.waiting) == (1, 0)
+    assert left == {trace.id for trace in purchases(6)} - {first.id}
 
 
 def test_a_device_can_go_on_in_a_month_that_was_erased(full: Owner) -> None:

@@ -25,6 +25,7 @@ from vault.seal.ids import CompartmentId, sha256
 from vault.seal.signing import SigningKey, new_seed
 from vault.seal.upload import MAX_BATCHES, MAX_UPLOAD_BYTES, Acknowledgement, encode_upload, parse_upload
 from vault.store import batches, rings
+from vault.store.errors import VersionConflict
 
 LOCATION = Category("pd:Location")
 
@@ -347,6 +348,23 @@ def test_a_publish_that_closes_an_epoch_races_with_uploads(database: Database, s
         )  # fmt: skip
         kinds = list(order.scalars())
     assert kinds == ["ring-head", "ring-head", *["upload"] * len(accepted), "ring-head"]
+
+
+def test_a_head_that_revokes_a_device_accepts_all_that_it_was_acknowledged_for(
+    database: Database, shortkeys: Database
+) -> None:
+    owner, source = begin(database, shortkeys)
+    send(database, source.caller, source.upload(owner.compartment()))
+    read = dict(source.heads)
+    send(database, source.caller, source.upload(owner.compartment()))
+    for behind in ({}, read):
+        owner.devices[source.device.id] = replace(source.device, accepted=behind)
+        before = owner.head, owner.version
+        with pytest.raises(VersionConflict, match="sealed more"):
+            publish(database, shortkeys, owner, owner.sign())
+        owner.head, owner.version = before
+    owner.devices[source.device.id] = replace(source.device, accepted=source.heads)
+    publish(database, shortkeys, owner, owner.sign())
 
 
 def test_oversize_and_empty_uploads_are_refused(sqlite_database: Database, shortkeys: Database) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.client_kit import company_terms, json_answer
 from tests.family_kit import DAY, SESSION, Family, Moved, kinds, told, wait_for, waiting_for_locks
-from tests.http_kit import PURPOSE, QUESTION, new_databases, serving
+from tests.http_kit import PURPOSE, QUESTION, House, new_databases, serving, slug
 from tests.waiting import together, until
 from twinvault.api import ApiError
 from twinvault.consents import NothingToGive
@@ -255,10 +255,18 @@ def test_an_order_to_erase_that_arrives_twice_at_once_is_certified_twice(family:
             people.lock(session, owner.vault)
             running = pool.submit(together, *[lambda: house.send(order)] * 2)
             if not house.database.is_sqlite:  # where a second writer does not even begin
-                until(lambda: waiting_for_locks(house.database) == 2 or running.done(), "both wait for the person")
-        answers = running.result()
+                # Not two exactly: the app's own turn at legacies may wait for the same person.
+                until(lambda: waiting_for_locks(house.database) >= 2 or running.done(), "both wait for the person")
+        answers = [_asked_until_logged(house, order, answer) for answer in running.result()]
     assert [answer.status_code for answer in answers] == [201, 201]
     assert answers[0].json()["certificate"] == answers[1].json()["certificate"]
+
+
+def _asked_until_logged(house: House, order: httpx.Request, answer: httpx.Response) -> httpx.Response:
+    """Return the answer, or the one to asking again where a busy machine's log was late, as the answer then says."""
+    if answer.status_code == 503 and slug(answer) == "log-busy":
+        return until(lambda: None if (again := house.send(order)).status_code == 503 else again, "the log has it")
+    return answer
 
 
 def test_a_certificate_of_another_erasure_is_not_believed(family: Family) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,18 +13,16 @@ from typer.testing import CliRunner
 from tests.http_kit import await_sequencer, serving
 from tests.site_kit import app_settings
 from vault.app import create_app
-from vault.clock import SystemClock
-from vault.encoding import b64u, parse_b64u
+from vault.encoding import b64u, parse_b64u, parse_json
 from vault.ops import archive, operator
 from vault.ops.archive import back_up
 from vault.ops.site import Site
-from vault.recovery import recover
-from vault.seal.device import DeviceRole
-from vault.seal.ids import DeviceId, VaultId, key_id
+from vault.proof.leaf import LeafKind
+from vault.seal.device import ChainHead, DeviceRole
+from vault.seal.ids import CompartmentId, DeviceId, VaultId, key_id, new_id
 from vault.seal.person import Role, SignIn, sign_sign_in
 from vault.seal.signing import SigningKey, new_seed
 from vault.store import devices
-from vault.tlog.errors import JournalDamaged
 
 
 @dataclass
@@ -98,17 +96,24 @@ def test_nor_by_a_copy_that_is_put_back_by_hand(revoked: Revoked) -> None:
         assert revoked.admitted(client) == [False, False, True]
 
 
-@pytest.mark.parametrize("urls", ["sqlite"], indirect=True)
-def test_a_list_of_devices_that_its_owner_did_not_sign_stops_it(
-    revoked: Revoked, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    database, short_keys = revoked.site.databases()
-    archive._put_sqlite(revoked.backup / "vault.sqlite", database)
-    with database.transaction() as session:
-        session.connection().exec_driver_sql("UPDATE person SET owner_key = ?", (SigningKey(new_seed()).public_key,))
-    monkeypatch.setattr("vault.parties.people.repeat", lambda *_, **__: False)
-    assert revoked.site.journal is not None
-    with pytest.raises(JournalDamaged, match="did not sign"):
-        recover(database, short_keys, revoked.site.journal, service=SigningKey(new_seed()), now=SystemClock().now())
-    for opened in (database, short_keys):
-        opened.close()
+def test_what_anybody_signs_about_devices_does_not_fill_the_journal(tmp_path: Path) -> None:
+    with serving(tmp_path / "house") as house:
+        owner = house.owner()
+        key = SigningKey(new_seed())
+        owner.enrol(key.public_key)
+        known = owner.revoke_device(DeviceId(key_id(key.public_key)))
+        await_sequencer(house.database)
+        journal = house.service.site.journal
+        assert journal is not None
+        sizes = [journal._path.stat().st_size]
+        for seq in (1, 2):  # batches that nobody sent
+            heads = {CompartmentId(new_id()): ChainHead(seq, new_seed()) for _ in range(500)}
+            owner._rings._publish(lambda _own: {}, replace(known, accepted=heads))
+            await_sequencer(house.database)
+            sizes.append(journal._path.stat().st_size)
+        found = journal.read()
+        heads_of = [leaf for leaf in found.leaves if leaf.kind is LeafKind.RING_HEAD]
+    assert sizes[2] - sizes[1] == sizes[1] - sizes[0] < 1_000
+    assert not {leaf.entry for leaf in heads_of} & found.signed.keys()
+    bodies = [parse_json(leaf.personal.body) for leaf in heads_of if leaf.personal]
+    assert [body.get("revoked") for body in bodies] == [None, None, [b64u(known.id)], None, None]

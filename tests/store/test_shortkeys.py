@@ -6,12 +6,14 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from sqlalchemy import URL, text
 
 from tests.conftest import execute
+from tests.waiting import together
 from vault.db import Database
 from vault.seal.ids import CompartmentId, VaultId
 from vault.store import shortkeys as keys
@@ -97,6 +99,7 @@ def test_a_reader_that_holds_old_pages_delays_the_acknowledgement(
     sqlite_database: Database, shortkeys: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vault.db._BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(keys, "_TRIES", 3)
     quick = Database(shortkeys.url.render_as_string())
     made = keys.create(quick, NAMES[:1])
     schedule(sqlite_database, NAMES[:1])
@@ -107,6 +110,31 @@ def test_a_reader_that_holds_old_pages_delays_the_acknowledgement(
     assert keys.delete_scheduled(sqlite_database, quick) == 1
     assert made[NAMES[0]] not in on_disk(shortkeys)
     quick.close()
+
+
+def test_deletions_at_the_same_time_wait_for_each_other(sqlite_database: Database, shortkeys: Database) -> None:
+    """Of two that overwrite the log at once SQLite turns one away, without waiting: that is no reason to refuse it."""
+    named = [[keys.handover_key(bytes([asker, n])) for n in range(10)] for asker in range(6)]
+
+    def delete_one_by_one(names: list[keys.ShortKeyName]) -> None:
+        for name in names:
+            keys.create(shortkeys, [name])
+            schedule(sqlite_database, [name])
+            keys.delete_scheduled(sqlite_database, shortkeys)
+
+    together(*(partial(delete_one_by_one, names) for names in named))
+    assert keys.read(shortkeys, [name for names in named for name in names]) == {}
+    assert keys.delete_scheduled(sqlite_database, shortkeys) == 0
+
+
+def test_who_is_turned_away_tries_again_before_it_gives_up(
+    sqlite_database: Database, shortkeys: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, truncated, tries = keys.create(shortkeys, NAMES[:1]), keys._truncated, iter((False, False))
+    schedule(sqlite_database, NAMES[:1])
+    monkeypatch.setattr(keys, "_truncated", lambda where: next(tries, None) is None and truncated(where))
+    assert keys.delete_scheduled(sqlite_database, shortkeys) == 1
+    assert made[NAMES[0]] not in on_disk(shortkeys)
 
 
 def test_postgresql_keeps_short_keys_too(sqlite_database: Database, postgresql_database: Database) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from vault.proof.leaf import LeafKind, Part, verify_opening
 from vault.proof.note import VerifierKey
 from vault.tlog import log
 from vault.tlog.errors import JournalDamaged, JournalMissing, LogBusy
-from vault.tlog.journal import Journal, lacking
+from vault.tlog.journal import KEPT, Journal, lacking
 from vault.tlog.log import Leaf
 from vault.tlog.models import log_entry, log_head, log_opening
 from vault.tlog.sequencer import Sequencer
@@ -23,13 +25,26 @@ from vault.tlog.sequencer import Sequencer
 from .conftest import ORIGIN
 
 WAIT_S = 20.0
+DAY = timedelta(days=1)
 
 Sign = Callable[[bytes], bytes]
 
 
+@dataclass
+class HandClock:
+    """Tells what it is set to, and goes on by `step` each time."""
+
+    step: timedelta = timedelta(0)
+    time: datetime = datetime(2026, 11, 27, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        self.time += self.step
+        return self.time
+
+
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "log.journal", ORIGIN)
+    return Journal(tmp_path / "log.journal", ORIGIN, clock=HandClock())
 
 
 def live(database: Database, key: VerifierKey, sign: Sign, journal: Journal, *kinds: LeafKind) -> list[bytes]:
@@ -176,7 +191,7 @@ def test_a_torn_end_is_cut_and_written_over(
     for torn in (second[: len(whole) + left_bytes], second[:-1] + bytes([second[-1] ^ 1]), whole + bytes(left_bytes)):
         journal._path.write_bytes(torn)
         assert len(journal.read().leaves) == 1
-        fresh = Journal(journal._path, ORIGIN)
+        fresh = Journal(journal._path, ORIGIN, clock=HandClock())
         fresh.append(journal.read().leaves)
         assert journal._path.read_bytes() == whole + whole[-(len(journal._path.read_bytes()) - len(whole)) :]
         assert len(fresh.read().leaves) == 1
@@ -233,7 +248,7 @@ def test_a_file_that_another_process_replaced_is_known_for_another(
 def test_it_is_bounded_and_says_from_where_on_it_knows(
     tmp_path: Path, database: Database, log_key: VerifierKey, sign: Sign
 ) -> None:
-    journal = Journal(tmp_path / "log.journal", ORIGIN, max_bytes=6000)
+    journal = Journal(tmp_path / "log.journal", ORIGIN, max_bytes=6000, clock=HandClock(KEPT + DAY))
     live(database, log_key, sign, journal, *[LeafKind.CONSENT] * 40)
     found = journal.read()
     assert journal._path.stat().st_size <= 6000
@@ -241,11 +256,28 @@ def test_it_is_bounded_and_says_from_where_on_it_knows(
     assert [leaf.index for leaf in found.leaves] == list(range(found.begins_at, 40))
 
 
+def test_nothing_young_is_dropped_however_much_is_written(
+    tmp_path: Path, database: Database, log_key: VerifierKey, sign: Sign
+) -> None:
+    """Else anybody who makes enough events drops everybody's withdrawals."""
+    clock = HandClock()
+    journal = Journal(tmp_path / "log.journal", ORIGIN, max_bytes=3000, clock=clock)
+    live(database, log_key, sign, journal, *[LeafKind.CONSENT] * 2)
+    (leaf, _) = journal.read().leaves
+    clock.time += KEPT  # almost old
+    journal.append([replace(leaf, index=n, entry=bytes([n]) * 65) for n in range(2, 30)])
+    assert [kept.index for kept in journal.read().leaves] == list(range(30))
+    clock.time += DAY
+    journal.append([replace(leaf, index=n, entry=bytes([n]) * 65) for n in range(30, 60)])
+    assert [kept.index for kept in journal.read().leaves] == list(range(2, 60))
+    assert journal.read().begins_at == 2
+
+
 def test_events_of_a_log_that_was_set_back_count_for_what_the_shortened_journal_knows(
     tmp_path: Path, database: Database, log_key: VerifierKey, sign: Sign
 ) -> None:
     """Once they are dropped, a backup that lacks one of them must not pass for one that lacks nothing."""
-    journal = Journal(tmp_path / "log.journal", ORIGIN, max_bytes=8000)
+    journal = Journal(tmp_path / "log.journal", ORIGIN, max_bytes=8000, clock=HandClock(KEPT + DAY))
     live(database, log_key, sign, journal, *[LeafKind.CONSENT] * 12)
     leaf = journal.read().leaves[-1]
     with database.transaction() as session:

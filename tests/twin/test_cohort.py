@@ -226,6 +226,31 @@ def test_a_job_run_again_after_a_crash_pays_and_stores_once(lite: Cohort, traine
     assert lite.outcomes() == ["released"]
 
 
+@pytest.mark.parametrize(
+    ("certificate", "settled"),
+    [(GOOD, ["committed", "released"]), (replace(GOOD, gain_ppm=-500_000), ["aborted", "certificate-invalid"])],
+)
+def test_two_workers_at_one_training_settle_it_once(lite: Cohort, trainer, certificate: Certificate, settled) -> None:
+    """One charge pays for one model: what the worker whose lease was over made is thrown away unseen."""
+    others: list[str] = []
+
+    def another_worker() -> None:
+        if not others:
+            others.append("")
+            others.append(train_cohort(lite.worker, JobId(1)))
+
+    made = trainer(certificate, after=another_worker)
+    state, outcome = settled
+    mine = train_cohort(lite.worker, JobId(1))  # trains first and settles last
+    assert (mine, others[1]) == ("", "" if outcome == "released" else outcome)
+    assert lite.states() == ["reserved", state]
+    assert lite.outcomes() == [outcome]
+    with lite.worker.database.snapshot() as session:
+        stored = [one.manifest.model_sha256 for one in release.trained(session)]
+    assert len(made.backbones) == 2
+    assert stored == ([made.backbones[1].digest] if outcome == "released" else [])
+
+
 def test_who_withdraws_during_training_is_in_no_model(group: Cohort, trainer) -> None:
     leaving = iter([group.members[0]])
 

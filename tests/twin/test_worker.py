@@ -22,7 +22,7 @@ from tests.vault_kit import NOW
 from vault import worker as processes
 from vault.budget import ledger
 from vault.budget.charge import owner_day
-from vault.db import Database
+from vault.db import Database, DatabaseBusy
 from vault.encoding import b64u
 from vault.imprint.block import DAILY, LATE
 from vault.imprint.features import Cadence, mapped_for
@@ -320,6 +320,27 @@ def test_a_lease_is_renewed_while_its_jobs_run(lite: Site, children: Children, m
     renewed = threading.Event()
     monkeypatch.setattr(processes, "LEASE_S", 0.2)
     monkeypatch.setattr(queue, "renew", lambda *_, **__: renewed.set())
+    monkeypatch.setattr(processes, "_run", lambda *_: renewed.wait(20))
+    with open_worker(lite.settings, children, lite.world.clock) as worker:
+        assert run_once(worker)
+    assert renewed.is_set()
+
+
+def test_a_lease_that_could_not_be_renewed_once_is_renewed_the_next_time(
+    lite: Site, children: Children, monkeypatch
+) -> None:
+    """A database that was away for a moment must not hand the jobs to a second worker."""
+    lite.world.keep_twin()
+    lite.enqueue()
+    renewed, faults = threading.Event(), iter([DatabaseBusy(), ConnectionError()])
+
+    def renew(*_arguments: object, **_more: object) -> None:
+        for fault in faults:
+            raise fault
+        renewed.set()
+
+    monkeypatch.setattr(processes, "LEASE_S", 0.2)
+    monkeypatch.setattr(queue, "renew", renew)
     monkeypatch.setattr(processes, "_run", lambda *_: renewed.wait(20))
     with open_worker(lite.settings, children, lite.world.clock) as worker:
         assert run_once(worker)

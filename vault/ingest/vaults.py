@@ -71,6 +71,9 @@ class RingBody(_Body):
 
     head: str = Field(max_length=_MAX_TEXT)
     pages: list[PageBody] = Field(max_length=rings.MAX_PAGES)
+    at_once: bool = Field(
+        default=False, description="Revoke devices even without what they sealed since their head lists were read."
+    )
 
 
 class AccountBody(_Body):
@@ -243,7 +246,11 @@ def get_ring(
 def put_ring(
     *, vault: str, body: RingBody, caller: OwnerDep, database: DatabaseDep, shortkeys: ShortKeysDep, clock: ClockDep
 ) -> None:
-    """Publish the next ring head with the pages that change."""
+    """Publish the next ring head with the pages that change.
+
+    A head that revokes a device must accept every batch that the device was acknowledged for; where it sealed more
+    since `GET heads`, the answer is 409 `version-conflict`.
+    """
     vault_id = own(vault, caller)
     with database.snapshot() as session:
         owner_key = people.get(session, vault_id).owner_key
@@ -252,7 +259,7 @@ def put_ring(
         people.stay(session, vault_id)
         if people.get(session, vault_id).owner_key != ring.owner_key:
             raise NotYours("The owner key was replaced meanwhile; sign in with the new one.")
-        rings.publish(session, vault_id, ring, now=clock.now())
+        rings.publish(session, vault_id, ring, now=clock.now(), at_once=body.at_once)
         for device in ring.ring.head.devices.values():
             if device.accepted is not None:
                 sessions.end_sessions(session, vault_id, device.id)

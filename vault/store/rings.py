@@ -16,17 +16,18 @@ from sqlmodel import Session
 
 from vault.clock import unix_s
 from vault.db import Database
-from vault.encoding import b64u
+from vault.encoding import JsonObject, b64u
 from vault.proof.leaf import LeafKind
 from vault.schema.category import Category
 from vault.schema.trace import Period
+from vault.seal.device import Device
 from vault.seal.dsse import Envelope
-from vault.seal.ids import CompartmentId, VaultId, sha256
+from vault.seal.ids import CompartmentId, DeviceId, VaultId, sha256
 from vault.seal.ring import Compartment, Page, Ring, verify_ring
 from vault.seal.version import Remembered
 from vault.seal.wrap import lock_short, unlock_short
 from vault.store import batches, devices, shortkeys
-from vault.store.errors import BadRing, NotStored
+from vault.store.errors import BadRing, NotStored, VersionConflict
 from vault.store.models import compartment, ring_device, ring_head, ring_page, store_leaf
 from vault.store.versions import require_successor
 from vault.tlog.log import append, delete_personal_openings
@@ -119,7 +120,7 @@ def verify_publish(
     return VerifiedRing(owner_key, head, by_month, ring, locked)
 
 
-def publish(session: Session, vault: VaultId, new: VerifiedRing, *, now: datetime) -> None:
+def publish(session: Session, vault: VaultId, new: VerifiedRing, *, now: datetime, at_once: bool = False) -> None:
     """Put a ring in force if it follows the stored one; writes head, pages, look-ups and the leaf.
 
     The stored head sent again is accepted and changes nothing, so a lost response is no conflict.
@@ -129,13 +130,15 @@ def publish(session: Session, vault: VaultId, new: VerifiedRing, *, now: datetim
         vault: Whose ring.
         new: From `verify_publish`.
         now: The current time.
+        at_once: Revoke devices even without what they sealed since their owner read their head lists.
 
     Raises:
-        VersionConflict: Another ring was published first.
+        VersionConflict: Another ring was published first, or a device that the head revokes sealed more meanwhile.
         BadRing: The pages contradict the head or change what may not change.
 
     Guarantees: of several publishes of one version exactly one commits; a compartment, once listed,
-    keeps its key, and leaves the ring only after its erasure.
+    keeps its key, and leaves the ring only after its erasure; a head that revokes a device, unless at once,
+    accepts every batch that the device was acknowledged for.
     """
     connection = session.connection()
     head = new.ring.head
@@ -143,6 +146,8 @@ def publish(session: Session, vault: VaultId, new: VerifiedRing, *, now: datetim
     if current is not None and current.digest == new.head.digest:
         return
     require_successor(head.version, head.prev, current)
+    if not at_once:
+        _refuse_behind(session, vault, head.devices)
     rows = connection.execute(_PAGES, {"vault_id": vault})
     stored = {Period(row.period): Remembered(row.version, row.digest) for row in rows}
     digests = {period: page.digest for period, page in stored.items()}
@@ -151,12 +156,14 @@ def publish(session: Session, vault: VaultId, new: VerifiedRing, *, now: datetim
     for period, page in new.ring.pages.items():
         _put_page(session, page, new.pages[period], stored.get(period))
         _put_compartments(session, page, new.locked)
-    devices.put(session, vault, head.devices)
+    revoked = devices.put(session, vault, head.devices)
+    # What a restored backup must not undo. Of a head as a whole its signer alone decides the size.
+    more: JsonObject = {"revoked": [b64u(name) for name in revoked]} if revoked else {}
     pending = append(
         session,
         LeafKind.RING_HEAD,
         {"period": f"{now:%Y-%m}"},
-        {"vault": b64u(vault), "version": head.version, "record": b64u(new.head.digest), "at": unix_s(now)},
+        {"vault": b64u(vault), "version": head.version, "record": b64u(new.head.digest), "at": unix_s(now), **more},
         about=vault,
     )
     values = {
@@ -284,6 +291,16 @@ def forget(session: Session, vault: VaultId, ids: Iterable[CompartmentId] | None
     delete_personal_openings(session, list(leaves))
     for table in (compartment, ring_page, ring_device, ring_head, store_leaf):
         connection.execute(delete(table).where(table.c.vault_id == vault))
+
+
+def _refuse_behind(session: Session, vault: VaultId, listed: Mapping[DeviceId, Device]) -> None:
+    """Refuse to revoke a device without what it was acknowledged for after the owner had read its head list."""
+    for name, known in listed.items():
+        if known.accepted is None or devices.live_key(session, vault, name) is None:
+            continue
+        for place, last in batches.device_heads(session, vault, name).heads.items():
+            if place not in known.accepted or known.accepted[place].seq < last.seq:
+                raise VersionConflict("The device sealed more meanwhile; read its head list again, then revoke it.")
 
 
 def _put_page(session: Session, page: Page, envelope: Envelope, stored: Remembered | None) -> None:

@@ -143,13 +143,21 @@ def delete_scheduled(database: Database, shortkeys: Database) -> int:
 
 
 def _truncate_wal(shortkeys: Database) -> None:
+    """Overwrite the write-ahead log; SQLite waits by itself for who reads and writes, but not for who else does this."""
+    until_s = time.monotonic() + _TRIES * _TRY_S
+    while not _truncated(shortkeys):
+        if time.monotonic() > until_s:
+            raise ShortKeysNotErased("The short keys are deleted but not yet overwritten; try again.", retry_after_s=1)
+        time.sleep(_TRY_S)
+
+
+def _truncated(shortkeys: Database) -> bool:
     connection = shortkeys.engine.raw_connection()  # a checkpoint cannot run inside a transaction
     try:
         busy, _, _ = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     finally:
         connection.close()
-    if busy:
-        raise ShortKeysNotErased("The short keys are deleted but not yet overwritten; try again.", retry_after_s=1)
+    return not busy
 
 
 def _transaction_id(session: Session) -> str:

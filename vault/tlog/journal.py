@@ -18,6 +18,8 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from itertools import takewhile
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Final, cast
@@ -25,6 +27,7 @@ from typing import BinaryIO, Final, cast
 from sqlalchemy import select
 from sqlmodel import Session
 
+from vault.clock import Clock, SystemClock, unix_s
 from vault.proof.leaf import LeafKind, Opening
 from vault.seal.errors import SealError
 from vault.seal.framing import Reader, frames
@@ -40,14 +43,17 @@ JOURNALED: Final = frozenset({
     LeafKind.RING_HEAD,
 })  # fmt: skip
 """What is journaled: ends of consents and models, releases with their charges, erasures, plans that replace one, signs of
-life, freezes, profiles, companies' keys, suspensions, ring heads, which revoke devices."""
+life, freezes, profiles, companies' keys, suspensions, ring heads, which name the devices that they revoke."""
 
 _ERASING: Final = frozenset({LeafKind.ERASURE, LeafKind.RETENTION})
 # What was charged stays charged when its day is erased, in the ledger and so here.
 _CHARGED: Final = frozenset({LeafKind.RELEASE, LeafKind.TRAINING})
 
 MAX_BYTES: Final = 256 << 20
-"""Above this the older half is dropped; a backup from before what is left starts frozen."""
+"""Above this what is old of the older half is dropped; a backup from before what is left starts frozen."""
+
+KEPT: Final = timedelta(days=90)
+"""How old it must be. Anybody can make events, so size alone must not decide what is forgotten."""
 
 _FORMAT: Final = b"twinvault-journal/1"
 _HEAD: Final = struct.Struct(">II32s")
@@ -82,17 +88,20 @@ class Journal:
     Args:
         path: The file; its folder must exist.
         origin: Name of the log, so that another installation's journal is never taken for this one's.
-        max_bytes: Above this the older half is dropped.
+        max_bytes: Above this what is old of the older half is dropped.
         signed: For whoever writes events.
+        clock: Tells what is old.
     """
 
     def __init__(
-        self, path: Path, origin: str, max_bytes: int = MAX_BYTES, signed: Signed = lambda _session, _leaves: {}
-    ) -> None:
+        self, path: Path, origin: str, max_bytes: int = MAX_BYTES, signed: Signed = lambda _session, _leaves: {},
+        clock: Clock | None = None,
+    ) -> None:  # fmt: skip
         self._path = path
         self._origin = origin.encode()
-        self._max_bytes = max_bytes
+        self._max_bytes = self._full_bytes = max_bytes
         self._signed = signed
+        self._clock = clock or SystemClock()
         self._sound_bytes = 0
         self._name = b""
 
@@ -153,7 +162,8 @@ class Journal:
             JournalMissing: Somebody took the file away; nothing is acknowledged without it.
             JournalDamaged: Somebody else wrote into it.
         """
-        records = [_dump(leaf, signed.get(leaf.pending_id, b"")) for leaf in leaves]
+        now_s = unix_s(self._clock.now())
+        records = [_dump(leaf, now_s, signed.get(leaf.pending_id, b"")) for leaf in leaves]
         if records:
             self._append(frames(*records))
 
@@ -161,7 +171,8 @@ class Journal:
         """Note that the database, as it stands in this transaction, was compared and lacks nothing any more."""
         newest = session.connection().execute(select(log_entry).order_by(log_entry.c.id.desc()).limit(1)).one_or_none()
         if newest is not None:
-            record = _Record(PendingId(newest.id), newest.leaf_index or 0, "", newest.entry, None, None, b"")
+            now_s = unix_s(self._clock.now())
+            record = _Record(PendingId(newest.id), newest.leaf_index or 0, now_s, "", newest.entry, None, None, b"")
             self._append(frames(record.dump()))
 
     def forget(self, entries: Iterable[bytes]) -> None:
@@ -195,17 +206,22 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
             self._sound_bytes = file.tell()
-        if self._sound_bytes > self._max_bytes:
-            self._drop_older_half()
+        if self._sound_bytes > self._full_bytes:
+            self._drop_old()
+            # Where nothing is old it is not read whole again before it has grown by a quarter.
+            self._full_bytes = max(self._max_bytes, self._path.stat().st_size * 5 // 4)
 
-    def _drop_older_half(self) -> None:
+    def _drop_old(self) -> None:
         with self._open("rb") as file:
             begins_at, _ = self._header(file)
             records = [record for content in _contents(file) for record in _split(content)]
-        half = len(records) // 2
-        # Where the database was set back, later events have lower indexes: what follows the highest is known whole.
-        begins_at = max([begins_at, *(_parse(record).index + 1 for record in records[:half])])
-        self._replace(begins_at, records[half:])
+        before_s = unix_s(self._clock.now() - KEPT)
+        older = [_parse(record) for record in records[: len(records) // 2]]
+        old = list(takewhile(lambda record: record.written_s < before_s, older))
+        if old:
+            # Where the database was set back, later events have lower indexes: what follows the highest is known whole.
+            begins_at = max([begins_at, *(record.index + 1 for record in old)])
+            self._replace(begins_at, records[len(old) :])
 
     @property
     def _staged(self) -> Path:
@@ -281,6 +297,7 @@ class _Record:
 
     pending_id: PendingId
     index: int
+    written_s: int
     kind: str
     entry: bytes
     public: Opening | None
@@ -291,24 +308,23 @@ class _Record:
         halves = [
             part for half in (self.public, self.personal) for part in ((half.salt, half.body) if half else (b"", b""))
         ]
-        return frames(
-            self.pending_id.to_bytes(8, "big"), self.index.to_bytes(8, "big"), self.kind.encode(), self.entry, *halves,
-            self.signed,
-        )  # fmt: skip
+        numbers = [number.to_bytes(8, "big") for number in (self.pending_id, self.index, self.written_s)]
+        return frames(*numbers, self.kind.encode(), self.entry, *halves, self.signed)
 
     def leaf(self) -> Leaf:
         assert self.public is not None
         return Leaf(self.pending_id, self.index, LeafKind(self.kind), self.entry, self.public, self.personal)
 
 
-def _dump(leaf: Leaf, signed: bytes) -> bytes:
-    return _Record(leaf.pending_id, leaf.index, leaf.kind.value, leaf.entry, leaf.public, leaf.personal, signed).dump()
+def _dump(leaf: Leaf, now_s: int, signed: bytes) -> bytes:
+    kind, opened = leaf.kind.value, (leaf.public, leaf.personal)
+    return _Record(leaf.pending_id, leaf.index, now_s, kind, leaf.entry, *opened, signed).dump()
 
 
 def _parse(record: bytes) -> _Record:
     try:
         reader = Reader(record, len(record))
-        name, index, kind, entry, *halves, signed = (reader.frame() for _ in range(9))
+        name, index, written_s, kind, entry, *halves, signed = (reader.frame() for _ in range(10))
         reader.end()
         public, personal = (Opening(salt, body) if salt else None for salt, body in (halves[:2], halves[2:]))
         if kind:
@@ -316,8 +332,8 @@ def _parse(record: bytes) -> _Record:
     except (SealError, ValueError) as error:
         raise JournalDamaged("The journal holds something that this release does not know.") from error
     return _Record(
-        PendingId(int.from_bytes(name, "big")), int.from_bytes(index, "big"), kind.decode(), entry, public, personal,
-        signed,
+        PendingId(int.from_bytes(name, "big")), int.from_bytes(index, "big"), int.from_bytes(written_s, "big"),
+        kind.decode(), entry, public, personal, signed,
     )  # fmt: skip
 
 

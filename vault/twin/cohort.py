@@ -118,7 +118,14 @@ def _train(worker: Worker, job: JobId, mapped: FeatureMap) -> str | None:
 
 
 def _settle(session: Session, worker: Worker, reservation: Reservation, made: tuple[Backbone, Manifest]) -> str:
-    """Store a model whose certificate holds; log and charge the training either way."""
+    """Store a model whose certificate holds; log and charge the training either way.
+
+    Of two workers who train under one charge, because one lost its lease, only the first settles: the other
+    model is thrown away unseen.
+    """
+    held = {one.charge.release_id: one.state for one in ledger.hold(session, reservation.scope)}
+    if held.get(reservation.release_id) is not ledger.State.RESERVED:
+        return ""
     backbone, manifest = made
     now, reason = worker.clock.now(), ""
     try:

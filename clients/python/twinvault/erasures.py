@@ -211,13 +211,17 @@ class Erasures:
 
         Raises:
             NothingThere: No trace of that month is picked.
+
+        Guarantees: what other devices are acknowledged for meanwhile stays.
         """
-        found = self.traces.month(category, period)
-        left = [trace for trace in found if not is_gone(trace)]
-        if len(left) == len(found):
-            raise NothingThere("No trace of that month is the one that you name.")
         old = self.compartments(category, period, period)
+        found = self.traces.sealed_to(old.values())
+        if not any(map(is_gone, found)):
+            raise NothingThere("No trace of that month is the one that you name.")
         self._rings.next_epoch_of(category, period)
+        # Only now does nothing more come to what is destroyed: read before, an upload in between would be lost.
+        found = self.traces.sealed_to(old.values())
+        left = [trace for trace in found if not is_gone(trace)]
         device = self._owner.device
         device.forget(category, period)
         device.add(left)

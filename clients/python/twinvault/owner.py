@@ -171,9 +171,9 @@ class Owner(Consenting):
         """Return every device that the signed ring head lists, revoked ones included."""
         return list(self._rings.read().ring.head.devices.values())
 
-    def revoke_device(self, device: DeviceId) -> RingDevice:
+    def revoke_device(self, device: DeviceId, *, at_once: bool = False) -> RingDevice:
         """End a device for good; see `RingKeeper.revoke`."""
-        return self._rings.revoke(device)
+        return self._rings.revoke(device, at_once=at_once)
 
     def publish(self, categories: Iterable[Category], periods: Iterable[Period]) -> bool:
         """Make sure that each month has keys for each category; say whether any were missing."""

@@ -16,7 +16,7 @@ from vault.encoding import b64u, parse_b64u
 from vault.schema.category import Category
 from vault.schema.trace import Period
 from vault.seal.derive import imprint_key
-from vault.seal.device import ChainHead, Device
+from vault.seal.device import Device
 from vault.seal.dsse import Envelope, parse_envelope
 from vault.seal.errors import SealError
 from vault.seal.fields import parse_id
@@ -42,6 +42,13 @@ class RevokedDevice(ClientError):
 
     slug = "revoked-device"
     title = "Device is revoked"
+
+
+class StillSealing(ClientError):
+    """A device that was acknowledged for more whenever it was to be revoked."""
+
+    slug = "still-sealing"
+    title = "Device goes on sealing"
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,12 @@ class OwnRing:
 
 NewCompartments = Callable[[OwnRing], Mapping[Period, Iterable[Category]]]
 """Decides from the ring in force which months get one more epoch of which categories."""
+
+NewDevice = Callable[[OwnRing], Device]
+"""Says, from the ring in force, what the next head lists of one device."""
+
+
+_NO_CHANGES: Final[NewCompartments] = lambda _own: {}  # noqa: E731
 
 
 class RingKeeper:
@@ -156,33 +169,49 @@ class RingKeeper:
         if known is not None and known.accepted is not None:
             raise RevokedDevice("The device was revoked; enrol one with a new key.")
         if known is None:
-            self._publish(lambda _own: {}, device)
+            self._publish(_NO_CHANGES, lambda _own: device)
 
-    def revoke(self, device_id: DeviceId) -> Device:
+    def revoke(self, device_id: DeviceId, *, at_once: bool = False) -> Device:
         """End a device: nothing that it seals from now on counts; what it was acknowledged for stays.
+
+        Args:
+            device_id: Which.
+            at_once: Even while it goes on sealing, as a stolen one may on purpose: what it is acknowledged for
+                in the moment of revoking does not count then.
 
         Raises:
             UnknownDevice: The ring lists no such device.
             RevokedDevice: It is revoked already.
+            StillSealing: It was acknowledged for more each time that it was to be revoked.
             SealError: The service shows a head list that the device did not sign.
 
         Guarantees: the ring head that revokes it names its last accepted batch of every compartment,
             so a stolen key that signs more later signs in vain, even with the server's help.
         """
-        known = self.read().ring.head.devices.get(device_id)
+        try:
+            self._publish(_NO_CHANGES, lambda own: self._revoked(own, device_id), at_once=at_once)
+        except ApiError as refusal:
+            if refusal.slug != _CONFLICT:
+                raise
+            raise StillSealing(
+                "The device goes on sending, or another one changes the ring; try again, or with --at-once if it is"
+                " in the wrong hands: what it sends in that moment does not count then."
+            ) from refusal
+        return self.read().ring.head.devices[device_id]
+
+    def _revoked(self, own: OwnRing, device_id: DeviceId) -> Device:
+        """Return a device as a head lists it that ends it now; the service refuses one that it sealed more since."""
+        known = own.ring.head.devices.get(device_id)
         if known is None:
             raise UnknownDevice("The vault lists no such device; `twinvault owner devices` does.")
         if known.accepted is not None:
             raise RevokedDevice("The device is revoked already.")
         shown = field(self._api.get(f"/v1/vaults/{b64u(self._keys.vault)}/heads", auth=self._auth), "heads", dict)
         last = shown.get(b64u(device_id))
-        accepted: Mapping[CompartmentId, ChainHead] = {}
-        if last is not None:
-            envelope = parse_envelope(parse_b64u(last))
-            accepted = verify_head_list(envelope, self._keys.vault, known.public_key).heads
-        revoked = replace(known, accepted=accepted)
-        self._publish(lambda _own: {}, revoked)
-        return revoked
+        if last is None:
+            return replace(known, accepted={})
+        envelope = parse_envelope(parse_b64u(last))
+        return replace(known, accepted=verify_head_list(envelope, self._keys.vault, known.public_key).heads)
 
     def keys(
         self, own: OwnRing, compartments: Mapping[CompartmentId, Compartment], kind: KeyKind
@@ -197,15 +226,16 @@ class RingKeeper:
         }
         return seeds if kind is KeyKind.RAW else {name: imprint_key(seed) for name, seed in seeds.items()}
 
-    def _publish(self, changes: NewCompartments, device: Device | None = None) -> bool:
+    def _publish(self, changes: NewCompartments, listed: NewDevice | None = None, *, at_once: bool = False) -> bool:
         for left in reversed(range(_TRIES)):
             own = self.read()
-            new = changes(own)
+            new, device = changes(own), None if listed is None else listed(own)
             if not new and (device is None or own.ring.head.devices.get(device.id) == device):
                 return False
             head, pages = self._sign(own, new, device)
             try:
-                self._api.request("PUT", self._path, auth=self._auth, json=ring_body(head, pages))
+                body = ring_body(head, pages) | {"at_once": at_once}
+                self._api.request("PUT", self._path, auth=self._auth, json=body)
             except ApiError as refusal:
                 if refusal.slug != _CONFLICT or not left:
                     raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import httpx
 
@@ -44,8 +44,15 @@ class TraceReader:
             SealError: The service shows a batch that no device of this vault sealed, or leaves one out.
         """
         own = self._rings.read()
+        return self._every(own, own.covered([category], period, period).values())
+
+    def sealed_to(self, compartments: Iterable[Compartment]) -> list[Trace]:
+        """Return the traces of some compartments of the vault, as `month` does."""
+        return self._every(self._rings.read(), compartments)
+
+    def _every(self, own: OwnRing, compartments: Iterable[Compartment]) -> list[Trace]:
         found: dict[tuple[str, str], Trace] = {}
-        for compartment in own.covered([category], period, period).values():
+        for compartment in compartments:
             for trace in self._open(own, compartment):
                 found.setdefault((trace.source, trace.id), trace)
         return list(found.values())

@@ -186,13 +186,16 @@ def devices(
 def revoke_device(
     device: Annotated[str, typer.Argument(help="The device's id, from `owner devices`.")],
     *,
+    at_once: Annotated[
+        bool, typer.Option("--at-once", help="Even while it goes on sending, as a thief may make it do.")
+    ] = False,
     profile: ProfileName = DEFAULT_PROFILE,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
     """End a lost or stolen device for good; what it was acknowledged for stays, nothing after it counts."""
     device_id = DeviceId(common.parse_id_of(device, "A device id", "devices"))
-    revoked = common.unlock_owner(profile, passphrase_file).revoke_device(device_id)
+    revoked = common.unlock_owner(profile, passphrase_file).revoke_device(device_id, at_once=at_once)
     common.emit({"device": device, "revoked": True, "chains_kept": len(revoked.accepted or {})}, as_json=as_json)
 
 
