@@ -139,6 +139,7 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     )
     state.also = (legacies.forget,)  # what an erasure destroys besides
     state.clerks, state.stated, state.frozen = Clerks(state.database), (), None
+    state.streams = Streams(state.database)  # one, which `watch` wakes, as long as the app lives
     follow_statements(state)
     # They are tried in turn: what is asked most often comes first.
     for router in (
@@ -206,7 +207,6 @@ def _make_desks(state: State, session: Session, keys: Mapping[KeyName, KeyStatem
         checkpoint_wait_s=state.settings.checkpoint_wait_s,
         cadence=Cadence(state.settings.cadence),
     )  # fmt: skip
-    state.streams = Streams(state.database)
     state.audit_desk = AuditDesk(issuer, state.serving, state.sequencer, state.settings.checkpoint_wait_s)
     recipients = statements.InForce(state.database, operator_key, state.clock)
     state.custody = Custody(state.shortkeys, recipients, state.answer_desk.forget)

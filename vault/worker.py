@@ -9,7 +9,7 @@ from __future__ import annotations
 import resource
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -93,12 +93,13 @@ def open_worker(settings: WorkerSettings, children: Children, clock: Clock) -> I
     with closing(Database(settings.database_url)) as database, closing(Database(settings.shortkeys_url)) as short_keys:
         with database.snapshot() as session:
             stated = statements.in_force(session, parse_b64u(settings.operator_public_key, size=32), clock.now())
+            row_keys = _row_keys(session, settings)
             rules = sets.choose(session)
         kms, operator_key = LocalKeyring(settings.worker_keyring), parse_b64u(settings.operator_public_key, size=32)
         openers = Epochs(settings.worker_keyring, kms, KeyName.PROCESSOR)
         signer = _own_keys(kms, openers, stated)
         processor, cadence = Processor(openers, short_keys, operator_key), Cadence(settings.cadence)
-        worker = Worker(database, processor, signer, rules, children, clock, cadence)
+        worker = Worker(database, processor, signer, row_keys, rules, children, clock, cadence)
         with database.transaction() as session:
             sets.publish(session, worker.policy_set)
             for category in mapped_for(cadence):
@@ -113,14 +114,14 @@ def follow_keys(worker: Worker, settings: WorkerSettings) -> Worker:
     Seeds are resealed to the newest `processor` key; older keys are destroyed once nothing needs them.
 
     Returns:
-        The worker with the signing key in force.
+        The worker with the signing key in force, and those whose rows it reads.
     """
     folder, operator_key = settings.worker_keyring, parse_b64u(settings.operator_public_key, size=32)
     kms, now = LocalKeyring(folder), worker.clock.now()
     with worker.database.snapshot() as session:
-        stated = statements.in_force(session, operator_key, now)
+        stated, row_keys = statements.in_force(session, operator_key, now), _row_keys(session, settings)
     openers = Epochs(folder, kms, KeyName.PROCESSOR)
-    worker = replace(worker, signer=_own_keys(kms, openers, stated))
+    worker = replace(worker, signer=_own_keys(kms, openers, stated), row_keys=row_keys)
     processor, processor_sign = stated[KeyName.PROCESSOR], stated[KeyName.PROCESSOR_SIGN]
     if rollover.former(kms, processor):
         with closing(Database(settings.shortkeys_url)) as short_keys:
@@ -272,6 +273,11 @@ def _leased(worker: Worker, jobs: Sequence[Job]) -> Iterator[None]:
 
 def _vault(job: Job) -> VaultId:
     return VaultId(parse_id(str(job.payload["vault"])))
+
+
+def _row_keys(session: Session, settings: WorkerSettings) -> Collection[bytes]:
+    operator_key = parse_b64u(settings.operator_public_key, size=32)
+    return statements.stated(session, operator_key, KeyName.PROCESSOR_SIGN).keys()
 
 
 def _own_keys(kms: LocalKeyring, openers: Epochs, stated: Mapping[KeyName, KeyStatement]) -> KmsSigner:

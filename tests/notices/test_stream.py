@@ -12,11 +12,14 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from tests.http_kit import PURCHASE, PURPOSE, Town, serving, session_of, settle
+from vault.app import follow_statements
 from vault.encoding import b64u
 from vault.notices import stream
 from vault.notices.stream import Streams, TooManyStreams
+from vault.ops import operator
 from vault.parties.sessions import end_sessions
 from vault.schema.question import NextChoice
 from vault.seal.ids import VaultId
@@ -109,6 +112,18 @@ def test_a_session_that_ends_is_told_nothing_more(town: Town) -> None:
         rest = "\n".join(lines)  # it ends
     assert "data:" not in rest
     assert "sign in again" in rest
+
+
+def test_a_stream_is_woken_after_a_rollover_of_keys_too(town: Town) -> None:
+    """What wakes the streams began with the app; it must know those that begin under the next keys."""
+    site = town.house.service.site.folder
+    CliRunner().invoke(operator, ["keys", "rotate", "service", "--site", str(site)], catch_exceptions=False)
+    follow_statements(town.house.service.app.state)
+    last = town.ann.history()[-1]["index"]
+    with opened(town, after=last) as response:
+        events = events_in(response.iter_lines())
+        assert ask(town) == 200
+        assert next(events)["kind"] == "answer"  # a stream that nothing wakes ends without it
 
 
 def test_the_client_follows_through_breaks_and_ended_sessions(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:

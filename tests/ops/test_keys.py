@@ -106,9 +106,11 @@ def test_all_keys_roll_over_under_a_serving_app_and_worker(house: House) -> None
     assert shown(site)["serving"] == (2, [], 0)
 
     settings = worker_settings(site)
+    former = LocalKeyring(settings.worker_keyring).public_key("processor-sign/1")
     with Children() as children, open_worker(settings, children, SystemClock()) as worker:
         worker = worker_follows(worker, settings)  # noqa: PLW2901
         assert worker.signer.public_key == LocalKeyring(settings.worker_keyring).public_key("processor-sign/2")
+        assert set(worker.row_keys) == {former, worker.signer.public_key}  # rows outlive the key that signed them
         owner.import_traces(purchases(5, month=2))
         owner.refresh()
         assert run_once(worker)

@@ -25,6 +25,7 @@ from vault.proof.certificate import Certificate, Manifest
 from vault.proof.charge import epsilon_of
 from vault.schema.consent import ConsentVersion
 from vault.seal.ids import ConsentId
+from vault.seal.signing import SigningKey, new_seed
 from vault.twin import certify, cohort, release
 from vault.twin.certify import CHARGES, build_backbone
 from vault.twin.children import Children
@@ -300,6 +301,15 @@ def test_a_row_that_was_exchanged_keeps_its_person_out(lite: Cohort, trainer) ->
     made = trainer()
     train_cohort(lite.worker, JobId(1))
     assert made.people() == [1]
+
+
+def test_rows_of_a_former_signing_key_are_trained_on_and_a_strangers_are_not(lite: Cohort, trainer) -> None:
+    newer, former = SigningKey(new_seed()), lite.worker.signer.public_key
+    made = trainer()
+    with pytest.raises(CohortTooSmall):
+        train_cohort(replace(lite.worker, signer=newer, row_keys=[newer.public_key]), JobId(1))
+    assert train_cohort(replace(lite.worker, signer=newer, row_keys=[former, newer.public_key]), JobId(1)) == ""
+    assert made.people() == [2]
 
 
 def test_a_persons_broken_batch_stops_nobody_elses_model(lite: Cohort, trainer) -> None:

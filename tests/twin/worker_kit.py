@@ -80,7 +80,8 @@ class TwinWorld(World):
 
     def worker(self, children: Children) -> Worker:
         rules = load_shipped_policy_set()
-        return Worker(self.database, self.opener, self.worker_key, rules, children, self.clock, self.cadence)
+        keys = [self.worker_key.public_key]
+        return Worker(self.database, self.opener, self.worker_key, keys, rules, children, self.clock, self.cadence)
 
     def seal(self, traces: Sequence[Trace], compartment: Compartment | None = None) -> bytes:
         """Seal one batch of October and move the chain on."""

@@ -19,8 +19,7 @@ from vault.policy.permits import Permit
 from vault.schema.trace import Period, period_of, periods_from
 from vault.seal.errors import SealError
 from vault.seal.ids import CompartmentId, ConsentId
-from vault.seal.row import Row as SealedRow
-from vault.seal.row import VerifiedRow, open_row, verify_row
+from vault.seal.row import open_row, verify_row
 from vault.seal.row import parse_row as parse_sealed
 from vault.twin.infer import Reading, month_number, read, read_days
 from vault.twin.reader import MAX_MONTHS, Backbone
@@ -158,18 +157,10 @@ class OpenedRows:
         sealed = parse_sealed(stored.sealed)
         header = sealed.header
         place = header.vault, header.compartment, header.release, header.index
-        payload = open_row(self._verified(sealed), key)
+        payload = open_row(verify_row(sealed, *self._worker_keys), key)
         if place != (permit.vault_id, stored.compartment_id, stored.release_id, stored.index):
             raise SealError(_ELSEWHERE)
         return payload
-
-    def _verified(self, sealed: SealedRow) -> VerifiedRow:
-        for worker_key in self._worker_keys:
-            try:
-                return verify_row(sealed, worker_key)
-            except SealError:
-                continue
-        raise SealError("No worker that the operator stated signed this imprint row.")
 
 
 def _month(stored: StoredRow, payload: bytes) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NewType
@@ -110,14 +111,21 @@ def parse_row(data: bytes) -> Row:
     return Row(data, header, blob)
 
 
-def verify_row(row: Row, worker_key: bytes) -> VerifiedRow:
+def verify_row(row: Row, *worker_keys: bytes) -> VerifiedRow:
     """Check the worker's signature; whether the row is the one asked for is the caller's to compare.
 
+    Args:
+        row: From `parse_row`.
+        worker_keys: Every key that the worker may have signed with: a row outlives the key that signed it.
+
     Raises:
-        SealError: It is not by this key over this row.
+        SealError: It is by none of these keys over this row.
     """
-    row.blob.verify(PayloadType.ROW, worker_key)
-    return VerifiedRow(row)
+    for worker_key in worker_keys:
+        with suppress(SealError):
+            row.blob.verify(PayloadType.ROW, worker_key)
+            return VerifiedRow(row)
+    raise SealError("The signature of this imprint row is by no key that the operator stated for the worker.")
 
 
 def open_row(row: VerifiedRow, imprint_key: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final, assert_never
@@ -60,6 +60,7 @@ class Worker:
         database: The main database.
         processor: Opens what self and cohort consents hand over.
         signer: The key `processor-sign`.
+        row_keys: Every `processor-sign` key that the operator stated: rows of a former one are read on.
         policy_set: The rules in force.
         children: Opens batches.
         clock: Tells the time.
@@ -69,6 +70,7 @@ class Worker:
     database: Database
     processor: Processor
     signer: Signer
+    row_keys: Collection[bytes]
     policy_set: PolicySet
     children: Children
     clock: Clock

@@ -51,7 +51,7 @@ def shown(session: Session, worker: Worker, opening: Opening, mapped: FeatureMap
         mapped: Map of the category.
 
     Raises:
-        SealError: A row is not the worker's, or not the one that its place says.
+        SealError: A row is by no key that the operator stated for the worker, or not the one that its place says.
     """
     closed = last_closed(worker.clock.now(), ZoneInfo(opening.keys.time_zone))
     months = {month.period: month for month in opening.months if month.category == mapped.category}
@@ -83,7 +83,7 @@ def _as_month(mapped: FeatureMap, level: Level | None) -> Shown:
 
 
 def _payload(worker: Worker, opening: Opening, stored: StoredRow) -> bytes:
-    verified = sealed_rows.verify_row(sealed_rows.parse_row(stored.sealed), worker.signer.public_key)
+    verified = sealed_rows.verify_row(sealed_rows.parse_row(stored.sealed), *worker.row_keys)
     header = verified.header
     place = header.vault, header.compartment, header.release
     if place != (stored.vault_id, stored.compartment_id, stored.release_id):
