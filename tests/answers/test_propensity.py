@@ -15,10 +15,13 @@ from tests.twin.worker_kit import OCTOBER, RETAIL
 from tests.vault_kit import PURCHASE
 from vault.answers import ask as asking
 from vault.clock import unix_s
+from vault.consent.restoring import end_again
+from vault.encoding import JsonObject, b64u
 from vault.imprint import funnel
 from vault.proof.certificate import VISITS, CertificateInvalid, verify_certificate
 from vault.proof.verify import verify_bundle
 from vault.schema.answer import Confidence, Prediction
+from vault.schema.consent import ConsentEvent
 from vault.schema.question import NextChoice, Propensity, QuestionKind
 from vault.schema.session import Session, Visitor
 from vault.seal.signing import SigningKey, new_seed
@@ -69,6 +72,19 @@ def test_a_visit_without_a_page_is_abstained_about(shop: Service) -> None:
     assert answer.abstained
     assert answer.confidence is Confidence.NONE
     assert verify_bundle(bundle, shop.trust).failures == ()
+
+
+def test_what_a_restored_backup_forgot_was_narrowed_away_is_not_answered(shop: Service) -> None:
+    """No key is opened for this answer, so that keys that are gone do not keep it from being given."""
+    consent = shop.consent(questions=ASKED)
+    answer_in(shop.ask(consent, about(BUYING)))
+    narrowed: JsonObject = {"consent": b64u(consent.consent_id), "version": consent.version + 1}
+    with shop.database.transaction() as session:
+        end_again(
+            session, [({"event_state": ConsentEvent.NARROWED.state}, narrowed, b"")], service=shop.worker_key,
+            now=shop.clock.at,
+        )  # fmt: skip
+    assert slug_of(shop.ask(consent, about(BUYING))) == "keys-gone"
 
 
 def test_a_consent_that_does_not_name_the_kind_refuses_it(shop: Service) -> None:

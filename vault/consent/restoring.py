@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlmodel import Session
 
-from vault.consent import changes, consents
+from vault.consent import changes, consents, handovers
 from vault.consent.consents import Consent
 from vault.encoding import JsonObject, parse_b64u
 from vault.schema.consent import ConsentEvent, parse_consent
@@ -32,7 +32,8 @@ def end_again(
 ) -> list[ConsentId]:
     """End every consent whose last journaled event ended it: keys, short keys, tokens and state.
 
-    What the person signed ends it, if it follows the version that is here; anything else the service signs.
+    What the person signed ends it, if it follows the version that is here; anything else the service signs. Where a
+    later version was in force last, whose terms are lost, the consent stays as it is here and loses its keys.
 
     Args:
         session: An open writing transaction; `shortkeys.delete_scheduled` must follow its commit.
@@ -45,16 +46,21 @@ def end_again(
         What was still live and is over now. Repeating it is harmless; consents that the database never
         had are left out.
 
-    Guarantees: nothing is answered, refreshed or trained under a consent that had been ended before the restore.
+    Guarantees: nothing is answered, refreshed or trained under a consent that had been ended before the restore, nor
+        under terms that had been replaced, until the person renews them.
     """
-    last: dict[ConsentId, tuple[str, bytes]] = {}
+    last: dict[ConsentId, tuple[str, int, bytes]] = {}
     for public, personal, signed in events:
         consent_id = ConsentId(parse_b64u(personal.get("consent"), size=ID_BYTES))
-        last[consent_id] = str(public.get("event_state")), signed
+        last[consent_id] = str(public.get("event_state")), int(str(personal.get("version"))), signed
     ended = []
-    for consent_id, (state, signed) in last.items():
+    for consent_id, (state, version, signed) in last.items():
         found = consents.find(session, consent_id)
-        if state in _LIVE or found is None or not found.live:
+        if found is None or not found.live:
+            continue
+        if state in _LIVE:
+            if version > found.current.version:
+                handovers.close(session, consent_id)  # not every answer opens a key, but each asks for the handover
             continue
         if not (signed and _withdrawn(session, found, signed, now)):
             event = _AGAIN.get(state, ConsentEvent.REVOKED)
