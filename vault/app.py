@@ -36,6 +36,7 @@ from vault.encoding import parse_b64u
 from vault.erasure import retention
 from vault.erasure.routes import certificates_router, erasure_router, retention_router
 from vault.evidence.routes import AuditDesk, evidence_router
+from vault.http.document import DocumentedApp
 from vault.http.health import health_router
 from vault.http.listening import Server, Shares, listen
 from vault.http.malformed import Protocol
@@ -115,15 +116,10 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     Raises:
         NoSuchKey: The operator has not made or published the keys yet.
     """
-    app = FastAPI(
-        title="TwinVault",
-        version="1",
-        lifespan=_lifespan,
-        docs_url=None,
-        redoc_url=None,
-        telemetry=_NO_TELEMETRY,
-        responses=RESPONSES,
-    )
+    app = DocumentedApp(
+        title="TwinVault", version="1", lifespan=_lifespan, docs_url=None, redoc_url=None,
+        telemetry=_NO_TELEMETRY, responses=RESPONSES,
+    )  # fmt: skip
     state = app.state
     state.settings, state.clock = settings, clock or SystemClock()
     state.database, state.shortkeys = Database(settings.database_url), Database(settings.shortkeys_url)

@@ -13,11 +13,11 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 
 from vault.clock import unix_s
 from vault.db import Database
-from vault.http.edge import ClockDep, DatabaseDep, RawBody, documented
-from vault.http.problems import RESPONSES
+from vault.http.edge import ClockDep, DatabaseDep, RawBody
 from vault.oauth import authorizations, page, registration
 from vault.oauth.authorizations import State
 from vault.oauth.client import Reply
+from vault.oauth.document import ERRORS, HELD_FORM, PUSH_FORM, PUSHED, TOKEN_FORM, TOKENS, WORTH
 from vault.oauth.dpop import Unauthenticated
 from vault.oauth.metadata import JWKS_PATH, REGISTER_PATH, jwks, resource_metadata, server_metadata
 from vault.oauth.registration import BadMetadata
@@ -26,22 +26,6 @@ from vault.parties import companies
 
 oauth_router = APIRouter(tags=["oauth"])
 
-_ERROR: Final[dict[str, Any]] = {
-    "title": "OAuthError",
-    "type": "object",
-    "required": ["error"],
-    "properties": {"error": {"type": "string"}, "error_description": {"type": "string"}},
-}
-_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    "4XX": {
-        "description": "Refused; RFC 6749 section 5.2, or a problem document where the server refuses before OAuth",
-        "content": {"application/json": {"schema": _ERROR}, **RESPONSES["4XX"]["content"]},
-    }
-}
-_FORM: Final = documented(
-    takes="application/x-www-form-urlencoded",
-    body={"type": "object", "additionalProperties": {"type": "string"}},
-)
 _BROWSER: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -54,31 +38,31 @@ async def _desk(request: Request) -> OAuthDesk:
 DeskDep = Annotated[OAuthDesk, Depends(_desk)]
 
 
-@oauth_router.post(Endpoint.PUSH, status_code=201, responses=_ERRORS, openapi_extra=_FORM)
+@oauth_router.post(Endpoint.PUSH, status_code=201, responses=PUSHED, openapi_extra=PUSH_FORM)
 def push(request: Request, desk: DeskDep, database: DatabaseDep, clock: ClockDep, body: RawBody) -> JSONResponse:
     """Keep a company's authorization request and return its request_uri (RFC 9126)."""
     return _answer_form(request, desk, database, clock.now(), body=body, endpoint=Endpoint.PUSH)
 
 
-@oauth_router.post(Endpoint.TOKEN, responses=_ERRORS, openapi_extra=_FORM)
+@oauth_router.post(Endpoint.TOKEN, responses=TOKENS, openapi_extra=TOKEN_FORM)
 def token(request: Request, desk: DeskDep, database: DatabaseDep, clock: ClockDep, body: RawBody) -> JSONResponse:
     """Issue DPoP-bound tokens for a code, a refresh token or the company itself (RFC 6749 section 3.2)."""
     return _answer_form(request, desk, database, clock.now(), body=body, endpoint=Endpoint.TOKEN)
 
 
-@oauth_router.post(Endpoint.INTROSPECT, responses=_ERRORS, openapi_extra=_FORM)
+@oauth_router.post(Endpoint.INTROSPECT, responses=WORTH, openapi_extra=HELD_FORM)
 def introspect(request: Request, desk: DeskDep, database: DatabaseDep, clock: ClockDep, body: RawBody) -> JSONResponse:
     """Say what a token of the company's own is worth now (RFC 7662)."""
     return _answer_form(request, desk, database, clock.now(), body=body, endpoint=Endpoint.INTROSPECT)
 
 
-@oauth_router.post(Endpoint.REVOKE, responses=_ERRORS, openapi_extra=_FORM)
+@oauth_router.post(Endpoint.REVOKE, responses=ERRORS, openapi_extra=HELD_FORM)
 def revoke(request: Request, desk: DeskDep, database: DatabaseDep, clock: ClockDep, body: RawBody) -> JSONResponse:
     """End a token of the company's own (RFC 7009); the consent stays as it is."""
     return _answer_form(request, desk, database, clock.now(), body=body, endpoint=Endpoint.REVOKE)
 
 
-@oauth_router.post(REGISTER_PATH, status_code=201, responses=_ERRORS)
+@oauth_router.post(REGISTER_PATH, status_code=201, responses=ERRORS)
 def register(request: Request, metadata: dict[str, Any], database: DatabaseDep, clock: ClockDep) -> JSONResponse:
     """File a company for the operator's approval (RFC 7591); `company_record` is the record that it signed."""
     sandbox = request.app.state.settings.sandbox
@@ -90,7 +74,7 @@ def register(request: Request, metadata: dict[str, Any], database: DatabaseDep, 
     return JSONResponse(content, status, {"Cache-Control": "no-store"})
 
 
-@oauth_router.put(REGISTER_PATH + "/{client_id}", responses=_ERRORS)
+@oauth_router.put(REGISTER_PATH + "/{client_id}", responses=ERRORS)
 def update(
     client_id: str, metadata: dict[str, Any], desk: DeskDep, database: DatabaseDep, clock: ClockDep
 ) -> JSONResponse:
