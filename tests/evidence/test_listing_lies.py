@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.audit_kit import Audited, failed, leaf_of, without
+from tests.audit_kit import Audited, failed, kind_of, leaf_of, without
 from tests.evidence.test_tombstones import erase_all
 from tests.listing_kit import bundle_of, busiest, compared, engaged, listed, row_of
 from vault.encoding import b64u, parse_json
@@ -15,7 +15,7 @@ from vault.proof.bundle import Bundle, records_by_hash
 from vault.proof.errors import InvalidProof, MalformedProof
 from vault.proof.established import Carried
 from vault.proof.leaf import LeafKind
-from vault.proof.listing import Listing, Row, listing_lines, parse_listing, verify_unchanged
+from vault.proof.listing import Listing, Row, listing_digest, listing_lines, parse_listing, verify_unchanged
 from vault.proof.report import Step
 from vault.proof.sampled import Tally
 from vault.proof.verify import verify_bundle
@@ -85,6 +85,13 @@ def _for_another_person(listing: Listing, row: Row) -> Listing:
     return _changed(opened=replace(row.opened, subject_salt=bytes(32)))(listing, row)
 
 
+def _other_row_changed(listing: Listing, row: Row) -> Listing:
+    """Change a row that nobody chose: what it counts stays, so that no other step sees it."""
+    other = next(known for known in listing.rows if known.consent != row.consent)
+    lied = replace(other, grantee="B" * 22)
+    return replace(listing, rows=tuple(lied if known is other else known for known in listing.rows))
+
+
 LIES: dict[str, tuple[str, Callable[[Listing, Row], Listing]]] = {
     "a consent left out": ("The listing counts", _left_out),
     "an event counted under another consent": ("counts other events", _moved),
@@ -97,6 +104,7 @@ LIES: dict[str, tuple[str, Callable[[Listing, Row], Listing]]] = {
     "another person behind the row": ("was listed for another consent or person", _for_another_person),
     "another grantee": ("names another grantee", _changed(grantee="B" * 22)),
     "chosen, and not opened": ("no row of the listing is opened as it", _changed(opened=None)),
+    "another listing than was logged": ("No leaf commits to this listing", _other_row_changed),
     "another time": ("fetch the whole time", lambda listing, _: replace(listing, end=listing.end + 1)),
 }
 
@@ -111,6 +119,24 @@ def test_a_service_that_lies_in_its_listing_is_named(quick: Audited) -> None:
     for name, (sentence, lie) in LIES.items():
         said = [failure.detail for failure in compared(quick, lie(honest, row_of(honest, row)), bundle).failures]
         assert any(sentence in detail for detail in said), (name, said)
+
+
+def test_the_log_holds_which_listing_was_shown(quick: Audited) -> None:
+    quick.live()
+    key = engaged(quick)
+    seen = listed(quick, key)
+    chosen = listed(quick, key, busiest(seen).consent)
+    assert listing_digest(seen) == listing_digest(chosen)
+    bundle = bundle_of(quick, key, chosen)
+    said = [parse_json(leaf.public.body) for leaf in bundle.leaves if kind_of(leaf) == LeafKind.AUDITOR_ACCESS]
+    shown = [access for access in said if access.get("shown") == "listing"]
+    assert [access["listing"] for access in shown] == [b64u(listing_digest(seen))] * 2
+    unlogged = without(bundle, *(leaf for leaf in bundle.leaves if b'"listing":' in leaf.public.body))
+    (failure,) = compared(quick, chosen, unlogged).failures
+    assert "No leaf commits to this listing" in failure.detail
+    other = engaged(quick)  # an auditor of the same time is not shown others' listings
+    mine = bundle_of(quick, other, listed(quick, other))
+    assert [leaf for leaf in mine.leaves if leaf.index >= chosen.end and leaf in bundle.leaves] == []
 
 
 def test_a_listing_cannot_change_once_it_was_chosen_from(quick: Audited) -> None:

@@ -119,21 +119,21 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class AdmittedListing:
-    """An auditor's request for its listing that may be followed once its access is in the log.
+    """An auditor's request for its listing; `log_listing` records what it is shown before it is shown.
 
     Args:
         engagement: What it may see.
+        public_key: The auditor's.
         chosen: Pseudonyms to open.
         first: First leaf of the engagement's time.
         end: Leaf after its last.
-        access: The access, not logged yet.
     """
 
     engagement: Engagement
+    public_key: bytes
     chosen: tuple[bytes, ...]
     first: int
     end: int
-    access: Pending
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,11 +275,13 @@ def admit(session: Session, envelope: Envelope, *, origin: str, now: datetime) -
             f"The engagement is about the leaves from {first} to {end - 1}; ask the operator for another scope."
         )
     _use_up(session, row, request, now)
-    return Admitted(engagement, request, _log_access(session, row, now, request.first, request.last))
+    shown: JsonObject = {} if engagement.opened is None else {"shown": "chosen"}
+    said: JsonObject = {"first": request.first, "last": request.last, **shown}
+    return Admitted(engagement, request, _log_access(session, row.public_key, said, now=now))
 
 
 def admit_listing(session: Session, envelope: Envelope, *, origin: str, now: datetime) -> AdmittedListing:
-    """Accept an auditor's request for its listing: uses it up and logs the access, as `admit` does.
+    """Accept an auditor's request for its listing and use it up; `log_listing` must follow before anything is shown.
 
     Args:
         session: An open writing transaction.
@@ -310,8 +312,25 @@ def admit_listing(session: Session, envelope: Envelope, *, origin: str, now: dat
     if first == end:
         raise AuditRefused("Nothing was recorded in the time that the engagement is about.")
     _use_up(session, row, request, now)
-    access = _log_access(session, row, now, first, end - 1, shown="listing")
-    return AdmittedListing(engagement, request.chosen, first, end, access)
+    return AdmittedListing(engagement, row.public_key, request.chosen, first, end)
+
+
+def log_listing(session: Session, admitted: AdmittedListing, digest: bytes, *, now: datetime) -> Pending:
+    """Record which listing is about to be shown, so that nobody can say later that it was another.
+
+    Args:
+        session: An open writing transaction.
+        admitted: Whose.
+        digest: From `listing_digest`.
+        now: The current time.
+    """
+    said: JsonObject = {
+        "first": admitted.first,
+        "last": admitted.end - 1,
+        "shown": "listing",
+        "listing": b64u(digest),
+    }
+    return _log_access(session, admitted.public_key, said, now=now)
 
 
 def _known(session: Session, envelope: Envelope, now: datetime) -> Row[Any]:
@@ -333,11 +352,10 @@ def _use_up(session: Session, row: Row[Any], request: AuditRequest | ListingRequ
         raise AuditRefused("The request was used before; sign a new one.")
 
 
-def _log_access(session: Session, row: Row[Any], now: datetime, first: int, last: int, *, shown: str = "") -> Pending:
+def _log_access(session: Session, public_key: bytes, said: JsonObject, *, now: datetime) -> Pending:
     """Record what is about to be shown: a bundle that opens every consent, or `chosen` ones, or a `listing`."""
-    public: JsonObject = {"auditor": b64u(sha256(row.public_key)), "first": first, "last": last, "at": unix_s(now)}
-    shown = shown or ("" if row.opens_left is None else "chosen")
-    return append(session, LeafKind.AUDITOR_ACCESS, {**public, **({"shown": shown} if shown else {})}, {})
+    public: JsonObject = {"auditor": b64u(sha256(public_key)), "at": unix_s(now), **said}
+    return append(session, LeafKind.AUDITOR_ACCESS, public, {})
 
 
 def _engagement(session: Session, row: Row[Any]) -> Engagement:

@@ -16,6 +16,7 @@ from sqlmodel import Session
 from vault.answers import records
 from vault.consent import consents
 from vault.encoding import JsonObject, parse_b64u, parse_json
+from vault.evidence.auditors import Engagement
 from vault.keys import statements
 from vault.keys.serving import Serving
 from vault.parties import companies
@@ -39,21 +40,19 @@ _OF_COMPANIES: Final = (LeafKind.COMPANY, LeafKind.COMPANY_STATUS)
 _WITHHELD: Final = frozenset({Withheld.ANSWER, Withheld.QUESTION})
 
 
-def build(
-    session: Session, serving: Serving, first: int, last: int, opened: Collection[ConsentId] | None = None
-) -> Bundle:
+def build(session: Session, serving: Serving, first: int, last: int, engagement: Engagement | None = None) -> Bundle:
     """Return the leaves from `first` to `last`, proven under the newest checkpoint, and what they name.
 
     Leaves before `first` are added where one in the range may refer to them: keys, models, rules,
     the companies that asked, and the versions of every consent that has an event in the range. So are
-    those that hold the tombstones of openings which were erased.
+    those that hold the tombstones of openings which were erased, and the auditor's listings that were logged.
 
     Args:
         session: A snapshot.
         serving: Opens the records of decisions.
         first: First index.
         last: Last index, below the size of the signed tree.
-        opened: Whose events are opened, where the auditor chose from a listing; by default everybody's.
+        engagement: Whose events are opened, where the auditor chose from a listing; by default everybody's.
 
     Raises:
         NoSuchKey: A decision is locked under a serving key whose epoch is over.
@@ -61,6 +60,7 @@ def build(
     Guarantees: no vault id, no answer and no question is in the bundle.
     """
     size, note = log.head(session)
+    opened = None if engagement is None else engagement.opened
     whole = log.find(session, after=first - 1, limit=last - first + 1)
     asked = [leaf if _is_open(leaf.kind, leaf.personal, opened) else replace(leaf, personal=None) for leaf in whole]
     events = [parse_json(leaf.personal.body) for leaf in asked if leaf.kind in _CHAINED and leaf.personal]
@@ -79,6 +79,7 @@ def build(
     erased = [leaf.pending_id for leaf in whole if _is_erased(leaf)]
     erased += [one.pending_id for one in kept if one.member.personal is None]
     kept = [one if _is_open(LeafKind.DENIAL, one.member.personal, opened) else _closed(one) for one in kept]
+    needed += [] if engagement is None else _listings(session, engagement, size)
     stones, days = tombstones.proofs(session, erased)
     around = [*needed, *log.read(session, map(PendingId, days | tombstones.orders_of(session, days)))]
     outside = {leaf.index: leaf for leaf in around if not first <= leaf.index <= last}
@@ -111,6 +112,17 @@ def _is_open(kind: LeafKind, personal: Opening | None, opened: Collection[Consen
 
 def _closed(one: Kept) -> Kept:
     return replace(one, member=replace(one.member, personal=None))
+
+
+def _listings(session: Session, engagement: Engagement, size: int) -> list[Leaf]:
+    accesses = (
+        (leaf, parse_json(leaf.public.body)) for leaf in log.find(session, kind=LeafKind.AUDITOR_ACCESS, limit=size)
+    )
+    return [
+        leaf
+        for leaf, said in accesses
+        if "listing" in said and parse_b64u(said["auditor"])[: len(engagement.key_id)] == engagement.key_id
+    ]
 
 
 def _is_erased(leaf: Leaf) -> bool:

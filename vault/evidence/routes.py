@@ -12,11 +12,11 @@ from fastapi.responses import StreamingResponse
 
 from vault.db import Database
 from vault.evidence import bundles, listings
-from vault.evidence.auditors import Admitted, admit, admit_listing
+from vault.evidence.auditors import Admitted, admit, admit_listing, log_listing
 from vault.http.edge import ClockDep, DatabaseDep, RawBody, documented, returned
 from vault.keys.serving import Serving
 from vault.proof.bundle import Bundle, bundle_lines
-from vault.proof.listing import listing_lines
+from vault.proof.listing import listing_digest, listing_lines
 from vault.seal.dsse import parse_envelope
 from vault.tlog import tombstones
 from vault.tlog.sequencer import Sequencer
@@ -79,13 +79,13 @@ def audit_listing(*, body: RawBody, request: Request, database: DatabaseDep, clo
     envelope = parse_envelope(body)
     with database.transaction() as session:
         admitted = admit_listing(session, envelope, origin=desk.issuer, now=clock.now())
-    desk.sequencer.wait(admitted.access.id, desk.checkpoint_wait_s)
     with database.snapshot() as session:
         built = listings.build(session, admitted.engagement, admitted.first, admitted.end)
     with database.transaction() as session:
         openings = listings.choose(session, admitted.engagement, built, admitted.chosen, clock.now())
-    for opening in openings:
-        desk.sequencer.wait(opening.id, desk.checkpoint_wait_s)
+        access = log_listing(session, admitted, listing_digest(built.listing), now=clock.now())
+    for event in (access, *openings):
+        desk.sequencer.wait(event.id, desk.checkpoint_wait_s)
     return _sent(listing_lines(listings.shown(built, admitted.engagement, admitted.chosen)))
 
 
@@ -109,7 +109,7 @@ def _build(desk: AuditDesk, database: Database, admitted: Admitted, today: date)
             desk.sequencer.wait(group, desk.checkpoint_wait_s)
         with database.snapshot() as session:
             if not tombstones.are_waiting(session):  # or something was erased meanwhile
-                return bundles.build(session, desk.serving, wanted.first, wanted.last, admitted.engagement.opened)
+                return bundles.build(session, desk.serving, wanted.first, wanted.last, admitted.engagement)
 
 
 def _chunks(lines: Iterable[bytes]) -> Iterator[bytes]:

@@ -177,6 +177,9 @@ class Evidence:
 
     def _count(self, tally: Tally) -> None:
         """Add what this part shows of the events that a listing counts."""
+        for access in (event.public for event in self.events[LeafKind.AUDITOR_ACCESS]):
+            digest, first, last = (str(access.get(name)) for name in ("listing", "first", "last"))
+            tally.logged.add((digest, first, last))
         for event in self.of_kind(LeafKind.CONSENT):
             tally.given[event.consent] = str(event.personal.get("grantee")), str(event.personal.get("subject"))
         own = [event for kind in CHAINED for event in self.events[kind] if event.index in self.whole]

@@ -16,7 +16,7 @@ from vault.encoding import b64u
 from vault.errors import VaultError
 from vault.proof.errors import InvalidProof
 from vault.proof.leaf import LeafKind
-from vault.proof.listing import COUNTED, Listing, Named, Opened, Row, pseudonym
+from vault.proof.listing import COUNTED, Listing, Named, Opened, Row, listing_digest, pseudonym
 from vault.proof.report import Failure, Report, Step
 
 
@@ -30,6 +30,7 @@ class Tally:
         closed: Events of each kind that are not opened, because nobody chose their consent.
         erased: Events of each kind that a tombstone accounts for.
         alone: Denials, opened, that belong to no consent.
+        logged: What leaves say of listings that were shown: digest, first and last leaf.
         given: To whom each opened consent was given, and the subject's name towards that grantee.
     """
 
@@ -38,6 +39,7 @@ class Tally:
     closed: Counter[LeafKind] = field(default_factory=Counter)
     erased: Counter[LeafKind] = field(default_factory=Counter)
     alone: int = 0
+    logged: set[tuple[str, str, str]] = field(default_factory=set)
     given: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
@@ -49,7 +51,7 @@ def verify_listing(tally: Tally, looked_at: tuple[int | None, int]) -> Report:
         looked_at: The range that they cover: first leaf, and the one after the last.
 
     Returns:
-        One check for the range, one for each kind of event, one for each row that is opened or should be.
+        One check for the range, one for the leaf that the listing was logged with, one for each kind of event, one for each row that is opened or should be.
     """
     checked, failures = 0, []
 
@@ -62,6 +64,7 @@ def verify_listing(tally: Tally, looked_at: tuple[int | None, int]) -> Report:
             failures.append(Failure(Step.LISTING, None, refusal.detail))
 
     attempt(_verify_range, looked_at)
+    attempt(_verify_logged)
     for kind in COUNTED:
         attempt(_verify_total, kind)
     rows = {b64u(row.opened.consent): row for row in tally.listing.rows if row.opened is not None}
@@ -78,6 +81,14 @@ def _verify_range(tally: Tally, looked_at: tuple[int | None, int]) -> None:
         raise InvalidProof(
             f"The listing is about the leaves from {listing.first} until {listing.end}, but those from {looked_at[0]} "
             f"until {looked_at[1]} are shown: fetch the whole time of the engagement."
+        )
+
+
+def _verify_logged(tally: Tally) -> None:
+    listing = tally.listing
+    if (b64u(listing_digest(listing)), str(listing.first), str(listing.end - 1)) not in tally.logged:
+        raise InvalidProof(
+            "No leaf commits to this listing: it was changed since it was shown, or the parts were fetched before it."
         )
 
 
