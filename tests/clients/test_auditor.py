@@ -18,7 +18,7 @@ from tests.waiting import until
 from twinvault import audits
 from twinvault.api import Api, ApiError
 from twinvault.auditor import Auditor
-from twinvault.audits import _fetch_part
+from twinvault.audits import _fetch_part, fetch_audit
 from twinvault.cli import main
 from twinvault.owner import Owner
 from vault.clock import Clock
@@ -52,6 +52,9 @@ def test_from_registration_to_a_verified_bundle(
     with pytest.raises(ApiError) as refusal:
         fetch(0, 0)
     assert refusal.value.slug == "audit-refused"
+    with pytest.raises(ApiError):
+        fetch_audit(Auditor.load(tmp_path / "home" / "default", api), 0, 2**31, tmp_path / "month", lambda _: None)
+    assert not (tmp_path / "month").exists()
     added = auditors("add", record, "--days", 1)
     assert auditors("list")["auditors"] == [added]
     report = auditor("bundle", "--first", 0, "--last", 2, "--out", out)

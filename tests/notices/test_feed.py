@@ -56,6 +56,33 @@ def test_the_owner_reads_consents_answers_and_denials_in_plain_words(site: Audit
     assert all(event["at"] for event in events)
 
 
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        ([(LeafKind.LEGACY_PLAN, 1)], 1),
+        ([], 0),
+        ([(LeafKind.LEGACY_PLAN, 0)], 0),
+        ([(LeafKind.LEGACY_PLAN, 1), (LeafKind.LEGACY_PLAN, 0)], 0),
+        ([(LeafKind.LEGACY_PLAN, 1), (LeafKind.LEGACY_VETO, 0)], 0),
+    ],
+    ids=["spent", "no plan", "nothing sealed", "replaced", "over"],
+)
+def test_a_new_serving_key_is_told_where_it_spends_something(
+    quick: Audited, steps: list[tuple[LeafKind, int]], told: int
+) -> None:
+    vault = quick.service.owner.vault
+    with quick.service.database.transaction() as session:
+        for kind, sealed in steps:
+            log.append(session, kind, {}, {"version": 1, "sealed": sealed, "at": 0}, about=vault)
+        for name, epoch in (("serving", 1), ("serving", 2), ("processor", 2)):
+            log.append(session, LeafKind.KEY, {"name": name, "epoch": epoch}, {})
+    quick.settle()
+    said = of_kind(feed(quick)["events"], "key")
+    assert [event["public"]["epoch"] for event in said] == [2] * told
+    assert all("your executors can give none of them any more" in event["sentence"] for event in said)
+    assert of_kind(feed(quick, after=quick.size())["events"], "key") == []
+
+
 def test_a_client_checks_every_event_against_the_log(site: Audited) -> None:
     site.live()
     service = site.service

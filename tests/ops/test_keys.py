@@ -30,6 +30,7 @@ from vault.keys import operator as operator_keys
 from vault.keys import rollover
 from vault.keys.kms import LocalKeyring
 from vault.ops import operator
+from vault.ops.doctor import examine
 from vault.ops.site import Site
 from vault.proof.bundle import parse_bundle
 from vault.schema.category import Purpose
@@ -228,6 +229,14 @@ def test_an_owner_is_told_that_what_was_sealed_in_advance_is_spent(
     monkeypatch.setattr(common, "unlock_owner", lambda *_, **__: owner)
     assert plan(Earlier()).spent == 0
     assert "Make a new plan" not in CliRunner().invoke(notice_commands, []).stderr
+
+    def told_by_the_server() -> list[str]:
+        return [said for notice in owner.history() if "sealed consents in advance" in (said := notice["sentence"])]
+
+    def doctor() -> str:
+        return next(one.detail for one in examine(site, SystemClock().now()) if one.name == "legacies")
+
+    assert (told_by_the_server(), doctor()) == ([], "nothing that was sealed in advance is spent")
     told = json.loads(run(site, "keys", "rotate", "serving", "--json").stdout)
     assert told["legacies_spent"] == 1
     assert json.loads(run(site, "keys", "rotate", "service", "--json").stdout)["legacies_spent"] == 0
@@ -235,6 +244,10 @@ def test_an_owner_is_told_that_what_was_sealed_in_advance_is_spent(
     found = owner.legacy.read()
     assert found is not None
     assert found.spent == 1
+    assert doctor().startswith("1 plans hold consents that were sealed in advance")
+    assert len(told_by_the_server()) == 1
     for shown in (CliRunner().invoke(notice_commands, []), CliRunner().invoke(legacy_commands, ["show"])):
         assert "1 consents that you sealed in advance" in shown.output
     assert plan(SystemClock()).spent == 0
+    assert doctor() == "nothing that was sealed in advance is spent"
+    assert len(told_by_the_server()) == 1

@@ -71,7 +71,8 @@ def publish(session: Session, vault_id: VaultId, envelope: Envelope, *, now: dat
     if plan.terms is not None and plan.terms.legacy_key in _former_keys(session, vault_id):
         raise BadPlan("Each plan has a legacy key of its own; make new shares.")
     _put(session, plan, envelope, row, now)
-    return steps.step(session, vault_id, LeafKind.LEGACY_PLAN, {"version": plan.version}, signed=envelope, now=now)
+    said: JsonObject = {"version": plan.version, "sealed": 0 if plan.terms is None else len(plan.terms.sealed)}
+    return steps.step(session, vault_id, LeafKind.LEGACY_PLAN, said, signed=envelope, now=now)
 
 
 def declare(session: Session, legacy_id: bytes, envelope: Envelope, *, now: datetime) -> Legacy:

@@ -105,15 +105,21 @@ def waited(session: Session, vault_id: VaultId) -> list[bytes]:
     return [found for found in session.connection().execute(wanted).scalars() if found]
 
 
-def count_sealed(session: Session) -> int:
-    """Return how many plans that are not over hold consents sealed in advance, which a new serving key would spend."""
+def count_sealed(session: Session, before_s: int | None = None) -> int:
+    """Return how many plans that are not over hold consents sealed in advance, which a new serving key spends.
+
+    Args:
+        session: Any open transaction.
+        before_s: Only plans that were signed before this unix second, such as when the serving key was replaced.
+    """
     wanted = select(legacy.c.plan, legacy.c.vault_id).where(
         legacy.c.state.in_([LegacyState.READY, LegacyState.WAITING, LegacyState.IN_FORCE])
     )
     plans = (
         parse_plan(parse_envelope(row.plan), VaultId(row.vault_id)) for row in session.connection().execute(wanted)
     )
-    return sum(plan.terms is not None and bool(plan.terms.sealed) for plan in plans)
+    sealed = [plan for plan in plans if plan.terms is not None and plan.terms.sealed]
+    return sum(before_s is None or plan.issued_at < before_s for plan in sealed)
 
 
 def hold(session: Session, vault_id: VaultId) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from heapq import merge
 from itertools import chain, islice
-from typing import assert_never
+from typing import Final, assert_never
 
 from sqlmodel import Session
 
@@ -20,9 +20,12 @@ from vault.proof.leaf import LeafKind
 from vault.schema.language import Language
 from vault.schema.terms import COHORT_GRANTEE, SELF_GRANTEE
 from vault.seal.ids import VaultId
+from vault.seal.statement import KeyName
 from vault.tlog import groups, log
 from vault.tlog.groups import Kept
 from vault.tlog.log import Leaf
+
+_MOST_KEYS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,13 @@ def notices(
         language: In which the owner reads.
 
     Guarantees: besides events of this vault only auditors' accesses are shown, and only those that
-        opened events of this vault.
+        opened events of this vault, and new serving keys, and only those that spent what its plan had sealed in advance.
     """
     own = log.find(session, about=vault_id, after=after, limit=limit)
     accesses = _accesses(session, vault_id, after, limit)
     shared = {leaf.index: (leaf, kept) for leaf, kept in groups.about(session, vault_id, after=after, limit=limit)}
-    found = merge(own, accesses, (leaf for leaf, _ in shared.values()), key=lambda leaf: leaf.index)
+    spending = _spending(session, vault_id, after, limit)
+    found = merge(own, accesses, spending, (leaf for leaf, _ in shared.values()), key=lambda leaf: leaf.index)
     return [
         _shared(session, *shared[leaf.index], language) if leaf.index in shared else _notice(session, leaf, language)
         for leaf in islice(found, limit)
@@ -88,6 +92,26 @@ def _concerns(session: Session, vault_id: VaultId, access: Leaf) -> bool:
         return False  # a registration, not an access
     touched = log.find(session, about=vault_id, after=first - 1, limit=1)
     return bool(touched) and touched[0].index <= last
+
+
+def _spending(session: Session, vault_id: VaultId, after: int, limit: int) -> list[Leaf]:
+    """Return the serving keys that came after a plan with consents that were sealed to the one before."""
+    keys = log.find(session, kind=LeafKind.KEY, after=after, limit=_MOST_KEYS)
+    said = [(leaf, parse_json(leaf.public.body)) for leaf in keys]
+    replaced = [leaf for leaf, key in said if key["name"] == KeyName.SERVING and key["epoch"] != 1]
+    if not replaced:
+        return []
+    kinds = (LeafKind.LEGACY_PLAN, LeafKind.LEGACY_VETO)
+    found = [log.find(session, kind=kind, about=vault_id, limit=_MOST_KEYS) for kind in kinds]
+    steps = [*merge(*found, key=lambda leaf: leaf.index)]
+    return [leaf for leaf in replaced if _holds_sealed([step for step in steps if step.index < leaf.index])][:limit]
+
+
+def _holds_sealed(steps: list[Leaf]) -> bool:
+    """Say whether the newest step is a plan with consents sealed in advance."""
+    if not steps or steps[-1].kind is not LeafKind.LEGACY_PLAN or steps[-1].personal is None:
+        return False
+    return bool(parse_json(steps[-1].personal.body).get("sealed"))
 
 
 def _notice(session: Session, leaf: Leaf, language: Language) -> Notice:

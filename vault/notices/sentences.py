@@ -64,6 +64,10 @@ _ENGLISH: Final = Words(
             "An auditor was shown leaves {first} to {last} of the log: what was decided about your consents, under "
             "pseudonyms; no question and no answer."
         ),
+        LeafKind.KEY: (
+            "The service replaced the key to which you had sealed consents in advance: your executors can give none of "
+            "them any more. Make a new plan, with new shares."
+        ),
         LeafKind.LEGACY_PLAN: "Version {version} of your legacy plan was put in force.",
         LeafKind.LEGACY_CLAIM: (
             "Your executors declared that you are gone, or you were away for as long as your plan says. Its waiting "
@@ -140,6 +144,10 @@ _FRENCH: Final = Words(
         LeafKind.AUDITOR_ACCESS: (
             "Un auditeur a vu les feuilles {first} à {last} du journal : ce qui a été décidé de vos consentements, "
             "sous pseudonymes ; aucune question ni réponse."
+        ),
+        LeafKind.KEY: (
+            "Le service a remplacé la clé à laquelle vous aviez scellé des consentements d'avance : vos exécuteurs ne "
+            "peuvent plus en donner aucun. Faites un nouveau plan, avec de nouvelles parts."
         ),
         LeafKind.LEGACY_PLAN: "La version {version} de votre plan de succession numérique est entrée en vigueur.",
         LeafKind.LEGACY_CLAIM: (

@@ -19,9 +19,10 @@ from vault.keys import statements
 from vault.keys.identities import open_identity
 from vault.keys.kms import LocalKeyring
 from vault.keys.operator import APP, WORKER, key_name
+from vault.legacy import steps
 from vault.ops.site import Site
 from vault.proof.trust import parse_trust
-from vault.seal.statement import KeyStatement
+from vault.seal.statement import KeyName, KeyStatement
 from vault.store import shortkeys
 from vault.tlog import log
 from vault.tlog.errors import NotInLog
@@ -60,6 +61,7 @@ def examine(site: Site, now: datetime) -> Iterator[Finding]:
         "short keys": _short_keys,
         "budget": _budget,
         "jobs": _jobs,
+        "legacies": _legacies,
     }
     for name, check in checks.items():
         try:
@@ -175,3 +177,17 @@ def _jobs(site: Site, _now: datetime) -> str:
     if counts.get(queue.JobState.FAILED):
         raise Unwell(f"{counts[queue.JobState.FAILED]} jobs were given up; read the worker's log for their reasons.")
     return ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none"
+
+
+def _legacies(site: Site, now: datetime) -> str:
+    with site.opened() as (database, _), database.snapshot() as session:
+        serving = statements.in_force(session, site.operator_key, now).get(KeyName.SERVING)
+        if serving is None or serving.epoch == 1:
+            return "nothing that was sealed in advance is spent"
+        spent = steps.count_sealed(session, serving.not_before)
+    if not spent:
+        return "nothing that was sealed in advance is spent"
+    return (
+        f"{spent} plans hold consents that were sealed in advance to a serving key that was replaced: executors cannot give"
+        " them; their owners are told to make new plans"
+    )

@@ -94,8 +94,12 @@ def _verify_chained(event: Event, before: Event | None) -> None:
 def _verify_plan(evidence: Evidence, event: Event, vault: VaultId, course: _Course) -> None:
     envelope = parse_envelope(evidence.record(event, event.personal, "record"))
     plan = verify_plan(envelope, _owner_key(evidence, event, vault), vault)
-    said = event.personal.get("version"), event.personal.get("plan")
-    if said != (plan.version, b64u(envelope.digest)) or (plan.version, plan.prev) != (course.version + 1, course.plan):
+    sealed = 0 if plan.terms is None else len(plan.terms.sealed)
+    said = tuple(event.personal.get(name) for name in ("version", "plan", "sealed"))
+    if said != (plan.version, b64u(envelope.digest), sealed) or (plan.version, plan.prev) != (
+        course.version + 1,
+        course.plan,
+    ):
         raise InvalidProof("The plan does not follow the one before, or its leaf says something else.")
     if plan.terms is not None and plan.terms.legacy_key in course.keys:
         raise InvalidProof("The plan has the legacy key of an earlier one, which may be in one hand by now.")

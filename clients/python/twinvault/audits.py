@@ -44,7 +44,7 @@ def fetch_audit(auditor: Auditor, since_s: int, until_s: int, folder: Path, done
         auditor: Registered, with a connection.
         since_s: Unix seconds.
         until_s: Unix seconds.
-        folder: Made if missing.
+        folder: Made if missing, once the service sent something.
         done: Told after each part up to which leaf the audit has come.
 
     Returns:
@@ -59,12 +59,12 @@ def fetch_audit(auditor: Auditor, since_s: int, until_s: int, folder: Path, done
     found = api.get("/v1/log/range", params={"since": since_s, "until": until_s})
     first: int = field(found, "first", int)
     end: int = field(found, "end", int)
-    folder.mkdir(parents=True, exist_ok=True)
     growth: list[JsonValue] = []
     seen: Checkpoint | None = None
     start = first
     while start < end:
         data, after = _fetch_part(auditor, start, min(start + PART_LEAVES, end))
+        folder.mkdir(parents=True, exist_ok=True)  # not before: what is refused leaves nothing behind
         write_private(folder / _name(len(growth)), data)
         checkpoint = _unverified_checkpoint(parse_bundle(data))
         proof: list[JsonValue] = []
@@ -74,6 +74,7 @@ def fetch_audit(auditor: Auditor, since_s: int, until_s: int, folder: Path, done
         growth.append(proof)
         seen, start = checkpoint, after
         done(start)
+    folder.mkdir(parents=True, exist_ok=True)
     index: JsonObject = {"format": _FORMAT, "first": first, "end": end, "growth": growth}
     write_private(folder / _INDEX, dump_json(index) + b"\n")
     return end - first

@@ -11,7 +11,7 @@ import sqlalchemy
 from tests.legacy_kit import DAY, LATER, ORIGIN, Heirs
 from tests.vault_kit import NOW
 from vault.clock import unix_s
-from vault.encoding import JsonObject, JsonValue, b64u
+from vault.encoding import JsonObject, JsonValue, b64u, parse_json
 from vault.legacy import shown
 from vault.legacy.models import legacy_record
 from vault.parties.models import PersonRecordRow
@@ -68,7 +68,9 @@ class Liar(Heirs):
     def planned(self, signed: Envelope | None = None, at: datetime = NOW, **said: Any) -> None:
         signed = signed or self.plan(self.terms())
         self.prev, self.version = signed.digest, self.version + 1
-        self.step(LeafKind.LEGACY_PLAN, at, signed, **{"version": self.version} | said)
+        terms: Any = parse_json(signed.payload)["terms"]
+        counted = {"version": self.version, "sealed": len(terms.get("sealed", []))}
+        self.step(LeafKind.LEGACY_PLAN, at, signed, **counted | said)
 
     def claimed(self, at: datetime = LATER, signed: Envelope | None = None, **said: Any) -> None:
         self.declared = signed or self.statement(now=at, claim=self.claim)

@@ -263,6 +263,10 @@ def a_plan_by_another_key(liar: Liar) -> None:
     liar.planned(sign_plan(right, SigningKey(new_seed())))
 
 
+def a_plan_told_to_seal_nothing(liar: Liar) -> None:
+    liar.planned(liar.plan(liar.terms(choice=Choice.ANSWER, sealed=(SEALED,))), sealed=0)
+
+
 def a_former_plan_again(liar: Liar) -> None:
     first = liar.plan(liar.terms())
     liar.planned(first)
@@ -320,6 +324,7 @@ ATTACKS: Final[dict[Callable[[Liar], None], str]] = {
     an_old_sign_in_taken_for_a_sign_of_life: "older than the declaration",
     a_strangers_sign_in_taken_for_a_sign_of_life: NOT_SIGNED,
     a_watchers_sign_in_taken_for_a_sign_of_life: "none of this vault's owner",
+    a_plan_told_to_seal_nothing: "its leaf says something else",
     opened_before_it_was_in_force: "before the declaration was in force",
     opened_what_the_plan_does_not_name: "that the owner's plan does not name",
     opened_by_nobody: NOT_SIGNED,
