@@ -24,14 +24,12 @@ from vault.ops.journal import journal_app
 from vault.ops.keys import keys_app
 from vault.ops.policies import policies_app
 from vault.ops.site import Site, set_up
-from vault.ops.terminal import HERE, AsJson, SiteFolder, plain_errors, say, transaction
+from vault.ops.terminal import HERE, AsJson, SiteFolder, parse_vault_id, plain_errors, say, transaction
 from vault.parties import companies, people
 from vault.parties.companies import CompanyStatus
 from vault.proof.note import COSIGNATURE, parse_verifier_key
 from vault.recovery import Recovered
 from vault.seal.audit import parse_registration
-from vault.seal.fields import parse_id
-from vault.seal.ids import VaultId
 from vault.tlog.files import LogFiles
 from vault.tlog.witnesses import WitnessSite
 from vault.twin.requests import request_training
@@ -83,8 +81,9 @@ def init(
 @operator.command("sandbox")
 def make_sandbox(vault: str, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """Let test companies ask this vault: one of your own, with invented traces; see VAULT_SANDBOX."""
+    vault_id = parse_vault_id(vault)
     with plain_errors(), transaction(site) as session:
-        people.make_sandbox(session, VaultId(parse_id(vault)))
+        people.make_sandbox(session, vault_id)
     say(as_json, {"vault": vault, "sandbox": True}, f"{vault} is a sandbox: anyone may register a company to ask it.")
 
 

@@ -20,12 +20,11 @@ from vault.keys.kms import KmsSigner, LocalKeyring
 from vault.keys.operator import key_name
 from vault.legacy import legacies
 from vault.ops.site import Site
-from vault.ops.terminal import HERE, AsJson, SiteFolder, plain_errors, say
+from vault.ops.terminal import HERE, AsJson, SiteFolder, parse_vault_id, plain_errors, say
 from vault.schema.category import parse_category
 from vault.schema.trace import parse_period
 from vault.seal.erasure import Author, Scope
-from vault.seal.fields import parse_id
-from vault.seal.ids import ID_BYTES, VaultId, sha256
+from vault.seal.ids import ID_BYTES, sha256
 from vault.seal.statement import KeyName
 from vault.store import rings, shortkeys
 
@@ -51,11 +50,10 @@ def erase_for(
     """Erase a category, months or, without either, everything that is kept about a person; the service may run."""
     if not dry_run and confirm != vault:
         raise typer.BadParameter("Repeat the vault's id with --confirm, or look first with --dry-run.")
-    found = Site(site.resolve())
+    found, whose = Site(site.resolve()), parse_vault_id(vault)
     with plain_errors(), found.opened() as (database, short_keys):
         checked = sha256(identity_check.read_bytes())
         with database.snapshot() as session:
-            whose = VaultId(parse_id(vault))
             listed = rings.listed(session, whose)
             wanted = None if category is None else parse_category(category)
             named = tuple(

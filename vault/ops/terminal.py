@@ -13,6 +13,9 @@ from sqlmodel import Session
 
 from vault.errors import VaultError
 from vault.ops.site import Site
+from vault.seal.errors import SealError
+from vault.seal.fields import parse_id
+from vault.seal.ids import VaultId
 
 SiteFolder = Annotated[Path, typer.Option("--site", help="Folder of the installation.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
@@ -34,6 +37,14 @@ def transaction(site: Path) -> Iterator[Session]:
     """Open a writing transaction on an installation's main database."""
     with Site(site).opened() as (database, _), database.transaction() as session:
         yield session
+
+
+def parse_vault_id(text: str) -> VaultId:
+    """Return a vault's id, or end with the usage status."""
+    try:
+        return VaultId(parse_id(text))
+    except SealError as error:
+        raise typer.BadParameter("A vault id has 22 letters, digits, - or _; `owner unlock` shows it.") from error
 
 
 def say(as_json: bool, record: dict[str, Any], sentence: str) -> None:

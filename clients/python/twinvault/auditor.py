@@ -203,8 +203,8 @@ class Auditor:
             profile.remember("checkpoint", seen)
 
 
-def read_file(path: Path) -> bytes:
-    """Return a bundle's bytes.
+def read_file(path: Path, what: str = "bundle") -> bytes:
+    """Return the bytes of a bundle, or of what else the service sent.
 
     Raises:
         UnreadableFile: The file cannot be opened.
@@ -212,7 +212,7 @@ def read_file(path: Path) -> bytes:
     """
     try:
         if path.stat().st_size > MAX_BUNDLE_BYTES:
-            raise MalformedProof(f"The bundle {path.name} is larger than {MAX_BUNDLE_BYTES} bytes; fetch it in parts.")
+            raise MalformedProof(f"The {what} {path.name} is larger than {MAX_BUNDLE_BYTES} bytes; fetch it in parts.")
         return path.read_bytes()
     except OSError as error:
-        raise UnreadableFile(f"The bundle {path} cannot be read: {error.strerror}.") from error
+        raise UnreadableFile(f"The {what} {path} cannot be read: {error.strerror}.") from error

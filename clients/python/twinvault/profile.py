@@ -103,7 +103,8 @@ class Profile:
             trust, record = (folder / TRUST).read_bytes(), (folder / RECORD).read_bytes()
         except OSError as error:
             raise BadProfile(
-                f"No profile lies in {folder}; run `twinvault owner init` or name one with --profile."
+                f"No profile lies in {folder}; make one with `twinvault owner init`, `company register` or"
+                " `auditor register`, or name another with --profile."
             ) from error
         try:
             return cls(folder, parse_trust(trust), parse_json(record))

@@ -16,6 +16,10 @@ from vault.proof.trust import TrustedRoot, dump_trust
 from vault.seal.signing import SigningKey
 
 KEY = SigningKey(bytes(32)).public_key
+REQUEST = (
+    "--purpose dpv:Marketing --controller Acme --withdrawal https://a.example --rights https://a.example"
+    " --from 2026-01 --to 2026-01"
+)
 ROW = "1,10,100,2017-01-01 11:53:26,SOFT DRINKS,1,0.99\n"
 HEADER = "household_id,basket_id,product_id,transaction_timestamp,product_category,quantity,sales_value\n"
 
@@ -203,6 +207,36 @@ def test_usage_errors_are_exit_2(run: Any, tmp_path: Path) -> None:
         code, out, err = run(*argv)
         assert (code, out) == (2, ""), argv
         assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (("company", "ask", "x", "--purpose", "dpv:Marketing"), 2, "`company wait` shows it"),
+        (("owner", "withdraw", "x"), 2, "`owner consents` shows it"),
+        (("auditor", "bundle", "--out", "x", "--first", "0", "--last", "1"), 1, "`auditor register`"),
+        (("owner", "verify-receipt", "EMPTY", "--trust", "TRUST"), 1, "is not a receipt"),
+        (("auditor", "verify", "EMPTY", "--trust", "TRUST", "--listing", "none"), 1, "The listing none cannot be read"),
+        (("operator", "sandbox", "x"), 2, "A vault id has 22"),
+        (("operator", "erase", "x", "--reason", "r", "--identity-check", "x", "--confirm", "x"), 2, "A vault id has 22"),
+        (("company", "proof", "ask", "A" * 22, *["--nonce", "n", "--purpose", "dpv:Marketing"], "--token-file", "EMPTY"),
+         1, "empty.json is not the answer to a request for a token"),
+        (("auditor", "bundle", *["--out", "x", "--first", "0", "--last", "1", "--listing", "x"]), 2, "--since and --until"),
+        (("owner", "unlock", "--trust", "TRUST"), 2, "goes with --kit"),
+        (("company", "request", *REQUEST.split(), *["--out", "x", "--renew", "y"]), 2, "one of them"),
+        (("owner", "import", "EMPTY", "--time-zone", "UTC"), 2, "goes with --dry-run"),
+        (("owner", "legacy", "plan", *["--out", "x", "--executors", "3", "--threshold", "2", "--request", "x"]), 2, "--choice answer"),
+    ],
+    ids=lambda part: " ".join(part[:3]) if isinstance(part, tuple) else None,
+)  # fmt: skip
+def test_a_refusal_names_what_was_wrong_and_where_it_is_found(
+    run: Any, tmp_path: Path, trust: Path, argv: tuple[str, ...], *, code: int, said: str
+) -> None:
+    (tmp_path / "empty.json").write_text("{}")
+    files = {"EMPTY": tmp_path / "empty.json", "TRUST": trust}
+    found, out, err = run(*(files.get(part, part) for part in argv))
+    assert (found, out) == (code, "")
+    assert said in " ".join(err.replace("│", " ").split())
 
 
 def test_a_passphrase_is_never_taken_from_a_pipe_or_empty(

@@ -30,6 +30,21 @@ def test_an_opt_in_goes_with_the_data_that_is_left_out() -> None:
     assert Limits(category=["pd:Purchase"]).keep(ASKED, now_s=S).explicit_special == {SEXUAL}
 
 
+@pytest.mark.parametrize(
+    ("option", "limits"),
+    [
+        ("--category", Limits(category=["pd:Nonsense"])),
+        ("--only-purpose", Limits(purpose=["dpv:Nonsense"])),
+        ("--special", Limits(special=["pd:Nonsense"])),
+        ("--after-death", Limits(after_death=["dpv:Nonsense"])),
+    ],
+)
+def test_an_unknown_term_is_refused_by_the_option_that_named_it(option: str, limits: Limits) -> None:
+    with pytest.raises(typer.BadParameter) as refused:
+        limits.keep(ASKED, now_s=S)
+    assert refused.value.param_hint == option
+
+
 @pytest.mark.parametrize("refused", [0, 1, 2, 3, None])
 def test_a_no_to_any_single_step_signs_nothing(monkeypatch: pytest.MonkeyPatch, refused: int | None) -> None:
     asked: list[str] = []

@@ -16,6 +16,7 @@ from twinvault.profile import TRUST, read_trust, write_private
 from vault.proof.errors import InvalidProof
 from vault.proof.listing import Listing, parse_listing
 from vault.proof.report import Report
+from vault.seal.errors import SealError
 from vault.seal.fields import parse_hash
 
 auditor = typer.Typer(no_args_is_help=True, help="Verify answers and whole months offline, against keys you pinned.")
@@ -61,8 +62,8 @@ def listing(
 ) -> None:
     """Fetch what the engagement lists of consents under pseudonyms, and choose which of them a bundle opens."""
     found = Auditor.load(common.folder_of(profile), common.reach(common.load_profile(profile).trust))
-    seen = read_file(out) if out.exists() else None
-    data = found.choose(choose, [parse_hash(name) for name in row or ()], seen)
+    seen = read_file(out, "listing") if out.exists() else None
+    data = found.choose(choose, [_pseudonym(name) for name in row or ()], seen)
     shown = parse_listing(data)
     write_private(out, data)
     people, opened = {item.person for item in shown.rows}, [item for item in shown.rows if item.opened]
@@ -87,6 +88,8 @@ def bundle(
 
     Either --first and --last (one file), or --since and --until (a folder of parts, of any length).
     """
+    if listing is not None and (since is None or until is None):
+        raise typer.BadParameter("A listing is of an audit: --listing goes with --since and --until.")
     found = Auditor.load(common.folder_of(profile), common.reach(common.load_profile(profile).trust))
     if first is not None and last is not None and since is None and until is None:
         data = found.fetch(first, last)
@@ -129,8 +132,17 @@ def verify(
     show_report(report, as_json=as_json)
 
 
+def _pseudonym(text: str) -> bytes:
+    try:
+        return parse_hash(text)
+    except SealError as error:
+        raise typer.BadParameter(
+            "A pseudonym has 43 letters, digits, - or _; the listing names it as `consent`.", param_hint="--row"
+        ) from error
+
+
 def _read_listing(file: Path | None) -> Listing | None:
-    return None if file is None else parse_listing(read_file(file))
+    return None if file is None else parse_listing(read_file(file, "listing"))
 
 
 def show_report(report: Report, *, as_json: bool) -> None:

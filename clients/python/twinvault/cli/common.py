@@ -208,27 +208,27 @@ def progress(label: str, total: int | None = None) -> Iterator[Any]:
         yield lambda size: bar.advance(task, size)
 
 
-def parse_categories(texts: list[str]) -> list[Category]:
+def parse_categories(texts: list[str], option: str = "--category") -> list[Category]:
     """Return categories of the closed set, or end with the usage status."""
-    return [_term(parse_category, text, "--category") for text in texts]
+    return [_term(parse_category, text, option) for text in texts]
 
 
-def parse_purposes(texts: list[str]) -> list[Purpose]:
+def parse_purposes(texts: list[str], option: str = "--purpose") -> list[Purpose]:
     """Return purposes of the closed set, or end with the usage status."""
-    return [_term(parse_purpose, text, "--purpose") for text in texts]
+    return [_term(parse_purpose, text, option) for text in texts]
 
 
-def parse_id_of(text: str, what: str, listed_by: str) -> bytes:
+def parse_id_of(text: str, what: str, shown_by: str) -> bytes:
     """Return an id of 16 bytes, or end with the usage status."""
     try:
         return parse_id(text)
     except SealError as error:
-        raise typer.BadParameter(f"{what} has 22 letters, digits, - or _; `{listed_by}` lists them.") from error
+        raise typer.BadParameter(f"{what} has 22 letters, digits, - or _; `{shown_by}` shows it.") from error
 
 
-def parse_consent_id(text: str) -> ConsentId:
+def parse_consent_id(text: str, shown_by: str = "owner consents") -> ConsentId:
     """Return a consent id, or end with the usage status."""
-    return ConsentId(parse_id_of(text, "A consent id", "consents"))
+    return ConsentId(parse_id_of(text, "A consent id", shown_by))
 
 
 def parse_month(text: str, option: str) -> Period:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from twinvault.api import ClientError, field
+from twinvault.api import ApiError, ClientError, field
 from twinvault.asking import DEADLINE_S, Asked, dump_asked, parse_asked
 from twinvault.cli import common
 from twinvault.cli.common import DEFAULT_PROFILE, PURCHASE, AsJson, BundleFile, ProfileName, TrustFile
@@ -17,6 +17,7 @@ from twinvault.prepared import Prepared
 from twinvault.profile import read_trust, write_private
 from twinvault.terms import asked_terms
 from vault.encoding import b64u, parse_json
+from vault.errors import MalformedInput
 from vault.proof.jose import COMPANY_TYPE, parse_jws
 from vault.schema.company import parse_redirects
 from vault.schema.question import QuestionKind
@@ -36,6 +37,7 @@ company.add_typer(proof, name="proof")
 Nonce = Annotated[str, typer.Option("--nonce", help="The DPoP-Nonce header of any answer, at most a minute old.")]
 
 _ASKED = "asked"
+_WAIT = "company wait"
 
 
 @company.command()
@@ -113,18 +115,22 @@ def request(
     as_json: AsJson = False,
 ) -> None:
     """Ask a person; send the browser to `url` within 90 seconds, then `wait`. The owner gives it, or less."""
+    if out is not None and renews is not None:
+        raise typer.BadParameter(
+            "--renew asks through the service, --out hands the request over yourself: one of them."
+        )
     found = _load(profile)
     handling = Handling(controller, jurisdiction, tuple(sorted(location)), retention, withdrawal, rights)
     terms = asked_terms(
         found.company_id, common.parse_purposes(purpose), common.parse_categories(category),
         data_from=common.parse_month(first, "--from"), data_to=common.parse_month(last, "--to"), handling=handling,
-        optional=common.parse_categories(optional or []), questions=question, quota_per_month=quota, days=days, agent=agent,
+        optional=common.parse_categories(optional or [], "--optional"), questions=question, quota_per_month=quota, days=days, agent=agent,
     )  # fmt: skip
     if out is not None:
         write_private(out, found.sign_request(terms).encode() + b"\n")
         common.emit({"request": str(out), "company_id": found.company_id}, as_json=as_json)
         return
-    renewed = None if renews is None else common.parse_consent_id(renews)
+    renewed = None if renews is None else common.parse_consent_id(renews, _WAIT)
     asked = found.request_consent(terms, renew=renewed)
     common.emit({"asked": _keep(found, asked), "url": asked.url}, as_json=as_json)
 
@@ -163,7 +169,7 @@ def ask(
     as_json: AsJson = False,
 ) -> None:
     """Ask a twin; the answer is shown only if its receipt holds."""
-    consent_id = common.parse_consent_id(consent)
+    consent_id = common.parse_consent_id(consent, _WAIT)
     question = common.question_of(category, purpose, top_n, candidate, kind=kind, steps=step)
     common.emit(common.answer_json(_load(profile).ask(consent_id, question), bundle), as_json=as_json)
 
@@ -191,8 +197,8 @@ def prove_question(
 ) -> None:
     """Print a question, signed and ready to send once; what comes back is a bundle for `auditor verify`."""
     question = common.question_of(category, purpose, top_n, candidate, kind=kind, steps=step)
-    token = field(parse_json(token_file.read_bytes()), "access_token")
-    consent_id = common.parse_consent_id(consent)
+    token = _read_token(token_file)
+    consent_id = common.parse_consent_id(consent, _WAIT)
     _show(_load(profile).prepare_question(consent_id, question, token=token, nonce=nonce), as_json=as_json)
 
 
@@ -203,6 +209,15 @@ def _require_said(made: Company, said: Mapping[str, object]) -> None:
             f"The profile {made.profile.folder} says something else of its company; repeat what you said before, or"
             " choose another name with --profile."
         )
+
+
+def _read_token(file: Path) -> str:
+    try:
+        return str(field(parse_json(file.read_bytes()), "access_token"))
+    except (MalformedInput, ApiError) as error:
+        raise ClientError(
+            f"{file} is not the answer to a request for a token; `company proof token` makes one."
+        ) from error
 
 
 def _load(profile: str) -> Company:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from twinvault.api import ClientError
+from twinvault.api import ApiError, ClientError
 from twinvault.approvals import Waiting
 from twinvault.authorities import complain_to
 from twinvault.cli import common
@@ -231,11 +231,13 @@ def verify_receipt(
     as_json: AsJson = False,
 ) -> None:
     """Check a kept receipt without the service and without your vault; exits 1 if it does not hold."""
+    pinned = read_trust(trust)
     try:
         kept = json.loads(file.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ClientError("The file is not a receipt.") from error
-    _show_receipt(verify_consent_receipt(kept, read_trust(trust)), language or Language.EN, kept if as_json else None)
+        held = verify_consent_receipt(kept, pinned)
+    except (ValueError, RecursionError, ApiError) as error:
+        raise ClientError(f"{file} is not a receipt.") from error
+    _show_receipt(held, language or Language.EN, kept if as_json else None)
 
 
 @consent_commands.command()

@@ -76,6 +76,8 @@ def plan(
     """Make a plan, in the place of the one before, and one share for each executor; hand them over by a safe way."""
     if threshold > executors:
         raise typer.BadParameter("--threshold is not above --executors.")
+    if request and choice is not Choice.ANSWER:
+        raise typer.BadParameter("--request goes with --choice answer.")
     if out.exists():
         raise ClientError(f"{out} exists already; name a new folder, so that shares of two plans are never mixed.")
     common.agree(
@@ -84,8 +86,6 @@ def plan(
         " earlier plan and its shares end now.",
         yes=yes,
     )
-    if request and choice is not Choice.ANSWER:
-        raise typer.BadParameter("--request goes with --choice answer.")
     found = common.unlock_owner(profile, passphrase_file)
     sealed = [_seal(found, file, yes=yes) for file in request or ()]
     out.mkdir(mode=0o700, parents=True)  # before the plan is in force: its shares are kept nowhere else

@@ -61,9 +61,19 @@ class Limits:
     def keep(self, terms: Terms, *, now_s: int) -> Terms:
         """Return the terms inside these limits; what was not said stays as it is."""
         kept = terms.categories if self.category is None else frozenset(common.parse_categories(self.category))
-        purposes = terms.purposes if self.purpose is None else frozenset(common.parse_purposes(self.purpose))
-        special = terms.explicit_special if self.special is None else frozenset(common.parse_categories(self.special))
-        after = terms.post_mortem if self.after_death is None else frozenset(common.parse_purposes(self.after_death))
+        purposes = (
+            terms.purposes if self.purpose is None else frozenset(common.parse_purposes(self.purpose, "--only-purpose"))
+        )
+        special = (
+            terms.explicit_special
+            if self.special is None
+            else frozenset(common.parse_categories(self.special, "--special"))
+        )
+        after = (
+            terms.post_mortem
+            if self.after_death is None
+            else frozenset(common.parse_purposes(self.after_death, "--after-death"))
+        )
         return replace(
             terms,
             necessary=terms.necessary & kept,

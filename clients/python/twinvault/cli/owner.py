@@ -88,6 +88,8 @@ def unlock(
     as_json: AsJson = False,
 ) -> None:
     """Check that the vault opens; with --kit and --trust, bring it to this machine from the recovery kit."""
+    if trust is not None and kit is None:
+        raise typer.BadParameter("A vault is brought here by its recovery kit: --trust goes with --kit.")
     if kit is not None and trust is not None:
         pinned = read_trust(trust)
         code = parse_kit(common.read_text(kit))
@@ -104,15 +106,18 @@ def import_file(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what the file holds; needs no vault.")] = False,
     time_zone: Annotated[
-        str, typer.Option("--time-zone", help="Where times without a zone were taken; dry runs only.")
-    ] = "UTC",
+        str | None,
+        typer.Option("--time-zone", help="With --dry-run: where times without a zone were taken; UTC if not given."),
+    ] = None,
     profile: ProfileName = DEFAULT_PROFILE,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Seal a file's traces into the vault."""
+    if time_zone is not None and not dry_run:
+        raise typer.BadParameter("The vault's own time zone decides: --time-zone goes with --dry-run.")
     found = None if dry_run else common.unlock_owner(profile, passphrase_file)
-    zone = common.parse_zone(time_zone if found is None else found.profile.text("time_zone"))
+    zone = common.parse_zone(time_zone or "UTC" if found is None else found.profile.text("time_zone"))
     reading = open_import(file, zone)
     counted = _Counted(reading)
     with common.progress("Reading" if found is None else "Sealing") as step:
@@ -194,7 +199,7 @@ def revoke_device(
     as_json: AsJson = False,
 ) -> None:
     """End a lost or stolen device for good; what it was acknowledged for stays, nothing after it counts."""
-    device_id = DeviceId(common.parse_id_of(device, "A device id", "devices"))
+    device_id = DeviceId(common.parse_id_of(device, "A device id", "owner devices"))
     revoked = common.unlock_owner(profile, passphrase_file).revoke_device(device_id, at_once=at_once)
     common.emit({"device": device, "revoked": True, "chains_kept": len(revoked.accepted or {})}, as_json=as_json)
 
