@@ -86,7 +86,9 @@ class AppSettings(Settings):
         default=None, ge=0, description="Inherited file descriptor of how many connections each process has."
     )
     place: int = Field(default=0, ge=0, description="Number of this process among those that accept from the listener.")
-    max_body_bytes: int = Field(default=32 * 2**20, ge=2**16, description="A longer request body is refused with 413.")
+    max_body_bytes: int = Field(
+        default=32 * 2**20, ge=2**16, description="Longest body of batches and rings; other routes take less."
+    )
     checkpoint_wait_s: float = Field(
         default=5.0, gt=0, description="How long a request waits for the checkpoint over its leaf before it gets a 503."
     )

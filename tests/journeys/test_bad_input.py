@@ -116,7 +116,7 @@ def test_an_oversized_body(town: Town) -> None:
         refused(town, town.house.http.post(batches, content=bytes(limit + 1), headers=headers), 413, "body-too-large")
         chunks = iter([bytes(1 << 20)] * (limit // (1 << 20) + 2))
         response = town.house.http.post(batches, content=chunks, headers=headers)
-        assert slug(response) in {"body-too-large", "not-signed-in"}
+        assert slug(response) == ("body-too-large" if headers else "not-signed-in")
     refused(town, town.acme.ask(town.ann_to_acme, b'"' + b"a" * 200_000 + b'"'), 400, "malformed-input")
 
 

@@ -14,7 +14,7 @@ from vault.consent.errors import UnknownConsent
 from vault.consent.handovers import Custody
 from vault.consent.versions import Submission
 from vault.encoding import b64u, parse_b64u
-from vault.http.edge import ClockDep, DatabaseDep
+from vault.http.edge import ClockDep, DatabaseDep, documented, read_late
 from vault.parties.caller import OwnerCaller
 from vault.parties.people import UnknownVault
 from vault.parties.routes import OwnerDep
@@ -61,11 +61,13 @@ async def _own_vault(vault: str, caller: OwnerDep) -> OwnerCaller:
 
 CustodyDep = Annotated[Custody, Depends(_custody)]
 OwnVault = Annotated[OwnerCaller, Depends(_own_vault)]
+LateBody = Annotated[VersionBody, read_late(VersionBody)]
+_VERSION = documented(takes="application/json", body=VersionBody.model_json_schema())
 
 
-@consent_router.post("", status_code=201)
+@consent_router.post("", status_code=201, openapi_extra=_VERSION)
 def give(
-    *, body: VersionBody, owner: OwnVault, custody: CustodyDep, request: Request, database: DatabaseDep, clock: ClockDep
+    *, owner: OwnVault, body: LateBody, custody: CustodyDep, request: Request, database: DatabaseDep, clock: ClockDep
 ) -> dict[str, Any]:
     """Give a consent: version 1, certificate, handovers, and the request if a company asked."""
     submission = body.submission()
@@ -74,9 +76,9 @@ def give(
     return _acknowledged(request, database, custody, change)
 
 
-@consent_router.post("/{consent}/versions", status_code=201)
+@consent_router.post("/{consent}/versions", status_code=201, openapi_extra=_VERSION)
 def append_version(
-    *, consent: str, body: VersionBody, owner: OwnVault, custody: CustodyDep, request: Request, database: DatabaseDep,
+    *, consent: str, owner: OwnVault, body: LateBody, custody: CustodyDep, request: Request, database: DatabaseDep,
     clock: ClockDep,
 ) -> dict[str, Any]:  # fmt: skip
     """Narrow or renew a consent with new handovers, or withdraw it; the signed version says which."""

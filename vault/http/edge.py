@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 
 from vault.clock import Clock
 from vault.db import Database
@@ -28,6 +30,9 @@ async def _clock(request: Request) -> Clock:
 
 async def _raw_body(request: Request) -> bytes:
     return await request.body()
+
+
+RawBody = Annotated[bytes, Depends(_raw_body)]
 
 
 def documented(*, takes: str = "", body: dict[str, Any] | None = None, security: Sequence[str] = ()) -> dict[str, Any]:
@@ -53,6 +58,22 @@ def returned(media_type: str, description: str) -> dict[int | str, dict[str, Any
     return {200: {"description": description, "content": {media_type: {"schema": schema}}}}
 
 
+def read_late(model: type[BaseModel]) -> Any:
+    """Return a dependency that reads a long JSON body; named after the caller, it reads nothing of who is unknown.
+
+    What FastAPI parses by itself it parses before any dependency.
+    """
+
+    def read(body: RawBody) -> BaseModel:
+        try:
+            return model.model_validate_json(body)
+        except ValidationError as error:
+            raise RequestValidationError(
+                [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_input=False)]
+            ) from None
+
+    return Depends(read)
+
+
 DatabaseDep = Annotated[Database, Depends(_database)]
 ClockDep = Annotated[Clock, Depends(_clock)]
-RawBody = Annotated[bytes, Depends(_raw_body)]

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +19,15 @@ from vault.http.problems import problem_response
 _log = structlog.get_logger()
 
 _ALWAYS = re.compile(r"/livez|/metrics|/version|/problems/[a-z-]+")
+
+SHORT_BYTES: Final = 64 * 1024
+"""Longest body of most routes: JSON takes up to thirty times its length in memory, before the caller is known."""
+
+_LONGER: Final = (
+    (2 << 20, re.compile(r"/v1/vaults(/[^/]+/erasures(/preview)?)?|/v1/consents/[^/]+/answers/[^/]+|/v1/audit/[a-z]+")),
+    (8 << 20, re.compile(r"/v1/vaults/[^/]+/consents(/[^/]+/versions)?|/v1/legacies/[^/]+/openings")),
+    (1 << 62, re.compile(r"/v1/vaults/[^/]+/(batches|ring)")),  # read only once the caller is known
+)
 
 
 class BodyTooLarge(VaultError):
@@ -33,7 +43,7 @@ class Edge:
 
     Args:
         app: The application inside.
-        max_body_bytes: Largest body of any route; uploads set it.
+        max_body_bytes: Largest body of any route; only uploads and rings may be as long.
         refusal: Why nothing is served at all now; None while something is.
     """
 
@@ -57,10 +67,8 @@ class Edge:
             nonlocal received_bytes
             message = await receive()
             received_bytes += len(message.get("body", b""))
-            if received_bytes > self._max_body_bytes:
-                raise BodyTooLarge(
-                    f"The body is larger than {self._max_body_bytes} bytes; send it in several requests."
-                )
+            if received_bytes > SHORT_BYTES or received_bytes > self._max_body_bytes:
+                self._require_small(received_bytes, scope["path"])
             return message
 
         async def noting_send(message: Message) -> None:
@@ -73,7 +81,7 @@ class Edge:
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                self._require_small(declared)
+                self._require_small(_length(declared), scope["path"])
                 self._require_serving(scope["path"])
                 await self._app(scope, bounded_receive, noting_send)
             except Exception as error:  # noqa: BLE001  the server's own log would print messages that quote values
@@ -95,11 +103,19 @@ class Edge:
         if refusal is not None and not _ALWAYS.fullmatch(path):
             raise refusal
 
-    def _require_small(self, declared: bytes) -> None:
-        if not declared.isdigit() or len(declared) > 18 or int(declared) > self._max_body_bytes:
-            raise BodyTooLarge(
-                f"The body must be at most {self._max_body_bytes} bytes, and say its length as a number."
-            )
+    def _require_small(self, body_bytes: int, path: str) -> None:
+        if body_bytes <= SHORT_BYTES and body_bytes <= self._max_body_bytes:
+            return
+        allowed = next((most for most, paths in _LONGER if paths.fullmatch(path)), SHORT_BYTES)
+        most = min(allowed, self._max_body_bytes)
+        if body_bytes > most:
+            raise BodyTooLarge(f"The body must be at most {most} bytes here; send less, or in several requests.")
+
+
+def _length(declared: bytes) -> int:
+    if not declared.isdigit() or len(declared) > 18:
+        raise BodyTooLarge("The body must say its length as a number.")
+    return int(declared)
 
 
 def _crash(error: Exception) -> VaultError:

@@ -26,7 +26,7 @@ ingest_router = APIRouter(prefix="/v1", tags=["batches"])
     openapi_extra=documented(takes="application/octet-stream"),
 )
 def upload(
-    *, vault: str, body: RawBody, caller: DeviceDep, request: Request, database: DatabaseDep, clock: ClockDep
+    *, vault: str, caller: DeviceDep, body: RawBody, request: Request, database: DatabaseDep, clock: ClockDep
 ) -> Response:
     """Accept sealed batches; the answer is the service's signed acknowledgement, sent after the commit."""
     own(vault, caller)

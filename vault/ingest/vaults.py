@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vault.db import Database
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
-from vault.http.edge import ClockDep, DatabaseDep
+from vault.http.edge import ClockDep, DatabaseDep, documented, read_late
 from vault.parties import people, sessions
 from vault.parties.caller import DeviceCaller, OwnerCaller
 from vault.parties.routes import CallerDep, OwnerDep
@@ -242,9 +242,19 @@ def get_ring(
     return {"head": b64u(stored.head), "pages": pages}
 
 
-@vaults_router.put("/vaults/{vault}/ring", status_code=204)
+@vaults_router.put(
+    "/vaults/{vault}/ring",
+    status_code=204,
+    openapi_extra=documented(takes="application/json", body={"$ref": "#/components/schemas/RingBody"}),
+)
 def put_ring(
-    *, vault: str, body: RingBody, caller: OwnerDep, database: DatabaseDep, shortkeys: ShortKeysDep, clock: ClockDep
+    *,
+    vault: str,
+    caller: OwnerDep,
+    body: Annotated[RingBody, read_late(RingBody)],
+    database: DatabaseDep,
+    shortkeys: ShortKeysDep,
+    clock: ClockDep,
 ) -> None:
     """Publish the next ring head with the pages that change.
 
