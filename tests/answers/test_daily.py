@@ -20,7 +20,7 @@ from vault.imprint.block import Block, strategy_from
 from vault.imprint.chain import errors
 from vault.imprint.features import Cadence
 from vault.imprint.noise import DiscreteGaussian
-from vault.schema.answer import release_name
+from vault.schema.answer import Confidence, release_name
 from vault.schema.consent import ConsentVersion
 from vault.seal.ids import ConsentId, new_id
 from vault.seal.signing import SigningKey, new_seed
@@ -157,6 +157,7 @@ def test_a_habit_shows_through_and_no_rows_say_what_is_common() -> None:
     nobody = read_days(model, RETAIL_DAILY, [], NOW.date())
     code = RETAIL_DAILY.codes[7]
     assert sure.score_ppm[code] == max(sure.score_ppm.values()) > nobody.score_ppm[code]
-    assert sure.confidence > nobody.confidence or sure.confidence != nobody.confidence
+    buckets = list(Confidence)
+    assert buckets.index(sure.confidence) > buckets.index(nobody.confidence)
     noisy = read_days(model, RETAIL_DAILY, [replace(block, sigma=60_000) for block in quiet], NOW.date())
     assert nobody.score_ppm[code] <= noisy.score_ppm[code] < sure.score_ppm[code]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import random
 import secrets
@@ -20,6 +21,7 @@ from sqlalchemy import select, text
 from tests.client_kit import purchases
 from tests.http_kit import CODES, PURCHASE, PURPOSE, House, new_databases
 from tests.process_kit import Process, app_process
+from tests.waiting import until
 from twinvault.auditor import Auditor
 from twinvault.company import Company
 from twinvault.device import Device
@@ -58,6 +60,11 @@ class Clients:
     given: set[ConsentId] = field(default_factory=set)
     withdrawn: set[ConsentId] = field(default_factory=set)
     bundles: list[bytes] = field(default_factory=list)
+
+    @property
+    def told(self) -> tuple[int, int, int]:
+        """How many uploads, withdrawals and answers were acknowledged."""
+        return self.uploads, len(self.withdrawn), len(self.bundles)
 
     def upload(self) -> None:
         trace, device = purchases(1, month=3)[0], Device(self.owner.profile, self.house.api())
@@ -99,7 +106,9 @@ def test_kill_minus_nine_loses_nothing_promised_and_releases_nothing_unlogged(
         threads = [threading.Thread(target=clients.until_the_app_dies, args=(act,)) for act in acts]
         for thread in threads:
             thread.start()
-        time.sleep(rng.uniform(1.0, 2.5))
+        before = clients.told
+        until(lambda before=before: all(map(operator.gt, clients.told, before)), "each was told of another success")
+        time.sleep(rng.uniform(0.0, 1.5))  # nothing that is asserted depends on how long
         running.kill()
         for thread in threads:
             thread.join(60)
