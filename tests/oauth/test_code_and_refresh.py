@@ -14,6 +14,7 @@ import sqlalchemy
 from tests.company_kit import CompanyKit, b64, new_key
 from tests.consent_kit import S
 from vault.oauth import authorizations, families
+from vault.oauth.server import Endpoint
 from vault.parties import companies
 from vault.parties.companies import CompanyId, CompanyStatus
 from vault.schema.consent import ConsentEvent
@@ -179,6 +180,26 @@ def test_a_lost_answer_may_be_asked_for_again_within_a_minute_and_kills_the_lost
     assert again.status_code == 200
     assert refused(server.post(server.refresh_form(lost["refresh_token"]))) == "invalid_grant"
     assert refused(server.post(server.refresh_form(again.json()["refresh_token"]))) == "invalid_grant"
+
+
+def test_who_got_no_answer_revokes_with_the_token_that_it_has(server: Any) -> None:
+    first, _ = server.tokens()
+    lost = server.post(server.refresh_form(first["refresh_token"])).json()
+    assert server.introspect(first["refresh_token"])["active"], "it works for a minute more"
+    form = server.form(grant_type=None, scope=None, token=first["refresh_token"])
+    assert server.post(form, path=Endpoint.REVOKE).status_code == 200
+    for left in (first, lost):
+        assert refused(server.post(server.refresh_form(left["refresh_token"]))) == "invalid_grant"
+        assert server.ask(left["access_token"]).status_code == 401
+    assert not server.introspect(first["refresh_token"])["active"]
+
+
+def test_after_the_minute_a_used_token_is_worth_nothing(quick: Any) -> None:
+    first, _ = quick.tokens()
+    following = quick.post(quick.refresh_form(first["refresh_token"])).json()
+    quick.clock.at += timedelta(seconds=families.RETRY_S)
+    assert not quick.introspect(first["refresh_token"])["active"]
+    assert quick.introspect(following["refresh_token"])["active"]
 
 
 def test_the_minute_is_not_extended_by_retrying(server: Any) -> None:

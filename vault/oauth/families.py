@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import case, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, case, delete, insert, or_, select, update
 from sqlmodel import Session
 
 from vault.clock import unix_s
@@ -88,8 +88,7 @@ def rotate(
     family_id, secret = _parse(unverified_token)
     following, now_s = secrets.token_bytes(_SECRET_BYTES), unix_s(now)
     mine = (family.c.family_id == family_id) & (family.c.company_id == company_id)
-    in_force = family.c.secret_hash == _hash(secret)
-    retried = (family.c.former_hash == _hash(secret)) & (family.c.retry_until_s > now_s)
+    in_force, retried = _works(secret, now_s)
     values = {
         "former_hash": _hash(secret),
         "secret_hash": _hash(following),
@@ -111,12 +110,12 @@ def rotate(
 
 
 def find(session: Session, unverified_token: str, company_id: CompanyId, *, now: datetime) -> Family | None:
-    """Return the family of a company's refresh token that is in force."""
+    """Return the family of a company's refresh token that works now: in force, or good for asking once more."""
     family_id, secret = _parse(unverified_token)
     query = select(family).where(
         family.c.family_id == family_id,
         family.c.company_id == company_id,
-        family.c.secret_hash == _hash(secret),
+        or_(*_works(secret, unix_s(now))),
         family.c.expires_at_s > unix_s(now),
     )
     row = session.connection().execute(query).one_or_none()
@@ -149,6 +148,12 @@ def end_issued_to(session: Session, company: Company, *, now: datetime) -> None:
     mine = select(family.c.family_id).where(family.c.company_id == company.company_id)
     for family_id in [*session.connection().execute(mine).scalars(), of_key(company)]:
         end(session, family_id, now=now)
+
+
+def _works(secret: bytes, now_s: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Return the conditions that a secret is in force, and that it is the one before and may be used once more."""
+    retried = (family.c.former_hash == _hash(secret)) & (family.c.retry_until_s > now_s)
+    return family.c.secret_hash == _hash(secret), retried
 
 
 def _parse(unverified_token: str) -> tuple[bytes, bytes]:
