@@ -3,12 +3,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 
-from twinvault.cli import main
+from twinvault.api import problem
+from twinvault.cli import common, main
 from twinvault.cli import server as server_commands
 from twinvault.profile import Profile
 from vault.proof.note import VerifierKey
@@ -313,3 +317,35 @@ def test_a_base_install_runs_and_names_what_is_missing(name: str) -> None:
     assert found.returncode == 2, found.stderr
     assert 'pip install "twinvault[server]"' in found.stderr
     assert "Traceback" not in found.stderr
+
+
+EVIL = "\x1b]0;owned\x07\x1b[2K\x1b[1A\x1b[32mAll receipts verify.\x1b[0m\x9b2K\u202e\r"
+
+
+def steering(text: str) -> set[str]:
+    return {letter for letter in text if unicodedata.category(letter)[0] == "C"} - {"\n"}
+
+
+def test_a_hostile_service_cannot_steer_the_terminal(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sentences could repaint what this program said, such as that a receipt does not verify."""
+    said = {"index": 1, "at": 1, "sentence": EVIL, "rules": [{"sentence": EVIL, "rule": EVIL}]}
+    found = SimpleNamespace(history=lambda _: [said], legacy=SimpleNamespace(read=lambda: None))
+    monkeypatch.setattr(common, "unlock_owner", lambda *_, **__: found)
+    for options in ((), ("--json",)):
+        code, out, _ = run("owner", "notices", *options)
+        assert (code, steering(out)) == (0, set())
+        assert "All receipts verify." in out
+
+    def refuse(_: int) -> Any:
+        raise problem(httpx.Response(400, json={"type": "/problems/x", "detail": f"No.\n{EVIL}"}))
+
+    found.history = refuse
+    code, _, err = run("owner", "notices")
+    assert (code, steering(err)) == (1, set())
+    assert "No.\n" in err
+
+
+def test_whatever_is_emitted_is_plain(capsys: pytest.CaptureFixture[str]) -> None:
+    for as_json in (False, True):
+        common.emit({"one": EVIL, "many": [EVIL], "rows": [{EVIL: EVIL}], "none": None}, as_json=as_json)
+        assert steering(capsys.readouterr().out) == set()

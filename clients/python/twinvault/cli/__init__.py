@@ -17,7 +17,7 @@ from twinvault.api import ApiError, Unreachable
 from twinvault.cli.auditor import auditor
 from twinvault.cli.authorities import authority_commands
 from twinvault.cli.budget import budget_commands
-from twinvault.cli.common import CLOSING
+from twinvault.cli.common import CLOSING, clean
 from twinvault.cli.company import company
 from twinvault.cli.consents import consent_commands
 from twinvault.cli.destinations import destination_commands
@@ -75,4 +75,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _say(*sentences: str) -> None:
-    print("twinvault:", *(sentence for sentence in sentences if sentence), file=sys.stderr)  # noqa: T201  (a CLI speaks)
+    print("twinvault:", *(clean(sentence) for sentence in sentences if sentence), file=sys.stderr)  # noqa: T201  (a CLI speaks)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
@@ -48,7 +49,9 @@ def show(found: Any, console: Console) -> None:
     for month in months:
         bar = ProgressBar(day, min(day, month.day), width=_BAR_WIDTH)
         left = max(0.0, day - month.day)
-        table.add_row(month.period, bar, f"{month.day:.2f}", f"{left:.2f}", f"{month.composed:.2f}")
+        table.add_row(
+            escape(common.clean(month.period)), bar, f"{month.day:.2f}", f"{left:.2f}", f"{month.composed:.2f}"
+        )
     console.print(table)
     for year, spent in {month.period[:4]: month.person for month in months}.items():
         console.print(f"Shared models of {year}: {spent:.2f} of {person:g} for everyone who lets them train.")

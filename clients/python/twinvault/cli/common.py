@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from twinvault.api import Api, ClientError
 from twinvault.erasures import ErasedForGood
+from twinvault.notice import plain
 from twinvault.owner import Owner
 from twinvault.profile import Profile, home, write_private
 from twinvault.receipts import VerifiedAnswer
@@ -160,7 +161,7 @@ def agree(notice: str, *, yes: bool, each: Iterable[str] = ()) -> None:
     Raises:
         ClientError: It was not given, or nobody is there to ask.
     """
-    STDERR.print(notice, markup=False, highlight=False)
+    STDERR.print(clean(notice), markup=False, highlight=False)
     if yes:
         return
     if not sys.stdin.isatty():
@@ -185,18 +186,26 @@ def keep_certificate(certificate: Path, done: ErasedForGood) -> None:
     write_private(certificate, dump_json({"certificate": b64u(done.encoded), "proof": done.proof}))
 
 
+def clean(text: str) -> str:
+    """Return a text without what steers a terminal; its lines stay.
+
+    Sentences, names and codes come from the service and from companies: they could repaint what this program said.
+    """
+    return "\n".join(plain(line) for line in text.split("\n"))
+
+
 def emit(data: dict[str, Any], *, as_json: bool) -> None:
     """Write a result: one JSON object, or a line per field."""
     if as_json:
-        typer.echo(json.dumps(data, ensure_ascii=False))
+        typer.echo(json.dumps(data))  # in ASCII: a terminal obeys control characters of Unicode too
         return
     for name, value in data.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             typer.echo(f"{name}:")
             for item in value:
-                typer.echo("  " + "  ".join(f"{key}={_plain(part)}" for key, part in item.items()))
+                typer.echo(clean("  " + "  ".join(f"{key}={_plain(part)}" for key, part in item.items())))
         else:
-            typer.echo(f"{name}: {_plain(value)}")
+            typer.echo(clean(f"{name}: {_plain(value)}"))
 
 
 @contextmanager

@@ -374,10 +374,10 @@ def _words(row: Mapping[str, Any]) -> str:
 
 def _show_receipt(held: ConsentReceipt, language: Language, kept: Any | None) -> None:
     if kept is None:
-        typer.echo(held.text(language), nl=False)
+        typer.echo(common.clean(held.text(language)), nl=False)
     else:
         said = {"verified": True, "text": held.text(language), "notice": held.notice}
-        typer.echo(json.dumps({**kept, **said}, ensure_ascii=False))
+        typer.echo(json.dumps({**kept, **said}))
 
 
 def _now_s() -> int:

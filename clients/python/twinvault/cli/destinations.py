@@ -101,7 +101,7 @@ def deliver(
         except (Undelivered, Unreachable) as error:
             if not follow:
                 raise
-            common.STDERR.print(error.detail, markup=False, highlight=False)
+            common.STDERR.print(common.clean(error.detail), markup=False, highlight=False)
         if not follow:
             return
         sleep(every_s)

@@ -56,7 +56,7 @@ def ask_erasure(
     if as_json:
         typer.echo(json.dumps({"letter": letter, "to": current.terms.handling.privacy_rights, "answers": len(answers)}))
     else:
-        typer.echo(letter, nl=False)
+        typer.echo(common.clean(letter), nl=False)
 
 
 @erase_commands.command()

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
@@ -46,7 +47,7 @@ def show(found: Mirror, console: Console) -> None:
     for one in found.seen:
         believed = one.believed or 0.0
         table.add_row(
-            one.code,
+            escape(common.clean(one.code)),
             ProgressBar(1.0, believed, width=_BAR_WIDTH),
             "not named" if one.believed is None else f"{believed:.0%}",
             ProgressBar(1.0, one.really, width=_BAR_WIDTH),

@@ -30,7 +30,7 @@ def notices(
     role = Role.WATCHER if follow else Role.OWNER  # what goes on by itself is no sign of life
     found = common.unlock_owner(profile, passphrase_file, language=language, role=role)
     for notice in found.follow(after) if follow else found.history(after):
-        typer.echo(json.dumps(notice, ensure_ascii=False) if as_json else _told(notice))
+        typer.echo(json.dumps(notice) if as_json else common.clean(_told(notice)))
     plan = found.legacy.read()
     if plan is not None and plan.spent:
         typer.echo(spent_of(plan), err=True)  # no event in the history: nobody did anything to this vault
