@@ -102,7 +102,7 @@ def test_three_calls_lead_to_a_verified_answer(owner_with_twin: Owner, shop: Com
     browser = threading.Thread(target=lambda: pages.append(_get_when_open(url)))
     browser.start()
     granted = shop.wait(asked)
-    browser.join(30)
+    browser.join(240)
     assert pages[0].text == "You may close this window.\n"
     assert granted.details["quota"] == {"n": 2, "per": "P1M"}
     assert [item.id for item in owner.consents() if item.current.terms.kind is ConsentKind.COMPANY] == [
@@ -256,7 +256,7 @@ def test_only_the_awaited_browser_ends_the_wait_on_this_machine() -> None:
     thread = threading.Thread(target=strangers)
     thread.start()
     assert listen(asked, deadline_s=60) == f"/back?code=c&state={asked.state}"
-    thread.join(30)
+    thread.join(240)
     assert seen == [404, 404, 404, 404, 200]
 
 

@@ -228,9 +228,9 @@ def test_a_spend_that_waits_for_a_lock_sees_what_the_lock_protected(
                 company = CompanyId(world.company.company_id)
                 companies.set_status(session, company, CompanyStatus.SUSPENDED, now=NOW)
         asking.start()
-        started.wait(30)
+        started.wait(240)
         wait_until_blocked(world.database)
-    asking.join(30)
+    asking.join(240)
     assert len(outcome) == 1
     assert isinstance(outcome[0], NotSpent)
 
@@ -264,7 +264,7 @@ def test_two_withdrawals_at_once_still_ask_for_a_new_epoch(postgresql_database: 
         needed.append(changes.withdraw(session, envelope, vault_id=world.owner.vault, now=NOW).new_epoch_needed)
         other.start()
         wait_until_blocked(world.database, lambda: len(needed) == 2)
-    other.join(30)
+    other.join(240)
     assert needed == [(), ("pd:Purchase",)]
 
 

@@ -85,7 +85,7 @@ def test_two_processes_expire_a_consent_once(world: World) -> None:
     for thread in both:
         thread.start()
     for thread in both:
-        thread.join(30)
+        thread.join(240)
     assert sum(ended) == 1
     assert events(world, over.consent_id) == [ConsentEvent.GIVEN, ConsentEvent.EXPIRED]
 

@@ -47,7 +47,7 @@ def serving(listener: socket.socket, shares: Shares) -> Iterator[Server]:
         yield server
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(240)
         assert not thread.is_alive()
 
 

@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.waiting import until
 from twinvault.demo import histories
 from twinvault.demo.evidence import flip_bit, read_shown
 from twinvault.demo.histories import (
@@ -93,10 +93,10 @@ def test_the_story_holds_twice_in_a_row_and_leaves_nothing_behind(own_temporary:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_everything_that_was_started(own_temporary: Path, number: signal.Signals) -> None:
     demo = subprocess.Popen([*DEMO, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    for _ in range(1200):  # until the cohort's client processes run as well
-        if len(list(own_temporary.glob("twinvault-demo-*/homes/household-*"))) > 3 or demo.poll() is not None:
-            break
-        time.sleep(0.1)
+    homes = "twinvault-demo-*/homes/household-*"
+    until(
+        lambda: len(list(own_temporary.glob(homes))) > 3 or demo.poll() is not None, "the cohort's clients run as well"
+    )
     assert demo.poll() is None
     assert len(_processes(own_temporary)) > 4
     demo.send_signal(number)

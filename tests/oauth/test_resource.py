@@ -49,7 +49,7 @@ def test_of_many_requests_with_one_proof_one_wins(server: Any, other_process: An
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(240)
     assert sorted(statuses) == [200] + [401] * 7
 
 

@@ -11,6 +11,7 @@ from sqlmodel import select
 
 from tests.company_kit import CompanyKit, b64, new_key, public
 from tests.leaves import leaves
+from tests.vault_kit import wait_until_blocked
 from vault.db import Database
 from vault.parties import companies
 from vault.parties.companies import CompanyId, CompanyRefused, CompanyStatus, UnknownCompany
@@ -197,9 +198,9 @@ def test_a_suspension_waits_for_the_answer_before_it_and_stops_the_one_after(
     with postgresql_database.transaction() as session:
         companies.set_status(session, company_id, CompanyStatus.SUSPENDED, now=now)
         asking.start()
-        asking.join(0.5)
+        wait_until_blocked(postgresql_database, lambda: not asking.is_alive())
         assert asking.is_alive(), "the answer must wait for the suspension"
-    asking.join(10)
+    asking.join()
     assert changed == [0]
 
     with postgresql_database.transaction() as session:
@@ -208,10 +209,9 @@ def test_a_suspension_waits_for_the_answer_before_it_and_stops_the_one_after(
     with postgresql_database.transaction() as session:
         assert session.execute(answer.returning(ask.c.id)).rowcount == 1
         suspend.start()
-        suspend.join(0.5)
+        wait_until_blocked(postgresql_database, lambda: not suspend.is_alive())
         assert suspend.is_alive(), "the suspension must wait for the answer"
-    suspend.join(10)
-    assert not suspend.is_alive()
+    suspend.join()
 
 
 def _suspend(database: Database, company_id: CompanyId, now: datetime) -> None:

@@ -22,7 +22,7 @@ def test_of_many_threads_with_one_value_exactly_one_wins(database: Database, now
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(240)
     assert sorted(won) == [False] * 7 + [True]
 
 

@@ -9,6 +9,7 @@ from sqlmodel import select
 
 from tests.company_kit import b64
 from tests.leaves import leaves
+from tests.vault_kit import wait_until_blocked
 from vault.db import Database
 from vault.parties import people
 from vault.parties.people import BadGenesis, UnknownVault, VaultExists, VaultState
@@ -201,7 +202,7 @@ def test_a_freeze_waits_for_the_answer_before_it_and_stops_the_one_after(
     with postgresql_database.transaction() as session:
         people.follow_freeze(session, owner.vault_id, freeze, now=now)
         asking.start()
-        asking.join(0.5)
+        wait_until_blocked(postgresql_database, lambda: not asking.is_alive())
         assert asking.is_alive(), "the answer must wait for the freeze"
-    asking.join(10)
+    asking.join()
     assert changed == [0]
