@@ -35,10 +35,11 @@ PERSON_EPSILON = 3.0
 PERSON_DELTA = 5e-5  # under 1 / (10 n) for 1,976 households
 CLIP = 48  # of a day, in quantised units
 
-_SHARES = (0.15, 0.80, 0.05)  # of a person's mu^2, by release
+_SHARES = (0.10, 0.88, 0.02)  # of a person's mu^2, by release
 _UNIT = 2048  # a first or third contribution of norm 1
 _FILLED = 0.97  # of the second's norm before rounding, which may lengthen
 _MEAN, _RATE = 0.93, 0.2  # parts of the first vector: mean; rate, its square, and the constant
+_USUAL = 0.5  # to which a household's mean vectors are shortened: most are no longer
 _AT_ONCE = 128  # people whose products are held in memory
 
 
@@ -48,7 +49,7 @@ class Settings:
 
     codes: int = 160
     directions: int = 80
-    power: float = 0.25  # of a direction's variance, in its weight
+    power: float = 0.15  # of a direction's variance, in its weight
     product: float = 0.04  # Frobenius norm to which a household's products are clipped
     doubted: float = 12.0  # shops beyond the first at which a household's products count half
     inflation: float = 2.4  # makes up for what clip and doubt take
@@ -148,13 +149,13 @@ def person_means(vectors: Floats, person: Ints, people: int) -> Floats:
 def learn(shops: Shops, days: int, settings: Settings) -> Learned:
     """Release what the reader needs from the households of `shops`; noise is drawn anew on each call."""
     vectors, people, private = unit_vectors(shops.bought), len(shops.people), settings.private
-    means = person_means(vectors, shops.person, people)
+    means = _shortened(person_means(vectors, shops.person, people))
     rates = np.bincount(shops.person, minlength=people)[:, None] / days
-    parts = (_MEAN * means, _RATE * rates, _RATE * rates**2, np.full((people, 1), _RATE))
+    parts = (_MEAN / _USUAL * means, _RATE * rates, _RATE * rates**2, np.full((people, 1), _RATE))
     first = _release(np.hstack(parts), _SHARES[0], private=private)
     count = max(first[-1] / _RATE, 1.0)
-    noise = _sigma(_UNIT, _SHARES[0]) / _UNIT / _MEAN / count if private else 1e-9
-    seen = first[:-3] / _MEAN / count
+    noise = _sigma(_UNIT, _SHARES[0]) / _UNIT / _MEAN * _USUAL / count if private else 1e-9
+    seen = first[:-3] / _MEAN * _USUAL / count
     trusted = np.square(seen.clip(0)) / (np.square(seen) + noise**2)
     prior = taxonomy(retail_map()).prior[: len(seen)].astype(np.float64)
     mean = trusted * seen + (1 - trusted) * np.minimum(prior, noise) / 2
@@ -174,8 +175,12 @@ def learn(shops: Shops, days: int, settings: Settings) -> Learned:
     length = settings.length * math.sqrt(mean_square(found))
     projection = Projection(centre, directions, length, CLIP)
     projected = projection.day_vectors(shops.bought)[:, :-1].astype(np.float32) / CLIP
-    third = _release(person_means(projected, shops.person, people), _SHARES[2], private=private)
-    return Learned(mean, keep, covariance, (rate, spread), third / count * CLIP, projection, count)
+    third = _release(_shortened(person_means(projected, shops.person, people)) / _USUAL, _SHARES[2], private=private)
+    return Learned(mean, keep, covariance, (rate, spread), third * _USUAL / count * CLIP, projection, count)
+
+
+def _shortened(means: Floats) -> Floats:
+    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True) / _USUAL, 1.0).astype(np.float32)
 
 
 def _covariance(shops: Shops, deviations: np.ndarray, count: float, settings: Settings) -> tuple[np.ndarray, float]:
@@ -225,7 +230,7 @@ def _habits(seen: np.ndarray, entry: float, mean: np.ndarray, keep: Ints) -> np.
     weights, _ = nnls(np.stack([shape.ravel() for shape in shapes], axis=1), seen.ravel())
     found = sum((weight * shape for weight, shape in zip(weights, shapes, strict=True)), np.zeros_like(seen))
     usual = np.diag(found)
-    trusted = (0.7 * usual) ** 2 / ((0.7 * usual) ** 2 + 2 * entry**2)
+    trusted = usual**2 / (usual**2 + 2 * entry**2)
     found = found + np.diag(np.maximum(trusted * (np.diag(seen) - usual), -0.7 * usual))
     values, axes = np.linalg.eigh(seen - found)
     kept = np.sign(values) * np.sqrt(np.maximum(values**2 - 4 * len(seen) * entry**2, 0.0))

@@ -326,11 +326,11 @@ def _budget() -> dict[str, Any]:
         "delta": DELTA,
         "neighbours": "owner-day: with or without all traces of one local date of one owner; person: with or without one household",
         "charges": [
-            "owner-day: all rows of one chain of a year (discrete Gaussian, sensitivity = clip times the longest column), 95 % of mu^2; the day count is a coordinate of it, with 5 % of a day's squared length",
-            "owner-day: late rows, 5 % of mu^2, reserved and charged though no trace of this data set is late",
-            "person: mean unit vector, shopping rate and number of households, 15 % of mu^2",
-            "person: mean product of deviations in two different shops (covariance), 80 % of mu^2",
-            "person: mean projected day, 5 % of mu^2",
+            "owner-day: all rows of one chain of a year (discrete Gaussian, sensitivity = clip times the longest column), 99 % of mu^2; the day count is a coordinate of it, with 5 % of a day's squared length",
+            "owner-day: late rows, 1 % of mu^2, reserved and charged though no trace of this data set is late",
+            "person: mean unit vector, shopping rate and number of households, 10 % of mu^2",
+            "person: mean product of deviations in two different shops (covariance), 88 % of mu^2",
+            "person: mean projected day, 2 % of mu^2",
             "public: product hierarchy, strategy, clip, and the settings in benchmarks/_grocery_reader.py, chosen by looking at two of the five folds of this public data set (docs/twin-quality.md)",
         ],
     }

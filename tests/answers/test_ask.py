@@ -281,8 +281,16 @@ def test_a_model_whose_certificate_lapsed_answers_nothing(quick: Service) -> Non
     answer, _ = answer_in(quick.ask(consent))
     assert answer.model_sha256 == manifest.digest
     quick.clock.at += timedelta(days=401)
+    before = counted(quick)
     response = quick.ask(consent)
     assert (response.status_code, slug_of(response)) == (409, "no-certified-model")
+    assert int(response.headers["retry-after"]) > 0
+    assert counted(quick) == before  # no answer and no leaf: the quota is as it was
+    anew = replace(manifest, trained_at=unix_s(quick.clock.at))
+    with quick.database.transaction() as session:
+        release.publish(session, backbone, anew, quick.worker_key)
+    answer, _ = answer_in(quick.ask(consent))
+    assert answer.model_sha256 == anew.digest
 
 
 def test_a_twin_without_rows_tells_its_owner_only(quick: Service) -> None:

@@ -52,8 +52,8 @@ def test_no_chain_shows_more_of_a_day_than_is_charged_whatever_day_it_begins() -
 def test_a_late_row_takes_no_more_than_its_share(clip: int, sigma: int) -> None:
     late = late_sigma(clip, sigma)
     on_time, share = sensitivity(clip) ** 2 / sigma**2, clip**2 / late**2
-    assert share <= on_time * 5 / 95 * (1 + 1e-12)
-    assert late == 1 or clip**2 / (late - 1) ** 2 > on_time * 5 / 95 * (1 - 1e-12)
+    assert share <= on_time * 1 / 99 * (1 + 1e-12)
+    assert late == 1 or clip**2 / (late - 1) ** 2 > on_time * 1 / 99 * (1 - 1e-12)
 
 
 @given(st.integers(1, 256), st.integers(1, 65_536))

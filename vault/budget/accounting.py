@@ -23,8 +23,8 @@ def sigma_for(epsilon: float, delta: float, sensitivity: int, releases: int = 1)
     Raises:
         ValueError: No noise that can be drawn is enough.
 
-    Guarantees: the sampler is the discrete Gaussian, so the zCDP bound is used and not the tighter
-    curve of the continuous one, which it does not have; it costs 6 to 7 % more noise.
+    Guarantees: the releases together cost what continuous Gaussian noise of all but the same variance costs, which is
+    known exactly: see `vault.proof.accounting.gaussian`. Renyi's bound would ask for 6 % more noise.
     """
     cap = Cap(epsilon, delta)
     scales = range(1, MAX_SIGMA + 1)

@@ -141,8 +141,24 @@ def dump_charge(charge: Charge) -> JsonObject:
         "mechanism": charge.mechanism,
         "orders": GRID,
         "renyi_nano": list(charge.curve.nano),
+        "mu2_nano": [] if charge.curve.mu2_nano is None else [charge.curve.mu2_nano],
         "code": b64u(charge.code_hash),
     }
+
+
+def curve_of(record: JsonObject) -> Curve:
+    """Return the curve of a charge that `dump_charge` wrote.
+
+    Raises:
+        KeyError: There is none.
+        ValueError: It is not one.
+        MalformedInput: It is not made of lists.
+    """
+    nano, mu2_nano = record["renyi_nano"], record["mu2_nano"]
+    if not isinstance(nano, list) or not isinstance(mu2_nano, list):
+        raise MalformedInput("A charge's curve is a list, and so is its mu^2: of one number, or of none.")
+    bounds, (known, *_) = (int(str(bound)) for bound in nano), (*(int(str(bound)) for bound in mu2_nano), None)
+    return Curve(tuple(bounds), known)
 
 
 def parse_charge(record: JsonObject) -> Charge:
@@ -153,12 +169,11 @@ def parse_charge(record: JsonObject) -> Charge:
     """
     try:
         scope = Scope(Unit(str(record["unit"])), str(record["subject"]), str(record["window"]))
-        nano, mechanism = record["renyi_nano"], record["mechanism"]
-        if not isinstance(nano, list) or not isinstance(mechanism, dict):
-            raise MalformedInput("A charge's curve is a list, its mechanism an object.")
+        mechanism = record["mechanism"]
+        if not isinstance(mechanism, dict):
+            raise MalformedInput("A charge's mechanism is an object.")
         release_id, code_hash = parse_b64u(record["release"], size=32), parse_b64u(record["code"], size=32)
-        curve = Curve(tuple(int(str(bound)) for bound in nano))
-        charge = Charge(scope, str(record["category"]), release_id, mechanism, curve, code_hash)
+        charge = Charge(scope, str(record["category"]), release_id, mechanism, curve_of(record), code_hash)
     except (KeyError, ValueError) as error:
         raise MalformedInput("A record is not a charge of the privacy ledger.") from error
     if dump_charge(charge) != record:

@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 import sqlalchemy
 from sqlmodel import Session, SQLModel, col, select
 
-from vault.budget.charge import EVERYONE, Charge, Scope, Unit, dump_charge, owner_day, parse_charge
+from vault.budget.charge import EVERYONE, Charge, Scope, Unit, curve_of, dump_charge, owner_day, parse_charge
 from vault.budget.models import LedgerRow
 from vault.clock import unix_s
 from vault.encoding import JsonObject, b64u, dump_json, parse_json
@@ -320,7 +320,7 @@ class _Book:
 
     def total(self) -> Curve:
         counted = (row for row in self.latest.values() if row.state != State.CANCELLED)
-        return sum((Curve(tuple(cast("list[int]", _charge(row)["renyi_nano"]))) for row in counted), NOTHING)
+        return sum((curve_of(_charge(row)) for row in counted), NOTHING)
 
     def append(self, release_id: bytes, state: State, charge: JsonObject, at: datetime, reason: str = "") -> None:
         record = dump_json(

@@ -28,8 +28,8 @@ from vault.imprint.noise import MAX_SIGMA, Integers
 
 DAILY: Final = "daily/1"
 LATE: Final = "late/1"
-LATE_PERCENT: Final = 5
-"""What part of a day's mu^2 its late row may use."""
+LATE_PERCENT: Final = 1
+"""What part of a day's mu^2 its late row may use: as it is always made, and no answer reads it, little."""
 LATE_AFTER: Final = timedelta(days=30)
 """How long after a month closed its late row is made."""
 COLUMN_SQUARE: Final = 16_697
