@@ -207,7 +207,7 @@ def page(quality: dict[str, Any], variants: dict[str, Any], served: dict[str, An
         (
             "*As measured* is what the first table shows: `prefix` chains (ADR 0009), days centred and projected on 80 "
             "directions of 160 codes, clipped at 0.85 of their root mean square; but all rows of this table are from before "
-            "the covariance was learned from all pairs of a household's shops."
+            "the covariance was learned from all pairs of a household's shops, and before ADR 0026."
         ),
         "",
         *_LOST,
