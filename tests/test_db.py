@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy
 from sqlmodel import Session
 
+import vault.connections
 import vault.db
 from vault.db import Database, DatabaseBusy, Prepared, UtcDateTime
 from vault.driver import Named
@@ -80,7 +81,7 @@ def test_a_commit_waits_for_the_disk_unless_told_otherwise(
     kept: int, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Connections carry settings along: nothing that one transaction did may change the next one's."""
-    monkeypatch.setattr(vault.db, "_KEPT", kept)
+    monkeypatch.setattr(vault.connections, "_KEPT", kept)
     _table(database)
     for durable in (True, False, True, False, False, True):
         with database.transaction(durable=durable) as session:
@@ -152,6 +153,26 @@ def test_a_transaction_of_which_a_statement_failed_does_not_end_well(postgresql_
                 session.exec(sqlalchemy.text("SELECT 1 FROM missing"))
     with postgresql_database.transaction() as session:
         assert session.exec(sqlalchemy.text("SELECT n FROM counter")).scalar_one() == 0
+
+
+def test_a_transaction_that_somebody_rolled_back_within_does_not_end_well(database: Database) -> None:
+    """Kept connections end their transactions by themselves: what SQLAlchemy ended meanwhile must not look committed."""
+    _table(database)
+    for _ in range(2):
+        with pytest.raises(sqlalchemy.exc.InvalidRequestError, match="rolled back within"):  # noqa: SIM117
+            with database.transaction() as session:
+                session.exec(sqlalchemy.text("UPDATE counter SET n = 7"))
+                session.rollback()
+        with pytest.raises(sqlalchemy.exc.InvalidRequestError, match="rolled back within"):  # noqa: SIM117
+            with database.transaction() as session:
+                session.exec(sqlalchemy.text("UPDATE counter SET n = 8"))
+                session.rollback()
+                session.exec(sqlalchemy.text("UPDATE counter SET n = 9"))
+        with database.transaction() as session:
+            assert session.exec(sqlalchemy.text("SELECT n FROM counter")).scalar_one() == 0
+        with database.snapshot() as session:
+            session.exec(sqlalchemy.text("SELECT n FROM counter"))
+            session.rollback()
 
 
 def test_a_named_statement_outlives_refusals_and_names_no_value(postgresql_database: Database) -> None:

@@ -6,7 +6,6 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,7 +19,8 @@ import sqlalchemy
 from sqlalchemy import event
 from sqlmodel import Session, SQLModel
 
-from vault.driver import FLUSHED_LATER, READS_ONLY, begin_and_end_postgresql, drive
+from vault.connections import Connections, Ends
+from vault.driver import FLUSHED_LATER, POSTGRESQL, READS_ONLY, begin_and_end_postgresql, drive
 from vault.errors import VaultError
 
 SQLModel.metadata.naming_convention = {
@@ -33,7 +33,6 @@ SQLModel.metadata.naming_convention = {
 
 _BUSY_TIMEOUT_S = 30
 _WRITERS = 8
-_KEPT = 4  # of the fifty, for each way of opening a transaction
 _DURABLE = "durable"  # in the notes that a pooled connection carries along
 
 
@@ -161,9 +160,10 @@ class Database:
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
             begin_and_end_postgresql(self.engine)
-        self._durable = _Connections(self.engine, commits=True)
-        self._flushed_later = _Connections(self.engine.execution_options(**{FLUSHED_LATER: True}), commits=True)
-        self._reading = _Connections(self.engine.execution_options(**{READS_ONLY: True}), commits=False)
+        ends = _SQLITE if self.is_sqlite else POSTGRESQL
+        self._durable = Connections(self.engine, ends, commits=True)
+        self._flushed_later = Connections(self.engine.execution_options(**{FLUSHED_LATER: True}), ends, commits=True)
+        self._reading = Connections(self.engine.execution_options(**{READS_ONLY: True}), ends, commits=False)
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[Session]:
@@ -185,7 +185,6 @@ class Database:
         connections = self._durable if durable else self._flushed_later
         with self._writers, connections.transaction() as session:
             yield session
-            session.flush()
 
     @contextmanager
     def snapshot(self) -> Iterator[Session]:
@@ -198,84 +197,6 @@ class Database:
         for connections in (self._durable, self._flushed_later, self._reading):
             connections.close()
         self.engine.dispose()
-
-
-class _Connections:
-    """Connections that open one kind of transaction; the last ones used are kept out of the pool, ready for the next.
-
-    To take one from the pool and bring it back takes longer than most transactions here, and on SQLite whoever
-    writes through another one than the last writer reads its pages anew.
-
-    Args:
-        engine: With the options of this kind.
-        commits: Whether a transaction that did not raise is committed.
-    """
-
-    def __init__(self, engine: sqlalchemy.Engine, *, commits: bool) -> None:
-        self._engine = engine
-        self._commits = commits
-        self._kept: deque[sqlalchemy.Connection] = deque()
-
-    @contextmanager
-    def transaction(self) -> Iterator[Session]:
-        """Open a transaction, and end it."""
-        try:
-            connection = self._kept.pop()
-        except IndexError:
-            connection = self._engine.connect()
-        try:
-            transaction = connection.begin()
-            session = _Joined(connection)
-            try:
-                yield session
-            finally:
-                session.leave()
-            if self._commits:
-                transaction.commit()
-            else:
-                transaction.rollback()
-        except BaseException:
-            if connection.invalidated:  # the others were cut off too
-                self.close()
-            connection.close()
-            raise
-        if len(self._kept) < _KEPT:
-            self._kept.append(connection)
-        else:
-            connection.close()
-
-    def close(self) -> None:
-        """Give back those that are kept."""
-        while self._kept:
-            self._kept.pop().close()
-
-
-class _Joined(Session):
-    """A session over a connection whose transaction is already open, and ends elsewhere.
-
-    Most transactions here run statements and no objects; a session of its own would take longer to begin and end
-    its part in the transaction than SQLite takes for the whole of it.
-    """
-
-    def __init__(self, connection: sqlalchemy.Connection) -> None:
-        super().__init__(connection, expire_on_commit=False)
-        self._joined: sqlalchemy.Connection | None = connection
-
-    def connection(self, *_arguments: Any, **_options: Any) -> sqlalchemy.Connection:
-        """Return the connection.
-
-        Raises:
-            RuntimeError: The transaction is over.
-        """
-        if self._joined is None:
-            raise RuntimeError("the transaction is over")
-        return self._joined
-
-    def leave(self) -> None:
-        """Let go of the connection, which somebody else's transaction may use next."""
-        if self.in_transaction():  # it holds objects, or began its part in the transaction
-            self.close()
-        self.bind = self._joined = None
 
 
 class _Turns:
@@ -375,3 +296,14 @@ def _must_change_durability(connection: sqlalchemy.Connection) -> bool:
     changes = connection.info.get(_DURABLE, True) is not wanted
     connection.info[_DURABLE] = wanted
     return changes
+
+
+def _commit_sqlite(connection: sqlalchemy.Connection) -> None:
+    drive(connection, "COMMIT")
+
+
+def _roll_back_sqlite(connection: sqlalchemy.Connection) -> None:
+    drive(connection, "ROLLBACK")
+
+
+_SQLITE = Ends(_begin_sqlite, _commit_sqlite, _roll_back_sqlite)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import psycopg
 import sqlalchemy
-from psycopg.pq import ExecStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 from sqlalchemy import event
 from sqlmodel import Session
+
+from vault.connections import Ends
 
 READS_ONLY: Final = "reads_only"
 """The option of a connection whose transactions only read."""
@@ -21,6 +22,7 @@ _BEGIN: Final = b"BEGIN ISOLATION LEVEL READ COMMITTED"
 _BEGIN_FLUSHED_LATER: Final = _BEGIN + b"; SET LOCAL synchronous_commit = off"
 _BEGIN_READING: Final = b"BEGIN ISOLATION LEVEL REPEATABLE READ"
 _DONE: Final = {ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK}
+_OPEN: Final = {TransactionStatus.INTRANS, TransactionStatus.INERROR}
 _NAMED: Final = "named"  # in the notes that a pooled connection carries along
 _TEXT, _BINARY = 0, 1
 
@@ -55,8 +57,11 @@ class Named:
 
 def drive(connection: sqlalchemy.Connection, sql: str, parameters: object = ()) -> Any:
     """Execute by the driver alone: through the engine each statement would cost 20 us more. Errors are SQLAlchemy's."""
-    driver: Any = connection.connection.driver_connection
-    return _translated(connection, sql, parameters, lambda: driver.execute(sql, parameters))
+    driver: Any = connection.connection.dbapi_connection
+    try:
+        return driver.execute(sql, parameters)
+    except connection.dialect.loaded_dbapi.Error as error:
+        _raise_translated(connection, sql, parameters, error)
 
 
 def begin_and_end_postgresql(engine: sqlalchemy.Engine) -> None:
@@ -85,8 +90,13 @@ def _commit(connection: sqlalchemy.Connection) -> None:
 
 
 def _roll_back(connection: sqlalchemy.Connection) -> None:
-    if not connection.invalidated and not _driver(connection).autocommit and not _driver(connection).closed:
+    driver = None if connection.invalidated else _driver(connection)
+    if driver and not driver.autocommit and driver.pgconn.transaction_status in _OPEN:  # a kept connection's is over
         _execute(connection, b"ROLLBACK")
+
+
+POSTGRESQL: Final = Ends(_begin, _commit, _roll_back)
+"""What PostgreSQL is told where a transaction begins and ends."""
 
 
 def _execute(connection: sqlalchemy.Connection, sql: bytes) -> object:
@@ -95,26 +105,22 @@ def _execute(connection: sqlalchemy.Connection, sql: bytes) -> object:
 
 def _call(connection: sqlalchemy.Connection, sql: bytes, verb: str, *arguments: object) -> Any:
     driver = _driver(connection)
-
-    def call() -> Any:
+    try:
         result = getattr(driver.pgconn, verb)(*arguments)
         if result.status in _DONE:
             return result
         if driver.closed:
             raise psycopg.OperationalError(result.get_error_message())
         raise psycopg.errors.error_from_result(result)
+    except psycopg.Error as error:
+        _raise_translated(connection, sql.decode(), (), error)
 
-    return _translated(connection, sql.decode(), (), call)
 
-
-def _translated(connection: sqlalchemy.Connection, sql: str, parameters: object, call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except connection.dialect.loaded_dbapi.Error as error:
-        # What SQLAlchemy itself does with one; it has no public name.
-        connection._handle_dbapi_exception(error, sql, parameters, None, None)  # type: ignore[arg-type]  # noqa: SLF001
-        raise
+def _raise_translated(connection: sqlalchemy.Connection, sql: str, parameters: object, error: Exception) -> NoReturn:
+    # What SQLAlchemy itself does with one; it has no public name.
+    connection._handle_dbapi_exception(error, sql, parameters, None, None)  # type: ignore[arg-type]  # noqa: SLF001
+    raise error
 
 
 def _driver(connection: sqlalchemy.Connection) -> Any:
-    return connection.connection.driver_connection
+    return connection.connection.dbapi_connection

@@ -70,6 +70,9 @@ class Part(StrEnum):
     PERSONAL = "personal"
 
 
+_TAGS = {part: f"twinvault/leaf-{part}/v1\n".encode() for part in Part}
+
+
 @dataclass(frozen=True)
 class Opening:
     """What shows the content of one commitment; deleting it is what erases.
@@ -109,7 +112,10 @@ def make_entry(public: JsonObject, personal: JsonObject) -> tuple[bytes, Opening
         opening leaves no key from which it could be derived again.
     """
     _require_kind(public)
-    openings = Openings(*(Opening(secrets.token_bytes(SALT_BYTES), dump_json(part)) for part in (public, personal)))
+    salts = secrets.token_bytes(2 * SALT_BYTES)  # one call of the system
+    openings = Openings(
+        Opening(salts[:SALT_BYTES], dump_json(public)), Opening(salts[SALT_BYTES:], dump_json(personal))
+    )
     entry = ENTRY_VERSION + _commit(Part.PUBLIC, openings.public) + _commit(Part.PERSONAL, openings.personal)
     return entry, openings
 
@@ -149,7 +155,7 @@ def verify_opening(entry: bytes, part: Part, opening: Opening) -> JsonObject:
 
 
 def _commit(part: Part, opening: Opening) -> bytes:
-    return hashlib.sha256(f"twinvault/leaf-{part}/v1\n".encode() + opening.salt + opening.body).digest()
+    return hashlib.sha256(_TAGS[part] + opening.salt + opening.body).digest()
 
 
 def _require_kind(public: JsonObject) -> None:

@@ -140,10 +140,11 @@ class Sequencer:
         self._follow(pending_id, place, place.put)
         try:
             found = place.get(timeout=timeout_s)
-        except Empty:
-            raise LogBusy from None
-        finally:
+        except BaseException as error:  # who was told is no longer listed
             self.drop(pending_id, place)
+            if isinstance(error, Empty):
+                raise LogBusy from None
+            raise
         if isinstance(found, LogDamaged):
             raise found
         return found
