@@ -1,24 +1,29 @@
 """What an auditor checks of every logged answer: its place in the tree, both openings, its company's signature.
 
-A process of its own, so that its memory is what checking takes: `python -m benchmarks.evidence FILE JWK`.
+A process of its own, so that its memory is what checking takes: `python -m benchmarks.evidence FILE JWK PROCESSES`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import resource
 import secrets
 import sys
 import time
+from collections.abc import Iterator
+from multiprocessing import active_children, current_process
 from pathlib import Path
 from typing import Any
 
 from twinvault.jws import key_of, sign_jws
+from twinvault.processes import Processes
 from vault.encoding import b64u, dump_json, parse_json
-from vault.proof.jose import QUESTION_TYPE, parse_jwk
+from vault.proof.deferred import check_signature
+from vault.proof.jose import QUESTION_TYPE
 from vault.proof.leaf import Opening, Part, make_entry, verify_opening
 from vault.proof.merkle import Edge, leaf_hash
-from vault.proof.question import dump_signed_question, parse_signed_question, verify_signature
+from vault.proof.question import dump_signed_question, parse_signed_question
 from vault.seal.framing import Reader, frames
 from vault.seal.signing import SigningKey
 
@@ -56,34 +61,52 @@ def write(file: Path, count: int) -> tuple[str, bytes]:
     return key_of(company).jwk, Edge().extend(made[number % _DISTINCT][1] for number in range(count)).root
 
 
-def verify(file: Path, jwk: str) -> dict[str, Any]:
-    """Check such a file, one answer after the other, and return the seconds, the peak of memory and the root."""
-    key = parse_jwk(jwk)
-    edge = Edge()
-    started_s, started_cpu_s = time.perf_counter(), time.process_time()
+def entries(file: Path, jwk: str) -> Iterator[tuple[str, bytes]]:
+    """Yield each logged answer as it lies in the file, behind the key that must have signed its question."""
     with file.open("rb") as stream:
         while length := stream.read(4):
-            framed = stream.read(int.from_bytes(length, "big"))
-            reader = Reader(framed, len(framed))
-            entry, public_salt, public_body, personal_salt, personal_body, record = (reader.frame() for _ in range(6))
-            reader.end()
-            verify_opening(entry, Part.PUBLIC, Opening(public_salt, public_body))
-            personal = verify_opening(entry, Part.PERSONAL, Opening(personal_salt, personal_body))
-            if personal["question"] != b64u(hashlib.sha256(record).digest()):
-                raise ValueError("the record of a question is not the logged one")
-            jws, body = parse_signed_question(record)
-            number = parse_json(body)["number"]
-            assert isinstance(number, int)
-            verify_signature(
-                jws, key, company_id=COMPANY, issuer=ISSUER, consent_id=CONSENT,
-                question_id=number.to_bytes(16, "big"), body=body, at_s=AT_S,
-            )  # fmt: skip
-            edge = edge.extend([leaf_hash(entry)])
+            yield jwk, stream.read(int.from_bytes(length, "big"))
+
+
+def verify_one(item: tuple[str, bytes]) -> bytes:
+    """Check one logged answer and return the hash of its leaf."""
+    jwk, framed = item
+    reader = Reader(framed, len(framed))
+    entry, public_salt, public_body, personal_salt, personal_body, record = (reader.frame() for _ in range(6))
+    reader.end()
+    verify_opening(entry, Part.PUBLIC, Opening(public_salt, public_body))
+    personal = verify_opening(entry, Part.PERSONAL, Opening(personal_salt, personal_body))
+    if personal["question"] != b64u(hashlib.sha256(record).digest()):
+        raise ValueError("the record of a question is not the logged one")
+    jws, body = parse_signed_question(record)
+    number = parse_json(body)["number"]
+    assert isinstance(number, int)
+    check_signature(
+        jws, jwk, company_id=COMPANY, issuer=ISSUER, consent_id=CONSENT,
+        question_id=number.to_bytes(16, "big"), body=body, at_s=AT_S,
+    )  # fmt: skip
+    return leaf_hash(entry)
+
+
+def verify(file: Path, jwk: str, processes: int) -> dict[str, Any]:
+    """Check such a file as `auditor verify` does, and return the seconds, the peak of all memory and the root."""
+    edge = Edge()
+    started_s, started_cpu_s = time.perf_counter(), time.process_time()
+    with Processes(processes) as each:
+        for leaf in each(verify_one, entries(file, jwk)):
+            edge = edge.extend([leaf])
+        peak_mb = sum(peak_kb(child.pid) for child in [*active_children(), current_process()]) / 1024
     seconds, cpu_s = time.perf_counter() - started_s, time.process_time() - started_cpu_s
-    status = Path("/proc/self/status").read_text()  # what getrusage says counts whoever started this process too
-    peak_mb = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s += children.ru_utime + children.ru_stime
     return {"seconds": seconds, "cpu_s": cpu_s, "peak_mb": peak_mb, "root": edge.root.hex(), "size": edge.size}
 
 
+def peak_kb(process: int | None) -> int:
+    """Return a process's peak of memory: what getrusage says counts whoever started it too."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
+
+
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(verify(Path(sys.argv[1]), sys.argv[2])) + "\n")
+    sys.stdout.write(json.dumps(verify(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))) + "\n")

@@ -16,6 +16,7 @@ from tests.answer_kit import ISSUER, Service, running
 from tests.consent_kit import NOW
 from tests.twin.worker_kit import RETAIL, SEPTEMBER
 from tests.vault_kit import MONTH, PURCHASE, Owner, begin
+from tests.verifying import verify_both
 from vault.budget.charge import Charge, person_year
 from vault.budget.charge import dump_charge as ledger_row
 from vault.clock import unix_s
@@ -29,7 +30,7 @@ from vault.proof.bundle import Bundle, LoggedLeaf, dump_bundle, parse_bundle
 from vault.proof.certificate import Manifest
 from vault.proof.charge import dump_charge
 from vault.proof.leaf import LeafKind
-from vault.proof.verify import Report, Step, verify_bundle
+from vault.proof.verify import Report, Step
 from vault.schema.consent import ConsentEvent, ConsentVersion
 from vault.schema.terms import ConsentKind
 from vault.seal.audit import AuditRequest, sign_audit_request
@@ -161,7 +162,7 @@ def audited(database: Database, shortkeys: Database, folder: Path) -> Iterator[A
 
 def verify(site: Audited, bundle: Bundle) -> Report:
     """Verify a bundle under the pinned keys, as it comes over the wire."""
-    return verify_bundle(parse_bundle(dump_bundle(bundle)), site.service.trust)
+    return verify_both(parse_bundle(dump_bundle(bundle)), site.service.trust)
 
 
 def kind_of(leaf: LoggedLeaf) -> str:

@@ -13,6 +13,7 @@ from vault.errors import MalformedInput
 JsonValue: TypeAlias = "str | int | list[JsonValue] | dict[str, JsonValue]"
 JsonObject: TypeAlias = dict[str, JsonValue]
 
+_NOT_B64U = "A binary field is not base64url without padding."
 _B64U = re.compile(r"[A-Za-z0-9_-]*")
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
@@ -37,11 +38,15 @@ def parse_b64u(text: object, *, size: int | None = None) -> bytes:
     Raises:
         MalformedInput: Another alphabet, padding, stray trailing bits or another length.
     """
-    if not isinstance(text, str) or _B64U.fullmatch(text) is None or len(text) % 4 == 1:
-        raise MalformedInput("A binary field is not base64url without padding.")
-    data = binascii.a2b_base64(text.encode().translate(_STANDARD) + b"=" * (-len(text) % 4))
-    if b64u(data) != text:
-        raise MalformedInput("A binary field has stray bits after its last byte.")
+    if not isinstance(text, str) or not text.isascii():
+        raise MalformedInput(_NOT_B64U)
+    try:
+        data = binascii.a2b_base64(text.encode().translate(_STANDARD) + b"=" * (-len(text) % 4))
+    except binascii.Error:
+        raise MalformedInput(_NOT_B64U) from None
+    if b64u(data) != text:  # the one spelling of these bytes: this refuses what the decoder skips, too
+        spelled = _B64U.fullmatch(text) is not None
+        raise MalformedInput("A binary field has stray bits after its last byte." if spelled else _NOT_B64U)
     if size is not None and len(data) != size:
         raise MalformedInput(f"A binary field has {len(data)} bytes where {size} are expected.")
     return data

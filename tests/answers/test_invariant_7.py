@@ -60,7 +60,12 @@ TEXTS = Recommend(
     20,
 )
 _LOG_TREE = ("/vault/tlog/", "/vault/proof/merkle.py", "/vault/proof/tiles.py", "/vault/proof/receipt.py")
-_UNCOUNTED = ("/vault/connections.py", "/vault/db.py", "/vault/driver.py", *_LOG_TREE)  # the statements themselves are compared
+_UNCOUNTED = (
+    "/vault/connections.py",
+    "/vault/db.py",
+    "/vault/driver.py",
+    *_LOG_TREE,
+)  # the statements themselves are compared
 _NOT_OF_A_PERSON = ("log_tile", "leaf_index", "DELETE FROM spent")
 _HASHED = {"question", "decision", "record", "prev"}
 

@@ -15,12 +15,12 @@ import pytest
 
 from tests.audit_kit import Audited, audited, failed
 from tests.proof.forge import Forge, Told
+from tests.verifying import verify_both
 from vault.db import Database
 from vault.encoding import b64u, dump_json, parse_json
 from vault.proof.bundle import Bundle
 from vault.proof.leaf import LeafKind
 from vault.proof.report import Step
-from vault.proof.verify import verify_bundle
 from vault.seal.ids import sha256
 from vault.store.shortkeys import create_table
 
@@ -191,7 +191,7 @@ LIES: dict[str, tuple[Step, Callable[[Forge], Told]]] = {
 
 def test_an_honest_month_signed_anew_verifies(month: tuple[Audited, Bundle]) -> None:
     site, bundle = month
-    assert failed(verify_bundle(_signed(Forge.of(site.service, bundle), bundle), site.service.trust)) == set()
+    assert failed(verify_both(_signed(Forge.of(site.service, bundle), bundle), site.service.trust)) == set()
 
 
 @pytest.mark.parametrize("name", LIES)
@@ -200,7 +200,7 @@ def test_one_changed_field_of_a_month_is_named(month: tuple[Audited, Bundle], na
     forge = Forge.of(site.service, bundle)
     step, lie = LIES[name]
     event = lie(forge)
-    report = verify_bundle(_signed(forge, bundle), site.service.trust)
+    report = verify_both(_signed(forge, bundle), site.service.trust)
     assert (step, forge.events.index(event)) in failed(report), report.failures
 
 

@@ -20,11 +20,11 @@ from tests.evidence.test_floods import flooded
 from tests.evidence.test_tombstones import erase_all
 from tests.evidence.test_trainings import MODEL
 from tests.proof.forge import Forge
+from tests.verifying import verify_both
 from vault.encoding import b64u, parse_json
 from vault.errors import MalformedInput
 from vault.proof.bundle import Bundle, dump_bundle, parse_bundle
 from vault.proof.errors import MalformedProof
-from vault.proof.verify import verify_bundle
 from vault.seal.dsse import PayloadType, parse_envelope, sign_record
 from vault.seal.errors import SealError
 from vault.seal.ids import sha256
@@ -129,7 +129,7 @@ def test_no_nonsense_in_a_field_crashes_the_verifier(quick: Audited) -> None:
                 made = replace(forge.bundle(whole=whole), withheld=bundle.withheld)
             except (MalformedInput, SealError):  # what cannot be committed to, or signed
                 continue
-            report = verify_bundle(parse_bundle(dump_bundle(made)), trust)
+            report = verify_both(parse_bundle(dump_bundle(made)), trust)
             assert all(failure.detail for failure in report.failures), (field, nonsense)
         _damage_lines(bundle, chance)
     assert len(tried) > 2 * CASES

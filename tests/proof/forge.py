@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.answer_kit import ORIGIN, Service
+from tests.verifying import verify_both
 from vault.encoding import b64u, dump_json, parse_b64u
 from vault.proof.bundle import Bundle, LoggedLeaf, parse_bundle
 from vault.proof.checkpoint import Checkpoint
 from vault.proof.leaf import LeafKind, make_entry
 from vault.proof.merkle import inclusion_proof, leaf_hash, node_hash, range_root
 from vault.proof.note import sign_note
-from vault.proof.verify import Report, Step, verify_bundle
+from vault.proof.verify import Report, Step
 from vault.seal.dsse import PayloadType, parse_envelope, unverified_record
 from vault.seal.ids import sha256
 
@@ -106,7 +107,7 @@ class Honest:
         return forge
 
     def verify(self, bundle: Bundle) -> Report:
-        return verify_bundle(bundle, self.service.trust)
+        return verify_both(bundle, self.service.trust)
 
 
 def _key_leaf(record: bytes) -> Told:

@@ -17,13 +17,16 @@ from tests.company_kit import CompanyKit
 from tests.proof.forge import Forge, Honest, Told, failures, flip
 from vault.encoding import b64u, dump_json, parse_b64u
 from vault.proof.certificate import dump_manifest, parse_manifest
+from vault.proof.established import Carried, Evidence
 from vault.proof.leaf import LeafKind
 from vault.proof.verify import Step
 from vault.schema.answer import answer_bytes, parse_answer
 from vault.schema.consent import ConsentEvent, ConsentVersion, parse_consent
 from vault.seal.dsse import PayloadType, parse_envelope, sign_record, unverified_record
+from vault.seal.errors import SealError
 from vault.seal.ids import sha256
 from vault.seal.signing import SigningKey, new_seed
+from vault.seal.statement import KeyName, verify_key_statement
 
 
 def _answer(forge: Forge, **changes: Any) -> None:
@@ -250,3 +253,35 @@ def test_more_answers_than_the_quota_are_named(honest: Honest) -> None:
         }
         forge.events.append(again)
     assert (Step.QUOTA, forge.index(LeafKind.ANSWER)) in failures(honest.verify(forge.bundle()))
+
+
+def test_failures_of_what_runs_apart_stand_where_their_step_is(honest: Honest) -> None:
+    """A decision that is denied and made on other terms counts once, as denied, whoever decided it again."""
+    forge = honest.forge()
+
+    def spoil(record: Any) -> None:
+        _attrs(record, "Twin").update(frozen=1)
+        _attrs(record, "Consent").update(influence_opt_in=1)
+
+    _decision(forge, spoil)
+    _overdrawn(forge)
+    forge.swap_json(forge.event(LeafKind.ANSWER).personal, "question", jws="a.b.c")
+    report = honest.verify(forge.bundle())
+    assert [failure.step for failure in report.failures][:3] == [Step.QUESTION, Step.DECISION, Step.QUOTA]
+    assert "denies it: vault-frozen" in report.failures[1].detail
+    assert report.checked[Step.DECISION] == 1
+
+
+def test_a_signature_is_seen_to_hold_for_one_record_alone(honest: Honest) -> None:
+    forge, evidence = honest.forge(), Evidence(honest.bundle, honest.service.trust, Carried())
+    for record in honest.bundle.records.values():
+        if PayloadType.KEY.encode() in record[:24]:
+            evidence.keys[b64u(sha256(record))] = verify_key_statement(parse_envelope(record), evidence.trust.operator)
+    manifest = parse_envelope(forge.named(forge.event(LeafKind.ANSWER).public, "manifest"))
+    [(key, signature)] = manifest.signatures
+    for _ in range(2):
+        evidence.verify_signed(manifest, PayloadType.MANIFEST, KeyName.PROCESSOR_SIGN)
+        with pytest.raises(SealError):
+            evidence.verify_signed(
+                replace(manifest, signatures=((key, flip(signature)),)), PayloadType.MANIFEST, KeyName.PROCESSOR_SIGN
+            )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,6 +12,8 @@ import pytest
 
 from tests.answer_kit import ORIGIN
 from tests.proof.forge import Honest, failures, flip
+from twinvault import processes
+from twinvault.processes import ProcessDied, Processes
 from vault.imprint.features import Cadence, feature_map, mapped_for
 from vault.proof.bundle import LoggedLeaf
 from vault.proof.certificate import BUILT_IN, SHIPPED
@@ -41,6 +45,30 @@ def test_nothing_is_believed_under_another_trust(honest: Honest) -> None:
         (replace(trust, issuer="https://other.example"), Step.QUESTION),
     ):
         assert step in {failure.step for failure in verify_bundle(honest.bundle, changed).failures}
+
+
+def _end(_check: object) -> tuple[object, str]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def test_other_processes_find_what_this_one_finds_or_nothing(honest: Honest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "CHUNK", 1)  # even the few checks of one answer are then worth it
+    trust = honest.service.trust
+    elsewhere = replace(trust, issuer="https://other.example")
+    with Processes(2) as each:
+        for pinned, found in ((trust, 0), (elsewhere, 1)):
+            report = verify_bundle(honest.bundle, pinned, each=each)
+            assert len(report.failures) == found
+            assert report == verify_bundle(honest.bundle, pinned)
+        with pytest.raises(ProcessDied):
+            verify_bundle(honest.bundle, trust, each=lambda _run, checks: each(_end, checks))
+
+
+@pytest.mark.parametrize("lost", [slice(0, 0), slice(0, 1), slice(1, None)])
+def test_who_loses_a_check_gets_no_report(honest: Honest, lost: slice) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        verify_bundle(honest.bundle, honest.service.trust, each=lambda run, checks: [*map(run, checks)][lost])
 
 
 FILE_ATTACKS: dict[str, tuple[Step, Callable[[LoggedLeaf], LoggedLeaf]]] = {

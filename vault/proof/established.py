@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from heapq import merge
-from typing import Final
+from typing import Any, Final
 
 from vault.encoding import JsonObject, parse_b64u
 from vault.errors import VaultError
@@ -16,6 +16,7 @@ from vault.proof.accounting import Curve
 from vault.proof.bundle import Bundle, LoggedLeaf, Withheld
 from vault.proof.checkpoint import Checkpoint
 from vault.proof.decision import PolicySet
+from vault.proof.deferred import Deferred, Each, settle
 from vault.proof.errors import InvalidProof
 from vault.proof.leaf import LeafKind
 from vault.proof.member import Member, members_by_group
@@ -133,7 +134,7 @@ class Carried:
 
 @dataclass
 class Evidence:
-    """What the steps have established so far; a later step reads only what an earlier one verified."""
+    """What the steps have established so far; a later step reads only what an earlier one verified or deferred."""
 
     bundle: Bundle
     trust: TrustedRoot
@@ -152,14 +153,42 @@ class Evidence:
     withheld: Counter[Step] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
     unopened: list[LoggedLeaf] = field(default_factory=list)
+    signed: set[tuple[bytes, PayloadType, bytes]] = field(default_factory=set)
+    deferred: list[Deferred] = field(default_factory=list)
+    attempted: tuple[Step, int | None] = (Step.BUNDLE, None)
 
     def attempt(self, step: Step, leaf_index: int | None, check: Callable[..., None], *args: object) -> None:
         """Run one check and keep its refusal as a failure of the step."""
         self.checked[step] += 1
+        self.attempted, first = (step, leaf_index), len(self.deferred)
         try:
             check(self, *args)
         except VaultError as refusal:
+            for one in self.deferred[first:]:
+                one.outdone = True
             self.failures.append(Failure(step, leaf_index, refusal.detail))
+
+    def defer(self, check: Callable[[], object], judge: Callable[[Any], None]) -> None:
+        """Let a dear part of the check that is attempted now be done with all others of its kind.
+
+        Args:
+            check: Of a module's function and values, so that another process can run it; what it raises refuses.
+            judge: Refuses what `check` returned by raising.
+        """
+        self.deferred.append(Deferred(len(self.failures), *self.attempted, check, judge))
+
+    def settle(self, each: Each) -> None:
+        """Run what was deferred; its refusals stand where they would without, in place of what the same check found later."""
+        found = each(settle, (one.check for one in self.deferred))
+        failures, at = [], 0
+        for one, (result, detail) in zip(self.deferred, found, strict=True):
+            refused = detail or one.refusal(result)
+            if refused:
+                failures += self.failures[at : one.place]
+                at = one.place + one.outdone
+                failures.append(Failure(one.step, one.leaf_index, refused))
+        self.failures[:] = [*failures, *self.failures[at:]]
+        self.deferred.clear()
 
     def hand_on(self) -> None:
         """Bring what is carried to the next part of an audit up to date."""
@@ -312,7 +341,10 @@ class Evidence:
         """Refuse a record that no key of this name, vouched for by the operator and in force by then, signed."""
         for digest, key in self.keys.items():
             if key.name is name and key.not_before <= at and sha256(key.public_key)[:16] == envelope.signatures[0][0]:
-                verify_envelope(envelope, payload_type, key.public_key)
+                signed = envelope.digest, payload_type, key.public_key
+                if signed not in self.signed:
+                    verify_envelope(envelope, payload_type, key.public_key)
+                    self.signed.add(signed)
                 if self.whole and digest not in self.logged_keys:
                     raise InvalidProof(f"The {name} key that signed the {payload_type} record was never logged.")
                 return

@@ -113,7 +113,7 @@ def parse_jws(unverified_text: str, *types: str | None) -> UnverifiedJws:
     if len(segments) != 3:
         raise BadJws("A signed JSON is not three base64url segments.")
     try:
-        header, claims = (parse_json(parse_b64u(segment)) for segment in segments[:2])
+        header, claims = _parse_header(segments[0]), parse_json(parse_b64u(segments[1]))
         signature = parse_b64u(segments[2])
     except MalformedInput as error:
         raise BadJws(f"A signed JSON is malformed: {error.detail}") from error
@@ -121,7 +121,12 @@ def parse_jws(unverified_text: str, *types: str | None) -> UnverifiedJws:
         raise BadJws("A signed JSON's header may only hold alg, typ, kid and jwk.")
     if header.get("typ") not in types:
         raise BadJws(f"A signed JSON's typ must be {types[0]}.")
-    return UnverifiedJws(header, claims, f"{segments[0]}.{segments[1]}".encode(), signature)
+    return UnverifiedJws({**header}, claims, f"{segments[0]}.{segments[1]}".encode(), signature)
+
+
+@lru_cache(maxsize=256)  # everything that one key signs begins alike
+def _parse_header(segment: str) -> JsonObject:
+    return parse_json(parse_b64u(segment))
 
 
 def read_jwk(unverified_jwk: JsonValue) -> JwsKey:

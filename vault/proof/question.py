@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from vault.encoding import b64u, dump_json, parse_b64u, parse_json
@@ -112,6 +113,7 @@ class Registered(NamedTuple):
     question_key: JwsKey
 
 
+@lru_cache(maxsize=1024)  # by all that it depends on: its company signed each of its questions under the same record
 def parse_company(unverified_jws: str, company_id: str) -> Registered:
     """Return what a company's logged record says.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from vault.encoding import b64u, parse_b64u, parse_json
-from vault.proof.decision import Decision, evaluate, parse_policy_set
+from vault.proof.decision import Decision, parse_policy_set
 from vault.proof.decision_record import DecisionRecord, consent_entity, month_number, parse_decision
+from vault.proof.deferred import decide_again
 from vault.proof.errors import InvalidProof
 from vault.proof.established import Event, Evidence
 from vault.proof.leaf import LeafKind
@@ -17,7 +20,8 @@ from vault.schema.terms import ConsentKind
 _NOT_SPENT: Final = ["not-spent"]  # the rules allowed, but no longer when it was to be logged
 
 
-def _replay(evidence: Evidence, event: Event) -> tuple[DecisionRecord, Decision]:
+def _read(evidence: Evidence, event: Event) -> tuple[DecisionRecord, Callable[[], Decision]]:
+    """Return an event's decision, and what makes it again."""
     decision = parse_decision(parse_json(evidence.record(event, event.personal, "decision")))
     if decision.context.get("agent"):
         evidence.by_agents.add(event.index)
@@ -33,15 +37,19 @@ def _replay(evidence: Evidence, event: Event) -> tuple[DecisionRecord, Decision]
         raise InvalidProof("The decision was made for another purpose than was asked for.")
     if (context.get("question"), context.get("now")) != (event.public.get("question_kind"), event.at):
         raise InvalidProof("The decision was made about another kind of question or for another time.")
-    return decision, evaluate(decision, evidence.policy_sets[digest])
+    return decision, partial(decide_again, decision, evidence.policy_sets[digest].source)
 
 
 def verify_denial(evidence: Evidence, event: Event) -> None:
     """Decide a denial again: it must be denied, for the reasons that the person is told."""
-    decision, outcome = _replay(evidence, event)
+    decision, again = _read(evidence, event)
     # While a question is decided its consent may get another version: any that was logged may have decided.
     decided_on = _verify_terms(evidence, event, decision, evidence.versions_before(event))
     verify_left(evidence, event, decision, decided_on)
+    evidence.defer(again, partial(_verify_reasons, event))
+
+
+def _verify_reasons(event: Event, outcome: Decision) -> None:
     if event.personal.get("rules") != (_NOT_SPENT if outcome.allowed else [*outcome.reasons]):
         raise InvalidProof("Replaying the decision does not deny it for the reasons that the leaf tells the person.")
 
@@ -77,9 +85,8 @@ def _verify_agent(evidence: Evidence, event: Event, decision: DecisionRecord) ->
 
 def verify_decision(evidence: Evidence, event: Event) -> None:
     """Decide an answer again: it must be allowed, for the same purpose, to a company that was not suspended."""
-    decision, outcome = _replay(evidence, event)
-    if not outcome.allowed:
-        raise InvalidProof(f"Replaying the decision denies it: {', '.join(outcome.reasons) or outcome.code}.")
+    decision, again = _read(evidence, event)
+    evidence.defer(again, _verify_allowed)
     decided_on = _verify_terms(evidence, event, decision, [evidence.version_at(event)])
     verify_left(evidence, event, decision, decided_on)
     context = decision.context
@@ -89,3 +96,8 @@ def verify_decision(evidence: Evidence, event: Event) -> None:
     status = evidence.before(event, LeafKind.COMPANY_STATUS, company=requester)
     if status is not None and status.public.get("status") != "active":
         raise InvalidProof("The company was suspended when it asked.")
+
+
+def _verify_allowed(outcome: Decision) -> None:
+    if not outcome.allowed:
+        raise InvalidProof(f"Replaying the decision denies it: {', '.join(outcome.reasons) or outcome.code}.")

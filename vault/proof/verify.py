@@ -28,12 +28,14 @@ Trusted keys come from the caller; whatever keys a bundle brings along prove not
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from vault.encoding import b64u, parse_b64u, parse_json
 from vault.proof.bundle import Bundle, LoggedLeaf, Withheld
 from vault.proof.certificate import parse_manifest, verify_certificate
 from vault.proof.checkpoint import verify_checkpoint
+from vault.proof.deferred import Each, check_signature, holds
 from vault.proof.denials import verify_denials
 from vault.proof.errors import InvalidProof
 from vault.proof.established import CHAINED, SKEW_S, Carried, Event, Evidence, Version
@@ -43,7 +45,7 @@ from vault.proof.ledger import verify_ledger
 from vault.proof.legacy import verify_legacies
 from vault.proof.merkle import leaf_hash, verify_inclusion
 from vault.proof.published import CLASSIFIERS, WORDS
-from vault.proof.question import parse_signed_question, verify_signature
+from vault.proof.question import parse_signed_question
 from vault.proof.quota import verify_quota
 from vault.proof.reconcile import reconcile
 from vault.proof.replay import verify_decision, verify_denial
@@ -66,13 +68,14 @@ _OF_A_CONSENT: Final = (LeafKind.CONSENT_REQUEST, LeafKind.CONSENT, LeafKind.ANS
 _KEY_STATEMENT: Final = frames(PayloadType.KEY.encode())  # how the encoding of every key statement begins
 
 
-def verify_bundle(bundle: Bundle, trust: TrustedRoot, carried: Carried | None = None) -> Report:
+def verify_bundle(bundle: Bundle, trust: TrustedRoot, carried: Carried | None = None, each: Each = map) -> Report:
     """Check everything that a bundle shows.
 
     Args:
         bundle: As parsed; nothing in it is believed.
         trust: The caller's own pinned keys.
         carried: What the parts before this one established, where it is one part of an audit; it is brought up to date.
+        each: Runs the dear checks, of companies' signatures and of decisions; they need nothing but what they are given.
 
     Returns:
         What was checked and every failure with its step and leaf. If the checkpoint or an inclusion
@@ -108,6 +111,7 @@ def verify_bundle(bundle: Bundle, trust: TrustedRoot, carried: Carried | None = 
         verify_ledger(evidence)
         if trust.witnesses is not None:
             evidence.attempt(Step.WITNESSES, None, _verify_witnesses, trust.witnesses)
+        evidence.settle(each)
     if not evidence.failures:
         evidence.hand_on()
     return Report(len(bundle.leaves), dict(evidence.checked), dict(+evidence.withheld), tuple(evidence.failures))
@@ -299,11 +303,12 @@ def _asked(evidence: Evidence, event: Event) -> bytes:
         company = evidence.company_at(event)
         if company is None:
             raise InvalidProof("The bundle lacks the company's record, whose key signed the question.")
-        verify_signature(
-            jws, company.question_key, company_id=requester, issuer=evidence.trust.issuer,
+        check = partial(
+            check_signature, jws, company.question_key.jwk, company_id=requester, issuer=evidence.trust.issuer,
             consent_id=version.consent_id, question_id=parse_b64u(event.personal.get("question_id")), body=body,
             at_s=event.at,
         )  # fmt: skip
+        evidence.defer(check, holds)
     return body
 
 

@@ -14,6 +14,7 @@ from vault.clock import Clock, SystemClock, unix_s
 from vault.encoding import JsonObject, b64u
 from vault.proof.bundle import MAX_BUNDLE_BYTES, parse_bundle
 from vault.proof.checkpoint import verify_checkpoint
+from vault.proof.deferred import Each
 from vault.proof.errors import InvalidProof, MalformedProof
 from vault.proof.listing import parse_listing, verify_unchanged
 from vault.proof.trust import TrustedRoot
@@ -156,29 +157,34 @@ class Auditor:
         key = SigningKey(self._profile.binary("key", SEED_BYTES))
         return self._api.request("POST", f"/v1/audit/{what}", content=sign(key).encoded).content
 
-    def verify(self, path: Path) -> Report:
+    def verify(self, path: Path, each: Each = map) -> Report:
         """Check everything that a bundle file shows; an answer's file and a month's are the same format.
+
+        Args:
+            path: The file.
+            each: Runs the dear checks; `Processes` to run them beside each other.
 
         Raises:
             UnreadableFile: The file cannot be opened.
             MalformedProof: It is not a bundle.
             RolledBack: Its log contradicts one that this auditor has seen.
         """
-        return self.verify_bytes(read_file(path))
+        return self.verify_bytes(read_file(path), each=each)
 
-    def verify_bytes(self, unverified_data: bytes, asked: range | None = None) -> Report:
+    def verify_bytes(self, unverified_data: bytes, asked: range | None = None, each: Each = map) -> Report:
         """Check everything that a bundle shows.
 
         Args:
             unverified_data: The bundle.
             asked: The leaves that were asked for: the bundle must claim to be whole just there.
+            each: As for `verify`.
 
         Raises:
             MalformedProof: It is not a bundle.
             RolledBack: Its log contradicts one that this auditor has seen.
         """
         bundle = parse_bundle(unverified_data)
-        report = verify_bundle(bundle, self._trust)
+        report = verify_bundle(bundle, self._trust, each=each)
         if asked is not None and range(bundle.complete_from, bundle.complete_to) != asked:
             detail = (
                 f"The leaves from {asked.start} until {asked.stop} were asked for; the bundle claims others as whole."

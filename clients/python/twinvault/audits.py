@@ -19,6 +19,7 @@ from vault.encoding import JsonObject, JsonValue, b64u, dump_json, parse_b64u, p
 from vault.errors import MalformedInput
 from vault.proof.bundle import Bundle, parse_bundle
 from vault.proof.checkpoint import Checkpoint, parse_checkpoint
+from vault.proof.deferred import Each
 from vault.proof.errors import InvalidProof
 from vault.proof.established import Carried
 from vault.proof.listing import Listing
@@ -91,13 +92,14 @@ def _fetch_part(auditor: Auditor, start: int, end: int) -> tuple[bytes, int]:
         end = start + (end - start) // 2
 
 
-def verify_audit(folder: Path, trust: TrustedRoot, listing: Listing | None = None) -> Report:
+def verify_audit(folder: Path, trust: TrustedRoot, listing: Listing | None = None, each: Each = map) -> Report:
     """Verify the parts of an audit one after the other, as one.
 
     Args:
         folder: What `fetch_audit` wrote.
         trust: The caller's pinned keys.
         listing: What the auditor chose consents from, where the audit opens those only.
+        each: Runs the dear checks; `Processes` to run them beside each other.
 
     Returns:
         What was checked in all parts together. A part that cannot be read, or does not hold, ends it:
@@ -105,6 +107,7 @@ def verify_audit(folder: Path, trust: TrustedRoot, listing: Listing | None = Non
 
     Raises:
         UnreadableFile: The folder holds no audit.
+        ProcessDied: One of several processes ended before its time.
     """
     first, end, growth = _read_index(folder)
     tally = None if listing is None else Tally(listing)
@@ -115,7 +118,7 @@ def verify_audit(folder: Path, trust: TrustedRoot, listing: Listing | None = Non
         except InvalidProof as error:
             return _sum([*reports, unreadable(error)])
         before = carried.checkpoint
-        report = verify_bundle(bundle, trust, carried)
+        report = verify_bundle(bundle, trust, carried, each)
         reports.append(report)
         if not report.failures and before is not None:
             reports.append(_grown(before, carried.checkpoint, proof))

@@ -10,6 +10,7 @@ import sqlalchemy
 
 from tests.legacy_kit import DAY, LATER, ORIGIN, Heirs
 from tests.vault_kit import NOW
+from tests.verifying import verify_both
 from vault.clock import unix_s
 from vault.encoding import JsonObject, JsonValue, b64u, parse_json
 from vault.legacy import shown
@@ -22,7 +23,6 @@ from vault.proof.merkle import inclusion_proof
 from vault.proof.note import COSIGNATURE, VerifierKey, parse_note
 from vault.proof.report import Report
 from vault.proof.trust import TrustedRoot
-from vault.proof.verify import verify_bundle
 from vault.proof.waited import Waited
 from vault.proof.witness import WitnessPolicy, cosign
 from vault.seal.dsse import Envelope
@@ -147,7 +147,7 @@ class Liar(Heirs):
         policy = WitnessPolicy((self.witness,), 1, 10**9) if watched else None
         trust = TrustedRoot(ORIGIN, self.log.name, self.log, new_seed(), policy)
         with self.database.snapshot() as session:
-            return verify_bundle(parse_bundle(shown.bundle(session, self.owner.vault)), trust)
+            return verify_both(parse_bundle(shown.bundle(session, self.owner.vault)), trust)
 
 
 def in_force(liar: Liar) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from tests.audit_kit import Audited, audited, training_row
 from tests.clients.test_witness import listening
 from tests.proof.test_certificate import _manifest
+from tests.verifying import verify_both
 from twinvault.witness import Witness
 from vault.answers.floods import ALONE
 from vault.clock import unix_s
@@ -27,7 +28,6 @@ from vault.proof.merkle import Edge, leaf_hash
 from vault.proof.note import sign_note
 from vault.proof.report import Report, Step
 from vault.proof.trust import TrustedRoot
-from vault.proof.verify import verify_bundle
 from vault.proof.witness import WitnessPolicy
 from vault.schema.consent import ConsentVersion
 from vault.store.shortkeys import create_table
@@ -204,7 +204,7 @@ class Tampered:
 
     def verify(self, bundle: Bundle) -> Report:
         """Verify it under the pinned keys, the witness among them."""
-        return verify_bundle(bundle, self.trust)
+        return verify_both(bundle, self.trust)
 
     def caught(self) -> tuple[set[str], set[Step]]:
         """Return who notices, and by which of its steps the verifier does."""

@@ -12,6 +12,7 @@ from twinvault.auditor import Auditor, read_file
 from twinvault.audits import fetch_audit, unreadable, verify_audit
 from twinvault.cli import common
 from twinvault.cli.common import DEFAULT_PROFILE, AsJson, ProfileName, TrustFile
+from twinvault.processes import Processes, processors
 from twinvault.profile import TRUST, read_trust, write_private
 from vault.proof.errors import InvalidProof
 from vault.proof.listing import Listing, parse_listing
@@ -23,6 +24,13 @@ auditor = typer.Typer(no_args_is_help=True, help="Verify answers and whole month
 
 ListingFile = Annotated[
     Path | None, typer.Option("--listing", help="What consents were chosen from, where the audit opens those only.")
+]
+
+ProcessCount = Annotated[
+    int | None,
+    typer.Option(
+        "--processes", help="Verify in so many processes; as many as there are processors if not given.", min=1
+    ),
 ]
 
 _DAY = ["%Y-%m-%d"]
@@ -81,6 +89,7 @@ def bundle(
     ] = None,
     until: Annotated[datetime | None, typer.Option("--until", help="Day (UTC) after its last.", formats=_DAY)] = None,
     listing: ListingFile = None,
+    processes: ProcessCount = None,
     profile: ProfileName = DEFAULT_PROFILE,
     as_json: AsJson = False,
 ) -> None:
@@ -99,7 +108,9 @@ def bundle(
         since_s, until_s = (int(day.replace(tzinfo=UTC).timestamp()) for day in (since, until))
         chosen_from = _read_listing(listing)
         fetch_audit(found, since_s, until_s, out, lambda end: typer.echo(f"fetched up to leaf {end}", err=True))
-        show_report(verify_audit(out, found.trust, chosen_from), as_json=as_json)
+        with Processes(processes or processors()) as each:
+            report = verify_audit(out, found.trust, chosen_from, each)
+        show_report(report, as_json=as_json)
     else:
         typer.echo("twinvault: Give --first and --last, or --since and --until.", err=True)
         raise typer.Exit(_USAGE)
@@ -113,6 +124,7 @@ def verify(
         Path | None, typer.Option("--trust", help="Trust file; the profile's pinned keys if not given.")
     ] = None,
     listing: ListingFile = None,
+    processes: ProcessCount = None,
     profile: ProfileName = DEFAULT_PROFILE,
     as_json: AsJson = False,
 ) -> None:
@@ -126,7 +138,11 @@ def verify(
         raise typer.Exit(_USAGE)
     try:
         chosen_from = _read_listing(listing)
-        report = verify_audit(bundle, found.trust, chosen_from) if bundle.is_dir() else found.verify(bundle)
+        with Processes(processes or processors()) as each:
+            if bundle.is_dir():
+                report = verify_audit(bundle, found.trust, chosen_from, each)
+            else:
+                report = found.verify(bundle, each)
     except InvalidProof as error:
         report = unreadable(error)
     show_report(report, as_json=as_json)
