@@ -118,7 +118,7 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
                 " leaves: what was withdrawn or charged between is unknown. Restore a newer backup, or put the older"
                 " journal back; only if neither exists, accept the loss with `twinvault operator journal begin`."
             )
-        followed = sum(_follow_again(session, leaf, journaled.signed, now) for leaf in missing if leaf.kind in _PERSON)
+        followed = _follow_again(session, missing, journaled.signed, now)
         repeated = _repeat_records(session, missing, journaled.signed, now)
         suspended = _suspend_again(session, missing, now)
         revoked = sum(_revoke_again(session, head) for _, head in _opened(missing, LeafKind.RING_HEAD))
@@ -177,18 +177,27 @@ def signed_records(session: Session, leaves: Sequence[Leaf]) -> dict[PendingId, 
     return found | (consents.envelopes(session, withdrawals) if withdrawals else {})
 
 
-def _follow_again(session: Session, leaf: Leaf, signed: Mapping[bytes, bytes], now: datetime) -> bool:
-    if leaf.personal is None:
-        return False
-    personal = verify_opening(leaf.entry, Part.PERSONAL, leaf.personal)
-    try:
-        envelope = parse_envelope(signed.get(leaf.entry, b""))
-    except SealError as error:
-        raise JournalDamaged(
-            "The journal holds an event about a vault without what was signed. Put the newest copy of it back."
-        ) from error
-    vault_id = VaultId(parse_b64u(personal.get("vault"), size=ID_BYTES))
-    return people.repeat(session, vault_id, leaf.kind, envelope, frozen=personal.get("frozen") == 1, now=now)
+def _follow_again(session: Session, leaves: Iterable[Leaf], signed: Mapping[bytes, bytes], now: datetime) -> int:
+    opened = [
+        (leaf, verify_opening(leaf.entry, Part.PERSONAL, leaf.personal))
+        for leaf in leaves
+        if leaf.kind in _PERSON and leaf.personal is not None
+    ]
+    # Whoever gave a sign of life after it was said is not said to have died again.
+    last = {personal["vault"]: leaf for leaf, personal in opened if "deceased" in personal}
+    followed = 0
+    for leaf, personal in opened:
+        try:
+            envelope = parse_envelope(signed.get(leaf.entry, b""))
+        except SealError as error:
+            raise JournalDamaged(
+                "The journal holds an event about a vault without what was signed. Put the newest copy of it back."
+            ) from error
+        died = personal.get("deceased") == 1 and last[personal["vault"]] is leaf
+        vault_id = VaultId(parse_b64u(personal.get("vault"), size=ID_BYTES))
+        forbids = died or personal.get("frozen") == 1
+        followed += people.repeat(session, vault_id, leaf.kind, envelope, forbids=forbids, now=now)
+    return followed
 
 
 def _repeat_records(

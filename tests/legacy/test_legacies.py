@@ -21,6 +21,7 @@ from vault.parties import people
 from vault.parties.caller import WatcherCaller
 from vault.parties.people import UnknownVault, VaultState
 from vault.parties.sessions import SESSION_S, SignInRefused, find_caller
+from vault.proof.leaf import LeafKind
 from vault.seal.erasure import Author, Scope
 from vault.seal.errors import SealError
 from vault.seal.ids import new_id
@@ -363,4 +364,20 @@ def test_a_restored_database_does_not_bring_back_the_dead(quick: Heirs) -> None:
     assert quick.person.profile.deceased
     with quick.database.transaction() as session:
         assert legacies.end_again(session, [quick.owner.vault], now=IN_FORCE) == 1
+    assert not quick.person.profile.deceased
+
+
+@pytest.mark.parametrize("planned", [False, True])
+def test_an_owner_who_signs_in_is_alive_though_a_restored_database_does_not_know_who_declared_what(
+    quick: Heirs, planned: bool
+) -> None:
+    quick.publish(choice=Choice.ANSWER)
+    declared = quick.statement()
+    if not planned:
+        with quick.database.transaction() as session:
+            legacies.forget(session, Scope(quick.owner.vault, None))
+    with quick.database.transaction() as session:
+        assert people.repeat(session, quick.owner.vault, LeafKind.PROFILE, declared, forbids=True, now=LATER)
+    assert quick.person.profile.deceased
+    quick.sign_in(IN_FORCE)
     assert not quick.person.profile.deceased

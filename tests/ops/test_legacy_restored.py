@@ -1,19 +1,27 @@
-"""A backup from before a sign of life does not let a declaration go on."""
+"""A backup from before a sign of life does not let a declaration go on; one from before a death does not forget it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
-from tests.http_kit import serving
+from tests.http_kit import await_sequencer, serving
 from twinvault.executor import Executor
 from vault.clock import SystemClock
-from vault.legacy import steps
+from vault.db import Database
+from vault.legacy import legacies, steps
 from vault.legacy.steps import LegacyState
 from vault.ops import operator
 from vault.ops.archive import back_up
-from vault.parties import sessions
+from vault.ops.site import Site
+from vault.parties import people, sessions
+from vault.parties.people import VaultState
+from vault.seal.legacy import Choice
 
 
 def test_a_sign_of_life_since_the_backup_still_counts(tmp_path: Path) -> None:
@@ -25,14 +33,43 @@ def test_a_sign_of_life_since_the_backup_still_counts(tmp_path: Path) -> None:
         Executor(shares, house.api(), SystemClock()).declare()
         back_up(site, tmp_path / "backup")
         owner.history()
-    said = CliRunner().invoke(
-        operator, ["restore", str(tmp_path / "backup"), "--site", str(site.folder), "--replace", "--json"]
-    )
-    assert said.exit_code == 0, (said.output, said.exception)
-    database, short_keys = site.databases()
-    with database.snapshot() as session:
+    restore(site, tmp_path / "backup")
+    with opened(site) as database, database.snapshot() as session:
         found = steps.find(session, owner.vault)
     assert found is not None
     assert found.state is LegacyState.ENDED
-    database.close()
-    short_keys.close()
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["gone", "back"])
+def test_that_executors_said_a_person_died_is_not_forgotten_unless_the_person_came_back(
+    tmp_path: Path, back: bool
+) -> None:
+    with serving(tmp_path / "house") as house:
+        owner, site = house.owner(), house.service.site
+        shares = owner.legacy.plan(threshold=2, shares=2, waiting_days=7, choice=Choice.ANSWER)
+        back_up(site, tmp_path / "backup")
+        with house.database.transaction() as session:
+            sessions.end_sessions(session, owner.vault)
+        Executor(shares, house.api(), SystemClock()).declare()
+        assert legacies.take_effect_due(house.database, now=SystemClock().now() + timedelta(days=8)) == 1
+        if back:
+            owner.history()
+        await_sequencer(house.database)
+    for _ in range(2):  # as often as it takes
+        restore(site, tmp_path / "backup")
+        with opened(site) as database, database.snapshot() as session:
+            person = people.get(session, owner.vault)
+        assert (person.profile.deceased, person.state) == (not back, VaultState.ACTIVE)
+
+
+def restore(site: Site, backup: Path) -> None:
+    arguments = ["restore", str(backup), "--site", str(site.folder), "--replace", "--json"]
+    said = CliRunner().invoke(operator, arguments)
+    assert said.exit_code == 0, (said.output, said.exception)
+
+
+@contextmanager
+def opened(site: Site) -> Iterator[Database]:
+    database, short_keys = site.databases()
+    with closing(database), closing(short_keys):
+        yield database

@@ -116,39 +116,48 @@ def test_freezing_follows_the_owner_and_no_order_works_twice(database: Database,
         assert session.scalar(select(people.not_frozen(b"y" * 16))) is False
 
 
-def test_what_a_restored_database_forgot_is_followed_as_it_was_signed_and_else_only_freezes(
+def test_what_a_restored_database_forgot_is_followed_as_it_was_signed_and_else_only_forbids(
     database: Database, now: datetime
 ) -> None:
     owner, thief = Owner(now), SigningKey(new_seed())
     _create(database, owner, now)
     vault = owner.vault_id
 
-    def repeat(envelope: Envelope, kind: LeafKind = LeafKind.FREEZE, *, frozen: bool) -> tuple[bool, VaultState]:
+    def repeat(envelope: Envelope, kind: LeafKind = LeafKind.FREEZE, *, forbids: bool) -> tuple[bool, VaultState]:
         with database.transaction() as session:
-            followed = people.repeat(session, vault, kind, envelope, frozen=frozen, now=now)
+            followed = people.repeat(session, vault, kind, envelope, forbids=forbids, now=now)
             return followed, people.get(session, vault).state
 
     freeze = sign_freeze(owner.key, frozen=True, vault_id=vault, sequence=1)
     thaw = sign_freeze(owner.key, frozen=False, vault_id=vault, sequence=2)
-    assert repeat(thaw, frozen=False) == (False, VaultState.ACTIVE)  # not the next
-    assert repeat(freeze, frozen=True) == (True, VaultState.FROZEN)
-    assert repeat(freeze, frozen=True) == (False, VaultState.FROZEN)  # known by now
+    assert repeat(thaw, forbids=False) == (False, VaultState.ACTIVE)  # not the next
+    assert repeat(freeze, forbids=True) == (True, VaultState.FROZEN)
+    assert repeat(freeze, forbids=True) == (False, VaultState.FROZEN)  # known by now
     forged = sign_freeze(thief, frozen=False, vault_id=vault, sequence=2)
-    for frozen in (True, False):
-        assert repeat(forged, frozen=frozen) == (frozen, VaultState.FROZEN)
+    for forbids in (True, False):
+        assert repeat(forged, forbids=forbids) == (forbids, VaultState.FROZEN)
     dead = sign_profile(owner.key, Profile(deceased=True), vault_id=vault, sequence=2)
-    assert repeat(dead, LeafKind.PROFILE, frozen=False) == (True, VaultState.FROZEN)
+    assert repeat(dead, LeafKind.PROFILE, forbids=False) == (True, VaultState.FROZEN)
     alive = sign_profile(thief, Profile(), vault_id=vault, sequence=3)
-    assert repeat(alive, LeafKind.PROFILE, frozen=False) == (False, VaultState.FROZEN)
+    assert repeat(alive, LeafKind.PROFILE, forbids=False) == (False, VaultState.FROZEN)
     with database.snapshot() as session:
         assert people.get(session, vault).profile == Profile(deceased=True)
     thaw = sign_freeze(owner.key, frozen=False, vault_id=vault, sequence=3)
-    assert repeat(thaw, frozen=False) == (True, VaultState.ACTIVE)
-    assert repeat(owner.genesis, frozen=True) == (False, VaultState.ACTIVE)
+    assert repeat(thaw, forbids=False) == (True, VaultState.ACTIVE)
+    assert repeat(owner.genesis, forbids=True) == (False, VaultState.ACTIVE)
     executors = sign_profile(thief, Profile(), vault_id=vault, sequence=9)  # stands for a record of somebody else's
-    assert repeat(executors, frozen=True) == (True, VaultState.FROZEN)
+    assert repeat(executors, forbids=True) == (True, VaultState.FROZEN)
     with database.transaction() as session:
-        assert not people.repeat(session, VaultId(bytes(16)), LeafKind.FREEZE, freeze, frozen=True, now=now)
+        people.call_deceased(session, vault, owner.genesis, deceased=False, now=now)
+    for forbids in (False, True):
+        assert (
+            repeat(sign_profile(thief, Profile(), vault_id=vault, sequence=4), LeafKind.PROFILE, forbids=forbids)[0]
+            == forbids
+        )
+        with database.snapshot() as session:
+            assert people.get(session, vault).profile.deceased == forbids
+    with database.transaction() as session:
+        assert not people.repeat(session, VaultId(bytes(16)), LeafKind.FREEZE, freeze, forbids=True, now=now)
 
 
 def test_a_profile_is_signed_in_sequence(database: Database, now: datetime) -> None:

@@ -207,12 +207,19 @@ def sign_of_life(session: Session, vault_id: VaultId, signed: Envelope, now: dat
     Guarantees: of a declaration and a sign-in at once, either the declaration sees the session and is refused, or
         the sign-in sees the declaration and ends it.
     """
-    if steps.find(session, vault_id) is None:
+    person = people.find(session, vault_id)
+    if steps.find(session, vault_id) is None and not (person and person.profile.deceased):
         return  # only a signed-in owner makes a first plan, and none can be declared by then
     steps.hold(session, vault_id)
     row = steps.read(session, vault_id)
-    if row is None:
-        return
+    if row is not None:
+        _end_waiting(session, row, signed, now=now, service=service)
+    if people.get(session, vault_id).profile.deceased:  # by a declaration, which a restored database may not know
+        people.call_deceased(session, vault_id, signed, deceased=False, now=now)
+
+
+def _end_waiting(session: Session, row: Row[Any], signed: Envelope, *, now: datetime, service: Signer) -> None:
+    vault_id = VaultId(row.vault_id)
     idle_until_s = _idle_until(parse_plan(parse_envelope(row.plan), vault_id).terms, now)
     if row.state not in {LegacyState.WAITING, LegacyState.IN_FORCE}:
         if idle_until_s > row.idle_until_s:
@@ -223,7 +230,6 @@ def sign_of_life(session: Session, vault_id: VaultId, signed: Envelope, now: dat
     steps.change(session, vault_id, **over, idle_until_s=idle_until_s)
     steps.step(session, vault_id, LeafKind.LEGACY_VETO, {"claim": b64u(row.claim)}, signed=signed, now=now)
     if row.state == LegacyState.IN_FORCE and _answers(row):
-        people.call_deceased(session, vault_id, signed, deceased=False, now=now)
         for consent_id in _ids(row.given):
             found = consents.find(session, consent_id)
             if found is not None and found.live:

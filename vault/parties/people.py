@@ -209,7 +209,7 @@ def freeze(
 
 
 def repeat(
-    session: Session, vault_id: VaultId, kind: LeafKind, envelope: Envelope, *, frozen: bool, now: datetime
+    session: Session, vault_id: VaultId, kind: LeafKind, envelope: Envelope, *, forbids: bool, now: datetime
 ) -> bool:
     """Put a record in force again that a restored database forgot; safe to repeat.
 
@@ -218,11 +218,11 @@ def repeat(
         vault_id: The vault.
         kind: What the record was: a profile or a freeze.
         envelope: The record.
-        frozen: Whether the vault was frozen by it.
+        forbids: Whether by it the vault was frozen, or the person said to have died.
         now: The current time.
 
     Returns:
-        Whether it was followed. What the owner did not sign, or not next, only ever freezes.
+        Whether it was followed. What the owner did not sign, or not next, only ever forbids.
     """
     if find(session, vault_id) is None or envelope.encoded in records(session, vault_id):
         return False
@@ -230,13 +230,17 @@ def repeat(
     try:
         follow(session, vault_id, envelope, now=now)
     except SealError:
-        if frozen:
+        if forbids and kind is LeafKind.PROFILE:
+            call_deceased(session, vault_id, envelope, deceased=True, again=True, now=now)
+        elif forbids:
             freeze(session, vault_id, VaultState.FROZEN, envelope, again=True, now=now)
-        return frozen
+        return forbids
     return True
 
 
-def call_deceased(session: Session, vault_id: VaultId, cause: Envelope, *, deceased: bool, now: datetime) -> None:
+def call_deceased(
+    session: Session, vault_id: VaultId, cause: Envelope, *, deceased: bool, again: bool = False, now: datetime
+) -> None:
     """Say in the profile that the person has died, or has not, on the word of someone else; writes row and leaf.
 
     Args:
@@ -244,6 +248,7 @@ def call_deceased(session: Session, vault_id: VaultId, cause: Envelope, *, decea
         vault_id: The vault.
         cause: The executors' declaration, or the owner's sign of life, which the caller has verified.
         deceased: Which.
+        again: A restored database forgot it, and with it whether it was in force; the leaf says so.
         now: The current time.
 
     Raises:
@@ -251,7 +256,8 @@ def call_deceased(session: Session, vault_id: VaultId, cause: Envelope, *, decea
     """
     row = _locked(session, vault_id)
     row.deceased = deceased
-    _record(session, row, LeafKind.PROFILE, cause, now)
+    more = {"again": 1} if again else {}
+    _record(session, row, LeafKind.PROFILE, cause, now, deceased=int(deceased), **more)
 
 
 def make_sandbox(session: Session, vault_id: VaultId) -> None:

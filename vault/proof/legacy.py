@@ -44,6 +44,7 @@ class _Course:
         by_executors: Whether they declared it; otherwise the plan began by itself.
         in_force: Whether that took effect.
         keys: Every legacy key so far.
+        died: Where a restored service, which forgot the course of the plan, said again that the person has died.
     """
 
     last: Event | None = None
@@ -54,6 +55,7 @@ class _Course:
     by_executors: bool = False
     in_force: bool = False
     keys: set[bytes] = field(default_factory=set)
+    died: Event | None = None
 
 
 def verify_legacies(evidence: Evidence) -> None:
@@ -169,15 +171,15 @@ def _verify_order(evidence: Evidence, event: Event, courses: defaultdict[VaultId
     vault = VaultId(parse_b64u(event.personal.get("vault"), size=ID_BYTES))
     course, envelope = courses[vault], parse_envelope(evidence.record(event, event.personal, "record"))
     freezes = event.kind is LeafKind.FREEZE and event.personal.get("frozen") == 1
+    died = event.kind is LeafKind.PROFILE and event.personal.get("deceased") == 1
     match envelope.payload_type:
         case PayloadType.FREEZE | PayloadType.PROFILE:
             verify_envelope(envelope, envelope.payload_type, _owner_key(evidence, event, vault))
         case PayloadType.SIGN_IN:
-            ended = course.last is not None and course.last.kind is LeafKind.LEGACY_VETO
-            if event.kind is not LeafKind.PROFILE or not ended or not _same_record(event, course.last):
-                raise InvalidProof("The profile was changed by a sign-in that ended nothing.")
-        case _ if event.personal.get("again") == 1 and freezes:
-            pass  # a restored database forgot the plan's course; freezing, the service could do anyway
+            _verify_alive(evidence, event, vault, course)
+        case _ if event.personal.get("again") == 1 and (freezes or died):
+            # A restored database forgot the plan's course. It only forbids, which the service could do anyway.
+            course.died = event if died else course.died
         case PayloadType.EXECUTORS | PayloadType.LEGACY:
             _verify_ordered(event, vault, course, envelope, freezes=freezes)
         case _:
@@ -201,6 +203,15 @@ def _verify_ordered(event: Event, vault: VaultId, course: _Course, envelope: Env
         raise InvalidProof("The executors' statement was signed before the owner's waiting period had passed.")
 
 
+def _verify_alive(evidence: Evidence, event: Event, vault: VaultId, course: _Course) -> None:
+    ended = course.last is not None and course.last.kind is LeafKind.LEGACY_VETO and _same_record(event, course.last)
+    if event.kind is not LeafKind.PROFILE or event.personal.get("deceased") == 1 or not (ended or course.died):
+        raise InvalidProof("The profile was changed by a sign-in that ended nothing.")
+    if not ended and course.died is not None:
+        _verify_sign_of_life(evidence, event, vault, course.died)
+    course.died = None
+
+
 def _same_record(event: Event, other: Event | None) -> bool:
     return other is not None and event.personal.get("record") == other.personal.get("record")
 
@@ -221,17 +232,20 @@ def _verify_open(evidence: Evidence, event: Event, vault: VaultId, course: _Cour
 
 
 def _verify_veto(evidence: Evidence, event: Event, vault: VaultId, course: _Course) -> None:
-    claim = _claimed(event, course)
+    _verify_sign_of_life(evidence, event, vault, _claimed(event, course))
+    course.claim, course.in_force = None, False
+    if course.by_executors:
+        course.terms = None
+
+
+def _verify_sign_of_life(evidence: Evidence, event: Event, vault: VaultId, before: Event) -> None:
     envelope = parse_envelope(evidence.record(event, event.personal, "record"))
     verify_envelope(envelope, PayloadType.SIGN_IN, _owner_key(evidence, event, vault))
     answer = parse_sign_in(unverified_record(envelope))
     if (answer.vault_id, answer.role, answer.origin) != (vault, Role.OWNER, evidence.trust.issuer.rstrip("/")):
         raise InvalidProof("The sign of life is none of this vault's owner at this service.")
-    if int.from_bytes(answer.nonce[:_EXPIRY_BYTES], "big") < claim.at:
+    if int.from_bytes(answer.nonce[:_EXPIRY_BYTES], "big") < before.at:
         raise InvalidProof("The sign of life is older than the declaration.")
-    course.claim, course.in_force = None, False
-    if course.by_executors:
-        course.terms = None
 
 
 def _claimed(event: Event, course: _Course) -> Event:

@@ -33,7 +33,13 @@ def test_what_follows_from_a_plan_in_force_holds(liar: Liar) -> None:
     liar.vetoed(IN_FORCE + DAY, signed=(alive := liar.answered(IN_FORCE + DAY)))
     liar.ordered(LeafKind.PROFILE, alive, IN_FORCE + DAY)
     liar.ordered(LeafKind.FREEZE, liar.declared, IN_FORCE + 2 * DAY, frozen=1, again=1)  # as after a restore
+    called_dead_again(liar)
+    liar.ordered(LeafKind.PROFILE, liar.answered(IN_FORCE + 4 * DAY), IN_FORCE + 4 * DAY, deceased=0)
     assert liar.report().failures == ()
+
+
+def called_dead_again(liar: Liar) -> None:
+    liar.ordered(LeafKind.PROFILE, liar.declared, IN_FORCE + 3 * DAY, deceased=1, again=1)
 
 
 def freezing(liar: Liar, signer: SigningKey | None = None, **changed: Any) -> Envelope:
@@ -87,6 +93,30 @@ def unfrozen_again(liar: Liar) -> None:
     liar.ordered(LeafKind.FREEZE, freezing(liar), frozen=0, again=1)
 
 
+def called_alive_again(liar: Liar) -> None:
+    in_force(liar)
+    liar.ordered(LeafKind.PROFILE, None, deceased=0, again=1)
+
+
+def called_dead_by_a_sign_in(liar: Liar) -> None:
+    in_force_for_answers(liar)
+    liar.vetoed(IN_FORCE + DAY, signed=(alive := liar.answered(IN_FORCE + DAY)))
+    liar.ordered(LeafKind.PROFILE, alive, IN_FORCE + DAY, deceased=1)
+
+
+def called_alive_by_an_old_sign_in(liar: Liar) -> None:
+    in_force_for_answers(liar)
+    called_dead_again(liar)
+    liar.ordered(LeafKind.PROFILE, liar.answered(IN_FORCE), IN_FORCE + 4 * DAY, deceased=0)
+
+
+def called_alive_twice_by_one_sign_in(liar: Liar) -> None:
+    in_force_for_answers(liar)
+    called_dead_again(liar)
+    for day in (4, 5):
+        liar.ordered(LeafKind.PROFILE, liar.answered(IN_FORCE + 4 * DAY), IN_FORCE + day * DAY, deceased=0)
+
+
 def called_dead_where_the_plan_freezes(liar: Liar) -> None:
     in_force(liar)
     liar.ordered(LeafKind.PROFILE, None)
@@ -114,6 +144,10 @@ ORDERS: Final[dict[Callable[[Liar], None], str]] = {
     frozen_where_the_plan_answers: "something else than the owner's plan says",
     unfrozen_by_executors: "its leaf do not say the same",
     unfrozen_again: "its leaf do not say the same",
+    called_alive_again: "something else than the owner's plan says",
+    called_dead_by_a_sign_in: "by a sign-in that ended nothing",
+    called_alive_by_an_old_sign_in: "older than the declaration",
+    called_alive_twice_by_one_sign_in: "by a sign-in that ended nothing",
     called_dead_where_the_plan_freezes: "something else than the owner's plan says",
     called_alive_by_a_sign_in_that_ended_nothing: "by a sign-in that ended nothing",
     frozen_by_a_record_that_orders_nothing: "by a record that can order nothing",
