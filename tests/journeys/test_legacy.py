@@ -226,6 +226,8 @@ def test_executors_erase_everything_where_the_plan_lets_them(family: Family) -> 
     done = two.erase("As she wished.")
     assert (done.certificate.author, done.certificate.reason) == (Author.EXECUTORS, "As she wished.")
     assert done.certificate.destroyed[Counted.CONSENTS] == 1
+    report = verify_bundle(parse_bundle(done.steps), two.trust)
+    assert (report.failures, report.checked[Step.LEGACY]) == ((), 5)  # plan, declaration, in force, frozen, erased
     with family.house.database.snapshot() as session:
         assert people.find(session, owner.vault) is None
         assert steps.find(session, owner.vault) is None
@@ -235,6 +237,7 @@ def test_executors_erase_everything_where_the_plan_lets_them(family: Family) -> 
     again = family.house.send(order)
     assert again.status_code == 201, "whoever got no answer asks again"
     assert parse_b64u(again.json()["certificate"]) == done.encoded
+    assert "bundle" not in again.json(), "what proved it went with the vault"
     shown = family.house.http.get(f"/v1/erasures/{b64u(done.certificate.erasure_id)}")
     assert parse_b64u(shown.json()["certificate"]) == done.encoded
     with pytest.raises(ApiError, match="No plan in force"):

@@ -15,6 +15,7 @@ from vault.erasure.routes import acknowledged
 from vault.http.edge import ClockDep, DatabaseDep, returned
 from vault.legacy import legacies, orders, shown, steps
 from vault.legacy.errors import UnknownLegacy
+from vault.legacy.shown import Held
 from vault.legacy.steps import Legacy
 from vault.parties.caller import OwnerCaller
 from vault.parties.people import UnknownVault
@@ -24,6 +25,7 @@ from vault.seal.dsse import Envelope, parse_envelope
 from vault.seal.errors import as_seal_error
 from vault.seal.fields import parse_id
 from vault.seal.legacy import MOST_SEALED, unverified_claim
+from vault.tlog.errors import LogBusy
 from vault.tlog.log import PendingId
 from vault.tlog.shown import receipt_json
 
@@ -148,10 +150,13 @@ def erase(
 ) -> dict[str, Any]:
     """Erase everything that is kept about the person, once the declaration is in force and if the plan allows it.
 
-    Acknowledged once keys are gone and the log shows it. The same order again returns the same certificate, which
-    lies under the claim's id from then on.
+    Acknowledged once keys are gone and the log shows it, with a bundle that proves that it followed from the owner's
+    plan: nobody else has it from then on. The same order again returns the same certificate, which lies under the
+    claim's id, and no bundle.
     """
     envelope, state, now = _envelope(body.statement), request.app.state, clock.now()
+    held: Held | None = None
+    _wait_for_steps(request, database, parse_id(legacy))
     with database.transaction() as session:
         try:
             asked = orders.verify_erasing(session, parse_id(legacy), envelope, now=now)
@@ -161,8 +166,15 @@ def erase(
                 raise
             erased = known[0]
         else:
+            if shown.waiting(session, asked.scope.vault) is not None:
+                raise LogBusy
+            held = shown.collect(session, asked.scope.vault)
             erased = erasing.erase(session, custody.short_keys, asked, service=state.service, now=now, also=state.also)
-    return acknowledged(request, database, custody, erased)
+    done = acknowledged(request, database, custody, erased)
+    if held is None:
+        return done
+    with database.snapshot() as session:
+        return done | {"bundle": shown.prove(session, held, erased.leaf_id, envelope.encoded).decode()}
 
 
 @executors_router.get("/bundle", responses=returned("application/x-ndjson", "A bundle: one JSON object a line."))
@@ -171,6 +183,18 @@ def bundle(legacy: str, database: DatabaseDep) -> Response:
     with database.snapshot() as session:
         data = shown.bundle(session, steps.get(session, parse_id(legacy)).vault_id)
     return Response(data, media_type="application/x-ndjson")
+
+
+def _wait_for_steps(request: Request, database: Database, legacy_id: bytes) -> None:
+    """Wait until the log has every step of a legacy: what proves them is nowhere else once the vault is erased."""
+    state = request.app.state
+    with database.snapshot() as session:
+        try:
+            waiting = shown.waiting(session, steps.get(session, legacy_id).vault_id)
+        except UnknownLegacy:
+            return
+    if waiting is not None:
+        state.sequencer.wait(waiting, state.settings.checkpoint_wait_s)
 
 
 def _logged(request: Request, database: Database, leaf_id: PendingId) -> dict[str, Any]:

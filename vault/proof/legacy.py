@@ -28,6 +28,7 @@ _STEPS: Final = (
     LeafKind.LEGACY_PLAN, LeafKind.LEGACY_CLAIM, LeafKind.LEGACY_FORCE, LeafKind.LEGACY_OPEN, LeafKind.LEGACY_VETO,
 )  # fmt: skip
 _ORDERS: Final = (LeafKind.FREEZE, LeafKind.PROFILE)
+_BY_EXECUTORS: Final = "executors"
 _EXPIRY_BYTES: Final = 4
 
 
@@ -61,9 +62,11 @@ class _Course:
 def verify_legacies(evidence: Evidence) -> None:
     """Run the step legacy over every vault whose steps are opened."""
     courses: defaultdict[VaultId, _Course] = defaultdict(_Course)
-    for event in merge(*(evidence.events[kind] for kind in (*_STEPS, *_ORDERS)), key=lambda event: event.index):
-        if event.personal_body is not None:
-            check = _verify_order if event.kind in _ORDERS else _verify_step
+    kinds = (*_STEPS, *_ORDERS, LeafKind.ERASURE)
+    for event in merge(*(evidence.events[kind] for kind in kinds), key=lambda event: event.index):
+        by_others = event.kind is LeafKind.ERASURE and event.public.get("author") != _BY_EXECUTORS
+        if event.personal_body is not None and not by_others:
+            check = _CHECKS.get(event.kind, _verify_step)
             evidence.attempt(Step.LEGACY, event.index, check, event, courses)
 
 
@@ -212,6 +215,26 @@ def _verify_alive(evidence: Evidence, event: Event, vault: VaultId, course: _Cou
     course.died = None
 
 
+def _verify_erasure(evidence: Evidence, event: Event, courses: defaultdict[VaultId, _Course]) -> None:
+    """Check that executors could order to erase everything, and did."""
+    vault = VaultId(parse_b64u(event.personal.get("vault"), size=ID_BYTES))
+    course = courses[vault]
+    claim, terms = course.claim, course.terms
+    if claim is None or terms is None or not course.in_force or not course.by_executors:
+        raise InvalidProof("Something was ordered about this vault before the declaration was in force.")
+    if terms.choice is not Choice.ERASE:
+        raise InvalidProof("The owner's plan does not let executors erase.")
+    envelope = parse_envelope(evidence.record(event, event.personal, "order"))
+    statement = verify_statement(envelope, terms.legacy_key, vault, course.plan)
+    claimed = b64u(statement.claim)
+    said = event.personal.get("erasure"), claim.personal.get("claim"), event.personal.get("whole")
+    if statement.act is not Act.ERASE or said != (claimed, claimed, 1):
+        raise InvalidProof("The executors' statement and its leaf do not say the same.")
+    until = claim.personal.get("until")
+    if not isinstance(until, int) or statement.issued_at < until:
+        raise InvalidProof("The executors' statement was signed before the owner's waiting period had passed.")
+
+
 def _same_record(event: Event, other: Event | None) -> bool:
     return other is not None and event.personal.get("record") == other.personal.get("record")
 
@@ -270,3 +293,6 @@ def _seq(event: Event) -> int:
     if not isinstance(found, int):
         raise InvalidProof("The step has no number.")
     return found
+
+
+_CHECKS: Final = {**dict.fromkeys(_ORDERS, _verify_order), LeafKind.ERASURE: _verify_erasure}

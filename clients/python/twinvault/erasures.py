@@ -84,6 +84,7 @@ class ErasedForGood:
         proof: The receipt of its leaf, to keep with it.
         renewed: Consents that have keys of what is left again.
         keyless: Live consents of which nothing is left to open.
+        steps: Where executors ordered it: the verified bundle of the steps that it followed from, which nobody else has.
     """
 
     certificate: Certificate
@@ -91,6 +92,7 @@ class ErasedForGood:
     proof: str
     renewed: tuple[ConsentId, ...] = ()
     keyless: tuple[ConsentId, ...] = ()
+    steps: bytes = b""
 
 
 def verify_erased(api: Api, pinning: Pinning, answer: Any, wanted: Asked, clock: Clock) -> ErasedForGood:

@@ -7,12 +7,12 @@ executor.declare("We buried her on Monday.")
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from secrets import token_bytes
 from typing import Any
 
 from twinvault.api import Api, ClientError, field, json_of
-from twinvault.erasures import Asked, ErasedForGood, verify_erased
+from twinvault.erasures import Asked, ErasedForGood, ForgedCertificate, verify_erased
 from twinvault.receipts import NoReceipt, verify_logged
 from twinvault.shares import BadShare, Share, combine
 from vault.clock import Clock, SystemClock, unix_s
@@ -125,7 +125,7 @@ class Executor:
         Raises:
             BadShare: Too few shares, or not of one plan.
             ApiError: The plan does not allow it, or its waiting period has not passed.
-            ForgedCertificate: The service does not prove it.
+            ForgedCertificate: The service does not prove it, or not that it followed from the owner's plan.
         """
         seen = self.look()
         statement = self._sign(seen, Act.ERASE, seen.claim or token_bytes(ID_BYTES), reason)
@@ -133,7 +133,14 @@ class Executor:
         done = json_of(self._api.request("POST", f"{self._path}/erasures", json=body, repeatable=True))
         scope = Scope(self._first.vault, None)
         wanted = Asked(seen.claim, scope, Author.EXECUTORS, statement.digest)
-        return verify_erased(self._api, self, done, wanted, self._clock)
+        erased = verify_erased(self._api, self, done, wanted, self._clock)
+        if "bundle" not in done:  # it was carried out before, and what proved that went with the vault
+            return erased
+        proven = field(done, "bundle", str).encode()
+        failures = verify_bundle(parse_bundle(proven), self.trust).failures
+        if failures:
+            raise ForgedCertificate(f"The erasure does not follow from the owner's plan: {failures[0].detail}")
+        return replace(erased, steps=proven)
 
     def freeze(self, reason: str = "") -> None:
         """Freeze a vault that answers after death, once the declaration is in force; nothing is answered any more.

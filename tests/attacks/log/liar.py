@@ -30,7 +30,7 @@ from vault.seal.ids import new_id, sha256
 from vault.seal.legacy import Act, Choice
 from vault.seal.signing import SigningKey, new_seed
 from vault.tlog import log, witnesses
-from vault.tlog.log import append
+from vault.tlog.log import PendingId, append
 from vault.tlog.sequencer import Sequencer
 
 IN_FORCE: Final = LATER + 30 * DAY
@@ -46,6 +46,7 @@ class Liar(Heirs):
     claim: bytes = field(default_factory=new_id)
     declared: Envelope | None = None
     witnessed: bytes = b""
+    erasure: tuple[PendingId, bytes] | None = None
     witness_key: SigningKey = field(default_factory=lambda: SigningKey(new_seed()))
 
     def step(self, kind: LeafKind, at: datetime, signed: Envelope, **said: Any) -> None:
@@ -105,6 +106,16 @@ class Liar(Heirs):
             pending = append(session, kind, {"period": "2026-11"}, personal, about=self.owner.vault)
             session.add(PersonRecordRow(pending_id=pending.id, vault_id=self.owner.vault, envelope=signed.encoded))
 
+    def erased(self, signed: Envelope, at: datetime = IN_FORCE, **said: Any) -> None:
+        """Erase everything on executors' word."""
+        personal: JsonObject = {
+            "vault": b64u(self.owner.vault), "whole": 1, "compartments": [], "erasure": b64u(self.claim),
+            "order": b64u(signed.digest), "reason": "", "identity_check": "", "at": unix_s(at), **said,
+        }  # fmt: skip
+        with self.database.transaction() as session:
+            leaf = append(session, LeafKind.ERASURE, {"scope": "person", "author": "executors"}, personal)
+        self.erasure = leaf.id, signed.encoded
+
     def seen(self, at: datetime) -> str:
         """Let the log number what happened, and its witness cosign it; return the note, which the service keeps too."""
         self.sequence()
@@ -147,7 +158,8 @@ class Liar(Heirs):
         policy = WitnessPolicy((self.witness,), 1, 10**9) if watched else None
         trust = TrustedRoot(ORIGIN, self.log.name, self.log, new_seed(), policy)
         with self.database.snapshot() as session:
-            return verify_both(parse_bundle(shown.bundle(session, self.owner.vault)), trust)
+            data = shown.prove(session, shown.collect(session, self.owner.vault), *(self.erasure or ()))
+            return verify_both(parse_bundle(data), trust)
 
 
 def in_force(liar: Liar) -> None:

@@ -11,11 +11,12 @@ import pytest
 from tests.attacks.log.liar import IN_FORCE, Liar, in_force, in_force_for_answers
 from tests.legacy_kit import DAY, LATER
 from vault.db import Database
+from vault.encoding import b64u
 from vault.proof.leaf import LeafKind
 from vault.proof.report import Step
 from vault.seal.dsse import Envelope
 from vault.seal.ids import new_id
-from vault.seal.legacy import Act
+from vault.seal.legacy import Act, Choice
 from vault.seal.signing import SigningKey, new_seed
 
 MINUTE: Final = timedelta(minutes=1)
@@ -132,6 +133,60 @@ def frozen_by_a_record_that_orders_nothing(liar: Liar) -> None:
     liar.ordered(LeafKind.FREEZE, liar.owner.genesis, frozen=1)
 
 
+def erasing(liar: Liar, signer: SigningKey | None = None, **changed: Any) -> Envelope:
+    return liar.statement(signer, **{"now": IN_FORCE, "claim": liar.claim, "act": Act.ERASE} | changed)
+
+
+def in_force_to_erase(liar: Liar) -> None:
+    liar.planned(liar.plan(liar.terms(choice=Choice.ERASE)))
+    liar.claimed()
+    liar.forced()
+
+
+def test_an_erasure_that_follows_from_the_plan_holds(liar: Liar) -> None:
+    in_force_to_erase(liar)
+    liar.erased(erasing(liar))
+    report = liar.report()
+    assert (report.failures, report.checked[Step.LEGACY]) == ((), 4)
+
+
+def erased_before_it_was_in_force(liar: Liar) -> None:
+    liar.planned(liar.plan(liar.terms(choice=Choice.ERASE)))
+    liar.claimed()
+    liar.erased(erasing(liar))
+
+
+def erased_after_a_sign_of_life(liar: Liar) -> None:
+    in_force_to_erase(liar)
+    liar.vetoed(IN_FORCE + DAY)
+    liar.erased(erasing(liar))
+
+
+def erased_where_the_plan_freezes(liar: Liar) -> None:
+    in_force(liar)
+    liar.erased(erasing(liar))
+
+
+def erased_by_nobody(liar: Liar) -> None:
+    in_force_to_erase(liar)
+    liar.erased(erasing(liar, SigningKey(new_seed())))
+
+
+def erased_by_an_order_to_freeze(liar: Liar) -> None:
+    in_force_to_erase(liar)
+    liar.erased(freezing(liar))
+
+
+def erased_under_another_claim(liar: Liar) -> None:
+    in_force_to_erase(liar)
+    liar.erased(erasing(liar), erasure=b64u(new_id()))
+
+
+def erased_by_an_order_signed_early(liar: Liar) -> None:
+    in_force_to_erase(liar)
+    liar.erased(erasing(liar, now=IN_FORCE - timedelta(seconds=1)))
+
+
 NOT_SIGNED: Final = "not signed by the expected keys"
 NOT_IN_FORCE: Final = "before the declaration was in force"
 ORDERS: Final[dict[Callable[[Liar], None], str]] = {
@@ -151,6 +206,13 @@ ORDERS: Final[dict[Callable[[Liar], None], str]] = {
     called_dead_where_the_plan_freezes: "something else than the owner's plan says",
     called_alive_by_a_sign_in_that_ended_nothing: "by a sign-in that ended nothing",
     frozen_by_a_record_that_orders_nothing: "by a record that can order nothing",
+    erased_before_it_was_in_force: NOT_IN_FORCE,
+    erased_after_a_sign_of_life: NOT_IN_FORCE,
+    erased_where_the_plan_freezes: "does not let executors erase",
+    erased_by_nobody: NOT_SIGNED,
+    erased_by_an_order_to_freeze: "its leaf do not say the same",
+    erased_under_another_claim: "its leaf do not say the same",
+    erased_by_an_order_signed_early: "signed before the owner's waiting period had passed",
 }
 
 

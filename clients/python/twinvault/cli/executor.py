@@ -43,6 +43,9 @@ def erase(
     share: Shares,
     certificate: Annotated[Path, typer.Option("--certificate", help="Keep the certificate in this file.")],
     confirm: Annotated[str, typer.Option("--confirm", help="The vault's id, from `status`: it is for good.")],
+    steps: Annotated[
+        Path | None, typer.Option("--steps", help="Keep in this file what it followed from; nobody else has it.")
+    ] = None,
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
@@ -50,9 +53,12 @@ def erase(
     found = _executor(share)
     if confirm != b64u(found.vault):
         raise ClientError(f"Nothing was erased. Repeat the vault's id with --confirm {b64u(found.vault)}")
-    common.require_writable(certificate)
+    for file in (certificate, *([steps] if steps else [])):
+        common.require_writable(file)
     done = found.erase(reason)
     common.keep_certificate(certificate, done)
+    if steps and done.steps:
+        write_private(steps, done.steps)
     destroyed = {str(name): count for name, count in done.certificate.destroyed.items()}
     common.emit({"erased": True, "destroyed": destroyed, "certificate": str(certificate)}, as_json=as_json)
 
