@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -97,6 +98,33 @@ def test_who_has_more_accepts_all_the_same_if_nobody_else_does(listener: socket.
     with ExitStack() as open_now, serving(listener, Shares(counts, 0)):
         for _ in range(5):  # the other process is dead, and its count stays as it was
             assert b"200 OK" in asked(open_now.enter_context(connected(listener)))
+
+
+def test_no_more_connections_are_accepted_than_leave_files_to_open(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(listening, "_RETRY_S", 0.01)
+    with serving(listener, Shares(None, 0)) as server, ExitStack() as open_now:
+        first, second = (open_now.enter_context(connected(listener)) for _ in range(2))
+        assert b"200 OK" in asked(first)
+        assert b"200 OK" in asked(second)
+        third = open_now.enter_context(connected(listener))
+        third.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        for _ in range(20):  # it would have had its turn
+            assert b"200 OK" in asked(first)
+        assert len(server.server_state.connections) == 2
+        second.close()
+        assert b"200 OK" in third.recv(4096)
+
+
+def test_files_are_left_for_databases_and_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked_for.append(limits))
+    for limits, most in (((1_024, 2_000), 1_000), ((1_024, -1), 4_096), ((-1, -1), 4_096), ((100_000, 100_000), 4_096)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, found=limits: found)
+        assert listening._most_connections() == most
+    assert asked_for == [(2_000, 2_000), (8_192, -1)]
 
 
 class Exhausted(socket.socket):

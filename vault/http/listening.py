@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import mmap
 import os
+import resource
 import socket
 from contextlib import suppress
 from typing import Final
@@ -17,10 +18,14 @@ from typing import Final
 import structlog
 import uvicorn
 
+from vault.http.malformed import TURN_S, Protocol
+
 _BACKLOG: Final = 2048
 _COUNT_BYTES: Final = 4
 _YIELD_S: Final = 0.005  # in which another process gets its turn of the interpreter and accepts
 _RETRY_S: Final = 0.1
+_MOST_CONNECTIONS: Final = 4_096
+_TICKS: Final = 10 * TURN_S  # uvicorn ticks every tenth of a second
 
 _log = structlog.get_logger()
 
@@ -77,6 +82,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, shares: Shares) -> None:
         super().__init__(config)
         self._shares = shares
+        self._most = _most_connections()
         self._accepting: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -91,6 +97,14 @@ class Server(uvicorn.Server):
         await asyncio.gather(*self._accepting, return_exceptions=True)
         await super().shutdown(sockets)
 
+    async def on_tick(self, counter: int) -> bool:
+        """Hang up, now and then, on who does not come to the point."""
+        if counter % _TICKS == 0:
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Protocol):
+                    connection.take_turn()
+        return await super().on_tick(counter)
+
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         listener.setblocking(False)
@@ -98,6 +112,9 @@ class Server(uvicorn.Server):
         while True:
             await _readable(listener)
             self._say()
+            if len(self.server_state.connections) >= self._most:  # they wait in the kernel, which costs nothing here
+                await asyncio.sleep(_RETRY_S)
+                continue
             if self._shares.has_more:
                 await asyncio.sleep(_YIELD_S)
             try:
@@ -120,6 +137,16 @@ class Server(uvicorn.Server):
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )  # type: ignore[call-arg]  # as uvicorn itself calls it
         return protocol
+
+
+def _most_connections() -> int:
+    """Return for how many connections this process may open files, and leave as many for databases and folders."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * _MOST_CONNECTIONS
+    if 0 <= soft < wanted:  # below 0 there is no limit
+        soft = max(soft, wanted if hard < 0 else min(hard, wanted))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return _MOST_CONNECTIONS if soft < 0 else min(_MOST_CONNECTIONS, soft // 2)
 
 
 async def _readable(listener: socket.socket) -> None:

@@ -11,6 +11,9 @@ from vault.errors import VaultError
 from vault.http.problems import problem_response
 
 MOST_HEAD_BYTES: Final = 64 * 1024
+TURN_S: Final = 10
+_HEAD_TURNS = 3  # as long as an idle connection is kept
+_BODY_TURNS = 30  # 32 MiB at 1 Mbit/s
 
 
 class MalformedHttp(VaultError):
@@ -29,6 +32,14 @@ class HeadTooLarge(VaultError):
     status = 431
 
 
+class TooSlow(VaultError):
+    """A head or body that was begun and did not come to its end in time."""
+
+    slug = "request-too-slow"
+    title = "Request too slow"
+    status = 408
+
+
 class Protocol(HttpToolsProtocol):
     """uvicorn's, except that its own refusal is a problem document like every other, and that a head has an end.
 
@@ -38,6 +49,28 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_bytes = 0
+        self._turns = 0
+        self._waited_for: tuple[object, bool] = (None, True)
+
+    def take_turn(self) -> None:
+        """Count a turn of `TURN_S`, in each of which a request may come to its end; after enough of them, hang up.
+
+        Who waits for an answer, or reads a long one, is left alone. Nothing is done for each request: this is seen
+        from outside.
+        """
+        cycle: Any = self.cycle  # None before the first request
+        reads_head = cycle is None or cycle.response_complete
+        if not reads_head and not cycle.more_body:
+            return
+        if self._waited_for != (cycle, reads_head):
+            self._waited_for, self._turns = (cycle, reads_head), 0
+        self._turns += 1
+        if self._turns <= (_HEAD_TURNS if reads_head else _BODY_TURNS) or self.transport.is_closing():
+            return
+        if self._head_bytes if reads_head else not cycle.response_started:
+            self._refuse(TooSlow("The request was begun and did not come to its end in time; send it again."))
+        else:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Read on, and refuse a head that does not end."""
