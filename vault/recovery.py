@@ -26,6 +26,7 @@ from vault.legacy import legacies
 from vault.oauth import authorizations, families
 from vault.parties import companies, people, restoring, sessions
 from vault.parties.companies import CompanyId, CompanyStatus
+from vault.parties.people import VaultState
 from vault.parties.restoring import Repeated
 from vault.proof.leaf import LeafKind, Part, verify_opening
 from vault.seal.dsse import parse_envelope
@@ -196,7 +197,11 @@ def _follow_again(session: Session, leaves: Iterable[Leaf], signed: Mapping[byte
         died = personal.get("deceased") == 1 and last[personal["vault"]] is leaf
         vault_id = VaultId(parse_b64u(personal.get("vault"), size=ID_BYTES))
         forbids = died or personal.get("frozen") == 1
-        followed += people.repeat(session, vault_id, leaf.kind, envelope, forbids=forbids, now=now)
+        before = people.find(session, vault_id)
+        if people.repeat(session, vault_id, leaf.kind, envelope, forbids=forbids, now=now):
+            followed += 1
+            if before is not None and before.state is VaultState.ACTIVE:
+                legacies.remember_freeze(session, vault_id, envelope)
     return followed
 
 

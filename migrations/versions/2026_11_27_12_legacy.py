@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("idle_until_s", sa.BigInteger(), nullable=False),
         sa.Column("given", sa.LargeBinary(), nullable=False),
         sa.Column("begun", sa.LargeBinary(), nullable=False),
+        sa.Column("froze", sa.Boolean(), nullable=False),
         sa.Column("leaf_id", sa.BigInteger(), nullable=False),
         sa.Column("seq", sa.Integer(), nullable=False),
         sa.Column("last_event", sa.LargeBinary(), nullable=False),

@@ -11,8 +11,10 @@ from tests.vault_kit import NOW
 from vault.legacy import legacies, orders
 from vault.legacy.errors import BadStatement
 from vault.legacy.steps import LegacyState
+from vault.parties import people
 from vault.parties.people import VaultState
 from vault.seal.legacy import Act, Choice
+from vault.seal.person import sign_freeze
 
 A_SECOND = timedelta(seconds=1)
 ALONE = NOW + 100 * DAY
@@ -84,6 +86,34 @@ def test_a_vault_whose_choice_is_to_answer_is_frozen_when_nobody_declared_anythi
     assert not quick.person.profile.deceased
     quick.sign_in(ALONE + 31 * DAY)
     assert quick.now.state is LegacyState.READY
+
+
+@pytest.mark.parametrize("by", ["nobody", "owner"])
+def test_what_only_the_plan_froze_answers_once_executors_declared(heirs: Heirs, by: str) -> None:
+    """Nobody living could unfreeze it; what the owner froze before stays as the owner wanted it."""
+    heirs.publish(inactive_days=100, choice=Choice.ANSWER)
+    if by == "owner":
+        order = sign_freeze(heirs.owner.key, frozen=True, vault_id=heirs.owner.vault, sequence=1)
+        with heirs.database.transaction() as session:
+            people.follow_freeze(session, heirs.owner.vault, order, now=NOW)
+    heirs.take_effect(ALONE)
+    heirs.take_effect(ALONE + 30 * DAY)
+    assert heirs.person.state is VaultState.FROZEN
+    heirs.declare(now=ALONE + 31 * DAY)
+    assert heirs.person.state is VaultState.FROZEN, "before the declaration has waited"
+    assert heirs.take_effect(ALONE + 61 * DAY) == 1
+    assert heirs.person.profile.deceased
+    assert heirs.person.state is (VaultState.ACTIVE if by == "nobody" else VaultState.FROZEN)
+
+
+def test_what_an_owner_who_came_back_left_frozen_stays_frozen(quick: Heirs) -> None:
+    quick.publish(inactive_days=100, choice=Choice.ANSWER)
+    quick.take_effect(ALONE)
+    quick.take_effect(ALONE + 30 * DAY)
+    quick.sign_in(ALONE + 31 * DAY)
+    quick.declare(now=ALONE + 32 * DAY)
+    quick.take_effect(ALONE + 62 * DAY)
+    assert (quick.person.profile.deceased, quick.person.state) == (True, VaultState.FROZEN)
 
 
 @pytest.mark.parametrize("frozen", [False, True])

@@ -62,6 +62,23 @@ def test_that_executors_said_a_person_died_is_not_forgotten_unless_the_person_ca
         assert (person.profile.deceased, person.state) == (not back, VaultState.ACTIVE)
 
 
+def test_what_its_plan_alone_froze_since_the_backup_is_known_for_that(tmp_path: Path) -> None:
+    """Else nobody living could unfreeze it once executors have declared."""
+    with serving(tmp_path / "house") as house:
+        owner, site = house.owner(), house.service.site
+        owner.legacy.plan(threshold=2, shares=2, waiting_days=7, inactive_days=100, choice=Choice.ANSWER)
+        back_up(site, tmp_path / "backup")
+        for days in (101, 109):
+            legacies.take_effect_due(house.database, now=SystemClock().now() + timedelta(days=days))
+        await_sequencer(house.database)
+    restore(site, tmp_path / "backup")
+    with opened(site) as database, database.transaction() as session:
+        row = steps.read(session, owner.vault)
+        assert people.get(session, owner.vault).state is VaultState.FROZEN
+    assert row is not None
+    assert row.froze
+
+
 def restore(site: Site, backup: Path) -> None:
     arguments = ["restore", str(backup), "--site", str(site.folder), "--replace", "--json"]
     said = CliRunner().invoke(operator, arguments)

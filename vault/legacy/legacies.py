@@ -139,7 +139,7 @@ def take_effect(session: Session, vault_id: VaultId, *, now: datetime) -> bool:
     """Put a declaration in force whose waiting period has passed; writes the rows and leaves.
 
     The vault is frozen; if the owner's choice is to answer, it is said in the profile that the person has died, and
-    the rules allow only what stays allowed after that.
+    the rules allow only what stays allowed after that. If only the plan itself had frozen it, it answers again.
 
     Returns:
         Whether it was due. A sign of life, an erasure or another process may have come first.
@@ -156,9 +156,21 @@ def take_effect(session: Session, vault_id: VaultId, *, now: datetime) -> bool:
     steps.step(session, vault_id, LeafKind.LEGACY_FORCE, said, signed=declared, witnessed=witnessed, now=now)
     if _answers(row):
         people.call_deceased(session, vault_id, declared, deceased=True, now=now)
+        if row.froze:  # nobody living could unfreeze it
+            people.freeze(session, vault_id, VaultState.ACTIVE, declared, now=now)
+            steps.change(session, vault_id, froze=False)
     else:
+        alone = not row.statement and people.get(session, vault_id).state is VaultState.ACTIVE
+        steps.change(session, vault_id, froze=row.froze or alone)
         people.freeze(session, vault_id, VaultState.FROZEN, declared, now=now)
     return True
+
+
+def remember_freeze(session: Session, vault_id: VaultId, cause: Envelope) -> None:
+    """Note that a restored database's vault, which was not frozen, is frozen again by its plan alone, if that caused it."""
+    row = steps.read(session, vault_id)
+    if row is not None and row.digest == cause.digest:
+        steps.change(session, vault_id, froze=True)
 
 
 def take_effect_due(database: Database, *, now: datetime) -> int:
@@ -227,7 +239,7 @@ def _end_waiting(session: Session, row: Row[Any], signed: Envelope, *, now: date
         return
     # Where nobody put the key together, it stays good.
     over = {"state": LegacyState.ENDED} if row.statement else {"state": LegacyState.READY, "claim": b"", "until_s": 0}
-    steps.change(session, vault_id, **over, idle_until_s=idle_until_s)
+    steps.change(session, vault_id, **over, idle_until_s=idle_until_s, froze=False)
     steps.step(session, vault_id, LeafKind.LEGACY_VETO, {"claim": b64u(row.claim)}, signed=signed, now=now)
     if row.state == LegacyState.IN_FORCE and _answers(row):
         for consent_id in _ids(row.given):
@@ -303,6 +315,7 @@ def _put(session: Session, plan: Plan, envelope: Envelope, row: Row[Any] | None,
         "idle_until_s": _idle_until(terms, now),
         "given": b"",
         "begun": b"",
+        "froze": False,
     }
     first = {"vault_id": plan.vault, "leaf_id": 0, "seq": 0, "last_event": b""}
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, String, Table
+from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, String, Table
 from sqlmodel import SQLModel
 
 import vault.db  # noqa: F401  (sets the metadata's naming convention, which the constraints below take)
@@ -10,7 +10,8 @@ import vault.db  # noqa: F401  (sets the metadata's naming convention, which the
 # One row for each vault that ever had a plan: the newest one, and how far it has come. `given` are the ids of the
 # consents that were given out of what the owner sealed in advance, one after the other; `statement` is empty while
 # nobody declared anything, also where the plan began by itself. `begun` is the first that witnesses saw of what is
-# waiting, and `witnessed` what they saw of it in all, where a step names that.
+# waiting, and `witnessed` what they saw of it in all, where a step names that. `froze`: the plan, which began by itself,
+# froze a vault that nobody else had frozen.
 legacy = Table(
     "legacy",
     SQLModel.metadata,
@@ -26,6 +27,7 @@ legacy = Table(
     Column("idle_until_s", BigInteger, nullable=False, index=True),
     Column("given", LargeBinary, nullable=False),
     Column("begun", LargeBinary, nullable=False),
+    Column("froze", Boolean, nullable=False),
     Column("leaf_id", BigInteger, nullable=False),
     Column("seq", Integer, nullable=False),
     Column("last_event", LargeBinary, nullable=False),

@@ -45,6 +45,8 @@ class _Course:
         by_executors: Whether they declared it; otherwise the plan began by itself.
         in_force: Whether that took effect.
         keys: Every legacy key so far.
+        frozen: Whether the vault is.
+        froze: Whether the plan, which began by itself, froze what nobody else had frozen.
         died: Where a restored service, which forgot the course of the plan, said again that the person has died.
     """
 
@@ -56,6 +58,8 @@ class _Course:
     by_executors: bool = False
     in_force: bool = False
     keys: set[bytes] = field(default_factory=set)
+    frozen: bool = False
+    froze: bool = False
     died: Event | None = None
 
 
@@ -187,6 +191,9 @@ def _verify_order(evidence: Evidence, event: Event, courses: defaultdict[VaultId
             _verify_ordered(event, vault, course, envelope, freezes=freezes)
         case _:
             raise InvalidProof("Something was ordered about this vault by a record that can order nothing.")
+    if event.kind is LeafKind.FREEZE:
+        by_plan = event.personal.get("record") == b64u(course.plan)
+        course.froze, course.frozen = freezes and by_plan and (course.froze or not course.frozen), freezes
 
 
 def _verify_ordered(event: Event, vault: VaultId, course: _Course, envelope: Envelope, *, freezes: bool) -> None:
@@ -195,7 +202,7 @@ def _verify_ordered(event: Event, vault: VaultId, course: _Course, envelope: Env
         raise InvalidProof("Something was ordered about this vault before the declaration was in force.")
     answers = course.by_executors and terms.choice is Choice.ANSWER
     if _same_record(event, claim):
-        if freezes == answers:
+        if freezes == answers or (event.kind is LeafKind.FREEZE and not (freezes or course.froze)):
             raise InvalidProof("The declaration did something else than the owner's plan says.")
         return
     statement = verify_statement(envelope, terms.legacy_key, vault, course.plan)
@@ -256,7 +263,7 @@ def _verify_open(evidence: Evidence, event: Event, vault: VaultId, course: _Cour
 
 def _verify_veto(evidence: Evidence, event: Event, vault: VaultId, course: _Course) -> None:
     _verify_sign_of_life(evidence, event, vault, _claimed(event, course))
-    course.claim, course.in_force = None, False
+    course.claim, course.in_force, course.froze = None, False, False
     if course.by_executors:
         course.terms = None
 

@@ -10,6 +10,8 @@ import pytest
 
 from tests.attacks.log.liar import IN_FORCE, Liar, in_force, in_force_for_answers
 from tests.legacy_kit import DAY, LATER
+from tests.vault_kit import NOW
+from vault.clock import unix_s
 from vault.db import Database
 from vault.encoding import b64u
 from vault.proof.leaf import LeafKind
@@ -17,6 +19,7 @@ from vault.proof.report import Step
 from vault.seal.dsse import Envelope
 from vault.seal.ids import new_id
 from vault.seal.legacy import Act, Choice
+from vault.seal.person import sign_freeze
 from vault.seal.signing import SigningKey, new_seed
 
 MINUTE: Final = timedelta(minutes=1)
@@ -36,6 +39,19 @@ def test_what_follows_from_a_plan_in_force_holds(liar: Liar) -> None:
     liar.ordered(LeafKind.FREEZE, liar.declared, IN_FORCE + 2 * DAY, frozen=1, again=1)  # as after a restore
     called_dead_again(liar)
     liar.ordered(LeafKind.PROFILE, liar.answered(IN_FORCE + 4 * DAY), IN_FORCE + 4 * DAY, deceased=0)
+    assert liar.report().failures == ()
+
+
+def test_a_declaration_unfreezes_what_its_own_plan_froze(liar: Liar) -> None:
+    began, plan = NOW + 100 * DAY, liar.plan(liar.terms(choice=Choice.ANSWER, inactive_days=100))
+    liar.planned(plan)
+    liar.claimed(began, plan, inactive_since=unix_s(NOW))
+    liar.forced(began + 30 * DAY)
+    liar.ordered(LeafKind.FREEZE, plan, began + 30 * DAY, frozen=1)
+    liar.claimed(began + 31 * DAY)
+    liar.forced(began + 61 * DAY)
+    liar.ordered(LeafKind.PROFILE, None, began + 61 * DAY, deceased=1)
+    liar.ordered(LeafKind.FREEZE, None, began + 61 * DAY, frozen=0)
     assert liar.report().failures == ()
 
 
@@ -87,6 +103,13 @@ def frozen_where_the_plan_answers(liar: Liar) -> None:
 def unfrozen_by_executors(liar: Liar) -> None:
     in_force(liar)
     liar.ordered(LeafKind.FREEZE, freezing(liar), frozen=0)
+
+
+def unfrozen_what_the_owner_froze(liar: Liar) -> None:
+    order = sign_freeze(liar.owner.key, frozen=True, vault_id=liar.owner.vault, sequence=1)
+    liar.ordered(LeafKind.FREEZE, order, NOW, frozen=1)
+    in_force_for_answers(liar)
+    liar.ordered(LeafKind.FREEZE, None, frozen=0)
 
 
 def unfrozen_again(liar: Liar) -> None:
@@ -198,6 +221,7 @@ ORDERS: Final[dict[Callable[[Liar], None], str]] = {
     frozen_by_an_order_to_erase: "its leaf do not say the same",
     frozen_where_the_plan_answers: "something else than the owner's plan says",
     unfrozen_by_executors: "its leaf do not say the same",
+    unfrozen_what_the_owner_froze: "something else than the owner's plan says",
     unfrozen_again: "its leaf do not say the same",
     called_alive_again: "something else than the owner's plan says",
     called_dead_by_a_sign_in: "by a sign-in that ended nothing",
