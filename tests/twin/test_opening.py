@@ -149,3 +149,13 @@ def test_only_the_asked_number_of_integers_is_an_answer(reply: bytes | None) -> 
     numbers = parse_reply(b"n" + bytes(16), (2,))
     assert numbers is not None
     assert numbers.tolist() == [0, 0]
+
+
+def test_a_fork_server_that_died_is_started_again(lite: TwinWorld) -> None:
+    """Else every job of this worker would fail until somebody ends it."""
+    lite.buy(BREAD)
+    with Children() as children:
+        children._server.kill()
+        children._server.wait()
+        assert lite.refresh(children, lite.keep_twin()).failed is False
+    assert lite.stored()

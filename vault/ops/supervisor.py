@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import structlog
 import typer
@@ -21,7 +21,8 @@ from vault.ops.site import Site
 
 _KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "VAULT_LOG_LEVEL")
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-_RESTART_S = 1.0
+_RESTART_S = 1.0  # doubled at each restart of the same process
+_LONGEST_S: Final = 60.0
 _MAX_RESTARTS = 5
 _STEADY_S = 300.0  # a child that ran for so long has not failed to start
 _STOP_S = 15.0
@@ -96,7 +97,8 @@ class Supervisor:
     Args:
         children: Settings by process; `app-1`, `app-2` ... run `vault.app`, `worker` runs `vault.worker`.
 
-    Guarantees: a child's environment holds its own settings and nothing of its sibling's.
+    Guarantees: a child's environment holds its own settings and nothing of its sibling's; a worker that does not
+        start never ends the app, nor one process of the app the other.
     """
 
     def __init__(self, children: Mapping[str, Mapping[str, str]]) -> None:
@@ -104,6 +106,9 @@ class Supervisor:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._started_s: dict[str, float] = {}
         self._restarts = dict.fromkeys(children, 0)
+        self._due_s: dict[str, float] = {}
+        apps = [role for role in children if role != "worker"]
+        self._needed = apps or list(children)
         self._stopping = False
 
     def run(self) -> int:
@@ -131,17 +136,24 @@ class Supervisor:
         )
 
     def _watch(self) -> int:
+        """Note who has ended and start them again when their time has come; 1 if nothing that is needed stays up."""
+        now_s = time.monotonic()
         for role, child in list(self._running.items()):
-            if child.poll() is None:
-                continue
-            steady = time.monotonic() - self._started_s[role] > _STEADY_S
-            self._restarts[role] = 1 if steady else self._restarts[role] + 1
-            _log.error("child.ended", role=role, status=child.returncode, attempt=self._restarts[role])
-            if self._restarts[role] > _MAX_RESTARTS:
-                return 1
-            time.sleep(_RESTART_S)
+            if child.poll() is not None:
+                del self._running[role]
+                self._note_end(role, child.returncode, now_s)
+        if all(self._restarts[role] > _MAX_RESTARTS for role in self._needed):
+            return 1
+        for role in [role for role, due_s in self._due_s.items() if due_s <= now_s]:
+            del self._due_s[role]
             self._start(role)
         return 0
+
+    def _note_end(self, role: str, status: int, now_s: float) -> None:
+        steady = now_s - self._started_s[role] > _STEADY_S
+        self._restarts[role] = 1 if steady else self._restarts[role] + 1
+        _log.error("child.ended", role=role, status=status, attempt=self._restarts[role])
+        self._due_s[role] = now_s + min(_LONGEST_S, _RESTART_S * 2 ** (self._restarts[role] - 1))
 
     def _stop(self) -> None:
         for child in self._running.values():

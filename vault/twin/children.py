@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,11 +86,16 @@ class Children:
     """
 
     def __init__(self, *, read_texts: bool = False) -> None:
+        self._read_texts = read_texts
+        self._turn = threading.Lock()
+        self._start()
+
+    def _start(self) -> None:
         self._control, theirs = socket.socketpair()
         # Only the import path: settings with database URLs and keyring folders stay here.
         found = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
         environment = {"PYTHONPATH": found, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "vault.twin.opening", str(theirs.fileno()), str(int(read_texts))]
+        command = [sys.executable, "-m", "vault.twin.opening", str(theirs.fileno()), str(int(self._read_texts))]
         self._server = subprocess.Popen(  # noqa: S603  # our own module
             command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
@@ -97,10 +103,14 @@ class Children:
 
     @contextmanager
     def of(self, keys: VaultKeys) -> Iterator[Child]:
-        """Fork a child for one vault; it ends with the block."""
+        """Fork a child for one vault; it ends with the block.
+
+        Raises:
+            OpeningFailed: There is none; the next one may be forked again.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
-            socket.send_fds(self._control, [b"+"], [theirs.fileno()])
+            self._fork(theirs)
         ours.settimeout(REPLY_S)
         channel = Channel(ours)
         try:
@@ -111,6 +121,16 @@ class Children:
             yield Child(channel)
         finally:
             channel.close()
+
+    def _fork(self, theirs: socket.socket) -> None:
+        """Have a child forked that listens there, by a new server where the former one died, as for want of memory."""
+        with self._turn:
+            try:
+                socket.send_fds(self._control, [b"+"], [theirs.fileno()])
+            except OSError:
+                self.close()
+                self._start()
+                socket.send_fds(self._control, [b"+"], [theirs.fileno()])
 
     def close(self) -> None:
         """End the server; children end with their blocks."""
