@@ -47,7 +47,8 @@ pytestmark = pytest.mark.needs_npm
 SOURCE = Path(__file__).parents[2] / "clients/web/verify"
 MANY = Path(__file__).with_name("verify_many.mjs")
 CORE = frozenset({
-    Step.BUNDLE, Step.CHECKPOINT, Step.INCLUSION, Step.OPENINGS, Step.KEYS, Step.CONSENT, Step.ORDER, Step.ERASURE,
+    Step.BUNDLE, Step.CHECKPOINT, Step.INCLUSION, Step.OPENINGS, Step.KEYS, Step.CONSENT, Step.ORDER, Step.ANSWER,
+    Step.QUOTA, Step.ERASURE,
     Step.WITNESSES, Step.TIME, Step.GROUPS, Step.LISTING,
 })  # fmt: skip
 
@@ -168,12 +169,28 @@ def test_every_lie_of_a_service_is_told_alike(dist: Path, vectors: Vectors, hone
     for name, value in _values().items():
         for kind, part, at in (
             (LeafKind.ANSWER, "personal", "consent_seq"), (LeafKind.ANSWER, "personal", "prev"), (LeafKind.ANSWER, "personal", "at"),
-            (LeafKind.ANSWER, "personal", "version"), (LeafKind.ANSWER, "personal", "consent"), (LeafKind.CONSENT, "personal", "version"),
+            (LeafKind.ANSWER, "personal", "version"), (LeafKind.ANSWER, "personal", "quota_left"),
+            (LeafKind.ANSWER, "personal", "question_id"), (LeafKind.ANSWER, "public", "period"), (LeafKind.ANSWER, "public", "model"), (LeafKind.ANSWER, "personal", "consent"), (LeafKind.CONSENT, "personal", "version"),
             (LeafKind.CONSENT, "personal", "subject"), (LeafKind.CONSENT, "personal", "record"), (LeafKind.CONSENT, "personal", "consent_seq"),
         ):  # fmt: skip
             forge = honest.forge()
             getattr(forge.event(kind), part)[at] = value
             vectors.add(f"{kind} {at} {name}", forge.bundle(whole=True), honest.service.trust)
+    said = json.loads(honest.forge().named(honest.forge().event(LeafKind.ANSWER).personal, "record"))
+    spelled = [
+        {**said, "predictions": said["predictions"][::-1]},
+        {**said, "more": 1},
+        {**said, "releases": [*said["releases"]] * 2},
+    ]
+    spelled += [{**said, member: value} for member in said for value in _values().values()]
+    spelled += [{**said, "predictions": [{**said["predictions"][0], "code": value}]} for value in ("", "a b", "é😀", 1)]
+    for at, answer in enumerate(spelled):
+        forge = honest.forge()
+        forge.swap(forge.event(LeafKind.ANSWER).personal, "record", dump_json(answer))
+        vectors.add(f"answer {at}", forge.bundle(whole=True), honest.service.trust)
+    forge = honest.forge()
+    forge.swap(forge.event(LeafKind.ANSWER).personal, "record", json.dumps(said).encode())
+    vectors.add("an answer spelled otherwise", forge.bundle(whole=True), honest.service.trust)
     late = honest.forge()
     late.events.append(Told(LeafKind.DENIAL, {}, {"consent": "x", "at": 1, "consent_seq": 1}, opened=True))
     vectors.add("dated back", late.bundle(whole=True), honest.service.trust)

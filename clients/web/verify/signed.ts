@@ -21,6 +21,8 @@ export interface ConsentVersion {
   personal: JsonObject;
   public: JsonObject;
   live: boolean;
+  number: number;
+  quota: number;
 }
 
 interface Envelope {
@@ -59,11 +61,13 @@ export function readVersion(record: Buffer, keys: ServiceKey[]): ConsentVersion 
   }
   const subject = sha256(principal).subarray(0, 16).toString("base64url");
   if (said["pii_principal_id"] !== subject || !isObject(terms)) refuse("A version of a consent contradicts itself.");
-  const { grantee, kind } = terms as JsonObject;
+  const { grantee, kind, quota } = terms as JsonObject;
   return {
     personal: { consent: text(said["record_id"]), version: whole(said["version"]), subject, grantee: text(grantee), event, at },
     public: { consent_kind: text(kind), event_state: text(said["event_state"]) },
     live: LIVE.includes(event),
+    number: whole(said["version"]),
+    quota: isObject(quota) ? whole(quota["n"]) : refuse("A version of a consent has no quota."),
   };
 }
 

@@ -1,12 +1,13 @@
 // The verifier's core once more, in another language and sharing no code: whoever doubts the first asks the second.
-// Of the steps of docs/protocol.md it runs 1 checkpoint, 2 inclusion, 3 openings, 4 keys, 6 order, 12 erasure,
-// 13 witnesses, 14 time and 18 groups; of 5 consent who signed each version and that leaf and record say the same.
-// Answers, decisions, certificates, quotas and the ledger need the rules' engine and stay with the first verifier.
+// Of the steps of docs/protocol.md it runs 1 checkpoint, 2 inclusion, 3 openings, 4 keys, 6 order, 7 answer, 11 quota,
+// 12 erasure, 13 witnesses, 14 time and 18 groups; of 5 consent who signed each version and that leaf and record say
+// the same. Questions, decisions, certificates and the ledger need the rules' engine and stay with the first verifier.
 //
 //   node dist/verify.js BUNDLE TRUST      prints one JSON report; exit status 1 if anything does not hold
 import { readFileSync, statSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
+import { Counts, isAgents, readAnswer } from "./answers.js";
 import { MAX_BYTES, readBundle, type Bundle, type Leaf } from "./bundle.js";
 import { Malformed, isObject, parseJson, spelled, type JsonObject } from "./json.js";
 import { keyStatement, readVersion, type ConsentVersion, type ServiceKey } from "./signed.js";
@@ -17,7 +18,7 @@ import {
 } from "./tree.js";
 
 export const STEPS = {
-  bundle: 0, checkpoint: 1, inclusion: 2, openings: 3, keys: 4, consent: 5, order: 6, erasure: 12, witnesses: 13, time: 14,
+  bundle: 0, checkpoint: 1, inclusion: 2, openings: 3, keys: 4, consent: 5, order: 6, answer: 7, quota: 11, erasure: 12, witnesses: 13, time: 14,
   groups: 18, listing: 19,
 } as const;
 export type Step = keyof typeof STEPS;
@@ -120,6 +121,7 @@ export function verifyBundle(data: Uint8Array, trustFile: Uint8Array): Report {
   if (report.failures.length) return report;
   verifyOpenings(evidence);
   verifyPeople(evidence);
+  verifyAnswers(evidence);
   verifyGroups(evidence);
   verifyTimes(evidence);
   if (trust.witnesses) verifyWitnesses(evidence, checkpoint, trust.witnesses);
@@ -183,7 +185,6 @@ function verifyPeople(evidence: Evidence): void {
       const record = evidence.bundle.records.get(spelled(event.personal["record"]));
       if (!record) return refuse("The bundle lacks the version that the leaf names, or it was altered.");
       const version = readVersion(record, evidence.keys);
-      const agree = (half: JsonObject, said: JsonObject): boolean => Object.entries(said).every(([name, value]) => half[name] === value);
       if (!agree(event.personal, version.personal) || !agree(event.public, version.public)) {
         refuse("The leaf and the signed version do not say the same.");
       }
@@ -226,14 +227,44 @@ function verifyPlace(evidence: Evidence, event: Event, before: Event | undefined
     }
   }
   if (event.kind === "consent") return;
-  const logged = evidence.versions.get(spelled(event.personal["consent"]))?.filter(({ index }) => index < event.index);
-  const version = logged?.at(-1)?.version;
-  if (!version) return refuse("No verified version of the consent is logged before this event.");
+  const version = versionAt(evidence, event);
   if (event.personal["subject"] !== version.personal["subject"]) refuse("The event names another person than signed the consent.");
   if (event.kind !== "answer") return;
   if (!version.live) refuse("The answer is logged after the consent ended.");
   if (version.personal["version"] !== event.personal["version"]) refuse("The answer was given under a version that was no longer in force.");
 }
+
+function versionAt(evidence: Evidence, event: Event): ConsentVersion {
+  const logged = evidence.versions.get(spelled(event.personal["consent"]))?.filter(({ index }) => index < event.index);
+  return logged?.at(-1)?.version ?? refuse("No verified version of the consent is logged before this event.");
+}
+
+function verifyAnswers(evidence: Evidence): void {
+  const { bundle } = evidence;
+  const counts = new Counts();
+  for (const event of evidence.ofKind("answer")) {
+    if (!bundle.withheld.has("answer")) {
+      evidence.attempt("answer", event.index, () => {
+        const record = bundle.records.get(spelled(event.personal["record"]));
+        if (!record) return refuse("The bundle lacks the answer that the leaf names, or it was altered.");
+        const answer = readAnswer(record);
+        if (!agree(event.personal, answer.personal) || !agree(event.public, answer.public)) {
+          refuse("The answer's record and its leaf do not say the same.");
+        }
+      });
+    }
+    evidence.attempt("quota", event.index, () => {
+      const { quota } = versionAt(evidence, event);
+      const given = evidence.versions.get(spelled(event.personal["consent"]))?.[0];
+      const fromStart = given?.version.number === 1 && evidence.isWhole(given.index);
+      const agents = isAgents(bundle.records.get(spelled(event.personal["decision"])));
+      const at = saidAt(event.personal, event.public) ?? refuse("The leaf does not say when its event happened.");
+      counts.count(spelled(event.personal["consent"]), quota, agents, event.personal["quota_left"], at, event.public["period"], fromStart);
+    });
+  }
+}
+
+const agree = (half: JsonObject, said: JsonObject): boolean => Object.entries(said).every(([name, value]) => half[name] === value);
 
 function saidAt(...parts: JsonObject[]): number | undefined {
   const at = parts.find((part) => part["at"] !== undefined)?.["at"];
