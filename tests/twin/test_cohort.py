@@ -211,6 +211,22 @@ def test_a_person_pays_for_the_year_before_anyone_is_read(lite: Cohort, trainer,
     assert len(states) == 2  # nobody was read for the second
 
 
+def test_a_category_that_no_longer_fits_in_the_year_keeps_no_other_from_its_model(
+    lite: Cohort, trainer, monkeypatch
+) -> None:
+    made, members, read = trainer(), cohort._members, cohort.open_months
+    opened: list[str] = []
+    # Everyone has browsing rows too: what they are is never asked, for the year is spent before.
+    monkeypatch.setattr(cohort, "_members", lambda worker, _: members(worker, RETAIL))
+    monkeypatch.setattr(cohort, "open_months", lambda *a: opened.append(a[2][0][1].mapped.category) or read(*a))
+    assert train_cohort(lite.worker, JobId(1)) == "budget-exhausted"
+    assert (len(made.backbones), lite.outcomes()) == (1, ["released"])
+    assert set(opened) == {RETAIL.category}
+    with pytest.raises(BudgetExhausted, match=r"No model of pd:Purchase can be trained before 2027: Of epsilon 3 at"):
+        train_cohort(lite.worker, JobId(2))
+    assert len(made.backbones) == 1
+
+
 def test_a_job_run_again_after_a_crash_pays_and_stores_once(lite: Cohort, trainer) -> None:
     def crash() -> None:
         raise KeyboardInterrupt

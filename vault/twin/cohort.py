@@ -17,7 +17,7 @@ from sqlmodel import Session
 from vault.budget import ledger
 from vault.budget.charge import Charge as LedgerCharge
 from vault.budget.charge import person_year
-from vault.budget.ledger import Reservation
+from vault.budget.ledger import BudgetExhausted, Reservation
 from vault.consent import consents
 from vault.consent.hold import hold
 from vault.encoding import JsonObject, b64u, dump_json
@@ -77,20 +77,30 @@ def train_cohort(worker: Worker, job: JobId) -> str:
             never stored was never seen.
 
     Returns:
-        Slug of what was refused, or empty.
+        Slug of what was refused, or empty. A category whose model no longer fits under the year's cap does not
+        keep those before it from theirs.
 
     Raises:
-        BudgetExhausted: The year's cap does not allow another model.
+        BudgetExhausted: The year's cap does not allow any model of those that there are people for.
         CohortTooSmall: There is nobody to learn from.
         CohortUnsettled: Too many members withdrew during training.
 
     Guarantees: a model is stored only while every consent that it learned under is still live; a model
         without a valid certificate is charged, logged and thrown away.
     """
-    trained = [_train(worker, job, worker.map_of(category)) for category in mapped_for(worker.cadence)]
-    if set(trained) == {None}:
-        raise CohortTooSmall("Nobody with a released twin has a live cohort consent.")
-    return next(filter(None, trained), "")
+    made: list[str | None] = []
+    refused: BudgetExhausted | None = None
+    for category in mapped_for(worker.cadence):
+        try:
+            made.append(_train(worker, job, worker.map_of(category)))
+        except BudgetExhausted as error:
+            year = worker.clock.now().year
+            refusal = BudgetExhausted(f"No model of {category} can be trained before {year + 1}: {error.detail}")
+            _log.warning("model refused", reason=refusal.detail)
+            refused = refused or refusal
+    if set(made) <= {None}:
+        raise refused or CohortTooSmall("Nobody with a released twin has a live cohort consent.")
+    return next(filter(None, made), refused.slug if refused else "")
 
 
 def _train(worker: Worker, job: JobId, mapped: FeatureMap) -> str | None:

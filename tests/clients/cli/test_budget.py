@@ -58,6 +58,7 @@ def test_it_says_what_is_spent_and_left_and_what_no_budget_hides() -> None:
     out = said(HONEST)
     assert all(word in out for word in ("2026-09", "2.50", "0.50", "2.88", "of 3"))
     assert "Shared models of 2026: 1.25 of 3" in out
+    assert "not trained before 2027" in " ".join(out.split())
     assert "habit" in out
     over = {**HONEST, "months": [{"period": "2026-09", "day": 4.4, "person": 0.0, "composed": 4.4}]}
     assert "4.40" in said(over)  # a restored ledger may stand above its cap; it says so

@@ -54,7 +54,10 @@ def show(found: Any, console: Console) -> None:
         )
     console.print(table)
     for year, spent in {month.period[:4]: month.person for month in months}.items():
-        console.print(f"Shared models of {year}: {spent:.2f} of {person:g} for everyone who lets them train.")
+        console.print(
+            f"Shared models of {year}: {spent:.2f} of {person:g} for everyone who lets them train, all categories"
+            f" together. What no longer fits is not trained before {int(year) + 1}."
+        )
     console.print(
         f"\nEpsilon at delta {delta:g}: by at most a factor of e^epsilon does any answer become likelier or less likely"
         " because of one single day of yours, all its traces in all categories together. 0 says nothing about a day."
