@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import typer
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner, Result
 
+from twinvault.cli import main
 from vault.app import create_app
 from vault.clock import SystemClock
 from vault.ops.site import Site, set_up
@@ -23,6 +26,13 @@ def make_site(folder: Path) -> Site:
     site = Site(folder)
     set_up(site, issuer=ISSUER, log_origin=ORIGIN, database_url=None, shortkeys_url=None, now=SystemClock().now())
     return site
+
+
+def operate(arguments: Sequence[str]) -> Result:
+    """Run `twinvault operator` as a shell does, with what it says and its exit status."""
+    shell = typer.Typer()
+    shell.command()(lambda: main(["operator", *arguments]))
+    return CliRunner().invoke(shell, [])
 
 
 def app_settings(site: Site) -> AppSettings:

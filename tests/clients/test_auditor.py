@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from typer.testing import CliRunner
 
 from tests.client_kit import PURCHASE, Service
 from tests.leaves import leaves
+from tests.site_kit import operate
 from tests.waiting import until
 from twinvault import audits
 from twinvault.api import Api, ApiError
@@ -22,7 +22,6 @@ from twinvault.audits import _fetch_part, fetch_audit
 from twinvault.cli import main
 from twinvault.owner import Owner
 from vault.clock import Clock
-from vault.ops.commands import operator
 from vault.proof.errors import InvalidProof, MalformedProof
 from vault.proof.leaf import LeafKind
 from vault.proof.listing import Listing, Opened, Row, listing_lines
@@ -43,7 +42,7 @@ def test_from_registration_to_a_verified_bundle(
         return json.loads(capsys.readouterr().out.splitlines()[-1])  # the service in this process logs before it
 
     def auditors(*argv: object) -> Any:
-        said = CliRunner().invoke(operator, ["auditors", *map(str, argv), "--site", str(site), "--json"])
+        said = operate(["auditors", *map(str, argv), "--site", str(site), "--json"])
         assert said.exit_code == 0, said.output
         return json.loads(said.output)
 
@@ -89,7 +88,7 @@ def audit(own_service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     auditor, registration = Auditor.register(tmp_path / "profile", service.trust, name="Auditors Inc")
     record = tmp_path / "record.json"
     record.write_bytes(registration)
-    said = CliRunner().invoke(operator, ["auditors", "add", str(record), "--site", str(service.site.folder)])
+    said = operate(["auditors", "add", str(record), "--site", str(service.site.folder)])
     assert said.exit_code == 0, said.output
     auditor = Auditor.load(tmp_path / "profile", api)
     until(lambda: _all_logged(service), "what was recorded is in the log")
@@ -155,9 +154,9 @@ def test_a_file_that_is_no_registration_is_refused(service: Service, tmp_path: P
     for number, content in enumerate((b"", b"{}", b'{"format":"twinvault-auditor/v1"}', b"\xff", b"[" * 9999)):
         path = tmp_path / str(number)
         path.write_bytes(content)
-        said = CliRunner().invoke(operator, ["auditors", "add", str(path), "--site", str(service.site.folder)])
+        said = operate(["auditors", "add", str(path), "--site", str(service.site.folder)])
         assert said.exit_code == 1
-        assert said.output.startswith("error: ")
+        assert said.output.startswith("twinvault: ")
 
 
 def test_a_file_larger_than_any_bundle_is_not_read(

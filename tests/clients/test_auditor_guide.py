@@ -9,12 +9,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from tests.client_kit import Service
+from tests.site_kit import operate
 from twinvault.api import Api
 from twinvault.cli import common, main
-from vault.ops.commands import operator
 from vault.proof.trust import parse_trust
 from vault.tlog.models import log_entry
 
@@ -45,7 +44,7 @@ def test_the_guide_takes_an_auditor_from_nothing_to_a_verified_month(
         if "--opens" in words:
             _let_a_month_pass(service)
         if words[0] == "operator":
-            result = CliRunner().invoke(operator, words[1:])
+            result = operate(words[1:])
             assert result.exit_code == 0, (command, result.output)
             continue
         with pytest.raises(SystemExit) as end:

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from tests.http_kit import new_databases
-from tests.site_kit import make_site
-from vault.ops import operator
+from tests.site_kit import make_site, operate
 from vault.ops.site import Site
 
 
@@ -38,7 +37,7 @@ def run(site: Site) -> Callable[..., Result]:
     """Run an operator command on the site."""
 
     def invoke(*args: str) -> Result:
-        return CliRunner().invoke(operator, [*args, "--site", str(site.folder)])
+        return operate([*args, "--site", str(site.folder)])
 
     return invoke
 

@@ -67,7 +67,7 @@ def test_a_manifest_that_the_worker_did_not_sign_has_no_card(site: Site, run: Ru
     _publish(site, SigningKey(new_seed()))
     refused = run("models", "card", "--out", str(tmp_path / "card.html"))
     assert refused.exit_code == 1
-    assert refused.stderr.startswith("error: ")
+    assert refused.stderr.startswith("twinvault: ")
     assert not (tmp_path / "card.html").exists()
 
 

@@ -6,14 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from typer.testing import CliRunner
-
 from tests.company_kit import REDIRECT, CompanyKit, public
-from tests.site_kit import ISSUER, ORIGIN
+from tests.site_kit import ISSUER, ORIGIN, operate
 from vault.clock import SystemClock
 from vault.db import Database
 from vault.oauth import registration
-from vault.ops import operator
 from vault.ops.site import Site, set_up
 
 
@@ -32,7 +29,7 @@ def test_an_operator_approves_one_and_rejects_another(database: Database, tmp_pa
             registration.file(session, sent, sandbox=False, now=now)
 
     def run(*args: str, status: int = 0) -> dict[str, Any]:
-        result = CliRunner().invoke(operator, ["companies", *args, "--site", str(site.folder), "--json"])
+        result = operate(["companies", *args, "--site", str(site.folder), "--json"])
         assert result.exit_code == status, result.output
         return dict(json.loads(result.stdout)) if status == 0 else {}
 

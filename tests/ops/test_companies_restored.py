@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
-from typer.testing import CliRunner
 
 from tests.client_kit import company_terms
 from tests.company_kit import REDIRECT, CompanyKit, new_key, public
 from tests.http_kit import PURPOSE, Caller, House, await_sequencer, serving, session_of
-from tests.site_kit import app_settings
+from tests.site_kit import app_settings, operate
 from vault.app import create_app
 from vault.clock import SystemClock, unix_s
 from vault.encoding import b64u, parse_b64u
@@ -27,7 +26,7 @@ from vault.evidence.auditors import list_auditors, register_auditor
 from vault.oauth import families
 from vault.oauth.families import Family
 from vault.oauth.models import authorization
-from vault.ops import archive, operator
+from vault.ops import archive
 from vault.ops.archive import back_up
 from vault.ops.site import Site
 from vault.parties import companies
@@ -57,7 +56,7 @@ class Moved:
 
     def restore(self) -> dict[str, Any]:
         arguments = ["restore", str(self.backup), "--site", str(self.site.folder), "--replace", "--json"]
-        result = CliRunner().invoke(operator, arguments)
+        result = operate(arguments)
         assert result.exit_code == 0, (result.output, result.exception)
         return dict(json.loads(result.stdout))
 
@@ -166,7 +165,7 @@ def test_no_key_token_or_session_that_was_taken_away_since_is_good_again(moved: 
             issued = tokens.issue(moved.family.company_id, Thumbprint("key"), None, now=later)
             assert tokens.verify(issued, now=later).company_id == moved.family.company_id
     new = moved.kits["New"].company_id
-    told = CliRunner().invoke(operator, ["restore", str(moved.backup), "--site", str(moved.site.folder), "--replace"])
+    told = operate(["restore", str(moved.backup), "--site", str(moved.site.folder), "--replace"])
     assert f"companies reinstate {new}" in told.stdout
     assert f"{moved.kits['Test'].company_id} was registered since and is not here" in told.stdout
 

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from typer.testing import CliRunner
 
 from tests.http_kit import await_sequencer, serving
-from tests.site_kit import app_settings
+from tests.site_kit import app_settings, operate
 from vault.app import create_app
 from vault.encoding import b64u, parse_b64u, parse_json
-from vault.ops import archive, operator
+from vault.ops import archive
 from vault.ops.archive import back_up
 from vault.ops.site import Site
 from vault.proof.leaf import LeafKind
@@ -37,7 +36,7 @@ class Revoked:
 
     def restore(self) -> dict[str, object]:
         arguments = ["restore", str(self.backup), "--site", str(self.site.folder), "--replace", "--json"]
-        result = CliRunner().invoke(operator, arguments)
+        result = operate(arguments)
         assert result.exit_code == 0, (result.output, result.exception)
         return dict(json.loads(result.stdout))
 

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from tests.client_kit import PURCHASE
 from tests.http_kit import QUESTION, House, serving
+from tests.site_kit import operate
 from twinvault.api import ApiError
 from vault import app
 from vault.clock import SystemClock
 from vault.encoding import b64u, parse_b64u
 from vault.keys.kms import LocalKeyring
-from vault.ops import operator
 from vault.schema.consent import ConsentEvent
 from vault.seal.dsse import parse_envelope
 from vault.seal.erasure import Author, verify_certificate
@@ -31,7 +30,7 @@ def house(tmp_path_factory: pytest.TempPathFactory):
 
 
 def run(house: House, *args: str):
-    return CliRunner().invoke(operator, ["erase", *args, "--site", str(house.service.site.folder)])
+    return operate(["erase", *args, "--site", str(house.service.site.folder)])
 
 
 def test_months_and_then_everything_go_while_the_service_runs(house: House, tmp_path: Path) -> None:
@@ -65,7 +64,7 @@ def test_what_is_older_than_the_published_retention_goes_and_the_owners_client_r
     state, site = house.service.app.state, str(house.service.site.folder)
 
     def shown(*args: str) -> Any:
-        return json.loads(CliRunner().invoke(operator, ["retention", *args, "--site", site, "--json"]).stdout)
+        return json.loads(operate(["retention", *args, "--site", site, "--json"]).stdout)
 
     def published() -> Any:
         return house.http.get("/v1/retention").json()

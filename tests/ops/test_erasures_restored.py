@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from tests.client_kit import PURCHASE
 from tests.http_kit import serving
+from tests.site_kit import operate
 from vault.consent import consents, handovers
 from vault.consent.errors import KeysGone
 from vault.db import Database
-from vault.ops import operator
 from vault.ops.archive import back_up
 from vault.ops.site import Site
 from vault.parties import people
@@ -48,9 +47,7 @@ def forgotten(urls: tuple[str | None, str | None], tmp_path: Path) -> Forgotten:
 
 def test_what_was_erased_since_is_erased_again(forgotten: Forgotten) -> None:
     database, short_keys = forgotten.site.databases()
-    result = CliRunner().invoke(
-        operator, ["restore", str(forgotten.backup), "--site", str(forgotten.site.folder), "--replace", "--json"]
-    )
+    result = operate(["restore", str(forgotten.backup), "--site", str(forgotten.site.folder), "--replace", "--json"])
     assert result.exit_code == 0, (result.output, result.exception)
     with database.snapshot() as session:
         listed = rings.listed(session, forgotten.vault)

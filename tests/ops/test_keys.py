@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from tests.client_kit import company_terms, purchases
 from tests.http_kit import QUESTION, Caller, House, new_databases, serving
 from tests.ops import rollover_child
-from tests.site_kit import worker_settings
+from tests.site_kit import operate, worker_settings
 from twinvault.cli import common
 from twinvault.cli.legacy import legacy_commands
 from twinvault.cli.notices import notice_commands
@@ -29,7 +29,6 @@ from vault.consent import changes
 from vault.keys import operator as operator_keys
 from vault.keys import rollover
 from vault.keys.kms import LocalKeyring
-from vault.ops import operator
 from vault.ops.doctor import examine
 from vault.ops.site import Site
 from vault.proof.bundle import parse_bundle
@@ -59,7 +58,7 @@ def house(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def run(site: Site, *args: str) -> Result:
-    return CliRunner().invoke(operator, [*args, "--site", str(site.folder)])
+    return operate([*args, "--site", str(site.folder)])
 
 
 def shown(site: Site) -> dict[str, tuple[int, list[str], int]]:
@@ -159,9 +158,7 @@ def test_a_rollover_is_finished_before_the_next_begins_and_resumed_where_it_brok
     monkeypatch.setattr(rollover, "GRACE_S", 0)
     follow_keys(state)
     assert made.epochs("serving") == [2]
-    made_again = CliRunner().invoke(
-        operator, ["init", str(site.folder), "--issuer", house.url, "--log-origin", "test.example/log"]
-    )
+    made_again = operate(["init", str(site.folder), "--issuer", house.url, "--log-origin", "test.example/log"])
     assert made_again.exit_code == 0, made_again.output
     assert made.epochs("serving") == [2]
     assert run(site, "keys", "rotate", "log").exit_code == 1

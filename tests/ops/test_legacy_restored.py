@@ -8,15 +8,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from tests.http_kit import await_sequencer, serving
+from tests.site_kit import operate
 from twinvault.executor import Executor
 from vault.clock import SystemClock
 from vault.db import Database
 from vault.legacy import legacies, steps
 from vault.legacy.steps import LegacyState
-from vault.ops import operator
 from vault.ops.archive import back_up
 from vault.ops.site import Site
 from vault.parties import people, sessions
@@ -81,7 +80,7 @@ def test_what_its_plan_alone_froze_since_the_backup_is_known_for_that(tmp_path: 
 
 def restore(site: Site, backup: Path) -> None:
     arguments = ["restore", str(backup), "--site", str(site.folder), "--replace", "--json"]
-    said = CliRunner().invoke(operator, arguments)
+    said = operate(arguments)
     assert said.exit_code == 0, (said.output, said.exception)
 
 

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from typer.testing import CliRunner
 
 from tests.http_kit import await_sequencer, serving
-from tests.site_kit import app_settings
+from tests.site_kit import app_settings, operate
 from vault.app import create_app
 from vault.clock import SystemClock
-from vault.ops import operator
 from vault.ops.archive import back_up
 from vault.ops.site import Site
 from vault.parties import companies, people
@@ -69,7 +67,7 @@ def test_freezes_profiles_and_suspensions_since_are_in_force_again(ordered: Orde
     restore = ["restore", str(ordered.backup), "--site", str(ordered.site.folder), "--replace", "--json"]
     database, short_keys = ordered.site.databases()
     for _ in range(2):  # as often as it takes
-        result = CliRunner().invoke(operator, restore)
+        result = operate(restore)
         assert result.exit_code == 0, (result.output, result.exception)
         told = json.loads(result.stdout)
         assert (told["freezes_and_profiles"], told["companies_suspended"]) == (4, 1)

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from tests.leaves import leaves
 from tests.policies.cases import FOLDER
-from tests.site_kit import ISSUER, ORIGIN, running_app
+from tests.site_kit import ISSUER, ORIGIN, operate, running_app
 from vault.clock import SystemClock
 from vault.db import Database
 from vault.encoding import b64u, parse_b64u
-from vault.ops import operator
 from vault.ops.site import Site, set_up
 from vault.policy import sets
 from vault.proof.decision import load_policy_folder, load_policy_set, load_shipped_policy_set
@@ -40,7 +39,7 @@ def site(database: Database, tmp_path: Path) -> Site:
 def policies(site: Site) -> Callable[..., Result]:
     def invoke(verb: str, *args: object) -> Result:
         where = [] if verb == "check" else ["--site", str(site.folder)]
-        return CliRunner().invoke(operator, ["policies", verb, *map(str, args), *where])
+        return operate(["policies", verb, *map(str, args), *where])
 
     return invoke
 

@@ -11,18 +11,17 @@ import pytest
 import sqlalchemy
 from click.testing import Result
 from fastapi.testclient import TestClient
-from typer.testing import CliRunner
 
 from tests.client_kit import purchases
 from tests.http_kit import House, serving
-from tests.site_kit import app_settings, worker_settings
+from tests.site_kit import app_settings, operate, worker_settings
 from vault.app import create_app
 from vault.budget import ledger
 from vault.clock import SystemClock
 from vault.consent import consents
 from vault.db import Database
 from vault.keys.kms import NoSuchKey
-from vault.ops import archive, operator
+from vault.ops import archive
 from vault.ops.archive import BadBackup, NoTool, back_up
 from vault.ops.site import Site
 from vault.proof.accounting import OWNER_DAY_CAP
@@ -52,7 +51,7 @@ class Past:
     spent: float
 
     def run(self, *args: str) -> Result:
-        return CliRunner().invoke(operator, [*args, "--site", str(self.site.folder)])
+        return operate([*args, "--site", str(self.site.folder)])
 
     def app(self) -> TestClient:
         return TestClient(create_app(app_settings(self.site)))
@@ -98,11 +97,9 @@ def _live(house: House, backup: Path) -> Past:
 
 def _stop_model(site: Site) -> None:
     """Withdraw the built-in model as the operator does."""
-    listed = json.loads(CliRunner().invoke(operator, ["models", "list", "--site", str(site.folder), "--json"]).stdout)
+    listed = json.loads(operate(["models", "list", "--site", str(site.folder), "--json"]).stdout)
     name = listed["models"][0]["model"]
-    done = CliRunner().invoke(
-        operator, ["models", "withdraw", name, "--reason", "Refuted.", "--site", str(site.folder)]
-    )
+    done = operate(["models", "withdraw", name, "--reason", "Refuted.", "--site", str(site.folder)])
     assert "answers no more" in done.stdout
 
 

@@ -14,7 +14,7 @@ from vault.encoding import b64u
 from vault.errors import VaultError
 from vault.keys import statements
 from vault.ops.site import Site
-from vault.ops.terminal import HERE, AsJson, SiteFolder, plain_errors, say, transaction
+from vault.ops.terminal import HERE, AsJson, SiteFolder, say, transaction
 from vault.proof import card as cards
 from vault.proof.certificate import Manifest
 from vault.seal.statement import KeyName
@@ -36,7 +36,7 @@ def list_released(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     from vault.twin import release  # noqa: PLC0415  it brings torch, which the other commands need not load
 
     now = SystemClock().now()
-    with plain_errors(), transaction(site) as session:
+    with transaction(site) as session:
         gone = release.withdrawn(session)
         found = [_shown(manifest, now, gone) for manifest in _manifests(session, site)]
     lines = (
@@ -58,16 +58,12 @@ def withdraw(
     """Let a model answer no more, from now on and for good; it is logged with the reason."""
     from vault.twin import release  # noqa: PLC0415  it brings torch, which the other commands need not load
 
-    with plain_errors(), transaction(site) as session:
-        fitting = _fitting(_manifests(session, site), model)
-        if len(fitting) > 1:
-            raise NoSuchModel(
-                f"{len(fitting)} models' names begin with {model!r}; write more of the one that is meant."
-            )
-        ended = release.withdraw(session, fitting[0].digest, reason, now=SystemClock().now())
-    name = b64u(fitting[0].model_sha256)[:12]
+    with transaction(site) as session:
+        meant = _named(_manifests(session, site), model)
+        ended = release.withdraw(session, meant.digest, reason, now=SystemClock().now())
+    name = b64u(meant.model_sha256)[:12]
     said = f"{name} answers no more." if ended is not None else f"{name} was withdrawn before."
-    say(as_json, {"model": b64u(fitting[0].model_sha256)}, said)
+    say(as_json, {"model": b64u(meant.model_sha256)}, said)
 
 
 @models_app.command("card")
@@ -80,25 +76,28 @@ def make_card(
 ) -> None:
     """Make a model's card from its signed manifest: JSON, and a page with plots that fetches nothing."""
     now = SystemClock().now()
-    with plain_errors():
-        with transaction(site) as session:
-            manifests = _manifests(session, site)
-        chosen = _fitting(manifests, model)[0]
-        name = b64u(chosen.model_sha256)[:12]
-        file = out or Path(f"model-{name}.html")
-        try:
-            file.write_text(cards.page(chosen, now), encoding="utf-8")
-        except OSError as error:
-            raise NoSuchModel(f"The card cannot be written to {file}: {error.strerror}.") from error
+    with transaction(site) as session:
+        manifests = _manifests(session, site)
+    chosen = _named(manifests, model) if model else next(iter(manifests), None)
+    if chosen is None:
+        raise NoSuchModel("No model was released; see `twinvault operator models list`.")
+    name = b64u(chosen.model_sha256)[:12]
+    file = out or Path(f"model-{name}.html")
+    try:
+        file.write_text(cards.page(chosen, now), encoding="utf-8")
+    except OSError as error:
+        raise NoSuchModel(f"The card cannot be written to {file}: {error.strerror}.") from error
     made = f"{datetime.fromtimestamp(chosen.trained_at, UTC):%Y-%m-%d}" if chosen.trained_at else "built in"
     say(as_json, cards.card(chosen, now) | {"page": str(file)}, f"Card of {name} ({made}) written to {file}.")
 
 
-def _fitting(manifests: list[Manifest], model: str) -> list[Manifest]:
+def _named(manifests: list[Manifest], model: str) -> Manifest:
     fitting = [one for one in manifests if b64u(one.model_sha256).startswith(model)]
     if not fitting:
         raise NoSuchModel(f"No released model's name begins with {model!r}; see `twinvault operator models list`.")
-    return fitting
+    if len(fitting) > 1:
+        raise NoSuchModel(f"{len(fitting)} models' names begin with {model!r}; write more of the one that is meant.")
+    return fitting[0]
 
 
 def _shown(manifest: Manifest, now: datetime, withdrawn: frozenset[bytes]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from vault.ops.journal import journal_app
 from vault.ops.keys import keys_app
 from vault.ops.policies import policies_app
 from vault.ops.site import Site, set_up
-from vault.ops.terminal import HERE, AsJson, SiteFolder, parse_vault_id, plain_errors, say, transaction
+from vault.ops.terminal import HERE, AsJson, SiteFolder, parse_vault_id, say, transaction
 from vault.parties import companies, people
 from vault.parties.companies import CompanyStatus
 from vault.proof.note import COSIGNATURE, parse_verifier_key
@@ -49,6 +49,8 @@ operator.add_typer(keys_app, name="keys")
 _POLL_S = 0.5
 _DAY = ["%Y-%m-%d"]
 
+CompanyArgument = Annotated[str, typer.Argument(help="The company's id, from `companies list` or `companies waiting`.")]
+
 
 @operator.command()
 def init(
@@ -63,11 +65,10 @@ def init(
 ) -> None:
     """Make keys, settings, databases and the trust file; safe to run again."""
     folder = site.resolve()
-    with plain_errors():
-        keyrings = set_up(
-            Site(folder), issuer=issuer.rstrip("/"), log_origin=log_origin, database_url=database_url,
-            shortkeys_url=shortkeys_url, now=SystemClock().now(), cadence=cadence.value,
-        )  # fmt: skip
+    keyrings = set_up(
+        Site(folder), issuer=issuer.rstrip("/"), log_origin=log_origin, database_url=database_url,
+        shortkeys_url=shortkeys_url, now=SystemClock().now(), cadence=cadence.value,
+    )  # fmt: skip
     trust = Site(folder).trust_file
     say(
         as_json,
@@ -79,10 +80,15 @@ def init(
 
 
 @operator.command("sandbox")
-def make_sandbox(vault: str, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
+def make_sandbox(
+    vault: Annotated[str, typer.Argument(help="The vault's id, as `owner unlock` shows it.")],
+    *,
+    site: SiteFolder = HERE,
+    as_json: AsJson = False,
+) -> None:
     """Let test companies ask this vault: one of your own, with invented traces; see VAULT_SANDBOX."""
     vault_id = parse_vault_id(vault)
-    with plain_errors(), transaction(site) as session:
+    with transaction(site) as session:
         people.make_sandbox(session, vault_id)
     say(as_json, {"vault": vault, "sandbox": True}, f"{vault} is a sandbox: anyone may register a company to ask it.")
 
@@ -95,13 +101,12 @@ def add_company(
     as_json: AsJson = False,
 ) -> None:
     """Approve a company: from here on owners may give it consents."""
-    with plain_errors():
-        record = _read_text(file)
-        with transaction(site) as session:
-            company = companies.register(session, record, now=SystemClock().now())
+    record = _read_text(file)
+    with transaction(site) as session:
+        company = companies.register(session, record, now=SystemClock().now())
     say(
         as_json,
-        {"company": company.company_id, "name": company.name},
+        {"company_id": company.company_id, "name": company.name},
         f"{company.name} is registered as {company.company_id}.",
     )
 
@@ -114,13 +119,12 @@ def update_company(
     as_json: AsJson = False,
 ) -> None:
     """Put a company's next record in force: another name, or new keys where it lost the one that authenticates it."""
-    with plain_errors():
-        record = _read_text(file)
-        with transaction(site) as session:
-            company = registration.put_next(session, record, now=SystemClock().now())
+    record = _read_text(file)
+    with transaction(site) as session:
+        company = registration.put_next(session, record, now=SystemClock().now())
     say(
         as_json,
-        {"company": company.company_id, "name": company.name, "version": company.version},
+        {"company_id": company.company_id, "name": company.name, "version": company.version},
         f"Version {company.version} of {company.company_id} is in force; owners are shown it as {company.name}.",
     )
 
@@ -128,64 +132,64 @@ def update_company(
 @companies_app.command("list")
 def list_all(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """List companies with their status."""
-    with plain_errors(), transaction(site) as session:
+    with transaction(site) as session:
         found = [
-            {"company": item.company_id, "name": item.name, "status": item.status.value}
+            {"company_id": item.company_id, "name": item.name, "status": item.status.value}
             for item in companies.list_companies(session, at_most=10_000)
         ]
-    lines = "\n".join(f"{item['company']}  {item['status']:9}  {item['name']}" for item in found)
+    lines = "\n".join(f"{item['company_id']}  {item['status']:9}  {item['name']}" for item in found)
     say(as_json, {"companies": found}, lines or "No company is registered.")
 
 
 @companies_app.command("waiting")
 def list_waiting(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """List companies that registered themselves over HTTP and wait for `approve`."""
-    with plain_errors(), transaction(site) as session:
+    with transaction(site) as session:
         found = [
             {
-                "company": item.company_id,
+                "company_id": item.company_id,
                 "name": item.name,
                 "contact": item.contact,
                 "since": f"{item.received_at:%Y-%m-%d}",
             }
             for item in registration.list_waiting(session)
         ]
-    lines = "\n".join(f"{item['company']}  {item['since']}  {item['name']}  {item['contact']}" for item in found)
+    lines = "\n".join(f"{item['company_id']}  {item['since']}  {item['name']}  {item['contact']}" for item in found)
     say(as_json, {"waiting": found}, lines or "No company waits.")
 
 
 @companies_app.command()
-def approve(company: str, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
+def approve(company: CompanyArgument, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """Approve a company that waits: from here on owners may give it consents."""
-    with plain_errors(), transaction(site) as session:
+    with transaction(site) as session:
         made = registration.approve(session, companies.parse_company_id(company), now=SystemClock().now())
-    say(as_json, {"company": made.company_id, "name": made.name}, f"{made.name} is registered as {made.company_id}.")
+    say(as_json, {"company_id": made.company_id, "name": made.name}, f"{made.name} is registered as {made.company_id}.")
 
 
 @companies_app.command()
-def reject(company: str, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
+def reject(company: CompanyArgument, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """Forget a company that waits."""
-    with plain_errors(), transaction(site) as session:
+    with transaction(site) as session:
         registration.reject(session, companies.parse_company_id(company))
-    say(as_json, {"company": company}, f"{company} waits no more.")
+    say(as_json, {"company_id": company}, f"{company} waits no more.")
 
 
 @companies_app.command()
-def suspend(company: str, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
+def suspend(company: CompanyArgument, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """Refuse a company's questions from now on; consents stay as they are."""
     _set_status(company, CompanyStatus.SUSPENDED, site, as_json=as_json)
 
 
 @companies_app.command()
-def reinstate(company: str, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
+def reinstate(company: CompanyArgument, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """Let a suspended company ask again."""
     _set_status(company, CompanyStatus.ACTIVE, site, as_json=as_json)
 
 
 def _set_status(company: str, status: CompanyStatus, site: Path, *, as_json: bool) -> None:
-    with plain_errors(), transaction(site) as session:
+    with transaction(site) as session:
         companies.set_status(session, companies.parse_company_id(company), status, now=SystemClock().now())
-    say(as_json, {"company": company, "status": status.value}, f"{company} is {status.value}.")
+    say(as_json, {"company_id": company, "status": status.value}, f"{company} is {status.value}.")
 
 
 @auditors_app.command("add")
@@ -208,15 +212,12 @@ def add_auditor(
     not_after = SystemClock().now() + timedelta(days=days)
     default = Scope()
     scope = Scope(_day_s(since, default.from_s), _day_s(until, default.to_s))
-    with plain_errors():
-        registration = parse_registration(_read_text(file).encode())
-        with transaction(site) as session:
-            auditors.register_auditor(
-                session, registration.name, registration.public_key, not_after, scope, opens=opens
-            )
+    registration = parse_registration(_read_text(file).encode())
+    with transaction(site) as session:
+        auditors.register_auditor(session, registration.name, registration.public_key, not_after, scope, opens=opens)
     say(
         as_json,
-        {"auditor": registration.name, "until": f"{not_after:%Y-%m-%d}"},
+        {"auditor": registration.name, "access_until": f"{not_after:%Y-%m-%d}"},
         f"{registration.name} may audit until {not_after:%Y-%m-%d}.",
     )
 
@@ -228,17 +229,18 @@ def _day_s(day: datetime | None, default_s: int) -> int:
 @auditors_app.command("list")
 def list_auditors(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """List auditors with the day on which their access ends, and how many consents they may still choose."""
-    with plain_errors(), transaction(site) as session:
+    with transaction(site) as session:
         found = [
             {
                 "auditor": item.name,
-                "until": f"{datetime.fromtimestamp(item.not_after_s, UTC):%Y-%m-%d}",
+                "access_until": f"{datetime.fromtimestamp(item.not_after_s, UTC):%Y-%m-%d}",
                 **({} if item.opens_left is None else {"opens_left": item.opens_left}),
             }
             for item in auditors.list_auditors(session)
         ]
     lines = "\n".join(
-        f"{item['until']}  {item['auditor']}" + (f"  ({item['opens_left']} to choose)" if "opens_left" in item else "")
+        f"{item['access_until']}  {item['auditor']}"
+        + (f"  ({item['opens_left']} to choose)" if "opens_left" in item else "")
         for item in found
     )
     say(as_json, {"auditors": found}, lines or "No auditor is registered.")
@@ -254,13 +256,12 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Ask the worker to train a backbone on everyone with a live cohort consent."""
-    with plain_errors():
-        with transaction(site) as session:
-            job = request_training(session, now=SystemClock().now())
-        if not wait:
-            say(as_json, {"job": job}, f"Training is queued as job {job}; the worker's log tells how it goes.")
-            return
-        outcome = _outcome(site, job)
+    with transaction(site) as session:
+        job = request_training(session, now=SystemClock().now())
+    if not wait:
+        say(as_json, {"job": job}, f"Training is queued as job {job}; the worker's log tells how it goes.")
+        return
+    outcome = _outcome(site, job)
     say(as_json, {"job": job, "outcome": outcome}, f"Training is over: {outcome}.")
     if outcome != "released":
         raise typer.Exit(1)
@@ -279,8 +280,9 @@ def _outcome(site: Path, job: JobId) -> str:
 @operator.command("doctor")
 def examine(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """Check database, log, keys, trust file and jobs; exit status 1 if anything is wrong."""
-    with plain_errors():
-        findings = list(doctor.examine(Site(site.resolve()), SystemClock().now()))
+    found = Site(site.resolve())
+    found.environment("app")  # no check could say anything else where there is no installation
+    findings = list(doctor.examine(found, SystemClock().now()))
     lines = "\n".join(f"{'ok  ' if item.ok else 'FAIL'}  {item.name}: {item.detail}" for item in findings)
     record = {"findings": [{"name": item.name, "ok": item.ok, "detail": item.detail} for item in findings]}
     say(as_json, record, lines)
@@ -289,10 +291,15 @@ def examine(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
 
 
 @operator.command("publish-log")
-def publish_log(folder: Path, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
+def publish_log(
+    folder: Annotated[Path, typer.Argument(help="Folder that a file server publishes; made if missing.")],
+    *,
+    site: SiteFolder = HERE,
+    as_json: AsJson = False,
+) -> None:
     """Write the log as static files (C2SP tlog-tiles) into a folder; what is there already is compared with it."""
     place = Site(site.resolve())
-    with plain_errors(), place.opened() as (database, _), database.snapshot() as session:
+    with place.opened() as (database, _), database.snapshot() as session:
         head = LogFiles(folder, place.log_key).recover(session)
     say(as_json, {"folder": str(folder), "leaves": head.size}, f"Published {head.size} leaves in {folder}.")
 
@@ -303,37 +310,39 @@ def add_witness(
     url: Annotated[str, typer.Argument(help="Where it is asked.")],
     *,
     quorum: Annotated[int, typer.Option("--quorum", help="How many witnesses clients demand.", min=1)] = 1,
-    max_age_s: Annotated[int, typer.Option("--max-age", help="Seconds that their view may be old.", min=1)] = 600,
+    max_age_s: Annotated[int, typer.Option("--max-age-s", help="Seconds that their view may be old.", min=1)] = 600,
     site: SiteFolder = HERE,
     as_json: AsJson = False,
 ) -> None:
     """Let a witness cosign the log, from the next start on; hand the new trust file to clients when it does."""
-    with plain_errors():
-        witness = WitnessSite(parse_verifier_key(key, COSIGNATURE), url)
-        plan = Site(site.resolve()).add_witness(witness, quorum, max_age_s)
+    witness = WitnessSite(parse_verifier_key(key, COSIGNATURE), url)
+    plan = Site(site.resolve()).add_witness(witness, quorum, max_age_s)
     names = [known.key.name for known in plan.sites]
     say(as_json, {"witnesses": names, "quorum": plan.quorum}, f"{len(names)} witnesses, {plan.quorum} demanded.")
 
 
 @operator.command()
-def backup(folder: Path, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
+def backup(
+    folder: Annotated[Path, typer.Argument(help="New folder for the copy.")],
+    *,
+    site: SiteFolder = HERE,
+    as_json: AsJson = False,
+) -> None:
     """Copy the main database into a new folder; the service may run. Short keys stay out on purpose."""
-    with plain_errors():
-        size = archive.back_up(Site(site.resolve()), folder)
+    size = archive.back_up(Site(site.resolve()), folder)
     say(as_json, {"folder": str(folder), "leaves": size}, f"Backed up into {folder}; its log has {size} leaves.")
 
 
 @operator.command()
 def restore(
-    folder: Path,
+    folder: Annotated[Path, typer.Argument(help="Folder that `operator backup` made.")],
     *,
     site: SiteFolder = HERE,
     replace: Annotated[bool, typer.Option("--replace", help="Accept that the log forks.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Put a backup in place of the main database; stop the service first."""
-    with plain_errors():
-        done = archive.restore(folder, Site(site.resolve()), replace=replace, now=SystemClock().now())
+    done = archive.restore(folder, Site(site.resolve()), replace=replace, now=SystemClock().now())
     found = done.recovered
     record = {
         "leaves": done.leaves, "lacking": found.lacking, "consents_ended": found.consents, "charges": found.charges,

@@ -20,7 +20,7 @@ from vault.keys.kms import KmsSigner, LocalKeyring
 from vault.keys.operator import key_name
 from vault.legacy import legacies
 from vault.ops.site import Site
-from vault.ops.terminal import HERE, AsJson, SiteFolder, parse_vault_id, plain_errors, say
+from vault.ops.terminal import HERE, AsJson, SiteFolder, parse_vault_id, say
 from vault.schema.category import parse_category
 from vault.schema.trace import parse_period
 from vault.seal.erasure import Author, Scope
@@ -51,7 +51,7 @@ def erase_for(
     if not dry_run and confirm != vault:
         raise typer.BadParameter("Repeat the vault's id with --confirm, or look first with --dry-run.")
     found, whose = Site(site.resolve()), parse_vault_id(vault)
-    with plain_errors(), found.opened() as (database, short_keys):
+    with found.opened() as (database, short_keys):
         checked = sha256(identity_check.read_bytes())
         with database.snapshot() as session:
             listed = rings.listed(session, whose)
@@ -93,19 +93,18 @@ def show_retention(
 ) -> None:
     """Say what the published retention is about to erase; nothing is changed. The app itself erases, every hour."""
     found = Site(site.resolve())
-    with plain_errors():
-        stated = found.environment("app").get("VAULT_RETENTION_MONTHS")
-        kept = months if months is not None else int(stated) if stated else None
-        if kept is None:
-            say(
-                as_json,
-                {"months": None},
-                "All months are kept. Set VAULT_RETENTION_MONTHS in app.env, or try --months.",
-            )
-            return
-        oldest = oldest_kept(kept, SystemClock().now())
-        with found.opened() as (database, _), database.snapshot() as session:
-            scopes = list(overdue(session, oldest))
+    stated = found.environment("app").get("VAULT_RETENTION_MONTHS")
+    kept = months if months is not None else int(stated) if stated else None
+    if kept is None:
+        say(
+            as_json,
+            {"months": None},
+            "All months are kept. Set VAULT_RETENTION_MONTHS in app.env, or try --months.",
+        )
+        return
+    oldest = oldest_kept(kept, SystemClock().now())
+    with found.opened() as (database, _), database.snapshot() as session:
+        scopes = list(overdue(session, oldest))
     vaults, gone = len({scope.vault for scope in scopes}), sum(len(scope.compartments or ()) for scope in scopes)
     say(
         as_json,

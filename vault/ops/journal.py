@@ -9,7 +9,7 @@ from sqlmodel import Session
 
 from vault.clock import SystemClock
 from vault.ops.site import Site
-from vault.ops.terminal import HERE, AsJson, SiteFolder, plain_errors, say, transaction
+from vault.ops.terminal import HERE, AsJson, SiteFolder, say, transaction
 from vault.recovery import end_issued
 from vault.tlog import log
 from vault.tlog.errors import NotInLog
@@ -20,15 +20,14 @@ journal_app = typer.Typer(no_args_is_help=True, help="Look after the journal of 
 @journal_app.command()
 def begin(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """Begin a new journal and accept that the old one is lost: what it alone knew stays forgotten. Stop the service first."""
-    with plain_errors():
-        journal = Site(site.resolve()).journal
-        with transaction(site) as session:
-            size = _size_of(session)
-            if journal is not None:
-                journal.set_aside(f"{time.time_ns()}")
-                journal.begin(size)
-            end_issued(session, now=SystemClock().now())
-            log.call_compared(session)
+    journal = Site(site.resolve()).journal
+    with transaction(site) as session:
+        size = _size_of(session)
+        if journal is not None:
+            journal.set_aside(f"{time.time_ns()}")
+            journal.begin(size)
+        end_issued(session, now=SystemClock().now())
+        log.call_compared(session)
     say(
         as_json,
         {"begins_at": size},

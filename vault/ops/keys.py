@@ -16,7 +16,7 @@ from vault.keys.kms import KmsSigner, LocalKeyring
 from vault.keys.operator import APP, RolloverUnderway, make_next
 from vault.legacy import steps
 from vault.ops.site import Site
-from vault.ops.terminal import HERE, AsJson, SiteFolder, plain_errors, say, transaction
+from vault.ops.terminal import HERE, AsJson, SiteFolder, say, transaction
 from vault.seal.handover import KeyKind
 from vault.seal.ids import sha256
 from vault.seal.statement import KeyName, KeyStatement, verify_key_statement
@@ -30,11 +30,10 @@ _ROTATED: Final = tuple(name for name in KeyName if name is not KeyName.LOG)
 @keys_app.command()
 def show(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """Show each key's epoch in force, and what a rollover still has to do."""
-    with plain_errors():
-        found = Site(site.resolve())
-        with transaction(site) as session:
-            stated = statements.in_force(session, found.operator_key, SystemClock().now())
-            rows = [_row(session, found, statement) for statement in stated.values()]
+    found = Site(site.resolve())
+    with transaction(site) as session:
+        stated = statements.in_force(session, found.operator_key, SystemClock().now())
+        rows = [_row(session, found, statement) for statement in stated.values()]
     lines = "\n".join(
         f"{row['name']:15} epoch {row['epoch']}"
         + (
@@ -61,14 +60,13 @@ def rotate(
 
     They reseal what was handed over and destroy the old key themselves. Interrupted, run it again.
     """
-    with plain_errors():
-        found = Site(site.resolve())
-        if name not in _ROTATED:
-            raise RolloverUnderway("The log's key is pinned by every client and has no epochs; it cannot be rotated.")
-        operator = LocalKeyring(operator_keyring) if operator_keyring else found.operator_keyring()
-        made = _rotate(found, name, KmsSigner(operator, "operator"), SystemClock().now())
-        with transaction(site) as session:
-            spent = steps.count_sealed(session) if name is KeyName.SERVING else 0
+    found = Site(site.resolve())
+    if name not in _ROTATED:
+        raise RolloverUnderway("The log's key is pinned by every client and has no epochs; it cannot be rotated.")
+    operator = LocalKeyring(operator_keyring) if operator_keyring else found.operator_keyring()
+    made = _rotate(found, name, KmsSigner(operator, "operator"), SystemClock().now())
+    with transaction(site) as session:
+        spent = steps.count_sealed(session) if name is KeyName.SERVING else 0
     say(
         as_json,
         {"name": str(name), "epoch": made.epoch, "legacies_spent": spent},

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vault.encoding import b64u
-from vault.ops.terminal import HERE, AsJson, SiteFolder, plain_errors, say, transaction
+from vault.ops.terminal import HERE, AsJson, SiteFolder, say, transaction
 from vault.policy import sets
 from vault.policy.review import Case, Difference, compare, find_faults, read_cases
 from vault.proof.decision import BadPolicySet, Decision, PolicySet, load_policy_folder, load_shipped_policy_set
@@ -21,8 +21,7 @@ Folder = Annotated[Path, typer.Argument(help="Policy folder: *.cedar, schema.ced
 @policies_app.command()
 def check(folder: Folder, *, as_json: AsJson = False) -> None:
     """Validate the rules and run every case; exit status 1 unless the folder could be published."""
-    with plain_errors():
-        rules, cases = _read(folder)
+    rules, cases = _read(folder)
     faults = find_faults(rules, cases)
     record = {**_named(rules), "rules": len(rules.rules), "cases": len(cases), "faults": faults}
     verdict = f"{len(rules.rules)} rules, {len(cases)} cases: {'all hold.' if not faults else 'not acceptable.'}"
@@ -42,9 +41,8 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Show which rules were added, removed or changed, and which cases would be decided otherwise."""
-    with plain_errors():
-        new, cases = _read(folder)
-        old, old_cases = _read(against) if against else (_published(site), ())
+    new, cases = _read(folder)
+    old, old_cases = _read(against) if against else (_published(site), ())
     known = {case.name for case in cases}
     found = compare(old, new, [*cases, *(case for case in old_cases if case.name not in known)])
     record = {
@@ -64,13 +62,12 @@ def diff(
 @policies_app.command()
 def publish(folder: Folder, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """Keep a checked set for ever and log it; every process decides under it from its next start on."""
-    with plain_errors():
-        rules, cases = _read(folder)
-        faults = find_faults(rules, cases)
-        if faults:
-            raise BadPolicySet(f"Nothing is published: {faults[0]} Run `policies check` for the whole list.")
-        with transaction(site) as session:
-            leaf = sets.publish(session, rules)
+    rules, cases = _read(folder)
+    faults = find_faults(rules, cases)
+    if faults:
+        raise BadPolicySet(f"Nothing is published: {faults[0]} Run `policies check` for the whole list.")
+    with transaction(site) as session:
+        leaf = sets.publish(session, rules)
     record = {**_named(rules), "published": leaf is not None}
     news = "is published. Restart app and worker: a process decides under one set from start to end."
     say(

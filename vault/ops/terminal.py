@@ -1,4 +1,4 @@
-"""What every operator command shares: where the installation lies, how it answers, what a refusal looks like."""
+"""What every operator command shares: where the installation lies, how it answers; `twinvault` itself words refusals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Annotated, Any, Final
 import typer
 from sqlmodel import Session
 
-from vault.errors import VaultError
 from vault.ops.site import Site
 from vault.seal.errors import SealError
 from vault.seal.fields import parse_id
@@ -20,16 +19,6 @@ from vault.seal.ids import VaultId
 SiteFolder = Annotated[Path, typer.Option("--site", help="Folder of the installation.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 HERE: Final = Path("twinvault-site")
-
-
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """Turn a refusal into its sentence and exit status 1."""
-    try:
-        yield
-    except VaultError as refusal:
-        typer.echo(f"error: {refusal.detail}", err=True)
-        raise typer.Exit(1) from refusal
 
 
 @contextmanager

@@ -10,11 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
+import typer
 
 from twinvault.api import problem
-from twinvault.cli import common, main
+from twinvault.cli import app, common, main
 from twinvault.cli import server as server_commands
 from twinvault.profile import Profile
+from vault.ops import operator, serve, worker
 from vault.proof.note import VerifierKey
 from vault.proof.trust import TrustedRoot, dump_trust
 from vault.seal.signing import SigningKey
@@ -97,6 +99,16 @@ def test_every_command_has_help(run: Any, noun: str) -> None:
         assert (code, err) == (0, "")
         assert "--json" in out
         assert "passphrase " not in out.lower() or "--passphrase-file" in out
+
+
+@pytest.mark.parametrize("told", [app, operator, serve, worker], ids=["twinvault", "operator", "serve", "worker"])
+def test_every_argument_and_option_is_explained(told: typer.Typer) -> None:
+    def unexplained(command: Any, path: str = "") -> list[str]:
+        names = [f"{path} {part.name}" for part in command.params if not part.help]
+        below = [unexplained(one, f"{path} {name}") for name, one in getattr(command, "commands", {}).items()]
+        return sum(below, names)
+
+    assert unexplained(typer.main.get_command(told)) == []
 
 
 def test_dry_run_needs_no_vault_and_prints_the_stable_keys(run: Any, tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_request_that_no_owner_could_take_is_not_signed(acme: Run, tmp_path: P
 def test_a_renewal_is_asked_and_waited_for_by_two_processes(owner: Owner, acme: Run, tmp_path: Path) -> None:
     consent = given(owner, acme, tmp_path)
     first = acme(*ASK, "--renew", consent, "--quota", 7)
-    assert "not decided yet" in acme("wait", "--seconds", 0, expect=1)
+    assert "not decided yet" in acme("wait", "--timeout-s", 0, expect=1)
     second = acme(*ASK, "--renew", consent, "--quota", 8)
     assert first["asked"] in acme("wait", expect=1), "several wait: it says which"
     owner.answer(owner.requests()[0])

@@ -142,14 +142,14 @@ def wait(
     landed: Annotated[
         str | None, typer.Option("--landed", help="The whole address that the browser was sent back to.")
     ] = None,
-    seconds: Annotated[float, typer.Option("--seconds", help="How long to wait.", min=0)] = DEADLINE_S,
+    timeout_s: Annotated[float, typer.Option("--timeout-s", help="How many seconds to wait.", min=0)] = DEADLINE_S,
     profile: ProfileName = DEFAULT_PROFILE,
     as_json: AsJson = False,
 ) -> None:
     """Wait for the owner's decision; prints the consent's id and what was given, which may be less than was asked."""
     found = _load(profile)
     file = _kept(found, asked)
-    granted = found.wait(parse_asked(parse_json(file.read_bytes())), landed=landed, deadline_s=seconds)
+    granted = found.wait(parse_asked(parse_json(file.read_bytes())), landed=landed, deadline_s=timeout_s)
     file.unlink(missing_ok=True)
     common.emit({"consent": b64u(granted.consent_id), "granted": dict(granted.details)}, as_json=as_json)
 
