@@ -107,7 +107,9 @@ def test_what_anybody_signs_about_devices_does_not_fill_the_journal(tmp_path: Pa
         sizes = [journal._path.stat().st_size]
         for seq in (1, 2):  # batches that nobody sent
             heads = {CompartmentId(new_id()): ChainHead(seq, new_seed()) for _ in range(500)}
-            owner._rings._publish(lambda _own: {}, replace(known, accepted=heads))
+            owner._rings._publish(
+                lambda _own: {}, lambda _own, known=known, heads=heads: replace(known, accepted=heads)
+            )
             await_sequencer(house.database)
             sizes.append(journal._path.stat().st_size)
         found = journal.read()
