@@ -236,17 +236,17 @@ def _record(session: Session, job: Job, outcome: Outcome, now: datetime) -> None
         _log.warning("refresh refused", job_id=job.id, attempt=job.attempts, reason=outcome.reason)
         queue.fail(session, job, outcome.reason, now=now)
     else:
-        queue.finish(session, job.id, outcome.reason)
+        queue.finish(session, job, outcome.reason)
 
 
 def _train(worker: Worker, jobs: Sequence[Job]) -> None:
     from vault.twin.cohort import train_cohort  # noqa: PLC0415  # Opacus is needed only where models are trained
 
     for job in jobs:
-        reason = train_cohort(worker, job.id)
+        reason = train_cohort(worker, parse_id(str(job.payload["training"])))
         _log.info("trained", job_id=job.id, reason=reason)
         with worker.database.transaction() as session:
-            queue.finish(session, job.id, reason)
+            queue.finish(session, job, reason)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("run_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("reason", sa.String, nullable=False),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_jobs_state_run_at", "jobs", ["state", "run_at"])
     op.create_index("ix_jobs_waiting_key", "jobs", ["waiting_key"])

@@ -171,7 +171,7 @@ def test_a_person_leaves_nothing_but_what_names_nobody(site: Erasing) -> None:
             == 0
         )
     with site.database.transaction() as session:
-        queue.finish(session, job.id)  # the worker that ran it meanwhile
+        queue.finish(session, job)  # the worker that ran it meanwhile
         queue.fail(session, job, "late", now=site.clock.at)
     assert verify_bundle(parse_bundle(answered.content), site.trust).failures == ()
     unknown, gone = site.ask(new_id()), site.ask(company)

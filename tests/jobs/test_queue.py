@@ -1,6 +1,7 @@
 """Jobs run at least once, one worker at a time, and survive a worker that dies."""
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from vault.db import Database
@@ -85,6 +86,39 @@ def test_forgotten_jobs_never_start(database: Database) -> None:
     assert _claim(database) is None
 
 
+def test_what_became_of_a_forgotten_job_is_not_recorded_of_the_next(database: Database) -> None:
+    first = _enqueue(database, "a")
+    job = _claim(database)
+    assert job is not None
+    with database.transaction() as session:
+        queue.forget(session, "a")
+    second = _enqueue(database, "b")
+    assert second != first, "a number does not come back"
+    with database.transaction() as session:
+        queue.finish(session, replace(job, id=second))
+        queue.fail(session, replace(job, id=second), "broken", now=NOW)
+        queue.fail(session, replace(job, id=second, attempts=5), "broken", now=NOW)
+    following = _claim(database)
+    assert following is not None
+    assert (following.id, following.reason, following.attempts) == (second, "", 1)
+
+
+def test_a_worker_whose_job_was_taken_over_records_and_renews_nothing(database: Database) -> None:
+    _enqueue(database, "a")
+    lost, taken_at = _claim(database), NOW + timedelta(seconds=61)
+    taken = _claim(database, taken_at)
+    assert lost is not None
+    assert taken is not None
+    with database.transaction() as session:
+        queue.finish(session, lost)
+        queue.fail(session, lost, "broken", now=NOW)
+        queue.fail(session, replace(lost, attempts=5), "broken", now=NOW)
+        queue.renew(session, [lost], now=taken_at + timedelta(days=1), lease_s=60)
+    with database.snapshot() as session:
+        assert queue.find(session, taken.id) == taken
+    assert _claim(database, taken_at + timedelta(seconds=61)) is not None, "the lease of who took it is over then"
+
+
 def test_many_jobs_of_one_kind_are_taken_at_once(database: Database) -> None:
     for key in "abc":
         _enqueue(database, key)
@@ -113,7 +147,7 @@ def test_the_newest_job_of_a_key_tells_what_became_of_it(database: Database) -> 
     job = _claim(database)
     assert job is not None
     with database.transaction() as session:
-        queue.finish(session, job.id, "budget-exhausted")
+        queue.finish(session, job, "budget-exhausted")
     with database.snapshot() as session:
         found = queue.latest(session, "a")
         assert queue.latest(session, "b") is None

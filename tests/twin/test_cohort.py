@@ -19,7 +19,7 @@ from vault.budget.ledger import BudgetExhausted
 from vault.db import Database
 from vault.imprint.block import Block
 from vault.imprint.features import Cadence
-from vault.jobs.queue import JobId
+from vault.jobs import queue
 from vault.proof.accounting import PERSON_YEAR_CAP, person_curve
 from vault.proof.certificate import Certificate, Manifest
 from vault.proof.charge import epsilon_of
@@ -34,10 +34,12 @@ from vault.twin.infer import month_number, read_days
 from vault.twin.levels import read_level
 from vault.twin.reader import Backbone, Reader, closed_form
 from vault.twin.refresh import refresh
+from vault.twin.requests import TRAIN, request_training
 from vault.twin.train import CohortTooSmall, PersonMonths, read_odds
 
 BREAD, MILK = RETAIL.codes[0], RETAIL.codes[1]
 GOOD = Certificate(1_000_000, 0, 4_000, 1_000_000, 0, 1_000_000, 1_000_000, 0, 1_000_000, 50_000, 0, 1_000, 100)
+ONE, ANOTHER = bytes([1]) * 16, bytes([2]) * 16
 
 
 class Cohort:
@@ -121,7 +123,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_model_learns_rows_and_targets_of_members_alone(group: Cohort, trainer) -> None:
     made = trainer()
-    assert train_cohort(group.worker, JobId(1)) == ""
+    assert train_cohort(group.worker, ONE) == ""
     (records,) = made.records
     assert made.people() == [2]
     assert len(records.month) == 4  # September and October of each
@@ -143,7 +145,7 @@ def test_daily_rows_are_read_as_levels_on_the_first_of_each_closed_month(
     database: Database, shortkeys: Database, children: Children, trainer
 ) -> None:
     group, made = Cohort(database, shortkeys, children, Cadence.DAILY), trainer()
-    assert train_cohort(group.worker, JobId(1)) == ""
+    assert train_cohort(group.worker, ONE) == ""
     (records,) = made.records
     assert len(records.month) == 4  # September and October of each; November has not closed
     october = records.month == records.month.max()
@@ -201,13 +203,13 @@ def test_a_person_pays_for_the_year_before_anyone_is_read(lite: Cohort, trainer,
     states: list[list[str]] = []
     opened = cohort.open_months
     monkeypatch.setattr(cohort, "open_months", lambda *a: states.append(lite.states()) or opened(*a))
-    train_cohort(lite.worker, JobId(1))
+    train_cohort(lite.worker, ONE)
     assert states == [["reserved"], ["reserved"]]
     with lite.worker.database.snapshot() as session:
         spent = ledger.spent(session, person_year(NOW.year)).epsilon(PERSON_YEAR_CAP.delta)
     assert epsilon_of(CHARGES, 1e-6) - 0.01 <= spent <= 3.0
     with pytest.raises(BudgetExhausted):
-        train_cohort(lite.worker, JobId(2))
+        train_cohort(lite.worker, ANOTHER)
     assert len(states) == 2  # nobody was read for the second
 
 
@@ -219,11 +221,11 @@ def test_a_category_that_no_longer_fits_in_the_year_keeps_no_other_from_its_mode
     # Everyone has browsing rows too: what they are is never asked, for the year is spent before.
     monkeypatch.setattr(cohort, "_members", lambda worker, _: members(worker, RETAIL))
     monkeypatch.setattr(cohort, "open_months", lambda *a: opened.append(a[2][0][1].mapped.category) or read(*a))
-    assert train_cohort(lite.worker, JobId(1)) == "budget-exhausted"
+    assert train_cohort(lite.worker, ONE) == "budget-exhausted"
     assert (len(made.backbones), lite.outcomes()) == (1, ["released"])
     assert set(opened) == {RETAIL.category}
     with pytest.raises(BudgetExhausted, match=r"No model of pd:Purchase can be trained before 2027: Of epsilon 3 at"):
-        train_cohort(lite.worker, JobId(2))
+        train_cohort(lite.worker, ANOTHER)
     assert len(made.backbones) == 1
 
 
@@ -233,14 +235,28 @@ def test_a_job_run_again_after_a_crash_pays_and_stores_once(lite: Cohort, traine
 
     trainer(after=crash)
     with pytest.raises(KeyboardInterrupt):
-        train_cohort(lite.worker, JobId(1))
+        train_cohort(lite.worker, ONE)
     assert lite.states() == ["reserved"]
     made = trainer()
-    assert train_cohort(lite.worker, JobId(1)) == ""
-    assert train_cohort(lite.worker, JobId(1)) == ""
+    assert train_cohort(lite.worker, ONE) == ""
+    assert train_cohort(lite.worker, ONE) == ""
     assert len(made.backbones) == 1
     assert lite.states() == ["reserved", "committed"]
     assert lite.outcomes() == ["released"]
+
+
+def test_a_training_has_a_name_that_no_other_had(sqlite_database: Database) -> None:
+    """A restored database gives numbers anew: one that is charged already would count as done, with no model."""
+    found = []
+    for _ in range(2):
+        with sqlite_database.transaction() as session:
+            request_training(session, NOW)
+            (job,) = queue.claim(session, now=NOW, lease_s=60)
+            found.append(job)
+            queue.forget(session, TRAIN)
+            session.connection().exec_driver_sql("DELETE FROM sqlite_sequence")
+    assert found[0].id == found[1].id
+    assert found[0].payload["training"] != found[1].payload["training"]
 
 
 @pytest.mark.parametrize(
@@ -254,11 +270,11 @@ def test_two_workers_at_one_training_settle_it_once(lite: Cohort, trainer, certi
     def another_worker() -> None:
         if not others:
             others.append("")
-            others.append(train_cohort(lite.worker, JobId(1)))
+            others.append(train_cohort(lite.worker, ONE))
 
     made = trainer(certificate, after=another_worker)
     state, outcome = settled
-    mine = train_cohort(lite.worker, JobId(1))  # trains first and settles last
+    mine = train_cohort(lite.worker, ONE)  # trains first and settles last
     assert (mine, others[1]) == ("", "" if outcome == "released" else outcome)
     assert lite.states() == ["reserved", state]
     assert lite.outcomes() == [outcome]
@@ -276,7 +292,7 @@ def test_who_withdraws_during_training_is_in_no_model(group: Cohort, trainer) ->
             world.withdraw(version)
 
     made = trainer(after=withdraw)
-    assert train_cohort(group.worker, JobId(1)) == ""
+    assert train_cohort(group.worker, ONE) == ""
     assert made.people() == [2, 1]
     assert group.model().backbone.digest == made.backbones[1].digest
     assert group.states() == ["reserved", "committed"]
@@ -290,15 +306,15 @@ def test_nobody_left_is_no_model(lite: Cohort, trainer) -> None:
 
     trainer(after=withdraw)
     with pytest.raises(CohortTooSmall):
-        train_cohort(lite.worker, JobId(1))
+        train_cohort(lite.worker, ONE)
     assert lite.outcomes() == []
     with pytest.raises(CohortTooSmall):
-        train_cohort(lite.worker, JobId(2))
+        train_cohort(lite.worker, ANOTHER)
 
 
 def test_a_model_without_a_certificate_is_charged_logged_and_thrown_away(group: Cohort, trainer) -> None:
     trainer(replace(GOOD, gain_ppm=-500_000))
-    assert train_cohort(group.worker, JobId(1)) == "certificate-invalid"
+    assert train_cohort(group.worker, ONE) == "certificate-invalid"
     assert group.states() == ["reserved", "aborted"]
     assert group.outcomes() == ["certificate-invalid"]
     with pytest.raises(release.NoCertifiedModel):
@@ -315,7 +331,7 @@ def test_a_row_that_was_exchanged_keeps_its_person_out(lite: Cohort, trainer) ->
             sqlalchemy.text(swap + "WHERE vault_id = :one AND period = :p"), {"one": one, "two": two, "p": SEPTEMBER}
         )
     made = trainer()
-    train_cohort(lite.worker, JobId(1))
+    train_cohort(lite.worker, ONE)
     assert made.people() == [1]
 
 
@@ -323,8 +339,8 @@ def test_rows_of_a_former_signing_key_are_trained_on_and_a_strangers_are_not(lit
     newer, former = SigningKey(new_seed()), lite.worker.signer.public_key
     made = trainer()
     with pytest.raises(CohortTooSmall):
-        train_cohort(replace(lite.worker, signer=newer, row_keys=[newer.public_key]), JobId(1))
-    assert train_cohort(replace(lite.worker, signer=newer, row_keys=[former, newer.public_key]), JobId(1)) == ""
+        train_cohort(replace(lite.worker, signer=newer, row_keys=[newer.public_key]), ONE)
+    assert train_cohort(replace(lite.worker, signer=newer, row_keys=[former, newer.public_key]), ONE) == ""
     assert made.people() == [2]
 
 
@@ -335,7 +351,7 @@ def test_a_persons_broken_batch_stops_nobody_elses_model(lite: Cohort, trainer) 
             {"v": lite.members[0][0].owner.vault},
         )
     made = trainer()
-    train_cohort(lite.worker, JobId(1))
+    train_cohort(lite.worker, ONE)
     assert made.people() == [1]
 
 
@@ -347,5 +363,5 @@ def test_the_ledger_charges_no_less_than_the_certificate_says() -> None:
 
 @pytest.mark.slow
 def test_the_real_trainer_runs_and_two_people_are_too_few_for_a_certificate(lite: Cohort) -> None:
-    assert train_cohort(lite.worker, JobId(1)) == "certificate-invalid"
+    assert train_cohort(lite.worker, ONE) == "certificate-invalid"
     assert lite.states() == ["reserved", "aborted"]

@@ -24,6 +24,7 @@ class JobRow(SQLModel, table=True):
             sqlite_where=sqlalchemy.text("state = 'queued'"),
             postgresql_where=sqlalchemy.text("state = 'queued'"),
         ),
+        {"sqlite_autoincrement": True},  # a worker names by its number what may have been erased meanwhile
     )
 
     id: int | None = Field(default=None, primary_key=True)

@@ -126,27 +126,25 @@ def _give_up_deadly(session: Session, now: datetime) -> None:
 
 def renew(session: Session, jobs: Iterable[Job], *, now: datetime, lease_s: int) -> None:
     """Keep claimed jobs from being taken over while their worker is alive."""
-    mine = col(JobRow.id).in_([job.id for job in jobs])
-    session.execute(
-        sqlalchemy.update(JobRow)
-        .where(mine, col(JobRow.state) == JobState.RUNNING)
-        .values(lease_until=now + timedelta(seconds=lease_s))
-    )
+    lease_until = now + timedelta(seconds=lease_s)
+    session.execute(sqlalchemy.update(JobRow).where(_held(jobs)).values(lease_until=lease_until))
 
 
-def finish(session: Session, job_id: JobId, reason: str = "") -> None:
-    """Record that a job's effect is committed.
+def finish(session: Session, job: Job, reason: str = "") -> None:
+    """Record that a job's effect is committed; nothing changes if it was forgotten or taken over meanwhile.
 
     Args:
         session: The caller's transaction.
-        job_id: Which job.
+        job: As claimed.
         reason: A problem slug if part of the work was refused for good; trying again would not help.
     """
-    _settle(session, job_id, JobState.DONE, reason)
+    _settle(session, job, JobState.DONE, reason)
 
 
 def fail(session: Session, job: Job, reason: str, *, now: datetime) -> None:
     """Queue a failed job again with growing delays; give it up after five attempts.
+
+    Nothing changes if it was forgotten or taken over meanwhile.
 
     Args:
         session: The caller's transaction.
@@ -155,16 +153,16 @@ def fail(session: Session, job: Job, reason: str, *, now: datetime) -> None:
         now: Current time.
     """
     if job.attempts >= _MAX_ATTEMPTS:
-        _settle(session, job.id, JobState.FAILED, reason)
+        _settle(session, job, JobState.FAILED, reason)
         return
-    row = session.get(JobRow, job.id)
-    if row is None:  # forgotten while it ran
+    row = session.exec(select(JobRow).where(_held([job]))).one_or_none()
+    if row is None:
         return
     newer = session.exec(
         select(JobRow.id).where(col(JobRow.waiting_key) == row.waiting_key, col(JobRow.state) == JobState.QUEUED)
     ).first()
     if newer is not None:  # the same work already waits again
-        _settle(session, job.id, JobState.FAILED, reason)
+        _settle(session, job, JobState.FAILED, reason)
         return
     row.state, row.reason, row.lease_until = JobState.QUEUED, reason, None
     row.run_at = now + timedelta(seconds=2**job.attempts)
@@ -203,12 +201,15 @@ def count_by_state(session: Session) -> dict[JobState, int]:
     return {JobState(state): count for state, count in session.exec(query)}
 
 
-def _settle(session: Session, job_id: JobId, state: JobState, reason: str) -> None:
-    row = session.get(JobRow, job_id)
-    if row is None:  # forgotten while it ran
-        return
-    row.state, row.reason, row.lease_until = state, reason, None
-    session.add(row)
+def _settle(session: Session, job: Job, state: JobState, reason: str) -> None:
+    settled = sqlalchemy.update(JobRow).where(_held([job])).values(state=state, reason=reason, lease_until=None)
+    session.execute(settled)
+
+
+def _held(jobs: Iterable[Job]) -> sqlalchemy.ColumnElement[bool]:
+    """Return the condition that a row is one of these jobs and still in the hands of who claimed it, for a WHERE."""
+    claimed = sqlalchemy.tuple_(col(JobRow.id), col(JobRow.attempts)).in_([(job.id, job.attempts) for job in jobs])
+    return claimed & (col(JobRow.state) == JobState.RUNNING)
 
 
 def _insert(session: Session) -> sqlalchemy.dialects.sqlite.Insert | sqlalchemy.dialects.postgresql.Insert:

@@ -24,7 +24,6 @@ from vault.encoding import JsonObject, b64u, dump_json
 from vault.errors import VaultError
 from vault.imprint.features import Cadence, FeatureMap, mapped_for
 from vault.imprint.noise import Integers
-from vault.jobs.queue import JobId
 from vault.policy.permits import decide_train
 from vault.proof.accounting import PERSON_YEAR_CAP, person_curve
 from vault.proof.certificate import CertificateInvalid, Manifest, verify_certificate
@@ -68,13 +67,13 @@ class _Member:
     rows: Mapping[Month, Shown]
 
 
-def train_cohort(worker: Worker, job: JobId) -> str:
+def train_cohort(worker: Worker, training: bytes) -> str:
     """Train and certify a backbone for every category that has a feature map.
 
     Args:
         worker: The worker.
-        job: Names the charge: a job that is run again after a crash pays once, because a model that was
-            never stored was never seen.
+        training: 16 bytes that name the charge: a training that is run again after a crash pays once, because a
+            model that was never stored was never seen.
 
     Returns:
         Slug of what was refused, or empty. A category whose model no longer fits under the year's cap does not
@@ -92,7 +91,7 @@ def train_cohort(worker: Worker, job: JobId) -> str:
     refused: BudgetExhausted | None = None
     for category in mapped_for(worker.cadence):
         try:
-            made.append(_train(worker, job, worker.map_of(category)))
+            made.append(_train(worker, training, worker.map_of(category)))
         except BudgetExhausted as error:
             year = worker.clock.now().year
             refusal = BudgetExhausted(f"No model of {category} can be trained before {year + 1}: {error.detail}")
@@ -103,17 +102,17 @@ def train_cohort(worker: Worker, job: JobId) -> str:
     return next(filter(None, made), refused.slug if refused else "")
 
 
-def _train(worker: Worker, job: JobId, mapped: FeatureMap) -> str | None:
+def _train(worker: Worker, training: bytes, mapped: FeatureMap) -> str | None:
     """Train for one category; None if nobody has released rows of it."""
     found = _members(worker, mapped)
     first = next(found, None)
     if first is None:
         return None
-    charge = _charge(worker, job, mapped)
+    charge = _charge(worker, training, mapped)
     with worker.database.transaction() as session:
         reservation = ledger.reserve(session, charge, PERSON_YEAR_CAP, at=worker.clock.now())
     if reservation.state is not ledger.State.RESERVED:
-        return ""  # this job's model is stored already
+        return ""  # this training's model is stored already
     following: Iterable[_Member] = chain([first], found)
     for _ in range(_ROUNDS):
         members, records = _records(worker, following, mapped)
@@ -168,8 +167,8 @@ def _verify_charged(manifest: Manifest) -> None:
         raise CertificateInvalid("The model cost something else than what was reserved for it.")
 
 
-def _charge(worker: Worker, job: JobId, mapped: FeatureMap) -> LedgerCharge:
-    name: JsonObject = {"job": job, "map": b64u(mapped.digest), "code": b64u(code_digest())}
+def _charge(worker: Worker, training: bytes, mapped: FeatureMap) -> LedgerCharge:
+    name: JsonObject = {"training": b64u(training), "map": b64u(mapped.digest), "code": b64u(code_digest())}
     mechanism: JsonObject = {
         "name": "backbone/1",
         "map": b64u(mapped.digest),

@@ -15,7 +15,7 @@ from vault.jobs import queue
 from vault.jobs.queue import Job, JobId
 from vault.schema.category import Purpose
 from vault.schema.terms import ConsentKind
-from vault.seal.ids import ConsentId, VaultId
+from vault.seal.ids import ConsentId, VaultId, new_id
 
 REFRESH: Final = "refresh"
 TRAIN: Final = "train"
@@ -65,7 +65,8 @@ def request_training(session: Session, now: datetime) -> JobId:
         session: An open writing transaction.
         now: The current time.
     """
-    return queue.enqueue(session, TRAIN, {}, waiting_key=TRAIN, now=now)
+    # What is charged is named by this: a restored database gives a job's number to the next one.
+    return queue.enqueue(session, TRAIN, {"training": b64u(new_id())}, waiting_key=TRAIN, now=now)
 
 
 def last_refresh(session: Session, vault: VaultId) -> Job | None:
