@@ -38,3 +38,8 @@ def unix_s(at: datetime) -> int:
 def month_of(at: datetime) -> str:
     """Return the calendar month in UTC, `YYYY-MM`: what quotas and leaves count by."""
     return f"{at.astimezone(UTC):%Y-%m}"
+
+
+def utc_day(at_s: int) -> str:
+    """Return the day in UTC of a time in unix seconds, `YYYY-MM-DD`, as people read it."""
+    return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d}"

@@ -42,7 +42,7 @@ def test_the_guide_takes_an_auditor_from_nothing_to_a_verified_month(
         words = [months.get(word, word) for word in shlex.split(command)]
         words = [said["key"] if word == "WITNESS-KEY" else word for word in words]
         if "--opens" in words:
-            _let_a_month_pass(service)
+            _let_a_month_pass(service, first - timedelta(days=1))
         if words[0] == "operator":
             result = operate(words[1:])
             assert result.exit_code == 0, (command, result.output)
@@ -59,8 +59,7 @@ def test_the_guide_takes_an_auditor_from_nothing_to_a_verified_month(
     api.close()
 
 
-def _let_a_month_pass(service: Service) -> None:
+def _let_a_month_pass(service: Service, then: datetime) -> None:
     """Date what was logged so far into the month before this one."""
-    then = datetime.now(UTC).replace(day=1) - timedelta(days=1)
     with service.site.opened() as (database, _), database.transaction() as session:
         session.connection().execute(log_entry.update().values(recorded_s=int(then.timestamp())))

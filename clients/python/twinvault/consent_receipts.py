@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from twinvault.api import field
 from twinvault.notice import plain, shown_notice
 from twinvault.receipts import NoReceipt, verify_changed
+from vault.clock import utc_day
 from vault.encoding import b64u, parse_b64u
 from vault.proof.checkpoint import Checkpoint
 from vault.proof.receipt import parse_receipt
@@ -121,10 +121,10 @@ class ConsentReceipt:
         )
         return _TEXTS[language].format(
             consent=b64u(version.consent_id), version=version.version, event=_EVENTS[language][version.event],
-            at=_day(version.event_time), grantee=f"{self.company} {terms.grantee}".strip(), notice=notice, data_from=terms.data_from, data_to=terms.data_to,
+            at=utc_day(version.event_time), grantee=f"{self.company} {terms.grantee}".strip(), notice=notice, data_from=terms.data_from, data_to=terms.data_to,
             purposes=", ".join(sorted(labels[purpose] for purpose in terms.purposes)),
             categories=", ".join(sorted(labels[category] for category in terms.categories)),
-            not_before=_day(terms.not_before), not_after=_day(terms.not_after), quota=terms.quota_per_month,
+            not_before=utc_day(terms.not_before), not_after=utc_day(terms.not_after), quota=terms.quota_per_month,
             special=", ".join(sorted(labels[category] for category in terms.explicit_special)) or none,
             influence=yes if terms.influence_opt_in else no, agents=yes if terms.agent_allowed else no,
             controller=plain(terms.handling.controller), withdrawal=plain(terms.handling.withdrawal_method),
@@ -168,7 +168,3 @@ def _service_key(unverified: Any, version: ConsentVersion, trust: TrustedRoot) -
     if statement.name is not KeyName.SERVICE or statement.not_before > version.event_time:
         raise NoReceipt("The receipt's signer was no service key in force when the consent ended.")
     return statement.public_key
-
-
-def _day(at_s: int) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d")

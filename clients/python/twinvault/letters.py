@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from twinvault.consent_receipts import ConsentReceipt
 from twinvault.notice import plain
+from vault.clock import utc_day
 from vault.encoding import b64u
 from vault.proof.leaf import LeafKind
 from vault.schema.language import LABELS, Language
@@ -98,12 +99,8 @@ def erasure_letter(
     )
     return _LETTERS[language].format(
         controller=plain(terms.handling.controller), rights=plain(terms.handling.privacy_rights),
-        ended=_ENDED[language][not version.event.by_person].format(at=_day(version.event_time)), consent=b64u(version.consent_id),
-        given=_day(first.version.event_time), subject=b64u(version.subject), count=len(answers),
+        ended=_ENDED[language][not version.event.by_person].format(at=utc_day(version.event_time)), consent=b64u(version.consent_id),
+        given=utc_day(first.version.event_time), subject=b64u(version.subject), count=len(answers),
         purposes=", ".join(sorted(LABELS[language][purpose] for purpose in terms.purposes)),
         answers=listed or _NONE[language],
     )  # fmt: skip
-
-
-def _day(at_s: int) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d")

@@ -10,9 +10,9 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
+from vault.clock import utc_day
 from vault.schema.category import is_special
 from vault.schema.consent import ConsentVersion, Notice
 from vault.schema.language import LABELS, Language
@@ -197,7 +197,7 @@ def render(terms: Terms, company: str = "", language: Language = Language.EN) ->
         lines.append(words.answer)
     if terms.kind is not ConsentKind.COHORT:
         lines.append(words.budget)
-    lines.append(words.until.format(not_before=_day(terms.not_before), not_after=_day(terms.not_after)))
+    lines.append(words.until.format(not_before=utc_day(terms.not_before), not_after=utc_day(terms.not_after)))
     special = {category for category in terms.categories if is_special(category)} | terms.explicit_special
     if special:
         allowed = _list(labels[category] for category in terms.explicit_special) or words.none
@@ -266,7 +266,3 @@ def _about(terms: Terms, language: Language) -> str:
 
 def _list(items: Iterable[str]) -> str:
     return ", ".join(sorted(items))
-
-
-def _day(at_s: int) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d")

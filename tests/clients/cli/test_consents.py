@@ -107,7 +107,7 @@ def test_what_was_not_asked_cannot_be_added(owner: Run, request_file: Path) -> N
     given = owner("give", "--request", request_file, "--yes")
     assert "more than was asked" in owner("give", "--request", request_file, "--influence", "--yes", expect=1)
     assert "narrow" in owner("narrow", given["consent"], "--quota", 101, "--yes", expect=1).lower()
-    assert shown(owner, given["consent"])["changes"] == [f"1 given {datetime.now(UTC):%Y-%m-%d}"]
+    assert shown(owner, given["consent"])["changes"][0].removeprefix("1 given ") in in_days(0)
 
 
 def test_anything_is_narrowed_then_renewed_then_withdrawn(
@@ -250,7 +250,7 @@ def test_a_frozen_vault_answers_nobody(owner: Run, run: Run, request_file: Path,
     assert "vault-frozen" in {rule["rule"] for rule in denied[0]["rules"]}
     item = shown(owner, consent)
     assert (item["answers"], item["denials"]) == (1, 1)
-    assert item["last_answer"] == f"{datetime.now(UTC):%Y-%m-%d}"
+    assert item["last_answer"] in in_days(0)
     assert not owner("unfreeze")["frozen"]
     run(*ask)
 

@@ -6,7 +6,6 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -26,7 +25,7 @@ from twinvault.notice import explicit_steps
 from twinvault.owner import Owner
 from twinvault.profile import read_trust, write_private
 from twinvault.terms import AskedBy
-from vault.clock import SystemClock, unix_s
+from vault.clock import SystemClock, unix_s, utc_day
 from vault.encoding import b64u
 from vault.proof.leaf import LeafKind
 from vault.schema.consent import RENEW_WITHIN_S
@@ -302,7 +301,7 @@ def _waiting_json(waiting: Waiting) -> dict[str, Any]:
         "company": waiting.asked.company,
         "company_id": waiting.asked.request.terms.grantee,
         "renews": None if waiting.renew is None else b64u(waiting.renew),
-        "decide_by": _day(waiting.expires_at_s),
+        "decide_by": utc_day(waiting.expires_at_s),
     }
 
 
@@ -327,7 +326,7 @@ def _emit_changed(changed: Changed, *, as_json: bool) -> None:
         "consent": b64u(version.consent_id),
         "version": version.version,
         "event": str(version.event),
-        "until": _day(version.terms.not_after),
+        "until": utc_day(version.terms.not_after),
         "new_keys_for": list(changed.new_epoch),
     }
     common.emit(result, as_json=as_json)
@@ -348,8 +347,8 @@ def _consent_json(
         "state": item.current.event.state,
         "live": item.live,
         "without_keys": item.live and not item.has_keys,
-        "given": _day(item.versions[0].event_time),
-        "until": _day(terms.not_after),
+        "given": utc_day(item.versions[0].event_time),
+        "until": utc_day(terms.not_after),
         "renew_now": item.live and terms.not_after - now_s <= RENEW_WITHIN_S,
         "categories": sorted(terms.categories),
         "special": sorted(terms.explicit_special),
@@ -359,9 +358,9 @@ def _consent_json(
         "data_to": terms.data_to,
         "quota_left": item.quota_left,
         "answers": len(answers),
-        "last_answer": _day(max(answers)) if answers else None,
+        "last_answer": utc_day(max(answers)) if answers else None,
         "denials": len(uses.get((name, LeafKind.DENIAL.value), [])),
-        "changes": [f"{version.version} {version.event} {_day(version.event_time)}" for version in item.versions],
+        "changes": [f"{version.version} {version.event} {utc_day(version.event_time)}" for version in item.versions],
         "rights": terms.handling.privacy_rights,
         "complain_to": list(complain_to(terms.handling.jurisdiction, home=home)) or [_ANY],
     }
@@ -382,7 +381,3 @@ def _show_receipt(held: ConsentReceipt, language: Language, kept: Any | None) ->
 
 def _now_s() -> int:
     return unix_s(SystemClock().now())
-
-
-def _day(at_s: int) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d")
