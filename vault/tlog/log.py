@@ -42,7 +42,7 @@ _INSERT_BOTH = Named(  # one round trip
 )
 _HEAD = Prepared(select(log_head.c.size, log_head.c.checkpoint))
 _INDEX_OF = select(log_entry.c.leaf_index).where(log_entry.c.id == bindparam("pending_id"))
-_ENTRIES = (
+_ENTRIES = Prepared(
     select(log_entry.c.entry)
     .where(log_entry.c.leaf_index >= bindparam("start"), log_entry.c.leaf_index < bindparam("end"))
     .order_by(log_entry.c.leaf_index)
@@ -372,10 +372,10 @@ def _require_tile(session: Session, level: int, index: int, width: int) -> None:
 
 
 def _entries(session: Session, start: int, count: int) -> list[bytes]:
-    found = session.connection().execute(_ENTRIES, {"start": start, "end": start + count}).scalars().all()
+    found = _ENTRIES.all(session, start=start, end=start + count)
     if len(found) != count:
         raise LogDamaged("An entry of the signed log is missing.")
-    return list(found)
+    return [row.entry for row in found]
 
 
 def _leaf(row: Any) -> Leaf:

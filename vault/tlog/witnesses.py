@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy import select
 from sqlmodel import Session
 
-from vault.db import Database
+from vault.db import Database, Prepared
 from vault.encoding import JsonObject, dump_json, parse_json
 from vault.errors import MalformedInput, VaultError
 from vault.proof.checkpoint import parse_decimal, verify_checkpoint
@@ -41,7 +41,7 @@ DEFAULT_MAX_AGE_S: Final = 600
 
 _TIMEOUT_S: Final = 5.0
 _SIZE_TYPE: Final = "text/x.tlog.size"
-_NEWEST = select(log_witnessed.c.size, log_witnessed.c.note)
+_NEWEST = Prepared(select(log_witnessed.c.size, log_witnessed.c.note))
 
 _log = structlog.get_logger()
 
@@ -213,7 +213,7 @@ class Witnesses:
 
 def newest(session: Session) -> tuple[int, str] | None:
     """Return size and note of the newest checkpoint that enough witnesses cosigned."""
-    row = session.connection().execute(_NEWEST).one_or_none()
+    row = _NEWEST.one(session)
     return None if row is None else (row.size, row.note)
 
 
