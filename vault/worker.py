@@ -204,6 +204,7 @@ def main() -> None:
                     _log.info("scheduled", count=schedule(session, clock.now(), worker.cadence))
                 due = clock.now() + SCHEDULE_EVERY
             if clock.now() >= keys_due:
+                consents.forget_parsed()
                 worker, keys_due = follow_keys(worker, settings), clock.now() + KEYS_EVERY
             if not run_once(worker):
                 stop.wait(settings.poll_s)

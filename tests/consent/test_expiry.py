@@ -98,3 +98,15 @@ def test_a_process_that_looked_before_another_ended_it_does_not_end_it_again(
     monkeypatch.setattr(changes, "due_to_expire", lambda *_, **__: [ConsentId(over.consent_id)])
     assert expire(world) == 0
     assert events(world, over.consent_id) == [ConsentEvent.GIVEN, ConsentEvent.EXPIRED]
+
+
+def test_what_a_person_signed_leaves_the_memory_of_every_process(world: World) -> None:
+    given = world.give()
+    world.find(given.consent_id)
+    assert consents._parsed.cache_info().currsize
+    assert expire_due(world.database, world.custody, world.service, now=NOW) == 0  # as each process does by itself
+    assert not consents._parsed.cache_info().currsize
+    world.find(given.consent_id)
+    with world.database.transaction() as session:
+        changes.forget(session, world.owner.vault)  # as erasing everything does
+    assert not consents._parsed.cache_info().currsize

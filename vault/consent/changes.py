@@ -229,6 +229,7 @@ def forget(session: Session, vault_id: VaultId) -> None:
     blank = {"vault_id": b"", "subject": b"", "grantee": "", "live": False, "last_event": b""}
     connection.execute(update(consent).where(consent.c.vault_id == vault_id).values(**blank))
     exposure.forget(session, vault_id)
+    consents.forget_parsed()
 
 
 def verify_by_person(envelope: Envelope, *events: ConsentEvent) -> ConsentVersion:

@@ -202,6 +202,11 @@ def histories(session: Session, vault_id: VaultId) -> dict[ConsentId, list[Store
     return found
 
 
+def forget_parsed() -> None:
+    """Drop every signed version from this process's memory: none may outlive its person's erasure there."""
+    _parsed.cache_clear()
+
+
 # Keyed by the signed bytes themselves, so an entry can never be stale.
 @lru_cache(maxsize=4096)
 def _parsed(envelope: bytes) -> ConsentVersion:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from vault.consent import changes
+from vault.consent import changes, consents
 from vault.consent.errors import UnknownConsent
 from vault.consent.handovers import Custody
 from vault.db import Database
@@ -19,6 +19,8 @@ EVERY_S: Final = 60
 
 def expire_due(database: Database, custody: Custody, service: Signer, *, now: datetime) -> int:
     """End consents whose window is over; answers stopped at that second already, this takes the keys and tells the owner.
+
+    Every process does this each minute, and drops what it has read of consents: people may have been erased by another.
 
     Args:
         database: The main database.
@@ -42,4 +44,5 @@ def expire_due(database: Database, custody: Custody, service: Signer, *, now: da
         ended += 1
     if ended:
         shortkeys.delete_scheduled(database, custody.short_keys)
+    consents.forget_parsed()
     return ended
