@@ -93,7 +93,7 @@ def test_what_another_device_is_acknowledged_for_meanwhile_outlives_the_erasure_
     phone, first, late = new_device(full), purchases(1)[0], purchases(6)[5:]
 
     def meanwhile(response: httpx.Response) -> httpx.Response:
-        if phone.add(late):
+        if not response.json()["batches"] and phone.add(late):  # the month was read to its end
             assert phone.flush().sent == 1
         return response
 

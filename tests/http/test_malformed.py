@@ -60,13 +60,14 @@ def test_who_does_not_come_to_the_point_is_hung_up_on_and_who_waits_is_not(monke
     config = uvicorn.Config(app, http=Protocol, log_config=None, access_log=False)
     with ExitStack() as opened:
         listener = opened.enter_context(listening.listen("127.0.0.1", 0))
+        connections = opened.enter_context(ExitStack())
         server = listening.Server(config, listening.Shares(None, 0))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
 
             def begun(sent: bytes) -> socket.socket:
-                connection = opened.enter_context(socket.create_connection(listener.getsockname(), timeout=60))
+                connection = connections.enter_context(socket.create_connection(listener.getsockname(), timeout=30))
                 connection.sendall(sent)
                 return connection
 
@@ -87,6 +88,7 @@ def test_who_does_not_come_to_the_point_is_hung_up_on_and_who_waits_is_not(monke
             assert patient.recv(4096).startswith(b"HTTP/1.1 200 ")
         finally:
             others_gone.set()
+            connections.close()
             server.should_exit = True
             thread.join(30)
             assert not thread.is_alive()
