@@ -253,7 +253,8 @@ def _decide(session: Session, desk: AnswerDesk, asked: Asked, caller: Caller) ->
     company = caller.record if isinstance(caller, CompanyCaller) else ""
     found = Records(answer_bytes(answer), permit.decision, asked.record, company.encode())
     sealed = found.seal(desk.serving, asked.consent_id, asked.question_id)
-    return _Draft(permit, answer, found, sealed, model.envelope, words_digest(mapped), consent.stored)
+    words = words_digest(mapped) if isinstance(means, Choice) else b""  # a visit has no text to read
+    return _Draft(permit, answer, found, sealed, model.envelope, words, consent.stored)
 
 
 def _commit(database: Database, asked: Asked, caller: Caller, draft: _Draft) -> Given | _Denied:
