@@ -15,7 +15,6 @@ import http.client
 import json
 import os
 import random
-import re
 import socket
 import statistics
 import subprocess
@@ -24,7 +23,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +31,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 
+from benchmarks._app import start
 from tests.answer_kit import NEXT, RETAIL, SIGMA
 from tests.consent_kit import NOW
 from tests.twin.worker_kit import TwinWorld
@@ -40,7 +39,6 @@ from tests.vault_kit import MONTH, PURCHASE
 from vault.answers.reveals import narrow
 from vault.clock import unix_s
 from vault.encoding import b64u, dump_json
-from vault.http.listening import listen
 from vault.imprint.noise import DiscreteGaussian
 from vault.imprint.rows import Row, dump_row, noisy, parse_row
 from vault.keys.identities import open_identity
@@ -48,7 +46,6 @@ from vault.keys.kms import KmsSigner, LocalKeyring
 from vault.keys.operator import APP, WORKER
 from vault.oauth.client import ASSERTION_TYPE
 from vault.ops.site import Site, set_up
-from vault.ops.supervisor import app_children, inherited
 from vault.proof.bundle import parse_bundle
 from vault.proof.leaf import LeafKind
 from vault.proof.trust import parse_trust
@@ -73,32 +70,6 @@ ROOT = Path(__file__).parents[1]
 YEAR = periods_from(Period("2025-11"), 12)
 BODY = dump_json(dump_question(NEXT))
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-
-# The world of the kits stands at one moment, so the server's clock is set to run from there.
-_SERVER = """
-import sys
-from datetime import timedelta
-from fastapi import Request, Response
-from vault.app import create_app, run
-from vault.clock import SystemClock
-from vault.http.edge import RawBody
-from vault.logging import configure_logging
-from vault.settings import AppSettings
-
-class Shifted(SystemClock):
-    def now(self):
-        return super().now() + timedelta(seconds=int(sys.argv[1]))
-
-settings = AppSettings()
-configure_logging(settings.log_level)
-app = create_app(settings, Shifted())
-
-@app.put("/bare/{consent}/{question}")
-def bare(consent: str, question: str, body: RawBody) -> Response:
-    return Response(b"x" * int(sys.argv[2]), media_type="application/x-ndjson")
-
-run(app, settings)
-"""
 
 
 @dataclass
@@ -217,35 +188,6 @@ def burst(server: Server, work: list[list[tuple[str, dict[str, str]]]]) -> Round
         thread.join()
     found.wall_s, found.cpu_s = time.perf_counter() - started_s, server.cpu_s() - cpu_s
     return found
-
-
-def start(site: Site, shift_s: int, port: int, answer_bytes: int, processes: int) -> list[subprocess.Popen[bytes]]:
-    """Start the server's processes as `serve` does and wait until each of them serves."""
-    command = [sys.executable, "-c", _SERVER, str(shift_s), str(answer_bytes)]
-    started = []
-    with listen("127.0.0.1", port) as listener:
-        for name, settings in app_children(site.environment("app"), listener, processes).items():
-            environment = {**os.environ, **settings, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-            with (site.folder / f"{name}.log").open("wb") as log:
-                started.append(
-                    subprocess.Popen(
-                        command, cwd=ROOT, env=environment, stdout=log, stderr=log, pass_fds=inherited(settings)
-                    )
-                )
-        for process in started:
-            _await_accepting(process, listener.fileno())
-    return started
-
-
-def _await_accepting(process: subprocess.Popen[bytes], listener: int) -> None:
-    """Wait until the process polls the socket that all of them inherit."""
-    for _ in range(600):
-        with suppress(FileNotFoundError):  # a file of the process that was closed meanwhile
-            for file in Path(f"/proc/{process.pid}/fdinfo").iterdir():
-                if re.search(rf"^tfd: +{listener} ", file.read_text(), re.MULTILINE):
-                    return
-        time.sleep(0.1)
-    raise RuntimeError("the server did not start")
 
 
 def _cpu_s(pid: int) -> float:

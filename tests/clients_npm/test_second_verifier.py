@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 from tests.answer_kit import ORIGIN
 from tests.audit_kit import audited, closed, leaf_of, without
 from tests.clients.test_witness import listening
+from tests.clients_npm.alterations import damages, erasures, floods, notes, stranger, unwitnessed, values, with_leaf
 from tests.evidence.test_floods import flooded
 from tests.evidence.test_forged_months import LIES as FORGED_MONTHS
 from tests.evidence.test_tombstones import erase_all
@@ -26,14 +25,13 @@ from tests.proof.test_lying_service import SERVICE_ATTACKS
 from tests.proof.test_verify import FILE_ATTACKS
 from twinvault.witness import Witness
 from vault.db import Database
-from vault.encoding import b64u, dump_json
-from vault.proof.bundle import Bundle, LoggedLeaf, dump_bundle, parse_bundle, records_by_hash
+from vault.encoding import dump_json
+from vault.proof.bundle import Bundle, dump_bundle, parse_bundle, records_by_hash
 from vault.proof.errors import MalformedProof
-from vault.proof.leaf import LeafKind, Opening
-from vault.proof.member import dump_member, is_member, parse_member
+from vault.proof.leaf import LeafKind
 from vault.proof.note import VerifierKey
 from vault.proof.report import Report, Step
-from vault.proof.tombstone import dump_tombstone, is_tombstone, parse_tombstone
+from vault.proof.tombstone import is_tombstone
 from vault.proof.trust import TrustedRoot, dump_trust
 from vault.proof.verify import verify_bundle
 from vault.proof.witness import WitnessPolicy
@@ -143,8 +141,8 @@ def test_every_way_of_altering_an_answer_is_told_alike(dist: Path, vectors: Vect
         vectors.add(f"another {name}", bundle, changed)
     for name, (_, change) in FILE_ATTACKS.items():
         for at in range(len(bundle.leaves)):
-            vectors.add(f"{name} of leaf {at}", _with_leaf(bundle, at, change), trust)
-    for name, note in _notes(bundle.checkpoint).items():
+            vectors.add(f"{name} of leaf {at}", with_leaf(bundle, at, change), trust)
+    for name, note in notes(bundle.checkpoint).items():
         vectors.add(f"note {name}", replace(bundle, checkpoint=note), trust)
     for at, (digest, data) in enumerate(bundle.records.items()):
         rest = [record for key, record in bundle.records.items() if key != digest]
@@ -166,7 +164,7 @@ def test_every_lie_of_a_service_is_told_alike(dist: Path, vectors: Vectors, hone
             forge = honest.forge()
             attack(forge)
             vectors.add(f"{name}, whole: {whole}", forge.bundle(whole=whole), honest.service.trust)
-    for name, value in _values().items():
+    for name, value in values().items():
         for kind, part, at in (
             (LeafKind.ANSWER, "personal", "consent_seq"), (LeafKind.ANSWER, "personal", "prev"), (LeafKind.ANSWER, "personal", "at"),
             (LeafKind.ANSWER, "personal", "version"), (LeafKind.ANSWER, "personal", "quota_left"),
@@ -182,7 +180,7 @@ def test_every_lie_of_a_service_is_told_alike(dist: Path, vectors: Vectors, hone
         {**said, "more": 1},
         {**said, "releases": [*said["releases"]] * 2},
     ]
-    spelled += [{**said, member: value} for member in said for value in _values().values()]
+    spelled += [{**said, member: value} for member in said for value in values().values()]
     spelled += [{**said, "predictions": [{**said["predictions"][0], "code": value}]} for value in ("", "a b", "é😀", 1)]
     for at, answer in enumerate(spelled):
         forge = honest.forge()
@@ -201,12 +199,12 @@ def test_every_lie_of_a_service_is_told_alike(dist: Path, vectors: Vectors, hone
 def test_every_malformed_line_is_refused_alike(dist: Path, vectors: Vectors, honest: Honest) -> None:
     trust, lines = honest.service.trust, dump_bundle(honest.bundle).splitlines()
     for at in (0, 1, len(lines) - 1):
-        for name, damage in _damages().items():
+        for name, damage in damages().items():
             damaged = damage(lines[at])
             assert damaged != lines[at], name
             vectors.add(f"line {at} {name}", b"\n".join([*lines[:at], damaged, *lines[at + 1 :], b""]), trust)
         vectors.add(f"line {at} gone", b"\n".join([*lines[:at], *lines[at + 1 :], b""]), trust)
-    for at, (name, value) in ((at, item) for at in (0, 1, len(lines) - 1) for item in _values().items()):
+    for at, (name, value) in ((at, item) for at in (0, 1, len(lines) - 1) for item in values().items()):
         record = json.loads(lines[at])
         for member in record:
             line = dump_json({**record, member: value})
@@ -239,22 +237,22 @@ def test_a_month_its_witnesses_floods_and_erasures_are_told_alike(
             forge = Forge.of(site.service, month)
             change(forge)
             vectors.add(name, replace(forge.bundle(whole=True), withheld=month.withheld), plain)
-        for name, lie in _unwitnessed(month).items():
+        for name, lie in unwitnessed(month).items():
             vectors.add(name, lie, trust)
-        vectors.add("a witness nobody trusts", month, replace(trust, witnesses=WitnessPolicy((_stranger(),), 1, 600)))
+        vectors.add("a witness nobody trusts", month, replace(trust, witnesses=WitnessPolicy((stranger(),), 1, 600)))
         vectors.add(
-            "a quorum of two", month, replace(trust, witnesses=WitnessPolicy((witness.key, _stranger()), 2, 600))
+            "a quorum of two", month, replace(trust, witnesses=WitnessPolicy((witness.key, stranger()), 2, 600))
         )
         key = engaged(site)
         chosen = listed(site, key, busiest(listed(site, key)).consent)
         vectors.add("sampled", bundle_of(site, key, chosen), plain)
         _, flood = flooded(site)
-        for name, lie in _floods(flood).items():
+        for name, lie in floods(flood).items():
             vectors.add(name, lie, plain)
         erase_all(site)
         erased = site.bundle()
         assert any(map(is_tombstone, erased.records.values()))
-        for name, lie in _erasures(erased).items():
+        for name, lie in erasures(erased).items():
             vectors.add(name, lie, plain)
         vectors.add("no erasure", without(erased, leaf_of(erased, LeafKind.ERASURE)), plain)
         honest_ones = {"month", "flood", "erased"}
@@ -279,140 +277,3 @@ def test_the_second_verifier_is_a_command(dist: Path, honest: Honest, tmp_path: 
     run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert [failure["step"] for failure in json.loads(run.stdout)["failures"]] == [0]
     assert subprocess.run(command[:2], check=False, capture_output=True, timeout=60).returncode == 2
-
-
-def _with_leaf(bundle: Bundle, at: int, change: Callable[[LoggedLeaf], LoggedLeaf]) -> Bundle:
-    return replace(bundle, leaves=(*bundle.leaves[:at], change(bundle.leaves[at]), *bundle.leaves[at + 1 :]))
-
-
-def _notes(note: str) -> dict[str, str]:
-    origin, size, root, *rest = note.split("\n")
-    signature = rest[-2]
-    return {
-        "empty": "",
-        "no note": "x",
-        "cut": note[:-2],
-        "larger": "\n".join([origin, str(int(size) + 1), root, *rest]),
-        "extended": "\n".join([origin, size, root, "more", *rest]),
-        "signed twice": f"{note}{signature}\n",
-        "with a stranger's line": f"{note}— other.example AAAAAAAA\n",
-        "with a line that is none": f"{note}- other.example AAAAAAAA\n",
-        "with a short line": f"{note}— other.example AAAA\n",
-        "with a control character": note.replace("\n", "\r\n", 1),
-        "with a wrong signature": note.replace(signature[-8:], "AAAAAA==", 1),
-        "in a spelling of its own": note.replace(signature[-1], "", 1) if signature.endswith("=") else note + "\n",
-        "of too many lines": note + "".join(f"— other{at}.example AAAAAAAA\n" for at in range(32)),
-        "too long": f"{note}— other.example {'A' * 65_536}\n",
-    }
-
-
-def _values() -> dict[str, Any]:
-    return {
-        "zero": 0, "minus one": -1, "the largest": 2**53 - 1, "no text": "", "a text": "x", "no binary": "A", "unicode": "é😀",
-        "a list": [], "nested": [[["x"]]], "an object": {}, "deep": {"a": {"b": []}}, "a hash": b64u(bytes(32)),
-    }  # fmt: skip
-
-
-def _damages() -> dict[str, Callable[[bytes], bytes]]:
-    def last(put: bytes) -> Callable[[bytes], bytes]:
-        return lambda line: line[:-1] + b',"x":' + put + b"}"
-
-    def twice(line: bytes) -> bytes:
-        first = re.match(rb'\{("[a-z_]+":)', line)
-        assert first is not None
-        return line[:-1] + b"," + first[1] + b"0}"
-
-    return {
-        "nothing": lambda _: b"",
-        "no JSON": lambda line: line[:-1],
-        "two": lambda line: line + line,
-        "a list": lambda line: b"[" + line + b"]",
-        "nested without end": lambda _: b"[" * 100_000,
-        "closed nests": lambda _: b'{"a":' * 20 + b"1" + b"}" * 20,
-        "no UTF-8": lambda line: line[:-1] + b"\xff",
-        "a byte order mark": lambda line: b"\xef\xbb\xbf" + line,
-        "a key twice": twice,
-        "a key more": last(b"1"),
-        "a fraction": last(b"1.0"),
-        "an exponent": last(b"1e3"),
-        "truth": last(b"true"),
-        "nothing known": last(b"null"),
-        "no number": last(b"NaN"),
-        "beyond all integers": last(b"9007199254740993"),
-        "a leading zero": last(b"01"),
-        "half a pair": last(b'"\\ud800"'),
-        "a control character": last(b'"\x01"'),
-        "a bad escape": last(b'"\\x"'),
-        "a comma at the end": lambda line: line[:-1] + b",}",
-        "a line too long": lambda line: line[:-1] + b" " * (8 * 2**20) + b"}",
-    }
-
-
-def _stranger() -> VerifierKey:
-    return VerifierKey("witness.example/2", SigningKey(new_seed()).public_key, b"\x04")
-
-
-def _unwitnessed(month: Bundle) -> dict[str, Bundle]:
-    seen = month.witnessed
-    assert seen is not None
-    longer = (*seen.proof, bytes(32))
-    return {
-        "not witnessed": replace(month, witnessed=None),
-        "no proof": replace(month, witnessed=replace(seen, proof=())),
-        "a longer proof": replace(month, witnessed=replace(seen, proof=longer)),
-        "a short hash": replace(month, witnessed=replace(seen, proof=(b"x", *seen.proof[1:]))),
-        "not cosigned": replace(month, witnessed=replace(seen, note=month.checkpoint, proof=())),
-        "another note": replace(month, witnessed=replace(seen, note="x")),
-        "a wrong cosignature": replace(month, witnessed=replace(seen, note=_flipped_last(seen.note))),
-    }
-
-
-def _flipped_last(note: str) -> str:
-    cut = note.rindex(" ") + 20
-    return note[:cut] + ("A" if note[cut] != "A" else "B") + note[cut + 1 :]
-
-
-def _floods(flood: Bundle) -> dict[str, Bundle]:
-    members = [parse_member(record) for record in flood.records.values() if is_member(record)]
-    others = [record for record in flood.records.values() if not is_member(record)]
-
-    def shown(*some: Any) -> Bundle:
-        return replace(flood, records=records_by_hash([*others, *map(dump_member, some)]))
-
-    first, *rest = members
-    assert first.personal is not None
-    return {
-        "flood": flood,
-        "no member": shown(),
-        "a member less": shown(*rest),
-        "a member closed": shown(replace(first, personal=None), *rest),
-        "a member moved": shown(replace(first, position=99), *rest),
-        "a member twice": shown(first, replace(first, position=-1), *rest),
-        "a member of another leaf": shown(replace(first, group=0), *rest),
-        "a member exchanged": shown(replace(first, entry=flip(first.entry)), *rest),
-        "a member opened otherwise": shown(replace(first, personal=Opening(first.personal.salt, b"{}")), *rest),
-        "a member's public half": shown(replace(first, public=first.personal), *rest),
-        "a member of no format": replace(
-            flood, records=records_by_hash([dump_member(first).replace(b"member/1", b"member/2"), *others, *map(dump_member, rest)])
-        ),
-    }  # fmt: skip
-
-
-def _erasures(erased: Bundle) -> dict[str, Bundle]:
-    first, *rest = [parse_tombstone(record) for record in erased.records.values() if is_tombstone(record)]
-    others = [record for record in erased.records.values() if not is_tombstone(record)]
-
-    def shown(*some: Any) -> Bundle:
-        return replace(erased, records=records_by_hash([*others, *map(dump_tombstone, some)]))
-
-    return {
-        "erased": erased,
-        "no stone": shown(),
-        "a stone less": shown(*rest),
-        "a stone salted otherwise": shown(replace(first, salt=bytes(32)), *rest),
-        "a stone of another group": shown(replace(first, group=0), *rest),
-        "a stone moved": shown(replace(first, position=first.position + 1), *rest),
-        "a stone of another size": shown(replace(first, size=first.size + 1), *rest),
-        "a stone of another leaf": shown(replace(first, leaf=0), *rest),
-        "a stone without a path": shown(replace(first, path=()), *rest),
-    }

@@ -203,7 +203,7 @@ def add(session: Session, vault_id: VaultId, addition: Addition, now: datetime) 
     }
     chars = connection.execute(_ADD[connection.dialect.name], values).scalar_one_or_none()
     if chars is None:
-        met = _OF_MONTH.one(session, vault_id=vault_id, month=month_of(now))
+        met = _OF_MONTH.one(session, vault_id=vault_id, month=values["month"])
         if addition.new and len(met.ranked) != addition.seen_chars:  # others may have ranked what was counted as new
             raise RankedMeanwhile
         raise ExposureSpent

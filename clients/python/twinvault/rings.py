@@ -88,7 +88,8 @@ NewDevice = Callable[[OwnRing], Device]
 """Says, from the ring in force, what the next head lists of one device."""
 
 
-_NO_CHANGES: Final[NewCompartments] = lambda _own: {}  # noqa: E731
+def _none_new(_own: OwnRing) -> Mapping[Period, Iterable[Category]]:
+    return {}
 
 
 class RingKeeper:
@@ -169,7 +170,7 @@ class RingKeeper:
         if known is not None and known.accepted is not None:
             raise RevokedDevice("The device was revoked; enrol one with a new key.")
         if known is None:
-            self._publish(_NO_CHANGES, lambda _own: device)
+            self._publish(_none_new, lambda _own: device)
 
     def revoke(self, device_id: DeviceId, *, at_once: bool = False) -> Device:
         """End a device: nothing that it seals from now on counts; what it was acknowledged for stays.
@@ -189,7 +190,7 @@ class RingKeeper:
             so a stolen key that signs more later signs in vain, even with the server's help.
         """
         try:
-            self._publish(_NO_CHANGES, lambda own: self._revoked(own, device_id), at_once=at_once)
+            self._publish(_none_new, lambda own: self._revoked(own, device_id), at_once=at_once)
         except ApiError as refusal:
             if refusal.slug != _CONFLICT:
                 raise

@@ -101,7 +101,7 @@ def request(
     ] = None,
     category: common.Categories = [PURCHASE],  # noqa: B006  (Typer copies its defaults)
     optional: Annotated[list[str] | None, typer.Option("--optional", help="Category that would help.")] = None,
-    question: Annotated[list[QuestionKind], typer.Option("--question", help="Kind of question.")] = [  # noqa: B006
+    question: Annotated[list[QuestionKind], typer.Option("--question", help="Kind of question.")] = [  # noqa: B006  (as above)
         QuestionKind.NEXT_CHOICE,
         QuestionKind.RECOMMEND,
     ],
