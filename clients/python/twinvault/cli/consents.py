@@ -48,8 +48,6 @@ class Order(StrEnum):
     USED = "used"
 
 
-_BY: Final = {Order.UNTIL: "until", Order.USED: "last_answer"}
-
 ConsentArgument = Annotated[str, typer.Argument(help="The consent's id, from `owner consents`.")]
 Code = Annotated[str, typer.Argument(help="The short code that the browser shows, or a name from `owner requests`.")]
 
@@ -73,18 +71,22 @@ def consents(
     """List every consent, ended ones included, with its changes, how it was used and where you may complain."""
     found = common.unlock_owner(profile, passphrase_file)
     uses: dict[tuple[str, str], list[int]] = defaultdict(list)
+    logged: dict[str, int] = {}
     for event in found.history():
         personal = event["personal"]
+        logged.setdefault(str(personal.get("consent")), int(event["index"]))
         uses[str(personal.get("consent")), str(event["kind"])].append(int(personal.get("at") or 0))
     shown = [item for item in found.consents() if item.live or not live]
     shown = [item for item in shown if grantee in (None, item.current.terms.grantee)]
-    shown.sort(key=lambda item: item.versions[0].event_time)
+    shown.sort(key=lambda item: (item.versions[0].event_time, logged.get(b64u(item.id), 0)))
+    if sort is Order.UNTIL:
+        shown.sort(key=lambda item: item.current.terms.not_after)
+    elif sort is Order.USED:
+        shown.sort(key=lambda item: max(uses.get((b64u(item.id), LeafKind.ANSWER.value), (0,))), reverse=True)
     terms = [item.current.terms for item in shown]
     names = found.companies(one.grantee for one in terms if one.kind is ConsentKind.COMPANY)
     home = str(found.profile.record.get("country", ""))
     rows = [row for item in shown if search.casefold() in _words(row := _consent_json(item, uses, names, home))]
-    if sort is not Order.GIVEN:
-        rows.sort(key=lambda row: str(row[_BY[sort]] or ""), reverse=sort is Order.USED)
     named = {country for row in rows for country in row["complain_to"]}
     common.emit({"consents": rows, **authorities_json(set() if _ANY in named else named)}, as_json=as_json)
 
