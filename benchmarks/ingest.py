@@ -216,7 +216,7 @@ def compare(
                 cpu_ms[name].append(1000 * elapsed_cpu_s / per_round)
         sent += 2 * per_round
     with sealed.snapshot() as session:
-        stored = len(batches.digests(session, sender.vault, [sender.compartment.id]))
+        stored = len(batches.digests(session, sender.vault, [sender.compartment.id])[sender.compartment.id])
     with plain.snapshot() as session:
         plain_stored = session.connection().execute(select(func.count()).select_from(plain_trace)).scalar_one()
     assert plain_stored == (rounds + 1) * per_round * BATCH_EVENTS
