@@ -24,7 +24,7 @@ import pymerkle
 import sqlalchemy
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from benchmarks import evidence
+from benchmarks import _evidence
 from twinvault.processes import processors
 from vault.db import Database, migrate
 from vault.proof import merkle
@@ -136,10 +136,10 @@ def audit(folder: Path, answers: int) -> dict[str, float]:
     What it takes to start processes is in the seconds, and so weighs more where fewer answers are checked.
     """
     file = folder / "evidence"
-    jwk, root = evidence.write(file, answers)
+    jwk, root = _evidence.write(file, answers)
     figures: dict[str, float] = {"verify_processes": processors()}
     for name, processes in (("verify", processors()), ("verify_alone", 1)):
-        command = [sys.executable, "-m", "benchmarks.evidence", str(file), jwk, str(processes)]
+        command = [sys.executable, "-m", "benchmarks._evidence", str(file), jwk, str(processes)]
         found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
         if (found["root"], found["size"]) != (root.hex(), answers):
             raise ValueError("the evidence does not make the tree that was written")

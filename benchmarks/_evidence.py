@@ -1,6 +1,6 @@
 """What an auditor checks of every logged answer: its place in the tree, both openings, its company's signature.
 
-A process of its own, so that its memory is what checking takes: `python -m benchmarks.evidence FILE JWK PROCESSES`.
+A process of its own, so that its memory is what checking takes: `python -m benchmarks._evidence FILE JWK PROCESSES`.
 """
 
 from __future__ import annotations
