@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import typer
 from fastapi.testclient import TestClient
@@ -13,6 +15,7 @@ from typer.testing import CliRunner, Result
 from twinvault.cli import main
 from vault.app import create_app
 from vault.clock import SystemClock
+from vault.ops import archive
 from vault.ops.site import Site, set_up
 from vault.settings import AppSettings, WorkerSettings
 from vault.twin.children import Children
@@ -33,6 +36,23 @@ def operate(arguments: Sequence[str]) -> Result:
     shell = typer.Typer()
     shell.command()(lambda: main(["operator", *arguments]))
     return CliRunner().invoke(shell, [])
+
+
+def restore(site: Site, backup: Path) -> dict[str, Any]:
+    """Put a backup back over the site as the operator does, and return what the command says it did."""
+    result = operate(["restore", str(backup), "--site", str(site.folder), "--replace", "--json"])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return dict(json.loads(result.stdout))
+
+
+def put_back_by_hand(site: Site, backup: Path) -> None:
+    """Put the backup's SQLite file back without the command, as an operator in a hurry might."""
+    database, short_keys = site.databases()
+    archive._put_sqlite(backup / "vault.sqlite", database)
+    assert site.anchor is not None
+    site.anchor.delete()
+    for opened in (database, short_keys):
+        opened.close()
 
 
 def app_settings(site: Site) -> AppSettings:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
+
+DAY_S: Final = 86_400
 
 
 class Clock(Protocol):

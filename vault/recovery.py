@@ -35,7 +35,7 @@ from vault.seal.ids import ID_BYTES, DeviceId, VaultId, sha256
 from vault.seal.signing import Signer
 from vault.store import devices, shortkeys
 from vault.tlog import log, tree
-from vault.tlog.errors import JournalDamaged, JournalMissing, NotInLog
+from vault.tlog.errors import JournalDamaged, JournalMissing
 from vault.tlog.journal import Journal, lacking
 from vault.tlog.log import Leaf, PendingId
 
@@ -113,9 +113,9 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
             end_issued(session, now=now)
         if not missing:
             return Recovered()
-        if journaled.begins_at > _size(session):
+        if journaled.begins_at > log.tree_size(session):
             raise JournalMissing(
-                f"The journal begins at leaf {journaled.begins_at}, but the database was set back to {_size(session)}"
+                f"The journal begins at leaf {journaled.begins_at}, but the database was set back to {log.tree_size(session)}"
                 " leaves: what was withdrawn or charged between is unknown. Restore a newer backup, or put the older"
                 " journal back; only if neither exists, accept the loss with `twinvault operator journal begin`."
             )
@@ -245,13 +245,6 @@ def _stop_again(session: Session, public: JsonObject, now: datetime) -> bool:
     with suppress(release.NoCertifiedModel):  # released after the backup, so nothing answers by it
         return release.withdraw(session, parse_b64u(public["model"]), str(public["reason"]), now=now) is not None
     return False
-
-
-def _size(session: Session) -> int:
-    try:
-        return log.head(session)[0]
-    except NotInLog:
-        return 0
 
 
 def _opened(leaves: Iterable[Leaf], *kinds: LeafKind) -> list[tuple[JsonObject, JsonObject]]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from tests.dying import die, then_die
 from vault.app import create_app, run
 from vault.clock import SystemClock
 from vault.legacy import legacies, routes
@@ -25,24 +25,12 @@ class Later:
         return SystemClock().now() + timedelta(days=int(os.environ[DAYS]))
 
 
-def _die(*_: Any, **__: Any) -> Any:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _then_die(act: Callable[..., Any]) -> Callable[..., Any]:
-    def both(*args: Any, **kwargs: Any) -> Any:
-        act(*args, **kwargs)
-        _die()
-
-    return both
-
-
 POINTS: Final[dict[str, tuple[Any, str, Callable[..., Any]]]] = {
-    "declared, not committed": (legacies, "declare", _then_die(legacies.declare)),
-    "declared, nobody told": (routes, "_logged", _die),
-    "half in force": (people, "freeze", _then_die(people.freeze)),
-    "half vetoed": (legacies, "sign_of_life", _then_die(legacies.sign_of_life)),
-    "erased, keys not gone": (routes, "acknowledged", _die),
+    "declared, not committed": (legacies, "declare", then_die(legacies.declare)),
+    "declared, nobody told": (routes, "_logged", die),
+    "half in force": (people, "freeze", then_die(people.freeze)),
+    "half vetoed": (legacies, "sign_of_life", then_die(legacies.sign_of_life)),
+    "erased, keys not gone": (routes, "acknowledged", die),
 }
 
 

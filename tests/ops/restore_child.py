@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from pathlib import Path
-from typing import Any
 
+from tests.dying import die
 from vault.clock import SystemClock
 from vault.ops import archive
 from vault.ops.site import Site
@@ -15,20 +13,16 @@ from vault.parties import restoring
 from vault.store import shortkeys
 
 
-def _die(*_: Any, **__: Any) -> Any:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def main(site: str, backup: str, point: str) -> None:
     match point:
         case "put back":
-            archive.migrate = _die
+            archive.migrate = die
         case "ended":
-            archive.recover = _die
+            archive.recover = die
         case "repeated":
-            restoring.companies.set_status = _die
+            restoring.companies.set_status = die
         case "committed":
-            shortkeys.delete_scheduled = _die
+            shortkeys.delete_scheduled = die
     archive.restore(Path(backup), Site(Path(site)), replace=True, now=SystemClock().now())
     raise SystemExit(f"not reached: {point}")
 

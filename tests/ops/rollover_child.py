@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,6 +10,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
+from tests.dying import die, then_die
 from tests.site_kit import app_settings, worker_settings
 from vault import app as app_module
 from vault.clock import SystemClock
@@ -24,18 +23,6 @@ from vault.ops.site import Site
 from vault.store import shortkeys
 from vault.twin.children import Children
 from vault.worker import follow_keys, open_worker
-
-
-def _die(*_: Any, **__: Any) -> Any:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _then_die(act: Callable[..., Any]) -> Callable[..., Any]:
-    def both(*args: Any, **kwargs: Any) -> Any:
-        act(*args, **kwargs)
-        _die()
-
-    return both
 
 
 def rotate(site: Site) -> None:
@@ -58,12 +45,12 @@ def follow_as_worker(site: Site) -> None:
 
 
 POINTS: dict[str, tuple[Callable[[Site], None], Any, str, Callable[..., Any]]] = {
-    "key made, not stated": (rotate, operator_keys, "sign_key_statement", _die),
-    "app inside a reseal": (follow_as_app, reseals, "put", _then_die(reseals.put)),
-    "app before the old short keys go": (follow_as_app, shortkeys, "delete_scheduled", _die),
-    "app with the old key half gone": (follow_as_app, LocalKeyring, "destroy", _then_die(LocalKeyring.destroy)),
-    "worker inside a reseal": (follow_as_worker, reseals, "put", _then_die(reseals.put)),
-    "worker with the old key half gone": (follow_as_worker, LocalKeyring, "destroy", _then_die(LocalKeyring.destroy)),
+    "key made, not stated": (rotate, operator_keys, "sign_key_statement", die),
+    "app inside a reseal": (follow_as_app, reseals, "put", then_die(reseals.put)),
+    "app before the old short keys go": (follow_as_app, shortkeys, "delete_scheduled", die),
+    "app with the old key half gone": (follow_as_app, LocalKeyring, "destroy", then_die(LocalKeyring.destroy)),
+    "worker inside a reseal": (follow_as_worker, reseals, "put", then_die(reseals.put)),
+    "worker with the old key half gone": (follow_as_worker, LocalKeyring, "destroy", then_die(LocalKeyring.destroy)),
 }
 
 

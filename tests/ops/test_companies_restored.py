@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from sqlalchemy import select
 from tests.client_kit import company_terms
 from tests.company_kit import REDIRECT, CompanyKit, new_key, public
 from tests.http_kit import PURPOSE, Caller, House, await_sequencer, serving, session_of
-from tests.site_kit import app_settings, operate
+from tests.site_kit import app_settings, operate, put_back_by_hand, restore
 from vault.app import create_app
 from vault.clock import SystemClock, unix_s
 from vault.encoding import b64u, parse_b64u
@@ -26,7 +25,6 @@ from vault.evidence.auditors import list_auditors, register_auditor
 from vault.oauth import families
 from vault.oauth.families import Family
 from vault.oauth.models import authorization
-from vault.ops import archive
 from vault.ops.archive import back_up
 from vault.ops.site import Site
 from vault.parties import companies
@@ -53,12 +51,6 @@ class Moved:
     answer: bytes
     vault: VaultId
     kits: dict[str, CompanyKit]
-
-    def restore(self) -> dict[str, Any]:
-        arguments = ["restore", str(self.backup), "--site", str(self.site.folder), "--replace", "--json"]
-        result = operate(arguments)
-        assert result.exit_code == 0, (result.output, result.exception)
-        return dict(json.loads(result.stdout))
 
     def client(self) -> TestClient:
         return TestClient(create_app(app_settings(self.site)))
@@ -157,7 +149,7 @@ def test_no_key_token_or_session_that_was_taken_away_since_is_good_again(moved: 
     with moved.client() as client:
         assert moved.refuses(client) == (False, False, True), "the service knows what it revoked; others are good"
     for _ in range(2):  # as often as it takes
-        _verify(moved, moved.restore())
+        _verify(moved, restore(moved.site, moved.backup))
         with moved.client() as client:
             assert client.get("/readyz").status_code == 200
             assert moved.refuses(client) == (True, True, True)
@@ -173,12 +165,7 @@ def test_no_key_token_or_session_that_was_taken_away_since_is_good_again(moved: 
 @pytest.mark.parametrize("urls", ["sqlite"], indirect=True)
 def test_nor_is_it_in_a_copy_that_is_put_back_by_hand(moved: Moved, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vault.app.follow_keys", lambda _: None)  # from the first request on, not from its first turn
-    database, short_keys = moved.site.databases()
-    archive._put_sqlite(moved.backup / "vault.sqlite", database)
-    assert moved.site.anchor is not None
-    moved.site.anchor.delete()
-    for opened in (database, short_keys):
-        opened.close()
+    put_back_by_hand(moved.site, moved.backup)
     with moved.client() as client:
         assert client.get("/readyz").status_code == 200
         assert moved.refuses(client) == (True, True, True)
@@ -195,4 +182,4 @@ def test_a_restore_that_is_killed_is_made_good_by_the_next(moved: Moved, point: 
             assert client.get("/readyz").status_code in {200, 503}
             frozen = client.app.state.frozen is not None  # type: ignore[attr-defined]
             assert frozen or moved.refuses(client) == (True, True, True)
-    _verify(moved, moved.restore())
+    _verify(moved, restore(moved.site, moved.backup))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,10 +9,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.http_kit import await_sequencer, serving
-from tests.site_kit import app_settings, operate
+from tests.site_kit import app_settings, put_back_by_hand, restore
 from vault.app import create_app
 from vault.encoding import b64u, parse_b64u, parse_json
-from vault.ops import archive
 from vault.ops.archive import back_up
 from vault.ops.site import Site
 from vault.proof.leaf import LeafKind
@@ -33,12 +31,6 @@ class Revoked:
     vault: VaultId
     gone: list[SigningKey]
     kept: SigningKey
-
-    def restore(self) -> dict[str, object]:
-        arguments = ["restore", str(self.backup), "--site", str(self.site.folder), "--replace", "--json"]
-        result = operate(arguments)
-        assert result.exit_code == 0, (result.output, result.exception)
-        return dict(json.loads(result.stdout))
 
     def admitted(self, client: TestClient) -> list[bool]:
         """Say which of the three devices get a session."""
@@ -70,7 +62,7 @@ def revoked(urls: tuple[str | None, str | None], tmp_path: Path) -> Revoked:
 
 def test_no_device_that_was_revoked_since_is_let_in_again(revoked: Revoked) -> None:
     for _ in range(2):  # as often as it takes
-        assert revoked.restore()["devices_revoked"] == 2
+        assert restore(revoked.site, revoked.backup)["devices_revoked"] == 2
         with TestClient(create_app(app_settings(revoked.site))) as client:
             assert client.get("/readyz").status_code == 200
             assert revoked.admitted(client) == [False, False, True]
@@ -85,12 +77,7 @@ def test_no_device_that_was_revoked_since_is_let_in_again(revoked: Revoked) -> N
 
 @pytest.mark.parametrize("urls", ["sqlite"], indirect=True)
 def test_nor_by_a_copy_that_is_put_back_by_hand(revoked: Revoked) -> None:
-    database, short_keys = revoked.site.databases()
-    archive._put_sqlite(revoked.backup / "vault.sqlite", database)
-    assert revoked.site.anchor is not None
-    revoked.site.anchor.delete()
-    for opened in (database, short_keys):
-        opened.close()
+    put_back_by_hand(revoked.site, revoked.backup)
     with TestClient(create_app(app_settings(revoked.site))) as client:
         assert revoked.admitted(client) == [False, False, True]
 

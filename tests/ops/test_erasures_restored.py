@@ -9,7 +9,7 @@ import pytest
 
 from tests.client_kit import PURCHASE
 from tests.http_kit import serving
-from tests.site_kit import operate
+from tests.site_kit import restore
 from vault.consent import consents, handovers
 from vault.consent.errors import KeysGone
 from vault.db import Database
@@ -47,8 +47,7 @@ def forgotten(urls: tuple[str | None, str | None], tmp_path: Path) -> Forgotten:
 
 def test_what_was_erased_since_is_erased_again(forgotten: Forgotten) -> None:
     database, short_keys = forgotten.site.databases()
-    result = operate(["restore", str(forgotten.backup), "--site", str(forgotten.site.folder), "--replace", "--json"])
-    assert result.exit_code == 0, (result.output, result.exception)
+    restore(forgotten.site, forgotten.backup)
     with database.snapshot() as session:
         listed = rings.listed(session, forgotten.vault)
         assert listed, "the rest of the vault came back"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.http_kit import await_sequencer, serving
-from tests.site_kit import operate
+from tests.site_kit import restore
 from twinvault.executor import Executor
 from vault.clock import SystemClock
 from vault.db import Database
@@ -76,12 +76,6 @@ def test_what_its_plan_alone_froze_since_the_backup_is_known_for_that(tmp_path: 
         assert people.get(session, owner.vault).state is VaultState.FROZEN
     assert row is not None
     assert row.froze
-
-
-def restore(site: Site, backup: Path) -> None:
-    arguments = ["restore", str(backup), "--site", str(site.folder), "--replace", "--json"]
-    said = operate(arguments)
-    assert said.exit_code == 0, (said.output, said.exception)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.http_kit import await_sequencer, serving
-from tests.site_kit import app_settings, operate
+from tests.site_kit import app_settings, restore
 from vault.app import create_app
 from vault.clock import SystemClock
 from vault.ops.archive import back_up
@@ -64,12 +63,9 @@ def ordered(urls: tuple[str | None, str | None], tmp_path: Path) -> Ordered:
 
 
 def test_freezes_profiles_and_suspensions_since_are_in_force_again(ordered: Ordered) -> None:
-    restore = ["restore", str(ordered.backup), "--site", str(ordered.site.folder), "--replace", "--json"]
     database, short_keys = ordered.site.databases()
     for _ in range(2):  # as often as it takes
-        result = operate(restore)
-        assert result.exit_code == 0, (result.output, result.exception)
-        told = json.loads(result.stdout)
+        told = restore(ordered.site, ordered.backup)
         assert (told["freezes_and_profiles"], told["companies_suspended"]) == (4, 1)
         with database.snapshot() as session:
             states = [people.get(session, vault).state for vault in (ordered.frozen, ordered.thawed, ordered.minor)]

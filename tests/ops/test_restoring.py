@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from tests.client_kit import purchases
 from tests.http_kit import House, serving
-from tests.site_kit import app_settings, operate, worker_settings
+from tests.site_kit import app_settings, operate, put_back_by_hand, restore, worker_settings
 from vault.app import create_app
 from vault.budget import ledger
 from vault.clock import SystemClock
@@ -107,9 +107,7 @@ def test_what_was_withdrawn_and_charged_since_is_in_force_again(past: Past) -> N
     refused = past.run("restore", str(past.backup))
     assert refused.exit_code == 1
     assert "forks the log" in refused.stderr
-    result = past.run("restore", str(past.backup), "--replace", "--json")
-    assert result.exit_code == 0, (result.output, result.exception)
-    told = json.loads(result.stdout)
+    told = restore(past.site, past.backup)
     assert (told["consents_ended"], told["charges"], told["frozen"]) == (1, 1, "")
     assert (told["models_withdrawn"], told["freezes_and_profiles"], told["companies_suspended"]) == (1, 0, 0)
     assert not json.loads(past.run("models", "list", "--json").stdout)["models"][0]["may_serve"]
@@ -119,19 +117,15 @@ def test_what_was_withdrawn_and_charged_since_is_in_force_again(past: Past) -> N
     assert past.event_of(past.kept) is ConsentEvent.GIVEN
     with past.app() as client:
         assert client.get("/readyz").status_code == 200
-    again = past.run("restore", str(past.backup), "--replace", "--json")
-    assert json.loads(again.stdout)["consents_ended"] == 1  # from the same journal, as often as it takes
+    assert restore(past.site, past.backup)["consents_ended"] == 1  # from the same journal, as often as it takes
     findings = json.loads(past.run("doctor", "--json").stdout)["findings"]
     assert [item["name"] for item in findings if not item["ok"]] == []
 
 
 @on_sqlite
 def test_a_copy_put_back_by_hand_is_compared_when_the_app_starts(past: Past) -> None:
-    database, _ = past.site.databases()
-    archive._put_sqlite(past.backup / "vault.sqlite", database)
-    assert past.site.anchor is not None
+    put_back_by_hand(past.site, past.backup)
     assert past.site.log_files is not None
-    past.site.anchor.delete()
     past.site.log_files.set_aside()  # whoever deletes the anchor accepts the fork
     _worker_leaves_it_alone(past)
     assert past.event_of(past.withdrawn) is ConsentEvent.GIVEN

@@ -15,9 +15,7 @@ from vault.consent.handovers import Custody
 from vault.consent.versions import Submission
 from vault.encoding import b64u, parse_b64u
 from vault.http.edge import ClockDep, DatabaseDep, documented, read_late
-from vault.parties.caller import OwnerCaller
-from vault.parties.people import UnknownVault
-from vault.parties.routes import OwnerDep
+from vault.parties.routes import OwnVault
 from vault.schema.consent import ConsentEvent
 from vault.seal.dsse import parse_envelope
 from vault.seal.fields import parse_id
@@ -53,14 +51,7 @@ async def _custody(request: Request) -> Custody:
     return custody
 
 
-async def _own_vault(vault: str, caller: OwnerDep) -> OwnerCaller:
-    if parse_id(vault) != caller.vault_id:
-        raise UnknownVault("You are signed in to another vault than the one in the address.")
-    return caller
-
-
 CustodyDep = Annotated[Custody, Depends(_custody)]
-OwnVault = Annotated[OwnerCaller, Depends(_own_vault)]
 LateBody = Annotated[VersionBody, read_late(VersionBody)]
 _VERSION = documented(takes="application/json", body=VersionBody.model_json_schema())
 

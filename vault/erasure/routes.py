@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from vault.clock import unix_s
 from vault.consent.handovers import Custody
 from vault.consent.routes import CustodyDep
 from vault.db import Database
-from vault.encoding import b64u, parse_b64u
+from vault.encoding import b64u
 from vault.erasure import erase as erasing
 from vault.erasure.erase import Asked, Erased
 from vault.erasure.retention import oldest_kept
@@ -19,12 +19,9 @@ from vault.erasure.survey import Survey, survey
 from vault.errors import VaultError
 from vault.http.edge import ClockDep, DatabaseDep
 from vault.parties import people
-from vault.parties.caller import OwnerCaller
-from vault.parties.people import UnknownVault
-from vault.parties.routes import OwnerDep
-from vault.seal.dsse import parse_envelope
+from vault.parties.routes import OwnVault
+from vault.seal.dsse import parse_envelope_text
 from vault.seal.erasure import MAX_COMPARTMENTS, Author, Scope, verify_order
-from vault.seal.errors import as_seal_error
 from vault.seal.fields import parse_id
 from vault.seal.ids import CompartmentId
 from vault.store import shortkeys
@@ -70,15 +67,6 @@ class OrderBody(_Body):
     order: str = Field(max_length=1_400_000)
 
 
-async def _own_vault(vault: str, caller: OwnerDep) -> OwnerCaller:
-    if parse_id(vault) != caller.vault_id:
-        raise UnknownVault("You are signed in to another vault than the one in the address.")
-    return caller
-
-
-OwnVault = Annotated[OwnerCaller, Depends(_own_vault)]
-
-
 @erasure_router.post("/preview")
 def preview(body: ScopeBody, owner: OwnVault, custody: CustodyDep, database: DatabaseDep) -> dict[str, Any]:
     """Say what an erasure would destroy, whose consents lose keys, and which models may have learned from it."""
@@ -96,8 +84,7 @@ def order(
 
     The same order again returns the same certificate.
     """
-    with as_seal_error():
-        envelope = parse_envelope(parse_b64u(body.order))
+    envelope = parse_envelope_text(body.order)
     now = clock.now()
     with database.transaction() as session:
         owner_key = people.get(session, owner.vault_id).owner_key

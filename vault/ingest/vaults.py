@@ -15,7 +15,7 @@ from vault.parties import people, sessions
 from vault.parties.caller import DeviceCaller, OwnerCaller
 from vault.parties.routes import CallerDep, OwnerDep
 from vault.schema.trace import parse_period
-from vault.seal.dsse import Envelope, PayloadType, parse_envelope
+from vault.seal.dsse import PayloadType, parse_envelope, parse_envelope_text
 from vault.seal.errors import as_seal_error
 from vault.seal.fields import parse_hash, parse_id
 from vault.seal.ids import CompartmentId, VaultId
@@ -138,7 +138,7 @@ def own(vault: str, caller: OwnerCaller | DeviceCaller) -> VaultId:
 @vaults_router.post("/vaults", status_code=201)
 def create(body: VaultBody, database: DatabaseDep, shortkeys: ShortKeysDep, clock: ClockDep) -> VaultAnswer:
     """Begin a vault: genesis, account record, slots and first ring, all or nothing."""
-    genesis, account = _envelope(body.genesis), _envelope(body.account)
+    genesis, account = parse_envelope_text(body.genesis), parse_envelope_text(body.account)
     person = verify_genesis(genesis)
     ring = _ring(body.ring, person.vault_id, person.owner_key, shortkeys)
     found = [_slot(slot.slot, slot.locator_hash) for slot in body.slots]
@@ -206,7 +206,7 @@ def get_account(vault: str, caller: OwnerDep, database: DatabaseDep) -> AccountB
 @vaults_router.put("/vaults/{vault}/account", status_code=204)
 def put_account(vault: str, body: AccountBody, caller: OwnerDep, database: DatabaseDep, clock: ClockDep) -> None:
     """Publish the next account record."""
-    vault_id, account = own(vault, caller), _envelope(body.account)
+    vault_id, account = own(vault, caller), parse_envelope_text(body.account)
     with database.transaction() as session:
         people.stay(session, vault_id)
         owner_key = people.get(session, vault_id).owner_key
@@ -292,7 +292,7 @@ def freeze(
     Nothing is answered, refreshed or trained while frozen.
     """
     vault_id = own(vault, caller)
-    order = _envelope(body.order)
+    order = parse_envelope_text(body.order)
     with database.transaction() as session:
         pending = people.follow_freeze(session, vault_id, order, now=clock.now())
         followed = _person_json(people.get(session, vault_id))
@@ -311,15 +311,10 @@ def _ring(body: RingBody, vault: VaultId, owner_key: bytes, shortkeys: Database)
         locked = {
             CompartmentId(parse_id(name)): parse_b64u(seed) for page in body.pages for name, seed in page.locked.items()
         }
-    pages = [_envelope(page.page) for page in body.pages]
+    pages = [parse_envelope_text(page.page) for page in body.pages]
     return rings.verify_publish(
-        vault, owner_key, _envelope(body.head), pages, locked_seeds=locked, short_key_database=shortkeys
+        vault, owner_key, parse_envelope_text(body.head), pages, locked_seeds=locked, short_key_database=shortkeys
     )
-
-
-def _envelope(text: str) -> Envelope:
-    with as_seal_error():
-        return parse_envelope(parse_b64u(text))
 
 
 def _slot(text: str, locator_hash: str) -> Slot:

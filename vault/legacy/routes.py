@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from vault.consent.routes import CustodyDep
@@ -17,11 +17,10 @@ from vault.legacy import legacies, orders, shown, steps
 from vault.legacy.errors import UnknownLegacy
 from vault.legacy.shown import Held
 from vault.legacy.steps import Legacy
-from vault.parties.caller import OwnerCaller
 from vault.parties.people import UnknownVault
-from vault.parties.routes import OwnerDep
+from vault.parties.routes import OwnVault
 from vault.seal.advance import parse_advance
-from vault.seal.dsse import Envelope, parse_envelope
+from vault.seal.dsse import parse_envelope_text
 from vault.seal.errors import as_seal_error
 from vault.seal.fields import parse_id
 from vault.seal.legacy import MOST_SEALED, unverified_claim
@@ -55,21 +54,12 @@ class OpeningBody(StatementBody):
     sealed: list[Annotated[str, Field(max_length=1_400_000)]] = Field(min_length=1, max_length=MOST_SEALED)
 
 
-async def _own_vault(vault: str, caller: OwnerDep) -> OwnerCaller:
-    if parse_id(vault) != caller.vault_id:
-        raise UnknownVault("You are signed in to another vault than the one in the address.")
-    return caller
-
-
-OwnVault = Annotated[OwnerCaller, Depends(_own_vault)]
-
-
 @plan_router.put("")
 def put_plan(
     body: PlanBody, owner: OwnVault, request: Request, database: DatabaseDep, clock: ClockDep
 ) -> dict[str, Any]:
     """Put the owner's next plan in force, or withdraw it; acknowledged once it is logged."""
-    envelope = _envelope(body.plan)
+    envelope = parse_envelope_text(body.plan)
     with database.transaction() as session:
         leaf_id = legacies.publish(session, owner.vault_id, envelope, now=clock.now())
     return {"receipt": _logged(request, database, leaf_id)}
@@ -99,7 +89,7 @@ def declare(
     legacy: str, body: StatementBody, request: Request, database: DatabaseDep, clock: ClockDep
 ) -> dict[str, Any]:
     """Start the waiting period; acknowledged once it is logged. The same declaration again changes nothing."""
-    envelope = _envelope(body.statement)
+    envelope = parse_envelope_text(body.statement)
     with database.transaction() as session:
         found = legacies.declare(session, parse_id(legacy), envelope, now=clock.now())
     return {**_legacy_json(found), "receipt": _logged(request, database, found.leaf_id)}
@@ -110,7 +100,7 @@ def freeze(
     legacy: str, body: StatementBody, request: Request, database: DatabaseDep, clock: ClockDep
 ) -> dict[str, Any]:
     """Freeze a vault that answers after death; acknowledged once it is logged."""
-    envelope = _envelope(body.statement)
+    envelope = parse_envelope_text(body.statement)
     with database.transaction() as session:
         leaf_id = orders.freeze(session, parse_id(legacy), envelope, now=clock.now())
     return {"receipt": _logged(request, database, leaf_id)}
@@ -130,7 +120,7 @@ def open_sealed(
 
     The same again changes nothing.
     """
-    envelope = _envelope(body.statement)
+    envelope = parse_envelope_text(body.statement)
     with as_seal_error():
         sealed = [parse_advance(parse_b64u(item)) for item in body.sealed]
     with database.transaction() as session:
@@ -154,7 +144,7 @@ def erase(
     plan: nobody else has it from then on. The same order again returns the same certificate, which lies under the
     claim's id, and no bundle.
     """
-    envelope, state, now = _envelope(body.statement), request.app.state, clock.now()
+    envelope, state, now = parse_envelope_text(body.statement), request.app.state, clock.now()
     held: Held | None = None
     _wait_for_steps(request, database, parse_id(legacy))
     with database.transaction() as session:
@@ -212,8 +202,3 @@ def _legacy_json(found: Legacy) -> dict[str, Any]:
         "statement": b64u(found.statement),
         "until": found.until_s,
     }
-
-
-def _envelope(text: str) -> Envelope:
-    with as_seal_error():
-        return parse_envelope(parse_b64u(text))

@@ -14,13 +14,10 @@ from vault.http.edge import ClockDep, DatabaseDep
 from vault.notices.ending import ending
 from vault.notices.feed import Notice, notices
 from vault.notices.stream import PAGE, Streams
-from vault.parties.caller import OwnerCaller, WatcherCaller
-from vault.parties.people import UnknownVault
-from vault.parties.routes import ReaderDep, caller_of
+from vault.parties.routes import ReadVault, caller_of
 from vault.parties.sessions import NotSignedIn
 from vault.proof.checkpoint import MAX_SIZE
 from vault.schema.language import Language
-from vault.seal.fields import parse_id
 
 notices_router = APIRouter(prefix="/v1/vaults/{vault}/history", tags=["notices"])
 
@@ -37,24 +34,15 @@ async def _streams(request: Request) -> Streams:
 StreamsDep = Annotated[Streams, Depends(_streams)]
 
 
-async def _own_vault(vault: str, caller: ReaderDep) -> OwnerCaller | WatcherCaller:
-    if parse_id(vault) != caller.vault_id:
-        raise UnknownVault("You are signed in to another vault than the one in the address.")
-    return caller
-
-
-OwnVault = Annotated[OwnerCaller | WatcherCaller, Depends(_own_vault)]
-
-
-async def _place(owner: OwnVault, streams: StreamsDep) -> AsyncIterator[None]:
+async def _place(reader: ReadVault, streams: StreamsDep) -> AsyncIterator[None]:
     """Hold a place until the stream is over; where all are taken the request is refused before it begins."""
-    async with streams.place(owner.vault_id):
+    async with streams.place(reader.vault_id):
         yield
 
 
 @notices_router.get("")
 def history(
-    owner: OwnVault,
+    reader: ReadVault,
     database: DatabaseDep,
     after: _Index = -1,
     language: Language = Language.EN,
@@ -68,15 +56,15 @@ def history(
     keys, no spaces, UTF-8): with the salts a client checks each against `entry` and the log's tiles.
     """
     with database.snapshot() as session:
-        found = notices(session, owner.vault_id, after=after, limit=limit, language=language)
+        found = notices(session, reader.vault_id, after=after, limit=limit, language=language)
     return {"events": [_notice_json(notice) for notice in found], "next": found[-1].leaf.index if found else after}
 
 
 @notices_router.get("/ending")
-def history_ending(owner: OwnVault, database: DatabaseDep, clock: ClockDep) -> dict[str, Any]:
+def history_ending(reader: ReadVault, database: DatabaseDep, clock: ClockDep) -> dict[str, Any]:
     """Return the consents that end within a week unless they are renewed; nothing of it is logged yet."""
     with database.snapshot() as session:
-        found = ending(session, owner.vault_id, now=clock.now())
+        found = ending(session, reader.vault_id, now=clock.now())
     return {
         "ending": [
             {
@@ -93,7 +81,7 @@ def history_ending(owner: OwnVault, database: DatabaseDep, clock: ClockDep) -> d
 @notices_router.get("/stream", response_class=EventSourceResponse)
 async def stream(
     *,
-    owner: OwnVault,
+    reader: ReadVault,
     request: Request,
     database: DatabaseDep,
     clock: ClockDep,
@@ -111,14 +99,14 @@ async def stream(
     cursor = after if last_event_id is None else last_event_id
 
     def read(seen: int) -> list[Notice]:
-        if caller_of(request, database, clock) != owner:
+        if caller_of(request, database, clock) != reader:
             raise NotSignedIn("The session has ended; sign in again.")
         with database.snapshot() as session:
-            return notices(session, owner.vault_id, after=seen, limit=PAGE, language=language)
+            return notices(session, reader.vault_id, after=seen, limit=PAGE, language=language)
 
     yield ServerSentEvent(comment="open", retry=_RETRY_MS)
     try:
-        async for notice in streams.follow(owner.vault_id, cursor, read):
+        async for notice in streams.follow(reader.vault_id, cursor, read):
             yield ServerSentEvent(id=str(notice.leaf.index), raw_data=json.dumps(_notice_json(notice)))
     except NotSignedIn:
         yield ServerSentEvent(comment="The session has ended; sign in again.")

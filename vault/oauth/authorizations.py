@@ -21,7 +21,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Row, case, delete, insert, select, update
 from sqlmodel import Session
 
-from vault.clock import unix_s
+from vault.clock import DAY_S, unix_s
 from vault.consent import consents
 from vault.encoding import b64u, parse_b64u
 from vault.errors import MalformedInput, VaultError
@@ -33,7 +33,7 @@ from vault.seal.ids import ConsentId, VaultId
 
 REQUEST_URI_PREFIX: Final = "urn:ietf:params:oauth:request_uri:"
 PUSHED_S: Final = 90
-NAMED_S: Final = 7 * 86_400
+NAMED_S: Final = 7 * DAY_S
 SHOWN_S: Final = 600
 DECIDED_S: Final = 600  # a phone may have put the browser to sleep
 CODE_S: Final = 60

@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlmodel import Session
 
-from vault.clock import month_of, unix_s
+from vault.clock import DAY_S, month_of, unix_s
 from vault.consent import events
 from vault.consent.consents import Consent
 from vault.encoding import b64u
@@ -18,7 +18,6 @@ from vault.proof.leaf import LeafKind
 from vault.seal.ids import sha256
 
 REQUESTED_STATE: Final = "dpv:ConsentRequested"
-_DAY_S: Final = 86_400
 
 
 def push(session: Session, asked: Asked, renewed: Consent, *, now: datetime) -> str:
@@ -36,9 +35,9 @@ def push(session: Session, asked: Asked, renewed: Consent, *, now: datetime) -> 
     Guarantees: a company that pushes again and again replaces its own request and adds one leaf a day.
     """
     uri = authorizations.push(session, asked, vault_id=renewed.vault_id, now=now)
-    today = unix_s(now) // _DAY_S
+    today = unix_s(now) // DAY_S
     once = renewed.consent_id + today.to_bytes(8, "big")
-    if spend(session, b"renewal-asked", once, expires_at_s=(today + 1) * _DAY_S, now=now):
+    if spend(session, b"renewal-asked", once, expires_at_s=(today + 1) * DAY_S, now=now):
         events.record_event(
             session,
             renewed.consent_id,

@@ -17,7 +17,7 @@ from sqlalchemy import delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 
-from vault.clock import unix_s
+from vault.clock import DAY_S, unix_s
 from vault.errors import VaultError
 from vault.oauth import authorizations, families
 from vault.oauth.client import AUTH_METHOD, GRANT_TYPES, Form, authenticate
@@ -26,7 +26,7 @@ from vault.parties import companies
 from vault.parties.companies import Company, CompanyId, CompanyRecord, CompanyRefused, UnknownCompany
 from vault.proof.jose import COMPANY_TYPE, BadJws, JwsKey, parse_jws, read_jwk
 
-KEPT_S: Final = 30 * 86_400
+KEPT_S: Final = 30 * DAY_S
 MAX_WAITING: Final = 1_000
 MAX_SANDBOX: Final = 1_000
 """How many test companies one server ever takes; nobody approves them, and each is logged for good."""

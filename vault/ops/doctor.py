@@ -10,7 +10,6 @@ from pathlib import Path
 import sqlalchemy
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import Session
 
 from vault.budget import ledger
 from vault.errors import VaultError
@@ -25,7 +24,6 @@ from vault.proof.trust import parse_trust
 from vault.seal.statement import KeyName, KeyStatement
 from vault.store import shortkeys
 from vault.tlog import log
-from vault.tlog.errors import NotInLog
 from vault.tlog.journal import lacking
 from vault.tlog.tree import require_later, verify_tree
 
@@ -110,20 +108,13 @@ def _journal(site: Site, _now: datetime) -> str:
                 "The database is a copy, or another than the app left, and was not compared with the journal: start the"
                 " app, which does that or says what is missing."
             )
-        if journal is None or not (journal.exists() or _size(session)):
+        if journal is None or not (journal.exists() or log.tree_size(session)):
             return "none"
         journaled = journal.read()
         missing = lacking(session, journaled)
     if missing:
         raise Unwell(f"The database lacks {len(missing)} events that the journal holds: start the app to apply them.")
     return f"{len(journaled.leaves)} events since leaf {journaled.begins_at}, none lacking"
-
-
-def _size(session: Session) -> int:
-    try:
-        return log.head(session)[0]
-    except NotInLog:
-        return 0
 
 
 def _keyrings(site: Site, now: datetime) -> str:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 
 import typer
-from sqlmodel import Session
 
 from vault.clock import SystemClock
 from vault.ops.site import Site
 from vault.ops.terminal import HERE, AsJson, SiteFolder, say, transaction
 from vault.recovery import end_issued
 from vault.tlog import log
-from vault.tlog.errors import NotInLog
 
 journal_app = typer.Typer(no_args_is_help=True, help="Look after the journal of withdrawals, charges and erasures.")
 
@@ -22,7 +20,7 @@ def begin(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
     """Begin a new journal and accept that the old one is lost: what it alone knew stays forgotten. Stop the service first."""
     journal = Site(site.resolve()).journal
     with transaction(site) as session:
-        size = _size_of(session)
+        size = log.tree_size(session)
         if journal is not None:
             journal.set_aside(f"{time.time_ns()}")
             journal.begin(size)
@@ -34,10 +32,3 @@ def begin(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
         f"A new journal begins at leaf {size}. Withdrawals and charges that only the old one knew are lost: tell the"
         " owners. Start the service again.",
     )
-
-
-def _size_of(session: Session) -> int:
-    try:
-        return log.head(session)[0]
-    except NotInLog:
-        return 0

@@ -15,6 +15,7 @@ from vault.http.edge import ClockDep, DatabaseDep, RawBody, documented
 from vault.parties import companies
 from vault.parties.caller import DeviceCaller, Insider, OwnerCaller, WatcherCaller
 from vault.parties.companies import Company
+from vault.parties.people import UnknownVault
 from vault.parties.sessions import CHALLENGE_S, SESSION_S, NotSignedIn, SignInDesk, find_caller
 from vault.proof.jose import JwsKey
 from vault.seal.dsse import parse_envelope
@@ -123,6 +124,25 @@ async def _device(caller: InsiderDep) -> DeviceCaller:
 
 OwnerDep = Annotated[OwnerCaller, Depends(_owner)]
 DeviceDep = Annotated[DeviceCaller, Depends(_device)]
+
+
+def _require_own(vault: str, caller: Insider) -> None:
+    if parse_id(vault) != caller.vault_id:
+        raise UnknownVault("You are signed in to another vault than the one in the address.")
+
+
+async def _own_vault(vault: str, caller: OwnerDep) -> OwnerCaller:
+    _require_own(vault, caller)
+    return caller
+
+
+async def _read_vault(vault: str, caller: ReaderDep) -> OwnerCaller | WatcherCaller:
+    _require_own(vault, caller)
+    return caller
+
+
+OwnVault = Annotated[OwnerCaller, Depends(_own_vault)]
+ReadVault = Annotated[OwnerCaller | WatcherCaller, Depends(_read_vault)]
 
 
 @parties_router.post("/challenges")

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, cast
 
-from vault.clock import unix_s
+from vault.clock import DAY_S, unix_s
 from vault.encoding import JsonObject, b64u, dump_json, parse_json
 from vault.errors import MalformedInput
 from vault.proof.charge import Charge, People, dump_charge, epsilon_of, parse_charge
@@ -153,7 +153,7 @@ class Required:
     built_in: frozenset[bytes] = BUILT_IN
     epsilon_ppm: int = 3_000_000
     delta_inverse: int = 1_000_000
-    age_s: int = 400 * 86_400
+    age_s: int = 400 * DAY_S
     cohort: int = 100
     held_out: int = 20
     group: int = 20

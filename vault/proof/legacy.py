@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from heapq import merge
 from typing import Final
 
+from vault.clock import DAY_S
 from vault.encoding import b64u, parse_b64u
 from vault.proof.errors import InvalidProof
 from vault.proof.established import SKEW_S, Event, Evidence
@@ -20,7 +21,7 @@ from vault.proof.waited import SLACK_S, parse_waited, verify_waited
 from vault.proof.witness import WitnessPolicy
 from vault.seal.dsse import Envelope, PayloadType, parse_envelope, unverified_record, verify_envelope
 from vault.seal.ids import ID_BYTES, VaultId, sha256
-from vault.seal.legacy import DAY_S, Act, Choice, Terms, verify_plan, verify_statement
+from vault.seal.legacy import Act, Choice, Terms, verify_plan, verify_statement
 from vault.seal.person import Role, parse_sign_in, verify_identity
 from vault.seal.version import NO_PREV
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from vault.clock import DAY_S
 from vault.encoding import JsonObject, b64u
 from vault.schema.reader import Reader
 from vault.schema.terms import BadConsent, ConsentKind, Terms, dump_terms, narrower_or_equal, parse_terms
 
 SCHEMA_VERSION: Final = "twinvault-consent/1"
-RENEW_WITHIN_S: Final = 7 * 86_400
+RENEW_WITHIN_S: Final = 7 * DAY_S
 """How long before its end a person is told that a consent ends."""
 
 LAWFUL_BASIS: Final = "dpv:ExplicitlyExpressedConsent"

@@ -15,7 +15,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Final
 
-from vault.encoding import JsonObject, dump_json, parse_json
+from vault.encoding import JsonObject, dump_json, parse_b64u, parse_json
 from vault.seal.errors import SealError, as_seal_error
 from vault.seal.framing import Reader, frames
 from vault.seal.ids import ID_BYTES, key_id, sha256
@@ -121,6 +121,16 @@ def parse_envelope(data: bytes) -> Envelope:
     if not 0 < len(keys) <= _MAX_SIGNATURES or any(a >= b for a, b in pairwise(keys)):
         raise SealError("A signed record has no signature, too many, or not in ascending order of key.")
     return Envelope(payload_type, payload, tuple(signatures))
+
+
+def parse_envelope_text(text: str) -> Envelope:
+    """Parse an envelope as JSON carries it, in base64url; its signatures are not checked.
+
+    Raises:
+        SealError: The text is not base64url, or its bytes are no envelope.
+    """
+    with as_seal_error():
+        return parse_envelope(parse_b64u(text))
 
 
 def verify_envelope(envelope: Envelope, payload_type: PayloadType, public_keys: Sequence[bytes] | bytes) -> JsonObject:

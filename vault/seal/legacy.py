@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from vault.clock import DAY_S
 from vault.encoding import JsonObject, b64u
 from vault.seal.derive import derive
 from vault.seal.dsse import Envelope, PayloadType, sign_record, unverified_record, verify_envelope
@@ -29,7 +30,6 @@ MOST_WAITING_DAYS: Final = 366
 LEAST_INACTIVE_DAYS: Final = 30
 MOST_INACTIVE_DAYS: Final = 3_660
 MOST_SEALED: Final = 16
-DAY_S: Final = 86_400
 MAX_REASON: Final = 200
 
 

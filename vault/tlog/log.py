@@ -345,6 +345,12 @@ def head(session: Session) -> tuple[int, str]:
     return row.size, row.checkpoint
 
 
+def tree_size(session: Session) -> int:
+    """Return how many leaves the signed tree has; none where the log has never been started."""
+    row = _HEAD.one(session)
+    return 0 if row is None else row.size
+
+
 def hashes_at(session: Session, size: int) -> HashAt:
     """Return a reader of the complete subtrees of the tree of `size` leaves."""
     return hashes_from_tiles(size, lambda level, index, width: read_tile(session, level, index, width))

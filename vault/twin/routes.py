@@ -5,9 +5,9 @@ from __future__ import annotations
 from calendar import monthrange
 from collections.abc import Sequence
 from datetime import date
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
 from vault.budget import ledger
 from vault.budget.days import sigma_of
@@ -16,27 +16,15 @@ from vault.http.edge import ClockDep, DatabaseDep
 from vault.imprint.block import DAILY
 from vault.imprint.features import Cadence, feature_map
 from vault.jobs.queue import Job
-from vault.parties.caller import OwnerCaller
-from vault.parties.people import UnknownVault
-from vault.parties.routes import OwnerDep
+from vault.parties.routes import OwnVault
 from vault.proof.accounting import OWNER_DAY_CAP, PERSON_YEAR_CAP, Cap
 from vault.schema.trace import Period, period_of
-from vault.seal.fields import parse_id
 from vault.twin import rows
 from vault.twin.levels import noise_of_level
 from vault.twin.requests import last_refresh, request_refresh
 from vault.twin.rows import StoredRow
 
 twin_router = APIRouter(prefix="/v1/vaults/{vault}", tags=["twin"])
-
-
-async def _own_vault(vault: str, caller: OwnerDep) -> OwnerCaller:
-    if parse_id(vault) != caller.vault_id:
-        raise UnknownVault("You are signed in to another vault than the one in the address.")
-    return caller
-
-
-OwnVault = Annotated[OwnerCaller, Depends(_own_vault)]
 
 
 @twin_router.post("/refresh", status_code=202)

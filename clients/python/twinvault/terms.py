@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from twinvault.api import Api, ClientError, field
 from twinvault.jws import company_id_of
-from vault.clock import Clock, SystemClock, unix_s
+from vault.clock import DAY_S, Clock, SystemClock, unix_s
 from vault.proof.jose import COMPANY_TYPE, REQUEST_TYPE, JwsKey, parse_jws, read_jwk
 from vault.schema.category import Category, Purpose
 from vault.schema.consent import ConsentRequest, parse_consent_request
@@ -19,10 +19,9 @@ from vault.schema.trace import Period
 
 OWN_PURPOSE: Final = Purpose("dpv:RequestedServiceProvision")
 COHORT_PURPOSE: Final = Purpose("dpv:ResearchAndDevelopment")
-YEAR_S: Final = 365 * 86_400
+YEAR_S: Final = 365 * DAY_S
 _COMPANY_ID: Final = re.compile("[A-Za-z0-9_-]{22}")
 _OWN_QUOTA: Final = 10_000
-_DAY_S: Final = 86_400
 _ASKABLE: Final = (QuestionKind.NEXT_CHOICE, QuestionKind.RECOMMEND)
 
 
@@ -133,7 +132,7 @@ def asked_terms(
         data_from=data_from,
         data_to=data_to,
         not_before=now_s,
-        not_after=now_s + days * _DAY_S,
+        not_after=now_s + days * DAY_S,
         quota_per_month=quota_per_month,
         explicit_special=frozenset(),
         influence_opt_in=False,

@@ -25,7 +25,7 @@ from twinvault.notice import explicit_steps
 from twinvault.owner import Owner
 from twinvault.profile import read_trust, write_private
 from twinvault.terms import AskedBy
-from vault.clock import SystemClock, unix_s, utc_day
+from vault.clock import DAY_S, SystemClock, unix_s, utc_day
 from vault.encoding import b64u
 from vault.proof.leaf import LeafKind
 from vault.schema.consent import RENEW_WITHIN_S
@@ -36,7 +36,6 @@ consent_commands = typer.Typer()
 
 _COMPANY_DAYS: Final = 30
 _OWN_DAYS: Final = 365
-_DAY_S: Final = 86_400
 _ANY: Final = "any"
 
 
@@ -318,7 +317,7 @@ def _renewed(found: Owner, consent: OwnConsent, limits: Limits) -> Terms:
     terms, now_s = consent.current.terms, _now_s()
     company = terms.kind is ConsentKind.COMPANY
     most = found.read_request(consent.request).request.terms.not_after if company else None
-    until = now_s + (limits.days or (_COMPANY_DAYS if company else _OWN_DAYS)) * _DAY_S
+    until = now_s + (limits.days or (_COMPANY_DAYS if company else _OWN_DAYS)) * DAY_S
     return replace(limits.keep(terms, now_s=now_s), not_after=until if most is None else min(most, until))
 
 

@@ -6,15 +6,14 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import wraps
-from typing import Annotated, Any, Final, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from twinvault.cli import common
+from vault.clock import DAY_S
 from vault.schema.question import QuestionKind
 from vault.schema.terms import Terms
-
-_DAY_S: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ class Limits:
             questions=terms.questions if self.question is None else terms.questions & frozenset(self.question),
             data_from=terms.data_from if self.first is None else common.parse_month(self.first, "--from"),
             data_to=terms.data_to if self.last is None else common.parse_month(self.last, "--to"),
-            not_after=terms.not_after if self.days is None else min(terms.not_after, now_s + self.days * _DAY_S),
+            not_after=terms.not_after if self.days is None else min(terms.not_after, now_s + self.days * DAY_S),
             quota_per_month=terms.quota_per_month if self.quota is None else self.quota,
             explicit_special=special - (terms.categories - kept),
             influence_opt_in=terms.influence_opt_in if self.influence is None else self.influence,

@@ -33,7 +33,7 @@ from twinvault.demo.teller import Teller
 from twinvault.owner import Owner
 from twinvault.profile import write_private
 from twinvault.receipts import VerifiedAnswer
-from vault.clock import SystemClock, unix_s
+from vault.clock import DAY_S, SystemClock, unix_s
 from vault.encoding import b64u
 from vault.proof.checkpoint import verify_checkpoint
 from vault.schema.category import Purpose
@@ -44,7 +44,6 @@ from vault.seal.ids import ConsentId
 TOP_N: Final = 5
 PURPOSE: Final = Purpose("dpv:ServicePersonalisation")
 NOT_GRANTED: Final = Purpose("dpv:Advertising")
-_DAY_S: Final = 86_400
 _FORBIDDEN: Final = 403
 _REFRESH_S: Final = 120.0
 _LOGGED_S: Final = 30.0
@@ -332,7 +331,7 @@ def _terms(company: Company) -> Terms:
         data_from=MONTHS[0],
         data_to=MONTHS[-1],
         not_before=now_s,
-        not_after=now_s + 30 * _DAY_S,
+        not_after=now_s + 30 * DAY_S,
         quota_per_month=20,
         explicit_special=frozenset(),
         influence_opt_in=False,
