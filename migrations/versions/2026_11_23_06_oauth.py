@@ -1,4 +1,4 @@
-"""oauth tables: pushed authorization requests, families of refresh tokens, registrations that wait."""
+"""oauth tables: pushed authorization requests, families of refresh tokens, registrations that wait, invitations."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -48,10 +48,18 @@ def upgrade() -> None:
         sa.Column("company_id", sa.String(), primary_key=True),
         sa.Column("record", sa.String(), nullable=False),
         sa.Column("received_at_s", sa.BigInteger(), nullable=False),
+        sa.Column("invited", sa.Boolean(), nullable=False),
     )
     op.create_index("ix_oauth_registration_received_at_s", "oauth_registration", ["received_at_s"])
+    op.create_table(
+        "oauth_invitation",
+        sa.Column("token_hash", sa.LargeBinary(), primary_key=True),
+        sa.Column("company_id", sa.String()),
+        sa.Column("expires_at_s", sa.BigInteger(), nullable=False),
+    )
+    op.create_index("ix_oauth_invitation_expires_at_s", "oauth_invitation", ["expires_at_s"])
 
 
 def downgrade() -> None:
-    for table in ("oauth_registration", "oauth_family", "oauth_authorization"):
+    for table in ("oauth_invitation", "oauth_registration", "oauth_family", "oauth_authorization"):
         op.drop_table(table)

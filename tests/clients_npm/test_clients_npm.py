@@ -144,6 +144,8 @@ def test_openid_client_drives_the_whole_flow(scripts: Path, house: House, owner:
         "plainPkce": "invalid_request",
         "badRedirect": "invalid_request",
         "badDetails": "invalid_authorization_details",
+        "noChallenge": "invalid_request",
+        "twice": "invalid_request",
         "otherResource": "invalid_target",
         "directAuthorize": 400,
         "requestUriReplay": 400,
@@ -158,7 +160,7 @@ def test_openid_client_drives_the_whole_flow(scripts: Path, house: House, owner:
 
 
 def test_oauth4webapi_drives_it_by_hand(scripts: Path, house: House, owner: Owner) -> None:
-    told = play(Script(scripts, "with_oauth4webapi.mjs"), house, owner, "ES256", True)
+    told = play(Script(scripts, "with_oauth4webapi.mjs"), house, owner, "ES256", True, False, True)
     assert told["noncesLearned"] is True
     assert told["answerStatus"] == 200
     proves_an_answer(told)
@@ -169,7 +171,22 @@ def test_oauth4webapi_drives_it_by_hand(scripts: Path, house: House, owner: Owne
         "otherIssuer": "OperationProcessingError",
         "twice": "invalid_request",
         "noChallenge": "invalid_request",
+        "plainPkce": "invalid_request",
+        "badRedirect": "invalid_request",
+        "badDetails": "invalid_authorization_details",
         "otherClient": "invalid_client",
         "noAuthentication": "invalid_client",
         "revokedRefresh": "invalid_grant",
+        "directAuthorize": 400,
+        "requestUriReplay": 400,
+        "denied": "access_denied",
+        "wrongVerifier": "invalid_grant",
+        "bearerReplay": 401,
+        "withoutNonce": "use_dpop_nonce",
+        "otherKey": "invalid_token",
+        "honestProof": 200,
+        "replayedProof": "invalid_dpop_proof",
+        "wrongHtu": "invalid_dpop_proof",
+        "twiceAtToken": "invalid_request",
+        "codeReuse": "invalid_grant",
     }

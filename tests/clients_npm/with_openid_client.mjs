@@ -30,6 +30,15 @@ async function start(changes = {}, given = details) {
   }, { DPoP })
   return { url, checks: { pkceCodeVerifier, expectedState } }
 }
+const twice = async () => {
+  const pushed = new URLSearchParams({
+    redirect_uri: redirectUri, state: 'one', code_challenge_method: 'S256',
+    code_challenge: await oidc.calculatePKCECodeChallenge(oidc.randomPKCECodeVerifier()),
+    authorization_details: JSON.stringify([details]),
+  })
+  pushed.append('state', 'another')
+  return oidc.buildAuthorizationUrlWithPAR(config, pushed, { DPoP })
+}
 const exchange = (landed, checks) => oidc.authorizationCodeGrant(config, landed, checks, undefined, { DPoP })
 const errorOf = async (act) => {
   try {
@@ -66,6 +75,8 @@ refusals.denied = await errorOf(() => exchange(deniedAt, denied.checks))
 refusals.plainPkce = await errorOf(() => start({ code_challenge_method: 'plain' }))
 refusals.badRedirect = await errorOf(() => start({ redirect_uri: 'https://evil.example/cb' }))
 refusals.badDetails = await errorOf(() => start({}, { ...details, quota: { n: 999999, per: 'P1M' } }))
+refusals.noChallenge = await errorOf(() => start({ code_challenge_method: '', code_challenge: '' }))
+refusals.twice = await errorOf(() => twice())
 refusals.otherResource = await errorOf(() => start({ resource: 'https://other.example' }))
 const direct = oidc.buildAuthorizationUrl(config, { redirect_uri: redirectUri, response_type: 'code' })
 refusals.directAuthorize = (await fetch(direct, { redirect: 'manual' })).status

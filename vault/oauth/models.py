@@ -1,4 +1,4 @@
-"""Tables of authorization requests and refresh tokens; private to this package.
+"""Tables of authorization requests, refresh tokens and registrations; private to this package.
 
 Core tables: every step is one conditional statement whose outcome counts. No secret of a company is stored, only
 its SHA-256.
@@ -6,7 +6,7 @@ its SHA-256.
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, LargeBinary, String, Table
+from sqlalchemy import BigInteger, Boolean, Column, LargeBinary, String, Table
 from sqlmodel import SQLModel
 
 import vault.db  # noqa: F401  (sets the metadata's naming convention)
@@ -53,4 +53,14 @@ registration = Table(
     Column("company_id", String, primary_key=True),
     Column("record", String, nullable=False),
     Column("received_at_s", BigInteger, nullable=False, index=True),
+    Column("invited", Boolean, nullable=False),
+)
+
+# Initial access tokens that the operator handed out; the first company that uses one keeps it.
+invitation = Table(
+    "oauth_invitation",
+    SQLModel.metadata,
+    Column("token_hash", LargeBinary, primary_key=True),
+    Column("company_id", String),
+    Column("expires_at_s", BigInteger, nullable=False, index=True),
 )

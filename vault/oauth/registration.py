@@ -1,19 +1,25 @@
 """Dynamic registration: a company files its signed record, the operator approves it, then it exists and may change its keys.
 
+Anybody may file a record under keys made a moment ago, so those who file unasked wait in bounded room and not for long.
+Whom the operator invites, with an initial access token, takes none of that room: a flood keeps no company away.
+
 The metadata of RFC 7591 repeat what the record says, for clients that expect them; the record, in the extension
 member `company_record`, is what the company signed and what the log will commit to. Keys come by value.
-Source: RFC 7591 sections 2 and 3; RFC 7592 section 2.2.
+Source: RFC 7591 sections 1.2, 2 and 3; RFC 7592 section 2.2.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import ColumnElement, delete, func, insert, select
+from sqlalchemy import update as sql_update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 
@@ -21,15 +27,23 @@ from vault.clock import DAY_S, unix_s
 from vault.errors import VaultError
 from vault.oauth import authorizations, families
 from vault.oauth.client import AUTH_METHOD, GRANT_TYPES, Form, authenticate
+from vault.oauth.models import invitation as invitations
 from vault.oauth.models import registration
 from vault.parties import companies
 from vault.parties.companies import Company, CompanyId, CompanyRecord, CompanyRefused, UnknownCompany
 from vault.proof.jose import COMPANY_TYPE, BadJws, JwsKey, parse_jws, read_jwk
 
-KEPT_S: Final = 30 * DAY_S
+UNINVITED_S: Final = 7 * DAY_S
+"""How long a registration that nobody invited waits for the operator."""
+
+INVITED_S: Final = 30 * DAY_S
+"""How long an invitation may be used, and what was registered with it waits."""
+
 MAX_WAITING: Final = 1_000
+"""How many wait at once that nobody invited."""
+
 MAX_SANDBOX: Final = 1_000
-"""How many test companies one server ever takes; nobody approves them, and each is logged for good."""
+"""How many test companies one server takes that nobody invited; nobody approves them, and each is logged for good."""
 
 CHANGE_S: Final = 60
 """How long a company's record stays in force at the least; each is logged for good."""
@@ -62,6 +76,14 @@ class BadMetadata(VaultError):
         self.error = error
 
 
+class UnknownInvitation(VaultError):
+    """An initial access token that the operator did not hand out, that lapsed or that another company used."""
+
+    slug = "unknown-invitation"
+    title = "Invitation is not valid"
+    status = 401
+
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """A registration that the operator has not decided on.
@@ -71,15 +93,33 @@ class Waiting:
         name: What owners would be shown.
         contact: Where the operator reaches it.
         received_at: When it came.
+        invited: Whether the operator had invited it.
     """
 
     company_id: CompanyId
     name: str
     contact: str
     received_at: datetime
+    invited: bool
 
 
-def file(session: Session, metadata: Mapping[str, Any], *, sandbox: bool, now: datetime) -> dict[str, Any]:
+def invite(session: Session, *, now: datetime) -> str:
+    """Return a new initial access token: the first company that registers with it is let in however many wait.
+
+    Args:
+        session: An open writing transaction.
+        now: The current time; the token lapses `INVITED_S` later.
+    """
+    secret, connection = secrets.token_urlsafe(32), session.connection()
+    connection.execute(delete(invitations).where(invitations.c.expires_at_s <= unix_s(now)))
+    lapses = unix_s(now + timedelta(seconds=INVITED_S))
+    connection.execute(insert(invitations), {"token_hash": _hash(secret), "company_id": None, "expires_at_s": lapses})
+    return secret
+
+
+def file(
+    session: Session, metadata: Mapping[str, Any], *, sandbox: bool, now: datetime, invitation: str | None = None
+) -> dict[str, Any]:
     """Keep a company's registration for the operator; filing again replaces what waits.
 
     With `"sandbox": true` it is a test company for good: where the server has a sandbox it exists at
@@ -90,13 +130,15 @@ def file(session: Session, metadata: Mapping[str, Any], *, sandbox: bool, now: d
         metadata: The JSON object that the client sent.
         sandbox: Whether this server has a sandbox.
         now: The current time.
+        invitation: The initial access token that the client sent; None if it sent none.
 
     Returns:
         The client information response; its `client_id` works once the operator has approved.
 
     Raises:
         BadMetadata: No acceptable record, or metadata that contradict it.
-        RegistrationsFull: A thousand others wait, or the sandbox has a thousand companies.
+        RegistrationsFull: Uninvited, while a thousand such wait or the sandbox has a thousand companies.
+        UnknownInvitation: The token is none that this company may use.
     """
     jws = metadata.get("company_record")
     if not isinstance(jws, str):
@@ -108,26 +150,18 @@ def file(session: Session, metadata: Mapping[str, Any], *, sandbox: bool, now: d
     _refuse_contradiction(metadata, record)
     if companies.find(session, record.company_id) is not None:
         raise BadMetadata("A company with this question key is already registered.")
-    if metadata.get("sandbox", False) is not False:
-        if not sandbox:
-            raise BadMetadata("This server has no sandbox; leave sandbox out and wait for the operator.")
-        if companies.count_sandbox(session) >= MAX_SANDBOX:
-            raise RegistrationsFull("The sandbox is full of test companies; ask the operator to set it up anew.")
-        companies.register(session, jws, now=now, sandbox=True)
-        return _information(record, jws, "sandbox", now)
-    connection = session.connection()
-    old = registration.c.received_at_s <= unix_s(now) - KEPT_S
-    connection.execute(delete(registration).where(old | (registration.c.company_id == record.company_id)))
-    if connection.execute(select(func.count()).select_from(registration)).scalar_one() >= MAX_WAITING:
-        raise RegistrationsFull(
-            "Too many registrations wait for the operator; try again tomorrow.", retry_after_s=86_400
-        )
-    row = {"company_id": record.company_id, "record": jws, "received_at_s": unix_s(now)}
-    try:
-        connection.execute(insert(registration), row)
-    except IntegrityError as error:
-        raise BadMetadata("This company is being registered by another request; try again.") from error
-    return _information(record, jws, "pending", now)
+    invited = invitation is not None
+    if invitation is not None:
+        _use_invitation(session, invitation, record.company_id, now)
+    if metadata.get("sandbox", False) is False:
+        _keep_waiting(session, record, jws, invited=invited, now=now)
+        return _information(record, jws, "pending", now)
+    if not sandbox:
+        raise BadMetadata("This server has no sandbox; leave sandbox out and wait for the operator.")
+    if not invited and companies.count_sandbox(session) >= MAX_SANDBOX:
+        raise RegistrationsFull("The sandbox is full of test companies; ask the operator to invite you.")
+    companies.register(session, jws, now=now, sandbox=True)
+    return _information(record, jws, "sandbox", now)
 
 
 def update(
@@ -204,7 +238,7 @@ def list_waiting(session: Session) -> list[Waiting]:
     for row in rows:
         received_at = datetime.fromtimestamp(row.received_at_s, UTC)
         record = companies.verify_company_record(row.record, signer=None, now=received_at)
-        found.append(Waiting(record.company_id, record.name, record.contact, received_at))
+        found.append(Waiting(record.company_id, record.name, record.contact, received_at, row.invited))
     return found
 
 
@@ -231,6 +265,54 @@ def reject(session: Session, company_id: CompanyId) -> None:
     gone = delete(registration).where(registration.c.company_id == company_id).returning(registration.c.company_id)
     if session.connection().execute(gone).scalar_one_or_none() is None:
         raise UnknownCompany("No registration of this id waits here.")
+
+
+def reject_uninvited(session: Session) -> int:
+    """Forget all that wait and were not invited; return how many they were."""
+    gone = delete(registration).where(~registration.c.invited).returning(registration.c.company_id)
+    return len(session.connection().execute(gone).all())
+
+
+def _use_invitation(session: Session, unverified_token: str, company_id: CompanyId, now: datetime) -> None:
+    """Take an invitation for this company, which may use it again: the first answer may have been lost."""
+    mine = invitations.c.company_id.is_(None) | (invitations.c.company_id == company_id)
+    taken = (
+        sql_update(invitations)
+        .where(invitations.c.token_hash == _hash(unverified_token), invitations.c.expires_at_s > unix_s(now), mine)
+        .values(company_id=company_id)
+        .returning(invitations.c.token_hash)
+    )
+    if session.connection().execute(taken).one_or_none() is None:
+        raise UnknownInvitation(
+            "This invitation is not known, lapsed or was used by another company; ask for a new one."
+        )
+
+
+def _keep_waiting(session: Session, record: CompanyRecord, jws: str, *, invited: bool, now: datetime) -> None:
+    connection = session.connection()
+    connection.execute(delete(registration).where(_lapsed(now)))
+    own = delete(registration).where(registration.c.company_id == record.company_id)
+    invited = bool(connection.execute(own.returning(registration.c.invited)).scalar_one_or_none()) or invited
+    uninvited = select(func.count()).select_from(registration).where(~registration.c.invited)
+    if not invited and connection.execute(uninvited).scalar_one() >= MAX_WAITING:
+        raise RegistrationsFull(
+            "Too many registrations wait for the operator; try again tomorrow, or ask the operator to invite you.",
+            retry_after_s=DAY_S,
+        )
+    row = {"company_id": record.company_id, "record": jws, "received_at_s": unix_s(now), "invited": invited}
+    try:
+        connection.execute(insert(registration), row)
+    except IntegrityError as error:
+        raise BadMetadata("This company is being registered by another request; try again.") from error
+
+
+def _lapsed(now: datetime) -> ColumnElement[bool]:
+    invited, received = registration.c.invited, registration.c.received_at_s
+    return (~invited & (received <= unix_s(now) - UNINVITED_S)) | (received <= unix_s(now) - INVITED_S)
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
 
 
 def _issued_at(company: Company) -> int:

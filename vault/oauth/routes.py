@@ -20,7 +20,7 @@ from vault.oauth.client import Reply
 from vault.oauth.document import ERRORS, HELD_FORM, PUSH_FORM, PUSHED, TOKEN_FORM, TOKENS, WORTH
 from vault.oauth.dpop import Unauthenticated
 from vault.oauth.metadata import JWKS_PATH, REGISTER_PATH, jwks, resource_metadata, server_metadata
-from vault.oauth.registration import BadMetadata
+from vault.oauth.registration import BadMetadata, UnknownInvitation
 from vault.oauth.server import AUTHORIZE_PATH, Endpoint, OAuthDesk
 from vault.parties import companies
 
@@ -64,14 +64,23 @@ def revoke(request: Request, desk: DeskDep, database: DatabaseDep, clock: ClockD
 
 @oauth_router.post(REGISTER_PATH, status_code=201, responses=ERRORS)
 def register(request: Request, metadata: dict[str, Any], database: DatabaseDep, clock: ClockDep) -> JSONResponse:
-    """File a company for the operator's approval (RFC 7591); `company_record` is the record that it signed."""
-    sandbox = request.app.state.settings.sandbox
+    """File a company for the operator's approval (RFC 7591); `company_record` is the record that it signed.
+
+    Whom the operator invited sends the initial access token as a bearer token.
+    """
+    sandbox, sent = request.app.state.settings.sandbox, request.headers.get("authorization")
+    invitation = None if sent is None else sent.removeprefix("Bearer ")
+    headers = {"Cache-Control": "no-store"}
     try:
         with database.transaction() as session:
-            content, status = registration.file(session, metadata, sandbox=sandbox, now=clock.now()), 201
+            content = registration.file(session, metadata, sandbox=sandbox, now=clock.now(), invitation=invitation)
+            status = 201
     except BadMetadata as refusal:
         content, status = {"error": refusal.error, "error_description": refusal.detail}, 400
-    return JSONResponse(content, status, {"Cache-Control": "no-store"})
+    except UnknownInvitation as refusal:
+        content, status = {"error": "invalid_token", "error_description": refusal.detail}, 401
+        headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
+    return JSONResponse(content, status, headers)
 
 
 @oauth_router.put(REGISTER_PATH + "/{client_id}", responses=ERRORS)

@@ -16,17 +16,16 @@ from vault.evidence.auditors import Scope
 from vault.imprint.features import Cadence
 from vault.jobs import queue
 from vault.jobs.queue import JobId, JobState
-from vault.oauth import registration
 from vault.ops import archive, doctor
+from vault.ops.admission import companies_app
 from vault.ops.cards import models_app
 from vault.ops.erasing import erase_for, show_retention
 from vault.ops.journal import journal_app
 from vault.ops.keys import keys_app
 from vault.ops.policies import policies_app
 from vault.ops.site import Site, set_up
-from vault.ops.terminal import HERE, AsJson, SiteFolder, parse_vault_id, say, transaction
-from vault.parties import companies, people
-from vault.parties.companies import CompanyStatus
+from vault.ops.terminal import HERE, AsJson, SiteFolder, parse_vault_id, read_text, say, transaction
+from vault.parties import people
 from vault.proof.note import COSIGNATURE, parse_verifier_key
 from vault.recovery import Recovered
 from vault.seal.audit import parse_registration
@@ -35,7 +34,6 @@ from vault.tlog.witnesses import WitnessSite
 from vault.twin.requests import request_training
 
 operator = typer.Typer(add_completion=False, no_args_is_help=True, help="Run and look after an installation.")
-companies_app = typer.Typer(no_args_is_help=True, help="Admit, list, suspend and reinstate companies.")
 operator.add_typer(companies_app, name="companies")
 operator.add_typer(models_app, name="models")
 auditors_app = typer.Typer(no_args_is_help=True, help="Register and list auditors; every access of theirs is logged.")
@@ -48,8 +46,6 @@ operator.add_typer(keys_app, name="keys")
 
 _POLL_S = 0.5
 _DAY = ["%Y-%m-%d"]
-
-CompanyArgument = Annotated[str, typer.Argument(help="The company's id, from `companies list` or `companies waiting`.")]
 
 
 @operator.command()
@@ -93,105 +89,6 @@ def make_sandbox(
     say(as_json, {"vault": vault, "sandbox": True}, f"{vault} is a sandbox: anyone may register a company to ask it.")
 
 
-@companies_app.command("add")
-def add_company(
-    file: Annotated[Path, typer.Argument(help="Registration file that the company made.")],
-    *,
-    site: SiteFolder = HERE,
-    as_json: AsJson = False,
-) -> None:
-    """Approve a company: from here on owners may give it consents."""
-    record = _read_text(file)
-    with transaction(site) as session:
-        company = companies.register(session, record, now=SystemClock().now())
-    say(
-        as_json,
-        {"company_id": company.company_id, "name": company.name},
-        f"{company.name} is registered as {company.company_id}.",
-    )
-
-
-@companies_app.command("update")
-def update_company(
-    file: Annotated[Path, typer.Argument(help="The company's next record, signed by its question key in force.")],
-    *,
-    site: SiteFolder = HERE,
-    as_json: AsJson = False,
-) -> None:
-    """Put a company's next record in force: another name, or new keys where it lost the one that authenticates it."""
-    record = _read_text(file)
-    with transaction(site) as session:
-        company = registration.put_next(session, record, now=SystemClock().now())
-    say(
-        as_json,
-        {"company_id": company.company_id, "name": company.name, "version": company.version},
-        f"Version {company.version} of {company.company_id} is in force; owners are shown it as {company.name}.",
-    )
-
-
-@companies_app.command("list")
-def list_all(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
-    """List companies with their status."""
-    with transaction(site) as session:
-        found = [
-            {"company_id": item.company_id, "name": item.name, "status": item.status.value}
-            for item in companies.list_companies(session, at_most=10_000)
-        ]
-    lines = "\n".join(f"{item['company_id']}  {item['status']:9}  {item['name']}" for item in found)
-    say(as_json, {"companies": found}, lines or "No company is registered.")
-
-
-@companies_app.command("waiting")
-def list_waiting(*, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
-    """List companies that registered themselves over HTTP and wait for `approve`."""
-    with transaction(site) as session:
-        found = [
-            {
-                "company_id": item.company_id,
-                "name": item.name,
-                "contact": item.contact,
-                "since": f"{item.received_at:%Y-%m-%d}",
-            }
-            for item in registration.list_waiting(session)
-        ]
-    lines = "\n".join(f"{item['company_id']}  {item['since']}  {item['name']}  {item['contact']}" for item in found)
-    say(as_json, {"waiting": found}, lines or "No company waits.")
-
-
-@companies_app.command()
-def approve(company: CompanyArgument, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
-    """Approve a company that waits: from here on owners may give it consents."""
-    with transaction(site) as session:
-        made = registration.approve(session, companies.parse_company_id(company), now=SystemClock().now())
-    say(as_json, {"company_id": made.company_id, "name": made.name}, f"{made.name} is registered as {made.company_id}.")
-
-
-@companies_app.command()
-def reject(company: CompanyArgument, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
-    """Forget a company that waits."""
-    with transaction(site) as session:
-        registration.reject(session, companies.parse_company_id(company))
-    say(as_json, {"company_id": company}, f"{company} waits no more.")
-
-
-@companies_app.command()
-def suspend(company: CompanyArgument, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
-    """Refuse a company's questions from now on; consents stay as they are."""
-    _set_status(company, CompanyStatus.SUSPENDED, site, as_json=as_json)
-
-
-@companies_app.command()
-def reinstate(company: CompanyArgument, *, site: SiteFolder = HERE, as_json: AsJson = False) -> None:
-    """Let a suspended company ask again."""
-    _set_status(company, CompanyStatus.ACTIVE, site, as_json=as_json)
-
-
-def _set_status(company: str, status: CompanyStatus, site: Path, *, as_json: bool) -> None:
-    with transaction(site) as session:
-        companies.set_status(session, companies.parse_company_id(company), status, now=SystemClock().now())
-    say(as_json, {"company_id": company, "status": status.value}, f"{company} is {status.value}.")
-
-
 @auditors_app.command("add")
 def add_auditor(
     file: Annotated[Path, typer.Argument(help="Registration file that the auditor made.")],
@@ -212,7 +109,7 @@ def add_auditor(
     not_after = SystemClock().now() + timedelta(days=days)
     default = Scope()
     scope = Scope(_day_s(since, default.from_s), _day_s(until, default.to_s))
-    registration = parse_registration(_read_text(file).encode())
+    registration = parse_registration(read_text(file).encode())
     with transaction(site) as session:
         auditors.register_auditor(session, registration.name, registration.public_key, not_after, scope, opens=opens)
     say(
@@ -377,10 +274,3 @@ def _since(found: Recovered) -> str:
     ]
     told += [f" {company} was registered since and is not here: it has to register again." for company in found.lost]
     return "".join(f"\n{line}" for line in told)
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise companies.CompanyRefused(f"{file} cannot be read as a registration file.") from error

@@ -12,6 +12,7 @@ import typer
 from sqlmodel import Session
 
 from vault.ops.site import Site
+from vault.parties.companies import CompanyRefused
 from vault.seal.errors import SealError
 from vault.seal.fields import parse_id
 from vault.seal.ids import VaultId
@@ -39,3 +40,15 @@ def parse_vault_id(text: str) -> VaultId:
 def say(as_json: bool, record: dict[str, Any], sentence: str) -> None:
     """Print the record for machines or the sentence for people."""
     typer.echo(json.dumps(record) if as_json else sentence)
+
+
+def read_text(file: Path) -> str:
+    """Return what a registration file holds.
+
+    Raises:
+        CompanyRefused: It cannot be read.
+    """
+    try:
+        return file.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CompanyRefused(f"{file} cannot be read as a registration file.") from error

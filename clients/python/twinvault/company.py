@@ -144,10 +144,11 @@ class Company:
         """
         return cls(Profile.load(folder), api, clock)
 
-    def apply(self, *, sandbox: bool = False) -> str:
+    def apply(self, *, sandbox: bool = False, invitation: str = "") -> str:
         """File this company at the service; it exists once the operator approved it (RFC 7591).
 
         Args:
+            invitation: The operator's, an initial access token; with it there is room however many wait.
             sandbox: Be a test company for good, where the service has a sandbox: no approval, test vaults only.
 
         Returns:
@@ -160,7 +161,9 @@ class Company:
         uris = self.profile.record["redirect_uris"]
         filed = {"redirect_uris": uris, "jwks": key, "company_record": self.profile.text("record")}
         asked = {**filed, "sandbox": True} if sandbox else filed
-        return str(field(json_of(self._api.request("POST", REGISTER_PATH, json=asked)), "company_status"))
+        headers = {"Authorization": f"Bearer {invitation}"} if invitation else None
+        answer = json_of(self._api.request("POST", REGISTER_PATH, json=asked, headers=headers))
+        return str(field(answer, "company_status"))
 
     def rotate_keys(self) -> int:
         """Replace all keys of this company: new ones count from now on, and every token from before is over.

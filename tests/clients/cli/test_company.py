@@ -104,6 +104,21 @@ def test_filing_is_repeated_after_the_service_was_down(
     assert "lies in" in run("register", *named, "--name", "Acme", expect=1), "new keys need a new profile"
 
 
+def test_an_invitation_is_read_from_a_file_and_taken_once(
+    run: Run, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registration, "MAX_WAITING", 0)
+    named = ("--trust", service.trust_file, "--record", tmp_path / "r", "--contact", "a@acme.example", "--name", "Acme")
+    with service.app.state.database.transaction() as session:
+        (tmp_path / "invitation").write_text(registration.invite(session, now=SystemClock().now()) + "\n")
+    (tmp_path / "other").write_text("A" * 43)
+    run("register", *named, "--invitation", tmp_path / "other", expect=2)  # nothing is filed with it
+    assert "invite" in run("register", *named, "--apply", expect=1)
+    assert "invitation" in run("register", *named, "--apply", "--invitation", tmp_path / "other", expect=1)
+    done = [run("register", *named, "--apply", "--invitation", tmp_path / "invitation") for _ in range(2)]
+    assert [one["status"] for one in done] == ["pending", "pending"]
+
+
 @pytest.mark.parametrize("option", ["--controller", "--withdrawal", "--rights", "--jurisdiction", "--retention"])
 def test_a_request_that_no_owner_could_take_is_not_signed(acme: Run, tmp_path: Path, option: str) -> None:
     said = acme(*ASK, option, "", "--out", tmp_path / "request.jws", expect=1)

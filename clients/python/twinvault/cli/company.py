@@ -54,12 +54,18 @@ def register(
     agent: Annotated[bool, typer.Option("--agent", help="Software decides by itself what to ask.")] = False,
     apply: Annotated[bool, typer.Option("--apply", help="Also file it at the service, for `approve` there.")] = False,
     sandbox: Annotated[bool, typer.Option("--sandbox", help="With --apply: a test company, for test vaults.")] = False,
+    invitation: Annotated[
+        Path | None, typer.Option("--invitation", help="With --apply: a file with the operator's invitation.")
+    ] = None,
     profile: ProfileName = DEFAULT_PROFILE,
     as_json: AsJson = False,
 ) -> None:
     """Make a company's keys and the signed record that the operator registers; --apply can be repeated."""
     if sandbox and not apply:
         raise typer.BadParameter("The service makes a company a test company: --sandbox goes with --apply.")
+    if invitation is not None and not apply:
+        raise typer.BadParameter("An invitation is for filing at the service: --invitation goes with --apply.")
+    token = "" if invitation is None else common.read_text(invitation).strip()
     pinned, folder = read_trust(trust), common.folder_of(profile)
     if apply and folder.exists():  # made before; perhaps the service was down when it was to be filed
         made, uris = _load(profile), parse_redirects(redirect_uri or [])
@@ -72,7 +78,7 @@ def register(
     write_private(record, made.profile.text("record").encode() + b"\n")
     result = {"company_id": made.company_id, "record": str(record)}
     if apply:
-        result["status"] = made.apply(sandbox=sandbox)
+        result["status"] = made.apply(sandbox=sandbox, invitation=token)
     common.emit(result, as_json=as_json)
 
 
