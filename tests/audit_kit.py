@@ -17,7 +17,7 @@ from tests.consent_kit import NOW
 from tests.twin.worker_kit import RETAIL, SEPTEMBER
 from tests.vault_kit import MONTH, PURCHASE, Owner, begin
 from tests.verifying import verify_both
-from vault.budget.charge import Charge, person_year
+from vault.budget.charge import LedgerCharge, person_year
 from vault.budget.charge import dump_charge as ledger_row
 from vault.clock import unix_s
 from vault.db import Database
@@ -147,7 +147,7 @@ def training_row(manifest: Manifest, **changed: JsonValue) -> JsonObject:
         "charges": [dump_charge(charge) for charge in manifest.charges],
     }
     curve = person_curve(manifest.charges)
-    paid = Charge(person_year(NOW.year), PURCHASE, new_id() * 2, mechanism, curve, manifest.code_sha256)
+    paid = LedgerCharge(person_year(NOW.year), PURCHASE, new_id() * 2, mechanism, curve, manifest.code_sha256)
     return {**ledger_row(paid), **changed}
 
 

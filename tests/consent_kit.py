@@ -144,7 +144,7 @@ class World:
             t = granted.terms
             compartments = [c for c in wanted if c.category in t.categories and t.data_from <= c.period <= t.data_to]
         recipient = (to or (self.processor if kind is KeyKind.RAW else self.serving)).recipient
-        about = handover.Terms(
+        about = handover.HandoverTerms(
             vault=owner.vault,
             consent=ConsentId(granted.consent_id),
             kind=kind,

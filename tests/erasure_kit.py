@@ -13,7 +13,7 @@ from tests.vault_kit import PURCHASE
 from vault.clock import unix_s
 from vault.db import Database
 from vault.encoding import b64u
-from vault.erasure.erase import Asked, Erased, erase
+from vault.erasure.erase import Erased, ErasureRequest, erase
 from vault.schema.consent import ConsentEvent, ConsentVersion
 from vault.schema.trace import Period
 from vault.seal.dsse import Envelope
@@ -41,7 +41,7 @@ class Erasing(Service):
     def erase(self, scope: Scope, order: Envelope | None = None, **how: Any) -> Erased:
         order = order or self.order(scope)
         said = verify_order(order, self.owner.key.public_key, self.owner.vault)
-        asked = Asked(said.erasure_id, said.scope, Author.OWNER, said.reason, order.digest)
+        asked = ErasureRequest(said.erasure_id, said.scope, Author.OWNER, said.reason, order.digest)
         with self.database.transaction() as session:
             found = erase(session, self.shortkeys, asked, service=self.service, now=self.clock.at, **how)
         short_key_store.delete_scheduled(self.database, self.shortkeys)

@@ -17,7 +17,7 @@ from vault.parties.people import Person
 from vault.parties.sessions import SESSION_S, SignInDesk
 from vault.seal.dsse import Envelope
 from vault.seal.ids import key_id, new_id
-from vault.seal.legacy import Act, Choice, Plan, Statement, Terms, legacy_key, sign_plan, sign_statement
+from vault.seal.legacy import Act, Choice, LegacyTerms, Plan, Statement, legacy_key, sign_plan, sign_statement
 from vault.seal.person import Role, SignIn, sign_sign_in
 from vault.seal.signing import SigningKey, new_seed
 from vault.seal.version import NO_PREV
@@ -55,7 +55,7 @@ class Heirs:
     def id(self) -> bytes:
         return key_id(self.key.public_key)
 
-    def terms(self, **changed: Any) -> Terms:
+    def terms(self, **changed: Any) -> LegacyTerms:
         values: dict[str, Any] = {
             "legacy_key": self.key.public_key,
             "threshold": 2,
@@ -63,9 +63,9 @@ class Heirs:
             "waiting_days": 30,
             "choice": Choice.FREEZE,
         }
-        return Terms(**values | changed)
+        return LegacyTerms(**values | changed)
 
-    def plan(self, terms: Terms | None, now: datetime = NOW) -> Envelope:
+    def plan(self, terms: LegacyTerms | None, now: datetime = NOW) -> Envelope:
         """Sign the next version."""
         return sign_plan(Plan(self.owner.vault, self.version + 1, self.prev, unix_s(now), terms), self.owner.key)
 

@@ -10,7 +10,7 @@ from tests.answer_kit import ISSUER
 from tests.audit_kit import Audited
 from tests.consent_kit import NOW
 from vault.clock import unix_s
-from vault.evidence.auditors import Scope, register_auditor
+from vault.evidence.auditors import AuditScope, register_auditor
 from vault.proof.bundle import Bundle, dump_bundle, parse_bundle
 from vault.proof.established import Carried
 from vault.proof.listing import Listing, Row, parse_listing
@@ -33,7 +33,7 @@ def engaged(site: Audited, opens: int | None = 1, key: SigningKey | None = None)
         recorded = log_entry.update().where(log_entry.c.leaf_index < size, log_entry.c.recorded_s > AT_S)
         session.connection().execute(recorded.values(recorded_s=AT_S))
         register_auditor(
-            session, "Chooser", key.public_key, NOW + timedelta(days=9), Scope(AT_S, AT_S + 1), opens=opens
+            session, "Chooser", key.public_key, NOW + timedelta(days=9), AuditScope(AT_S, AT_S + 1), opens=opens
         )
     return key
 

@@ -38,7 +38,7 @@ from schemathesis.specs.openapi.checks import (
 from tests.http_kit import CODES, PURCHASE, PURPOSE, Town, device_session_of, serving, session_of, settle
 from vault.clock import unix_s
 from vault.encoding import b64u, dump_json
-from vault.evidence.auditors import Scope, register_auditor
+from vault.evidence.auditors import AuditScope, register_auditor
 from vault.notices import stream
 from vault.schema.question import Candidate, NextChoice, Question, Recommend, dump_question
 from vault.seal.audit import NONCE_BYTES, AuditRequest, ListingRequest, sign_audit_request, sign_listing_request
@@ -127,7 +127,7 @@ class Callers:
         }
         now = house.clock.now()
         with house.database.transaction() as session:
-            until, over = now + timedelta(days=1), Scope(1, 2)
+            until, over = now + timedelta(days=1), AuditScope(1, 2)
             register_auditor(session, "Audit", self.auditor.public_key, until)
             register_auditor(session, "Choosing", self.chooser.public_key, until, over, opens=0)
             session.connection().execute(log_entry.update().where(log_entry.c.leaf_index == 0).values(recorded_s=1))

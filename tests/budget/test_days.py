@@ -11,7 +11,7 @@ import pytest
 from dp_accounting.rdp import rdp_privacy_accountant
 
 from vault.budget import days, ledger
-from vault.budget.charge import Charge, owner_day
+from vault.budget.charge import LedgerCharge, owner_day
 from vault.budget.days import Days, day_charge, month_curve, sigma_of
 from vault.budget.ledger import BudgetExhausted, ChargeConflict, Reservation, Undrawn
 from vault.db import Database
@@ -31,7 +31,7 @@ def october(first: int, last: int, *, late: bool = False) -> Days:
     return Days(date(2026, 10, first), date(2026, 10, last), late)
 
 
-def charge(name: int, wanted: Days) -> Charge:
+def charge(name: int, wanted: Days) -> LedgerCharge:
     return day_charge(RETAIL, VAULT, wanted, release_id=name.to_bytes(32), code_hash=b"c" * 32)
 
 

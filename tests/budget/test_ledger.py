@@ -11,8 +11,8 @@ from tests.vault_kit import wait_until_blocked
 from tests.waiting import together
 from vault.budget.accounting import sigma_for
 from vault.budget.charge import (
-    Charge,
-    Scope,
+    CapScope,
+    LedgerCharge,
     Unit,
     dump_charge,
     imprint_charge,
@@ -52,9 +52,9 @@ CAP = Cap(3.0, 1e-6)
 SIGMA = sigma_for(3.0, 1e-6, 256, releases=4)  # four of these fit, a fifth does not
 
 
-def charge(name: int, scope: Scope = SCOPE, sigma: int = SIGMA) -> Charge:
+def charge(name: int, scope: CapScope = SCOPE, sigma: int = SIGMA) -> LedgerCharge:
     cost = gaussian(256, sigma)
-    return Charge(scope, "pd:Purchase", name.to_bytes(32), {"name": "test", "sigma": sigma}, cost, b"c" * 32)
+    return LedgerCharge(scope, "pd:Purchase", name.to_bytes(32), {"name": "test", "sigma": sigma}, cost, b"c" * 32)
 
 
 def take(database: Database, name: int, **other: object) -> Reservation:
@@ -62,7 +62,7 @@ def take(database: Database, name: int, **other: object) -> Reservation:
         return reserve(session, charge(name, **other), CAP, at=AT)
 
 
-def curve(database: Database, scope: Scope = SCOPE) -> object:
+def curve(database: Database, scope: CapScope = SCOPE) -> object:
     with database.snapshot() as session:
         verify_ledger(session)
         return spent(session, scope)

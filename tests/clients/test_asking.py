@@ -19,15 +19,15 @@ from tests.waiting import until
 from twinvault import company
 from twinvault.api import Api, ApiError, ClientError, Unreachable
 from twinvault.asking import (
-    Asked,
     Granted,
     NotDecided,
     NotGranted,
+    Requested,
     WrongLanding,
-    dump_asked,
+    dump_requested,
     listen,
     new_asked,
-    parse_asked,
+    parse_requested,
     poll,
 )
 from twinvault.company import Company
@@ -81,7 +81,7 @@ class Browser:
         return response.headers["location"]
 
 
-def landed(owner: Owner, asked: Asked, *, allow: bool = True) -> str:
+def landed(owner: Owner, asked: Requested, *, allow: bool = True) -> str:
     """Let the owner decide; return the address that the browser is sent back to."""
     browser = Browser(asked.url)
     waiting = owner.approvals.read(browser.code)
@@ -171,7 +171,7 @@ def test_what_does_not_answer_this_request_is_not_used(owner: Owner, shop: Compa
 # --- renewals: no browser -----------------------------------------------------------------------------------------
 
 
-def renewal(owner: Owner, shop: Company) -> tuple[Asked, Any]:
+def renewal(owner: Owner, shop: Company) -> tuple[Requested, Any]:
     owner.import_traces(purchases())
     terms = company_terms(shop, owner)
     given = owner.give_company(owner.read_request(shop.sign_request(terms))).version
@@ -276,10 +276,10 @@ def test_what_was_asked_is_kept_for_another_process_and_shown_to_nobody() -> Non
     asked = new_asked("jws", REDIRECT, None)
     assert asked.redirect_uri == REDIRECT
     for item in (asked, replace(asked, renew=parse_b64u("A" * 22))):
-        assert parse_asked(parse_json(dump_asked(item))) == item
+        assert parse_requested(parse_json(dump_requested(item))) == item
     assert asked.verifier not in repr(asked)
     with pytest.raises(ApiError):
-        parse_asked({})
+        parse_requested({})
 
 
 # --- any HTTP client ----------------------------------------------------------------------------------------------

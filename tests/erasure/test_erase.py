@@ -21,7 +21,7 @@ from tests.vault_kit import MONTH, NOW, PURCHASE, begin, wait_until_blocked
 from tests.waiting import together
 from vault.answers import ask as asking
 from vault.budget import ledger
-from vault.budget.charge import Charge, owner_day
+from vault.budget.charge import LedgerCharge, owner_day
 from vault.consent import handovers
 from vault.consent.errors import KeysGone
 from vault.db import Database
@@ -123,7 +123,9 @@ def test_the_same_order_again_erases_nothing_more(site: Erasing) -> None:
 def test_charges_stay_so_that_days_imported_again_are_charged_to_the_same_cap(site: Erasing) -> None:
     cost = gaussian(256, 900)
     with site.database.transaction() as session:
-        paid = Charge(owner_day(site.owner.vault, OCTOBER), PURCHASE, b"r" * 32, {"name": "test"}, cost, b"c" * 32)
+        paid = LedgerCharge(
+            owner_day(site.owner.vault, OCTOBER), PURCHASE, b"r" * 32, {"name": "test"}, cost, b"c" * 32
+        )
         ledger.reserve(session, paid, ledger_cap(), at=NOW)
     for scope in (site.scope(OCTOBER), site.scope()):
         site.erase(scope)

@@ -9,7 +9,7 @@ import pytest
 from tests.audit_kit import Audited
 from tests.consent_kit import NOW
 from tests.leaves import leaves
-from vault.evidence.auditors import BadAuditor, Scope, register_auditor
+from vault.evidence.auditors import AuditScope, BadAuditor, register_auditor
 from vault.seal.signing import SigningKey, new_seed
 from vault.tlog import log
 from vault.tlog.models import log_entry
@@ -98,10 +98,10 @@ def test_an_engagement_shows_the_time_that_it_is_about_and_no_more(site: Audited
             )
     key = SigningKey(new_seed())
     with site.service.database.transaction() as session:
-        register_auditor(session, "Scoped", key.public_key, NOW + timedelta(days=1), Scope(early + 1, late + 1))
+        register_auditor(session, "Scoped", key.public_key, NOW + timedelta(days=1), AuditScope(early + 1, late + 1))
     for first, end, status in ((5, last, 200), (4, last, 403), (0, 4, 403), (5, last + 1, 403)):
         response = site.send(site.request(first, end, key))
         assert response.status_code == status, response.text
-    for scope in (Scope(5, 5), Scope(-1, 5), Scope(9, 8), Scope(0, 2**33)):
+    for scope in (AuditScope(5, 5), AuditScope(-1, 5), AuditScope(9, 8), AuditScope(0, 2**33)):
         with pytest.raises(BadAuditor), site.service.database.transaction() as session:
             register_auditor(session, "Scoped", key.public_key, NOW, scope)

@@ -19,7 +19,7 @@ from tests.waiting import together
 from vault.answers.floods import ALONE
 from vault.clock import unix_s
 from vault.encoding import b64u, parse_json
-from vault.evidence.auditors import SETTLED_S, BadAuditor, Scope, register_auditor
+from vault.evidence.auditors import SETTLED_S, AuditScope, BadAuditor, register_auditor
 from vault.notices.feed import notices
 from vault.proof.bundle import dump_bundle
 from vault.proof.leaf import LeafKind
@@ -103,12 +103,17 @@ def test_a_listing_is_about_all_of_a_time_that_is_over(quick: Audited) -> None:
     key = engaged(quick, 0)
     whole = listed(quick, key)
     assert (whole.first, whole.end) == (0, quick.size() - 2), "all but this engagement's own leaf and the access"
-    for scope in (Scope(), Scope(0, unix_s(NOW)), Scope(0, unix_s(NOW) - SETTLED_S + 1), Scope(5, 6)):
+    for scope in (
+        AuditScope(),
+        AuditScope(0, unix_s(NOW)),
+        AuditScope(0, unix_s(NOW) - SETTLED_S + 1),
+        AuditScope(5, 6),
+    ):
         with quick.service.database.transaction() as session:
             register_auditor(session, "Early", key.public_key, NOW + timedelta(days=9), scope, opens=0)
         assert ask(quick, key).status_code == 403, scope
     with quick.service.database.transaction() as session:
-        over = Scope(0, unix_s(NOW) - SETTLED_S)
+        over = AuditScope(0, unix_s(NOW) - SETTLED_S)
         register_auditor(session, "Late", key.public_key, NOW + timedelta(days=9), over, opens=0)
     assert ask(quick, key).status_code == 200
 

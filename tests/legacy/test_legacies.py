@@ -12,7 +12,7 @@ import pytest
 from tests.legacy_kit import DAY, LATER, Heirs, leaf_ids
 from tests.vault_kit import NOW, wait_until_blocked
 from tests.waiting import together
-from vault.erasure.erase import Asked
+from vault.erasure.erase import ErasureRequest
 from vault.errors import VaultError
 from vault.legacy import legacies, orders
 from vault.legacy.errors import BadPlan, BadStatement, OwnerIsHere, UnknownLegacy
@@ -207,7 +207,7 @@ def test_no_two_vaults_have_one_legacy_key(heirs: Heirs) -> None:
 def test_executors_erase_only_what_the_plan_lets_them_once_it_is_in_force(heirs: Heirs) -> None:
     heirs.publish(choice=Choice.ERASE)
 
-    def ask(now: datetime, **changed: Any) -> Asked:
+    def ask(now: datetime, **changed: Any) -> ErasureRequest:
         said = {"act": Act.ERASE, "claim": heirs.now.claim} | changed
         signed = heirs.statement(now=said.pop("signed", now), **said)
         with heirs.database.transaction() as session:

@@ -12,9 +12,9 @@ from vault.seal.ids import VaultId
 from vault.seal.legacy import (
     Act,
     Choice,
+    LegacyTerms,
     Plan,
     Statement,
-    Terms,
     legacy_key,
     sign_plan,
     sign_statement,
@@ -27,7 +27,7 @@ from vault.seal.version import NO_PREV
 
 OWNER, SECRET, VAULT = SigningKey(new_seed()), new_seed(), VaultId(b"v" * 16)
 KEY = legacy_key(SECRET)
-TERMS = Terms(KEY.public_key, 2, 3, 30, Choice.ERASE)
+TERMS = LegacyTerms(KEY.public_key, 2, 3, 30, Choice.ERASE)
 PLAN = Plan(VAULT, 1, NO_PREV, 1_800_000_000, TERMS)
 SAID = Statement(VAULT, b"p" * 32, b"c" * 16, Act.DECLARE, "gone", 1_800_000_000)
 

@@ -15,7 +15,7 @@ from vault.seal.batch import open_batch, parse_batch, seal_batch, verify_batch
 from vault.seal.derive import imprint_key
 from vault.seal.device import ChainHead, Device, DeviceRole
 from vault.seal.dsse import Envelope, parse_envelope
-from vault.seal.handover import KeyKind, Terms, open_handover, parse_handover, seal_handover, verify_handover
+from vault.seal.handover import HandoverTerms, KeyKind, open_handover, parse_handover, seal_handover, verify_handover
 from vault.seal.identity import Identity
 from vault.seal.ids import CompartmentId, ConsentId, VaultId, sha256
 from vault.seal.recipient import Recipient
@@ -114,10 +114,10 @@ class World:
         return encode_upload([first, second], self.head_list(parse_batch(second).head))
 
     @cached_property
-    def terms(self) -> Terms:
+    def terms(self) -> HandoverTerms:
         to = self.processor.recipient.key_hash
         compartments = (self.compartment_id,)
-        return Terms(self.vault, self.consent, KeyKind.RAW, compartments, to, 1_767_225_600, 1_798_761_600, 1)
+        return HandoverTerms(self.vault, self.consent, KeyKind.RAW, compartments, to, 1_767_225_600, 1_798_761_600, 1)
 
     def handover(self, key: bytes | None = None, kind: KeyKind = KeyKind.RAW) -> bytes:
         """The owner's handover of the one compartment."""

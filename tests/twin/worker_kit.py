@@ -149,7 +149,7 @@ def another_vault(database: Database, shortkeys: Database, like: TwinWorld) -> T
     )
 
 
-def charges(world: TwinWorld, period: Period) -> list[ledger.Held]:
+def charges(world: TwinWorld, period: Period) -> list[ledger.StandingCharge]:
     with world.database.transaction() as session:
         return ledger.hold(session, owner_day(world.owner.vault, period))
 

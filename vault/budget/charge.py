@@ -34,7 +34,7 @@ _NEIGHBOURS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class CapScope:
     """What one cap covers: every charge in a scope composes with every other one.
 
     Args:
@@ -56,7 +56,7 @@ class Scope:
 EVERYONE: Final = "everyone"
 
 
-def owner_day(vault_id: bytes, period: Period) -> Scope:
+def owner_day(vault_id: bytes, period: Period) -> CapScope:
     """Return the scope of each single day of a month; its cap covers all categories.
 
     A monthly release costs every day of the month the same, so the month stands for its days.
@@ -65,16 +65,16 @@ def owner_day(vault_id: bytes, period: Period) -> Scope:
         vault_id: 16 bytes.
         period: The month.
     """
-    return Scope(Unit.OWNER_DAY, b64u(vault_id), period)
+    return CapScope(Unit.OWNER_DAY, b64u(vault_id), period)
 
 
-def person_year(year: int) -> Scope:
+def person_year(year: int) -> CapScope:
     """Return the scope of every person over all that is released about the cohort in a calendar year."""
-    return Scope(Unit.PERSON, EVERYONE, f"{year:04}")
+    return CapScope(Unit.PERSON, EVERYONE, f"{year:04}")
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
+class LedgerCharge:
     """One release's worst case.
 
     Args:
@@ -86,7 +86,7 @@ class Charge:
         code_hash: SHA-256 of the code that releases, 32 bytes.
     """
 
-    scope: Scope
+    scope: CapScope
     category: str
     release_id: bytes
     mechanism: JsonObject
@@ -106,7 +106,7 @@ def imprint_charge(
     *,
     release_id: bytes,
     code_hash: bytes,
-) -> Charge:
+) -> LedgerCharge:
     """Return what one monthly imprint row costs each day of its month.
 
     Args:
@@ -126,10 +126,10 @@ def imprint_charge(
     }
     curve = gaussian(feature_map.clip, noise.sigma)
     scope = owner_day(vault_id, period)
-    return Charge(scope, feature_map.category, release_id, mechanism, curve, code_hash)
+    return LedgerCharge(scope, feature_map.category, release_id, mechanism, curve, code_hash)
 
 
-def dump_charge(charge: Charge) -> JsonObject:
+def dump_charge(charge: LedgerCharge) -> JsonObject:
     """Return a charge as JSON, with its neighbours spelt out for whoever audits it."""
     return {
         "unit": str(charge.scope.unit),
@@ -161,19 +161,19 @@ def curve_of(record: JsonObject) -> Curve:
     return Curve(tuple(bounds), known)
 
 
-def parse_charge(record: JsonObject) -> Charge:
+def parse_charge(record: JsonObject) -> LedgerCharge:
     """Return the charge that `dump_charge` wrote.
 
     Raises:
         MalformedInput: It did not, or with another grid of orders.
     """
     try:
-        scope = Scope(Unit(str(record["unit"])), str(record["subject"]), str(record["window"]))
+        scope = CapScope(Unit(str(record["unit"])), str(record["subject"]), str(record["window"]))
         mechanism = record["mechanism"]
         if not isinstance(mechanism, dict):
             raise MalformedInput("A charge's mechanism is an object.")
         release_id, code_hash = parse_b64u(record["release"], size=32), parse_b64u(record["code"], size=32)
-        charge = Charge(scope, str(record["category"]), release_id, mechanism, curve_of(record), code_hash)
+        charge = LedgerCharge(scope, str(record["category"]), release_id, mechanism, curve_of(record), code_hash)
     except (KeyError, ValueError) as error:
         raise MalformedInput("A record is not a charge of the privacy ledger.") from error
     if dump_charge(charge) != record:

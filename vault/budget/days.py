@@ -16,8 +16,8 @@ from sqlmodel import Session
 
 from vault.budget import ledger
 from vault.budget.accounting import sigma_for
-from vault.budget.charge import Charge, owner_day
-from vault.budget.ledger import ChargeConflict, Held, Reservation, State
+from vault.budget.charge import LedgerCharge, owner_day
+from vault.budget.ledger import ChargeConflict, Reservation, StandingCharge, State
 from vault.encoding import JsonObject, b64u
 from vault.imprint.block import DAILY, LATE, late_sigma, on_time_sensitivity, sensitivity
 from vault.imprint.features import Cadence, FeatureMap, mapped_for
@@ -80,7 +80,7 @@ def month_curve(mapped: FeatureMap) -> Curve:
     return on_time + gaussian(mapped.clip, sigma_of(mapped, late=True))
 
 
-def day_charge(mapped: FeatureMap, vault_id: bytes, days: Days, *, release_id: bytes, code_hash: bytes) -> Charge:
+def day_charge(mapped: FeatureMap, vault_id: bytes, days: Days, *, release_id: bytes, code_hash: bytes) -> LedgerCharge:
     """Return the charge of a release about some days: the whole month's, of which `reserve` knows whether it is paid.
 
     Args:
@@ -102,10 +102,10 @@ def day_charge(mapped: FeatureMap, vault_id: bytes, days: Days, *, release_id: b
         "late_sigma": sigma_of(mapped, late=True),
     }
     scope = owner_day(vault_id, period_of(days.first))
-    return Charge(scope, mapped.category, release_id, mechanism, month_curve(mapped), code_hash)
+    return LedgerCharge(scope, mapped.category, release_id, mechanism, month_curve(mapped), code_hash)
 
 
-def reserve(session: Session, charge: Charge, cap: Cap, *, at: datetime) -> Reservation:
+def reserve(session: Session, charge: LedgerCharge, cap: Cap, *, at: datetime) -> Reservation:
     """Charge a release's worst case, before its data is opened: the month's cost, or nothing where it is paid.
 
     Args:
@@ -143,7 +143,7 @@ def commit(session: Session, reservation: Reservation, *, at: datetime) -> None:
     ledger.commit(session, reservation, at=at)
 
 
-def gone(held: Iterable[Held], category: Category, *, late: bool) -> set[date]:
+def gone(held: Iterable[StandingCharge], category: Category, *, late: bool) -> set[date]:
     """Return the days of a month that have had their row, whether or not it is still there.
 
     Args:
@@ -159,7 +159,7 @@ def gone(held: Iterable[Held], category: Category, *, late: bool) -> set[date]:
     return {days.first + timedelta(days=at) for days in found if days.late == late for at in range(len(days))}
 
 
-def days_of(charge: Charge) -> Days | None:
+def days_of(charge: LedgerCharge) -> Days | None:
     """Return which days a charge of daily rows is about; None for any other charge."""
     said = charge.mechanism
     if said.get("name") not in {DAILY, LATE}:
@@ -168,7 +168,7 @@ def days_of(charge: Charge) -> Days | None:
     return Days(first, last, said["name"] == LATE)
 
 
-def _paid(held: Iterable[Held], charge: Charge) -> bool:
+def _paid(held: Iterable[StandingCharge], charge: LedgerCharge) -> bool:
     """Say whether another release about the month, of the same category, has paid at least as much at every order."""
     return any(
         one.state is not State.CANCELLED
@@ -181,7 +181,7 @@ def _paid(held: Iterable[Held], charge: Charge) -> bool:
     )
 
 
-def _refuse_again(held: Iterable[Held], charge: Charge) -> None:
+def _refuse_again(held: Iterable[StandingCharge], charge: LedgerCharge) -> None:
     wanted = days_of(charge)
     for one in held:
         if one.state not in _GONE or one.charge.release_id == charge.release_id:

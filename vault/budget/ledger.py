@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 import sqlalchemy
 from sqlmodel import Session, SQLModel, col, select
 
-from vault.budget.charge import EVERYONE, Charge, Scope, Unit, curve_of, dump_charge, owner_day, parse_charge
+from vault.budget.charge import EVERYONE, CapScope, LedgerCharge, Unit, curve_of, dump_charge, owner_day, parse_charge
 from vault.budget.models import LedgerRow
 from vault.clock import unix_s
 from vault.encoding import JsonObject, b64u, dump_json, parse_json
@@ -98,7 +98,7 @@ class Reservation:
         record: The charge as JSON; the release's leaf keeps it, so that `restore` can charge it again.
     """
 
-    scope: Scope
+    scope: CapScope
     release_id: bytes
     state: State
     fresh: bool
@@ -106,15 +106,15 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A charge as it stands.
+class StandingCharge:
+    """A charge of the ledger as it stands now.
 
     Args:
         charge: What was charged.
         state: What became of it.
     """
 
-    charge: Charge
+    charge: LedgerCharge
     state: State
 
 
@@ -136,7 +136,7 @@ class Spending:
     delta: float
 
 
-def reserve(session: Session, charge: Charge, cap: Cap, *, at: datetime) -> Reservation:
+def reserve(session: Session, charge: LedgerCharge, cap: Cap, *, at: datetime) -> Reservation:
     """Charge a release's worst case, before its data is opened.
 
     Whoever reserves in several scopes in one transaction takes them in the order of `Scope.key`.
@@ -213,7 +213,7 @@ def cancel(session: Session, reservation: Reservation, why: Undrawn, *, at: date
     _change(session, reservation, State.CANCELLED, at, why)
 
 
-def restore(session: Session, charge: Charge, *, at: datetime) -> bool:
+def restore(session: Session, charge: LedgerCharge, *, at: datetime) -> bool:
     """Charge a logged release again that a backup, put back in place of the database, has forgotten.
 
     No cap is asked: what was released was released, and whatever comes after it is refused.
@@ -239,12 +239,14 @@ def restore(session: Session, charge: Charge, *, at: datetime) -> bool:
     return True
 
 
-def hold(session: Session, scope: Scope) -> list[Held]:
+def hold(session: Session, scope: CapScope) -> list[StandingCharge]:
     """Return every charge of a scope; nobody changes one before the session's transaction ends."""
-    return [Held(parse_charge(_charge(row)), State(row.state)) for row in _locked(session, scope).latest.values()]
+    return [
+        StandingCharge(parse_charge(_charge(row)), State(row.state)) for row in _locked(session, scope).latest.values()
+    ]
 
 
-def spent(session: Session, scope: Scope) -> Curve:
+def spent(session: Session, scope: CapScope) -> Curve:
     """Return what all charges of a scope that count cost together."""
     return _read(session, scope).total()
 
@@ -271,7 +273,7 @@ def spending(session: Session, vault_id: bytes, period: Period, delta: float) ->
 
 def months(session: Session, vault_id: bytes) -> list[Period]:
     """Return the months that any release about a vault was ever charged to, erased ones included, oldest first."""
-    return [Period(window) for window in _windows(session, Scope(Unit.OWNER_DAY, b64u(vault_id), "").key)]
+    return [Period(window) for window in _windows(session, CapScope(Unit.OWNER_DAY, b64u(vault_id), "").key)]
 
 
 def verify_ledger(session: Session) -> int:
@@ -311,7 +313,7 @@ class _Book:
     """One scope's rows, oldest first."""
 
     session: Session
-    scope: Scope
+    scope: CapScope
     rows: list[Any]
 
     @property
@@ -344,11 +346,11 @@ class _Book:
         self.session.connection().execute(_APPEND, row)
 
 
-def _read(session: Session, scope: Scope) -> _Book:
+def _read(session: Session, scope: CapScope) -> _Book:
     return _Book(session, scope, list(session.connection().execute(_ROWS, {"of_scope": scope.key})))
 
 
-def _locked(session: Session, scope: Scope) -> _Book:
+def _locked(session: Session, scope: CapScope) -> _Book:
     # Creates the scope's row or waits for whoever holds it: one statement that both databases know.
     session.connection().execute(_LOCK, {"scope": scope.key})
     return _read(session, scope)
@@ -368,8 +370,8 @@ def _change(session: Session, reservation: Reservation, state: State, at: dateti
 
 def _cohort_years(session: Session, first: str) -> dict[str, Curve]:
     """Return what each calendar year's cohort releases cost every person, from one year on."""
-    years = _windows(session, Scope(Unit.PERSON, EVERYONE, "").key)
-    return {year: spent(session, Scope(Unit.PERSON, EVERYONE, year)) for year in years if year >= first}
+    years = _windows(session, CapScope(Unit.PERSON, EVERYONE, "").key)
+    return {year: spent(session, CapScope(Unit.PERSON, EVERYONE, year)) for year in years if year >= first}
 
 
 def _windows(session: Session, prefix: str) -> list[str]:
@@ -380,7 +382,7 @@ def _windows(session: Session, prefix: str) -> list[str]:
 
 
 def _scope_and_release(charge: Any) -> tuple[str, str]:
-    return Scope(charge["unit"], charge["subject"], charge["window"]).key, charge["release"]
+    return CapScope(charge["unit"], charge["subject"], charge["window"]).key, charge["release"]
 
 
 def _charge(row: Any) -> JsonObject:

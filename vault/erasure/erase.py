@@ -28,7 +28,7 @@ from vault.errors import VaultError
 from vault.oauth import authorizations, families
 from vault.parties import people
 from vault.proof.leaf import LeafKind
-from vault.seal.erasure import Author, Certificate, Scope, dump_scope, parse_scope, sign_certificate
+from vault.seal.erasure import Author, ErasureCertificate, Scope, dump_scope, parse_scope, sign_certificate
 from vault.seal.fields import Fields
 from vault.seal.ids import ConsentId
 from vault.seal.signing import Signer
@@ -58,7 +58,7 @@ class ErasureConflict(VaultError):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ErasureRequest:
     """Who wants what erased.
 
     Args:
@@ -96,7 +96,7 @@ class Erased:
 def erase(
     session: Session,
     short_keys: Database,
-    asked: Asked,
+    asked: ErasureRequest,
     *,
     service: Signer,
     now: datetime,
@@ -131,7 +131,7 @@ def erase(
         raise NothingToErase("Nothing of this is left to erase.")
     pending = _log(session, asked, now)
     _destroy(session, asked.scope, found, held, also)
-    certificate = Certificate(
+    certificate = ErasureCertificate(
         erasure_id=asked.erasure_id,
         scope=asked.scope,
         author=asked.author,
@@ -196,7 +196,7 @@ def _take(session: Session, short_keys: Database, scope: Scope) -> tuple[list[Co
     return held, found if found.compartments or (scope.whole and here) else None
 
 
-def _log(session: Session, asked: Asked, now: datetime) -> Pending:
+def _log(session: Session, asked: ErasureRequest, now: datetime) -> Pending:
     kind = LeafKind.RETENTION if asked.author is Author.RETENTION else LeafKind.ERASURE
     public: JsonObject = {
         "scope": "person" if asked.scope.whole else "compartments",

@@ -15,7 +15,7 @@ from sqlmodel import Session
 
 from vault.consent.handovers import Custody
 from vault.db import Database
-from vault.erasure.erase import Asked, Erased, Forget, NothingToErase, erase
+from vault.erasure.erase import Erased, ErasureRequest, Forget, NothingToErase, erase
 from vault.schema.trace import Period
 from vault.seal.erasure import MAX_COMPARTMENTS, Author, Scope
 from vault.seal.ids import ID_BYTES, VaultId
@@ -69,7 +69,7 @@ def erase_overdue(
         scopes = list(overdue(session, oldest_kept(months, now)))
     done = []
     for scope in scopes:
-        asked = Asked(
+        asked = ErasureRequest(
             token_bytes(ID_BYTES),
             scope,
             Author.RETENTION,

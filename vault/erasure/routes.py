@@ -13,7 +13,7 @@ from vault.consent.routes import CustodyDep
 from vault.db import Database
 from vault.encoding import b64u
 from vault.erasure import erase as erasing
-from vault.erasure.erase import Asked, Erased
+from vault.erasure.erase import Erased, ErasureRequest
 from vault.erasure.retention import oldest_kept
 from vault.erasure.survey import Survey, survey
 from vault.errors import VaultError
@@ -91,7 +91,7 @@ def order(
         signed = verify_order(envelope, owner_key, owner.vault_id)
         if not -_CLOCK_SKEW_S <= unix_s(now) - signed.issued_at <= _FRESH_S:
             raise StaleOrder("An order to erase is sent within a day of being signed; check the clock and sign again.")
-        asked = Asked(signed.erasure_id, signed.scope, Author.OWNER, signed.reason, envelope.digest)
+        asked = ErasureRequest(signed.erasure_id, signed.scope, Author.OWNER, signed.reason, envelope.digest)
         state = request.app.state
         erased = erasing.erase(session, custody.short_keys, asked, service=state.service, now=now, also=state.also)
     return acknowledged(request, database, custody, erased)

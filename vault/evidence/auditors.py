@@ -71,7 +71,7 @@ class RangeTooWide(VaultError):
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class AuditScope:
     """The stretch of time that an engagement is about.
 
     Args:
@@ -96,7 +96,7 @@ class Engagement:
     """
 
     key_id: bytes
-    scope: Scope
+    scope: AuditScope
     opens_left: int | None
     pseudonym_key: bytes
     opened: frozenset[ConsentId] | None
@@ -151,7 +151,7 @@ class Auditor:
     name: str
     public_key: bytes
     not_after_s: int
-    scope: Scope
+    scope: AuditScope
     opens_left: int | None
 
 
@@ -160,7 +160,7 @@ def register_auditor(
     name: str,
     public_key: bytes,
     not_after: datetime,
-    scope: Scope | None = None,
+    scope: AuditScope | None = None,
     *,
     opens: int | None = None,
 ) -> Pending:
@@ -180,7 +180,7 @@ def register_auditor(
     Guarantees: the key of the engagement's pseudonyms is new, and that of the one before is gone: nothing that
         this database holds joins the two.
     """
-    scope = scope or Scope()
+    scope = scope or AuditScope()
     if not 0 <= scope.from_s < scope.to_s <= _EVER_S:
         raise BadAuditor("An engagement is about the time from one day until a later one.")
     if opens is not None and not 0 <= opens <= MAX_OPENS:
@@ -269,7 +269,7 @@ def admit(session: Session, envelope: Envelope, *, origin: str, now: datetime) -
         )
     engagement = _engagement(session, row)
     scope = engagement.scope
-    first, end = (0, size) if scope == Scope() else log.range_between(session, scope.from_s, scope.to_s)
+    first, end = (0, size) if scope == AuditScope() else log.range_between(session, scope.from_s, scope.to_s)
     if request.first < first or request.last >= end:
         raise AuditRefused(
             f"The engagement is about the leaves from {first} to {end - 1}; ask the operator for another scope."
@@ -361,11 +361,11 @@ def _log_access(session: Session, public_key: bytes, said: JsonObject, *, now: d
 def _engagement(session: Session, row: Row[Any]) -> Engagement:
     chosen = select(auditor_opened.c.consent_id).where(auditor_opened.c.key_id == row.key_id)
     opened = frozenset(map(ConsentId, session.connection().execute(chosen).scalars()))
-    scope = Scope(row.scope_from_s, row.scope_to_s)
+    scope = AuditScope(row.scope_from_s, row.scope_to_s)
     all_open = row.opens_left is None
     return Engagement(row.key_id, scope, row.opens_left, row.pseudonym_key, None if all_open else opened)
 
 
 def _auditor(row: Row[Any]) -> Auditor:
-    scope = Scope(row.scope_from_s, row.scope_to_s)
+    scope = AuditScope(row.scope_from_s, row.scope_to_s)
     return Auditor(row.name, row.public_key, row.not_after_s, scope, row.opens_left)

@@ -33,7 +33,7 @@ from vault.schema.consent import ConsentEvent
 from vault.seal.dsse import Envelope, PayloadType, parse_envelope
 from vault.seal.erasure import Scope
 from vault.seal.ids import ID_BYTES, ConsentId, VaultId, key_id, new_id
-from vault.seal.legacy import Act, Choice, Plan, Terms, parse_plan, verify_plan
+from vault.seal.legacy import Act, Choice, LegacyTerms, Plan, parse_plan, verify_plan
 from vault.seal.signing import Signer
 from vault.seal.version import Remembered
 from vault.store.versions import require_successor
@@ -283,7 +283,7 @@ def _answers(row: Row[Any]) -> bool:
     return bool(row.statement) and terms is not None and terms.choice is Choice.ANSWER
 
 
-def _idle_until(terms: Terms | None, now: datetime) -> int:
+def _idle_until(terms: LegacyTerms | None, now: datetime) -> int:
     return unix_s(now) + terms.inactive_s if terms is not None and terms.inactive_days else 0
 
 

@@ -11,7 +11,7 @@ from vault.consent import changes, consents
 from vault.consent.handovers import Custody
 from vault.consent.versions import Submission
 from vault.encoding import JsonObject, JsonValue, b64u
-from vault.erasure.erase import Asked
+from vault.erasure.erase import ErasureRequest
 from vault.legacy import steps
 from vault.legacy.errors import BadStatement
 from vault.legacy.steps import Legacy, LegacyState
@@ -28,7 +28,7 @@ from vault.seal.legacy import Act, Choice, Statement, parse_plan
 from vault.tlog.log import PendingId
 
 
-def verify_erasing(session: Session, legacy_id: bytes, envelope: Envelope, *, now: datetime) -> Asked:
+def verify_erasing(session: Session, legacy_id: bytes, envelope: Envelope, *, now: datetime) -> ErasureRequest:
     """Return what executors may erase now: everything that is kept about the person; the caller does it.
 
     Args:
@@ -47,7 +47,7 @@ def verify_erasing(session: Session, legacy_id: bytes, envelope: Envelope, *, no
     if said.act is not Act.ERASE or found.terms is None or found.terms.choice is not Choice.ERASE:
         raise BadStatement("The statement does not order it, or the owner's plan does not let executors erase.")
     _refuse_early(found, said, now)
-    return Asked(said.claim, Scope(found.vault_id, None), Author.EXECUTORS, said.reason, envelope.digest)
+    return ErasureRequest(said.claim, Scope(found.vault_id, None), Author.EXECUTORS, said.reason, envelope.digest)
 
 
 def freeze(session: Session, legacy_id: bytes, envelope: Envelope, *, now: datetime) -> PendingId:

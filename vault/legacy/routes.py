@@ -15,7 +15,7 @@ from vault.erasure.routes import acknowledged
 from vault.http.edge import ClockDep, DatabaseDep, returned
 from vault.legacy import legacies, orders, shown, steps
 from vault.legacy.errors import UnknownLegacy
-from vault.legacy.shown import Held
+from vault.legacy.shown import KeptSteps
 from vault.legacy.steps import Legacy
 from vault.parties.people import UnknownVault
 from vault.parties.routes import OwnVault
@@ -145,7 +145,7 @@ def erase(
     claim's id, and no bundle.
     """
     envelope, state, now = parse_envelope_text(body.statement), request.app.state, clock.now()
-    held: Held | None = None
+    held: KeptSteps | None = None
     _wait_for_steps(request, database, parse_id(legacy))
     with database.transaction() as session:
         try:

@@ -35,7 +35,7 @@ def identity(session: Session, vault_id: VaultId) -> list[bytes]:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class KeptSteps:
     """The logged steps of a vault's legacies with what was signed, as they are before the vault is erased.
 
     Args:
@@ -57,7 +57,7 @@ def bundle(session: Session, vault_id: VaultId) -> bytes:
     return prove(session, collect(session, vault_id))
 
 
-def collect(session: Session, vault_id: VaultId) -> Held:
+def collect(session: Session, vault_id: VaultId) -> KeptSteps:
     """Return what proves a vault's legacies; after an erasure of the vault it is nowhere else."""
     size, _ = log.head(session)
     found = [leaf for kind in _STEPS for leaf in log.find(session, kind=kind, about=vault_id, limit=size)]
@@ -67,7 +67,7 @@ def collect(session: Session, vault_id: VaultId) -> Held:
     found = [leaf for leaf in found if leaf.kind not in _ABOUT or leaf.pending_id in orders]
     logged = {leaf.pending_id for leaf in found}
     signed = [record for leaf_id, record in steps.records(session, vault_id).items() if leaf_id in logged]
-    return Held(found, [*identity(session, vault_id), *signed, *orders.values(), *steps.waited(session, vault_id)])
+    return KeptSteps(found, [*identity(session, vault_id), *signed, *orders.values(), *steps.waited(session, vault_id)])
 
 
 def waiting(session: Session, vault_id: VaultId) -> PendingId | None:
@@ -75,7 +75,7 @@ def waiting(session: Session, vault_id: VaultId) -> PendingId | None:
     return newest_waiting(session, vault_id, _STEPS)
 
 
-def prove(session: Session, held: Held, erased: PendingId | None = None, statement: bytes = b"") -> bytes:
+def prove(session: Session, held: KeptSteps, erased: PendingId | None = None, statement: bytes = b"") -> bytes:
     """Return a bundle of steps, proven under the newest checkpoint.
 
     Args:

@@ -19,7 +19,7 @@ from vault.parties.people import UnknownVault
 from vault.proof.leaf import LeafKind
 from vault.seal.dsse import Envelope, parse_envelope
 from vault.seal.ids import VaultId, sha256
-from vault.seal.legacy import Statement, Terms, parse_plan, verify_statement
+from vault.seal.legacy import LegacyTerms, Statement, parse_plan, verify_statement
 from vault.tlog.log import PendingId, append
 
 FRESH_S: Final = 86_400
@@ -55,7 +55,7 @@ class Legacy:
     vault_id: VaultId
     plan: bytes
     digest: bytes
-    terms: Terms | None
+    terms: LegacyTerms | None
     state: LegacyState
     claim: bytes
     statement: bytes

@@ -86,7 +86,7 @@ _OPEN: Final = (State.PUSHED, State.SHOWN)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Pushed:
     """What a company pushed, checked.
 
     Args:
@@ -119,7 +119,7 @@ class Authorization:
     """
 
     request_hash: bytes
-    asked: Asked
+    asked: Pushed
     state: State
     expires_at_s: int
     browser_hash: bytes
@@ -136,7 +136,7 @@ class Authorization:
         return hmac.compare_digest(self.browser_hash, _hash(browser))
 
 
-def push(session: Session, asked: Asked, *, vault_id: VaultId | None = None, now: datetime) -> str:
+def push(session: Session, asked: Pushed, *, vault_id: VaultId | None = None, now: datetime) -> str:
     """Keep a request and return its request_uri, good once, for 90 seconds.
 
     Args:
@@ -326,7 +326,7 @@ def _may_answer(session: Session, open_request: Authorization) -> bool:
     return named is not None and named.current.event.renewable
 
 
-def _refuse_other(asked: Asked, given: consents.Consent, now: datetime) -> None:
+def _refuse_other(asked: Pushed, given: consents.Consent, now: datetime) -> None:
     current = given.current
     if not given.live or current.terms.not_after <= unix_s(now):
         raise NotWhatWasAsked("The consent is over.")
@@ -383,7 +383,7 @@ def _hash(secret: str) -> bytes:
 def _authorization(row: Row[Any]) -> Authorization:
     return Authorization(
         request_hash=row.request_hash,
-        asked=Asked(
+        asked=Pushed(
             CompanyId(row.company_id), json.loads(row.parameters), Thumbprint(row.jkt), row.request, row.grant_id
         ),
         state=State(row.state),

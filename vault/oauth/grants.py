@@ -19,7 +19,7 @@ from authlib.oauth2.rfc9207 import IssuerParameter
 from vault.oauth.authorizations import Authorization
 from vault.oauth.client import AUTH_METHOD, Client, Form
 from vault.oauth.families import Family
-from vault.oauth.held import Held
+from vault.oauth.held import HeldToken
 from vault.oauth.tokens import SCOPE
 
 Answer = tuple[int, dict[str, Any], list[tuple[str, str]]]
@@ -156,16 +156,16 @@ class Introspection(IntrospectionEndpoint):  # type: ignore[misc]  # Authlib has
 
     CLIENT_AUTH_METHODS = (AUTH_METHOD,)
 
-    def query_token(self, token_string: str, token_type_hint: str | None) -> Held | None:
+    def query_token(self, token_string: str, token_type_hint: str | None) -> HeldToken | None:
         """Return the token if it is the company's and works now."""
-        found: Held | None = self.server.find_held(token_string)
+        found: HeldToken | None = self.server.find_held(token_string)
         return found
 
-    def check_permission(self, token: Held, client: Client, request: Form) -> bool:
+    def check_permission(self, token: HeldToken, client: Client, request: Form) -> bool:
         """Say yes: only the company's own are found."""
         return True
 
-    def introspect_token(self, token: Held) -> dict[str, Any]:
+    def introspect_token(self, token: HeldToken) -> dict[str, Any]:
         """Describe it."""
         described: dict[str, Any] = self.server.describe(token)
         return described
@@ -176,11 +176,11 @@ class Revocation(RevocationEndpoint):  # type: ignore[misc]  # Authlib has no ty
 
     CLIENT_AUTH_METHODS = (AUTH_METHOD,)
 
-    def query_token(self, token_string: str, token_type_hint: str | None) -> Held | None:
+    def query_token(self, token_string: str, token_type_hint: str | None) -> HeldToken | None:
         """Return the token if it is the company's and works now; any other needs no revoking."""
-        found: Held | None = self.server.find_held(token_string)
+        found: HeldToken | None = self.server.find_held(token_string)
         return found
 
-    def revoke_token(self, token: Held, request: Form) -> None:
+    def revoke_token(self, token: HeldToken, request: Form) -> None:
         """End it; a refresh token takes its family's access tokens along."""
         self.server.end_held(token)

@@ -22,7 +22,7 @@ from vault.seal.ids import ConsentId
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldToken:
     """A token of the asking company that works now, as Authlib's endpoints ask about it.
 
     Args:
@@ -61,7 +61,7 @@ def granted(consent: Consent) -> dict[str, Any]:
 
 def find_held(
     session: Session, tokens: TokenMint, company: Company, unverified_token: str, *, now: datetime
-) -> Held | None:
+) -> HeldToken | None:
     """Return an access or refresh token if it is this company's and works now, its consent included."""
     token: AccessToken | Family | None
     try:
@@ -73,10 +73,10 @@ def find_held(
     if isinstance(token, AccessToken) and is_revoked(session, token):
         return None
     consent = None if token.grant_id is None else find_grant(session, token.grant_id, company, now=now)
-    return None if consent is None and token.grant_id is not None else Held(token, consent)
+    return None if consent is None and token.grant_id is not None else HeldToken(token, consent)
 
 
-def describe(held: Held, company_id: CompanyId, issuer: str) -> dict[str, Any]:
+def describe(held: HeldToken, company_id: CompanyId, issuer: str) -> dict[str, Any]:
     """Return what a company may know about its own token.
 
     Source: RFC 7662 section 2.2; RFC 9449 section 6.2; RFC 9396 section 9.2.
@@ -89,7 +89,7 @@ def describe(held: Held, company_id: CompanyId, issuer: str) -> dict[str, Any]:
     return body if held.consent is None else {**body, **granted(held.consent)}
 
 
-def end_held(session: Session, held: Held, *, now: datetime) -> None:
+def end_held(session: Session, held: HeldToken, *, now: datetime) -> None:
     """Revoke a token; a refresh token takes along the access tokens that were made with it."""
     token = held.token
     if isinstance(token, AccessToken):

@@ -12,7 +12,7 @@ from vault.consent import events
 from vault.consent.consents import Consent
 from vault.encoding import b64u
 from vault.oauth import authorizations
-from vault.oauth.authorizations import Asked
+from vault.oauth.authorizations import Pushed
 from vault.parties.once import spend
 from vault.proof.leaf import LeafKind
 from vault.seal.ids import sha256
@@ -20,7 +20,7 @@ from vault.seal.ids import sha256
 REQUESTED_STATE: Final = "dpv:ConsentRequested"
 
 
-def push(session: Session, asked: Asked, renewed: Consent, *, now: datetime) -> str:
+def push(session: Session, asked: Pushed, renewed: Consent, *, now: datetime) -> str:
     """Keep a request to renew a consent for the owner's list, and log it, once a day and consent.
 
     Args:

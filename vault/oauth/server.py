@@ -20,7 +20,7 @@ from vault.clock import unix_s
 from vault.consent import consents
 from vault.consent.consents import Consent
 from vault.oauth import authorizations, families, named
-from vault.oauth.authorizations import PUSHED_S, Asked, Authorization, State
+from vault.oauth.authorizations import PUSHED_S, Authorization, Pushed, State
 from vault.oauth.client import AUTH_METHOD, Client, Form, Reply, authenticate, parse_form
 from vault.oauth.details import verify_details
 from vault.oauth.dpop import Proof, ProofReader, Unauthenticated
@@ -36,7 +36,7 @@ from vault.oauth.grants import (
     Refreshed,
     Revocation,
 )
-from vault.oauth.held import Held, describe, end_held, find_grant, find_held, granted
+from vault.oauth.held import HeldToken, describe, end_held, find_grant, find_held, granted
 from vault.oauth.tokens import AGENT_TOKEN_S, SCOPE, TOKEN_S, TokenMint, parse_grant_id
 from vault.parties import companies
 from vault.parties.companies import Company, CompanyStatus
@@ -215,12 +215,12 @@ class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no type
             return self.refuse(error)
         return self.handle_response(201, {"request_uri": uri, "expires_in": PUSHED_S}, [])
 
-    def _keep(self, asked: Asked, renewed: Consent | None) -> str:
+    def _keep(self, asked: Pushed, renewed: Consent | None) -> str:
         if renewed is None:
             return authorizations.push(self._session, asked, now=self._now)
         return named.push(self._session, asked, renewed, now=self._now)
 
-    def _asked(self, form: Form) -> tuple[Asked, Consent | None]:
+    def _asked(self, form: Form) -> tuple[Pushed, Consent | None]:
         company, fields = self._active(), form.form
         fields["client_id"] = company.company_id
         _refuse_parameters(fields, "request", "request_uri")
@@ -235,7 +235,7 @@ class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no type
         self.get_consent_grant(form)
         request, _ = verify_details(fields.get("authorization_details", ""), company, now=self._now)
         renewed = self._renewed(fields, company)
-        asked = Asked(
+        asked = Pushed(
             company_id=company.company_id,
             parameters={name: fields[name] for name in _KEPT if name in fields},
             jkt=self._bound_key(fields),
@@ -336,17 +336,17 @@ class _Server(AuthorizationServer):  # type: ignore[misc]  # Authlib has no type
         body = {"access_token": token, "token_type": "DPoP", "expires_in": lifetime_s, "scope": SCOPE}
         return body if consent is None else {**body, **granted(consent)}
 
-    def find_held(self, unverified_token: str) -> Held | None:
+    def find_held(self, unverified_token: str) -> HeldToken | None:
         """Return a token of the authenticated company if it works now."""
         assert self._company is not None
         return find_held(self._session, self._desk.tokens, self._company, unverified_token, now=self._now)
 
-    def describe(self, token: Held) -> dict[str, Any]:
+    def describe(self, token: HeldToken) -> dict[str, Any]:
         """Return what the authenticated company may know about its own token."""
         assert self._company is not None
         return describe(token, self._company.company_id, self._desk.issuer)
 
-    def end_held(self, token: Held) -> None:
+    def end_held(self, token: HeldToken) -> None:
         """Revoke a token."""
         end_held(self._session, token, now=self._now)
 

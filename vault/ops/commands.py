@@ -12,7 +12,7 @@ import typer
 from vault.clock import SystemClock, unix_s
 from vault.encoding import b64u
 from vault.evidence import auditors
-from vault.evidence.auditors import Scope
+from vault.evidence.auditors import AuditScope
 from vault.imprint.features import Cadence
 from vault.jobs import queue
 from vault.jobs.queue import JobId, JobState
@@ -107,8 +107,8 @@ def add_auditor(
 ) -> None:
     """Begin an engagement: public parts, decisions under pseudonyms, no question and no answer."""
     not_after = SystemClock().now() + timedelta(days=days)
-    default = Scope()
-    scope = Scope(_day_s(since, default.from_s), _day_s(until, default.to_s))
+    default = AuditScope()
+    scope = AuditScope(_day_s(since, default.from_s), _day_s(until, default.to_s))
     registration = parse_registration(read_text(file).encode())
     with transaction(site) as session:
         auditors.register_auditor(session, registration.name, registration.public_key, not_after, scope, opens=opens)

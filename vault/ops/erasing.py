@@ -12,7 +12,7 @@ from sqlmodel import Session
 
 from vault.clock import SystemClock
 from vault.encoding import b64u
-from vault.erasure.erase import Asked, Erased, NothingToErase, erase
+from vault.erasure.erase import Erased, ErasureRequest, NothingToErase, erase
 from vault.erasure.retention import MAX_MONTHS, oldest_kept, overdue
 from vault.erasure.survey import survey
 from vault.keys import statements
@@ -69,7 +69,7 @@ def erase_for(
         if dry_run:
             say(as_json, {"destroys": counts, "erased": False}, f"Would destroy: {counts}.")
             return
-        asked = Asked(secrets.token_bytes(ID_BYTES), scope, Author.OPERATOR, reason, identity_check=checked)
+        asked = ErasureRequest(secrets.token_bytes(ID_BYTES), scope, Author.OPERATOR, reason, identity_check=checked)
         with database.transaction() as session:
             now = SystemClock().now()
             service = _service(session, found, now)

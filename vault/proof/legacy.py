@@ -21,7 +21,7 @@ from vault.proof.waited import SLACK_S, parse_waited, verify_waited
 from vault.proof.witness import WitnessPolicy
 from vault.seal.dsse import Envelope, PayloadType, parse_envelope, unverified_record, verify_envelope
 from vault.seal.ids import ID_BYTES, VaultId, sha256
-from vault.seal.legacy import Act, Choice, Terms, verify_plan, verify_statement
+from vault.seal.legacy import Act, Choice, LegacyTerms, verify_plan, verify_statement
 from vault.seal.person import Role, parse_sign_in, verify_identity
 from vault.seal.version import NO_PREV
 
@@ -54,7 +54,7 @@ class _Course:
     last: Event | None = None
     version: int = 0
     plan: bytes = NO_PREV
-    terms: Terms | None = None
+    terms: LegacyTerms | None = None
     claim: Event | None = None
     by_executors: bool = False
     in_force: bool = False
@@ -146,7 +146,7 @@ def _verify_alone(event: Event, course: _Course) -> None:
     course.claim, course.by_executors, course.in_force = event, False, False
 
 
-def _verify_until(event: Event, terms: Terms) -> None:
+def _verify_until(event: Event, terms: LegacyTerms) -> None:
     if event.personal.get("until") != event.at + terms.waiting_s:
         raise InvalidProof("The declaration takes effect at another time than the owner's plan says.")
 

@@ -102,7 +102,7 @@ class TouchedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
+class ErasureCertificate:
     """What was destroyed, on whose word.
 
     Args:
@@ -161,7 +161,7 @@ def verify_order(envelope: Envelope, owner_key: bytes, vault: VaultId) -> Order:
     return order
 
 
-def sign_certificate(certificate: Certificate, service: Signer) -> Envelope:
+def sign_certificate(certificate: ErasureCertificate, service: Signer) -> Envelope:
     """Return a certificate under the service's key."""
     record: JsonObject = {
         **dump_scope(certificate.scope),
@@ -181,7 +181,7 @@ def sign_certificate(certificate: Certificate, service: Signer) -> Envelope:
     return sign_record(PayloadType.ERASED, record, service)
 
 
-def verify_certificate(envelope: Envelope, service_key: bytes) -> Certificate:
+def verify_certificate(envelope: Envelope, service_key: bytes) -> ErasureCertificate:
     """Return what the service certifies.
 
     Raises:
@@ -192,7 +192,7 @@ def verify_certificate(envelope: Envelope, service_key: bytes) -> Certificate:
     if author not in set(Author):
         raise SealError("A certificate names an author that TwinVault does not know.")
     counts = Fields(fields.object("destroyed"))
-    certificate = Certificate(
+    certificate = ErasureCertificate(
         erasure_id=fields.id("erasure"),
         scope=scope,
         author=Author(author),

@@ -39,7 +39,7 @@ class KeyKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class HandoverTerms:
     """What a handover is about.
 
     Args:
@@ -76,7 +76,7 @@ class Handover:
     """
 
     envelope: Envelope
-    terms: Terms
+    terms: HandoverTerms
     ciphertext: bytes
 
     @property
@@ -89,7 +89,9 @@ VerifiedHandover = NewType("VerifiedHandover", Handover)
 """A handover that `verify_handover` or `verify_reseal` returned."""
 
 
-def seal_handover(terms: Terms, keys: Mapping[CompartmentId, bytes], recipient: Recipient, owner: Signer) -> Handover:
+def seal_handover(
+    terms: HandoverTerms, keys: Mapping[CompartmentId, bytes], recipient: Recipient, owner: Signer
+) -> Handover:
     """Return the keys sealed to a recipient under the owner's signature.
 
     Args:
@@ -217,7 +219,7 @@ def open_handover(
 
 def _seal(
     payload_type: PayloadType,
-    terms: Terms,
+    terms: HandoverTerms,
     keys: Mapping[CompartmentId, bytes],
     recipient: Recipient,
     signer: Signer,
@@ -236,7 +238,7 @@ def _info(payload_type: PayloadType, record: JsonObject) -> bytes:
         return frames(payload_type.encode(), dump_json(record))
 
 
-def _dump_terms(terms: Terms) -> JsonObject:
+def _dump_terms(terms: HandoverTerms) -> JsonObject:
     record: JsonObject = {
         "v": _VERSION,
         "suite": SUITE_NAME,
@@ -252,7 +254,7 @@ def _dump_terms(terms: Terms) -> JsonObject:
     return record if terms.prev is None else {**record, "prev": b64u(terms.prev)}
 
 
-def _parse_terms(fields: Fields, *, resealed: bool) -> Terms:
+def _parse_terms(fields: Fields, *, resealed: bool) -> HandoverTerms:
     if fields.integer("v") != _VERSION or fields.text("suite") != SUITE_NAME:
         raise SealError("A handover has a version or suite that TwinVault does not know.")
     kind = fields.text("kind")
@@ -261,7 +263,7 @@ def _parse_terms(fields: Fields, *, resealed: bool) -> Terms:
     names = tuple(CompartmentId(parse_id(str(name))) for name in fields.items("compartments"))
     if not 0 < len(names) <= MAX_KEYS or len(set(names)) != len(names):
         raise SealError("A handover names no compartment, too many, or one twice.")
-    terms = Terms(
+    terms = HandoverTerms(
         VaultId(fields.id("vault")),
         ConsentId(fields.id("consent")),
         KeyKind(kind),

@@ -54,7 +54,7 @@ class Act(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class LegacyTerms:
     """Who may declare that the owner is gone, and what follows.
 
     Args:
@@ -121,7 +121,7 @@ class Plan:
     version: int
     prev: bytes
     issued_at: int
-    terms: Terms | None
+    terms: LegacyTerms | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +236,7 @@ def unverified_claim(envelope: Envelope) -> bytes:
     return Fields(unverified_record(envelope)).id("claim")
 
 
-def _dump_terms(terms: Terms) -> JsonObject:
+def _dump_terms(terms: LegacyTerms) -> JsonObject:
     return {
         "legacy_key": b64u(terms.legacy_key),
         "threshold": terms.threshold,
@@ -248,13 +248,13 @@ def _dump_terms(terms: Terms) -> JsonObject:
     }
 
 
-def _parse_terms(fields: Fields) -> Terms:
+def _parse_terms(fields: Fields) -> LegacyTerms:
     key, choice = fields.hash("legacy_key"), fields.text("choice")
     if choice not in set(Choice):
         raise SealError("A plan makes a choice that TwinVault does not know.")
     threshold, shares, waiting_days = (fields.integer(name) for name in ("threshold", "shares", "waiting_days"))
     sealed = tuple(parse_hash(str(digest)) for digest in fields.items("sealed"))
     inactive_days = fields.integer("inactive_days")
-    terms = Terms(key, threshold, shares, waiting_days, Choice(choice), sealed, inactive_days)
+    terms = LegacyTerms(key, threshold, shares, waiting_days, Choice(choice), sealed, inactive_days)
     fields.end()
     return terms

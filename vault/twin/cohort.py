@@ -15,8 +15,7 @@ import structlog
 from sqlmodel import Session
 
 from vault.budget import ledger
-from vault.budget.charge import Charge as LedgerCharge
-from vault.budget.charge import person_year
+from vault.budget.charge import LedgerCharge, person_year
 from vault.budget.ledger import BudgetExhausted, Reservation
 from vault.consent import consents
 from vault.consent.hold import hold

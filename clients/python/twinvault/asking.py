@@ -59,8 +59,8 @@ class WrongLanding(ClientError):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Asked:
-    """What a company asked and has no answer to yet; keep it to yourself, it holds the verifier of the code.
+class Requested:
+    """A consent that a company asked for and has no answer to yet; keep it to yourself, it holds the code's verifier.
 
     Args:
         request: The signed consent request.
@@ -97,13 +97,13 @@ class Granted:
     details: Mapping[str, JsonValue]
 
 
-def new_asked(request: str, redirect_uri: str, renew: ConsentId | None) -> Asked:
+def new_asked(request: str, redirect_uri: str, renew: ConsentId | None) -> Requested:
     """Return what is about to be pushed; a redirect to this machine gets a port that is free."""
     state, verifier = secrets.token_urlsafe(24), secrets.token_urlsafe(48)
-    return Asked(request, "", _with_port(redirect_uri), state, verifier, renew)
+    return Requested(request, "", _with_port(redirect_uri), state, verifier, renew)
 
 
-def push_fields(asked: Asked, terms: Terms) -> dict[str, str]:
+def push_fields(asked: Requested, terms: Terms) -> dict[str, str]:
     """Return the authorization request as a form; who sends it is added with the proof."""
     details: JsonObject = {**dump_details(terms), "request": asked.request}
     fields = {
@@ -124,7 +124,7 @@ def browser_url(issuer: str, company_id: str, request_uri: str) -> str:
     return f"{issuer}{AUTHORIZE_PATH}?{urlencode({'client_id': company_id, 'request_uri': request_uri})}"
 
 
-def code_fields(asked: Asked, code: str) -> dict[str, str]:
+def code_fields(asked: Requested, code: str) -> dict[str, str]:
     """Return the token request for a code, as a form."""
     return {
         "grant_type": "authorization_code",
@@ -134,7 +134,7 @@ def code_fields(asked: Asked, code: str) -> dict[str, str]:
     }
 
 
-def verify_landing(asked: Asked, issuer: str, unverified_url: str) -> str:
+def verify_landing(asked: Requested, issuer: str, unverified_url: str) -> str:
     """Return the code out of the address that the browser was sent back to.
 
     Raises:
@@ -165,7 +165,7 @@ def granted_by(answer: Any) -> Granted:
     return Granted(ConsentId(parse_id(field(answer, "grant_id"))), details[0])
 
 
-def renewed_by(asked: Asked, grant: Any) -> Granted | None:
+def renewed_by(asked: Requested, grant: Any) -> Granted | None:
     """Return what was renewed, as the grant itself says, or None as long as nobody decided.
 
     Raises:
@@ -212,7 +212,7 @@ def poll(read: Callable[[], T | None], *, deadline_s: float, sleep: Callable[[fl
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
-def listen(asked: Asked, *, deadline_s: float) -> str:
+def listen(asked: Requested, *, deadline_s: float) -> str:
     """Wait on this machine for the owner's browser to be sent back, and return the whole address that it asked for.
 
     Whoever else calls here, with another path or state, is sent away and ends nothing.
@@ -263,20 +263,20 @@ def listen(asked: Asked, *, deadline_s: float) -> str:
     return landed[0]
 
 
-def dump_asked(asked: Asked) -> bytes:
+def dump_requested(asked: Requested) -> bytes:
     """Return the file that lets another process wait."""
     kept: JsonObject = {name: getattr(asked, name) for name in ("request", "url", "redirect_uri", "state", "verifier")}
     return dump_json({**kept, "renew": "" if asked.renew is None else b64u(asked.renew)})
 
 
-def parse_asked(record: JsonObject) -> Asked:
+def parse_requested(record: JsonObject) -> Requested:
     """Read such a file.
 
     Raises:
         ApiError: It is not one.
     """
     renew = field(record, "renew")
-    return Asked(
+    return Requested(
         request=field(record, "request"),
         url=field(record, "url"),
         redirect_uri=field(record, "redirect_uri"),

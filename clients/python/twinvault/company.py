@@ -24,8 +24,8 @@ from twinvault.asking import (
     DEADLINE_S,
     GRANTS_PATH,
     PUSH_PATH,
-    Asked,
     Granted,
+    Requested,
     browser_url,
     code_fields,
     granted_by,
@@ -227,7 +227,7 @@ class Company:
 
     def request_consent(
         self, terms: Terms, *, renew: ConsentId | None = None, redirect_uri: str | None = None
-    ) -> Asked:
+    ) -> Requested:
         """Ask an owner through the service: send the browser to the `url` of what comes back, within 90 seconds.
 
         Args:
@@ -245,7 +245,7 @@ class Company:
         return replace(asked, url=browser_url(self._issuer, self.company_id, field(pushed, "request_uri")))
 
     def wait(
-        self, asked: Asked, *, landed: str | None = None, deadline_s: float = DEADLINE_S,
+        self, asked: Requested, *, landed: str | None = None, deadline_s: float = DEADLINE_S,
         sleep: Callable[[float], None] = time.sleep,
     ) -> Granted:  # fmt: skip
         """Return what the owner gave, once it is decided.

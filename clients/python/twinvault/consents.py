@@ -30,8 +30,7 @@ from vault.schema.terms import ConsentKind, Terms
 from vault.seal.advance import Advance
 from vault.seal.dsse import Envelope, PayloadType, parse_envelope, sign_record, unverified_record, verify_envelope
 from vault.seal.fields import parse_id
-from vault.seal.handover import Handover, KeyKind, seal_handover
-from vault.seal.handover import Terms as HandoverTerms
+from vault.seal.handover import Handover, HandoverTerms, KeyKind, seal_handover
 from vault.seal.ids import ID_BYTES, ConsentId, sha256
 from vault.seal.statement import KeyName
 from vault.seal.subject import SubjectCertificate, sign_subject

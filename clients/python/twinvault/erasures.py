@@ -23,7 +23,7 @@ from vault.proof.receipt import verify_receipt
 from vault.schema.category import Category
 from vault.schema.trace import Period, Trace, period_of
 from vault.seal.dsse import parse_envelope
-from vault.seal.erasure import Author, Certificate, Order, Scope, sign_order, verify_certificate
+from vault.seal.erasure import Author, ErasureCertificate, Order, Scope, sign_order, verify_certificate
 from vault.seal.ids import ID_BYTES, CompartmentId, ConsentId
 from vault.seal.ring import Compartment
 from vault.seal.statement import KeyName
@@ -44,7 +44,7 @@ class NothingThere(ClientError):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Expected:
     """What a certificate must be about.
 
     Args:
@@ -87,7 +87,7 @@ class ErasedForGood:
         steps: Where executors ordered it: the verified bundle of the steps that it followed from, which nobody else has.
     """
 
-    certificate: Certificate
+    certificate: ErasureCertificate
     encoded: bytes
     proof: str
     renewed: tuple[ConsentId, ...] = ()
@@ -95,7 +95,7 @@ class ErasedForGood:
     steps: bytes = b""
 
 
-def verify_erased(api: Api, pinning: Pinning, answer: Any, wanted: Asked, clock: Clock) -> ErasedForGood:
+def verify_erased(api: Api, pinning: Pinning, answer: Any, wanted: Expected, clock: Clock) -> ErasedForGood:
     """Return what was erased, if a service key signed it and the pinned log shows it.
 
     Args:
@@ -115,7 +115,7 @@ def verify_erased(api: Api, pinning: Pinning, answer: Any, wanted: Asked, clock:
     if key is None:
         raise ForgedCertificate("No service key that the operator vouched for signed the certificate.")
     said = verify_certificate(envelope, key)
-    if Asked(said.erasure_id, said.scope, said.author, said.order_sha256) != wanted:
+    if Expected(said.erasure_id, said.scope, said.author, said.order_sha256) != wanted:
         raise ForgedCertificate("The certificate is about another erasure than the one that was ordered.")
     verify_receipt(proof, said.entry, pinning.trust.log, pinning.trust.origin)
     return ErasedForGood(said, encoded, proof)
@@ -242,7 +242,7 @@ class Erasures:
         signed = sign_order(order, self._keys.signer)
         body = {"order": b64u(signed.encoded)}
         response = self._api.request("POST", self._path, auth=self._auth, json=body, repeatable=True)
-        wanted = Asked(order.erasure_id, scope, Author.OWNER, signed.digest)
+        wanted = Expected(order.erasure_id, scope, Author.OWNER, signed.digest)
         return verify_erased(self._api, self._profile, json_of(response), wanted, self._clock)
 
     def hand_out_again(self) -> tuple[tuple[ConsentId, ...], tuple[ConsentId, ...]]:

@@ -12,7 +12,7 @@ from secrets import token_bytes
 from typing import Any
 
 from twinvault.api import Api, ClientError, field, json_of
-from twinvault.erasures import Asked, ErasedForGood, ForgedCertificate, verify_erased
+from twinvault.erasures import ErasedForGood, Expected, ForgedCertificate, verify_erased
 from twinvault.receipts import NoReceipt, verify_logged
 from twinvault.shares import BadShare, Share, combine
 from vault.clock import Clock, SystemClock, unix_s
@@ -27,7 +27,7 @@ from vault.seal.dsse import Envelope, parse_envelope, unverified_record
 from vault.seal.erasure import Author, Scope
 from vault.seal.errors import SealError
 from vault.seal.ids import ID_BYTES, ConsentId, VaultId
-from vault.seal.legacy import Act, Plan, Statement, Terms, legacy_key, sign_statement, verify_plan
+from vault.seal.legacy import Act, LegacyTerms, Plan, Statement, legacy_key, sign_statement, verify_plan
 from vault.seal.person import verify_identity
 
 
@@ -52,7 +52,7 @@ class Seen:
     """
 
     plan: Plan
-    terms: Terms
+    terms: LegacyTerms
     digest: bytes
     state: str
     claim: bytes
@@ -132,7 +132,7 @@ class Executor:
         body = {"statement": b64u(statement.encoded)}
         done = json_of(self._api.request("POST", f"{self._path}/erasures", json=body, repeatable=True))
         scope = Scope(self._first.vault, None)
-        wanted = Asked(seen.claim, scope, Author.EXECUTORS, statement.digest)
+        wanted = Expected(seen.claim, scope, Author.EXECUTORS, statement.digest)
         erased = verify_erased(self._api, self, done, wanted, self._clock)
         if "bundle" not in done:  # it was carried out before, and what proved that went with the vault
             return erased

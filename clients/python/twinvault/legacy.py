@@ -20,7 +20,7 @@ from vault.encoding import b64u, parse_b64u
 from vault.proof.leaf import LeafKind
 from vault.seal.advance import Advance
 from vault.seal.dsse import Envelope, parse_envelope
-from vault.seal.legacy import SECRET_BYTES, Choice, Plan, Terms, legacy_key, sign_plan, verify_plan
+from vault.seal.legacy import SECRET_BYTES, Choice, LegacyTerms, Plan, legacy_key, sign_plan, verify_plan
 from vault.seal.statement import KeyName
 from vault.seal.version import NO_PREV, Remembered
 
@@ -115,7 +115,9 @@ class Legacies:
         """
         secret = token_bytes(SECRET_BYTES)
         digests = tuple(item.version.digest for item in sealed)
-        terms = Terms(legacy_key(secret).public_key, threshold, shares, waiting_days, choice, digests, inactive_days)
+        terms = LegacyTerms(
+            legacy_key(secret).public_key, threshold, shares, waiting_days, choice, digests, inactive_days
+        )
         vault, trust = self._keys.vault, self._profile.trust
         made = split(secret, trust, vault, threshold=threshold, shares=shares, sealed=sealed)
         self._publish(terms)
@@ -138,7 +140,7 @@ class Legacies:
             return sealed
         return 0
 
-    def _publish(self, terms: Terms | None) -> None:
+    def _publish(self, terms: LegacyTerms | None) -> None:
         found = self._newest()
         version, prev = (1, NO_PREV) if found is None else (found[2].version + 1, found[1].digest)
         plan = Plan(self._keys.vault, version, prev, unix_s(self._clock.now()), terms)

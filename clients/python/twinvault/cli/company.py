@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from twinvault.api import ApiError, ClientError, field
-from twinvault.asking import DEADLINE_S, Asked, dump_asked, parse_asked
+from twinvault.asking import DEADLINE_S, Requested, dump_requested, parse_requested
 from twinvault.cli import common
 from twinvault.cli.common import DEFAULT_PROFILE, PURCHASE, AsJson, BundleFile, ProfileName, TrustFile
 from twinvault.company import Company
@@ -155,7 +155,7 @@ def wait(
     """Wait for the owner's decision; prints the consent's id and what was given, which may be less than was asked."""
     found = _load(profile)
     file = _kept(found, asked)
-    granted = found.wait(parse_asked(parse_json(file.read_bytes())), landed=landed, deadline_s=timeout_s)
+    granted = found.wait(parse_requested(parse_json(file.read_bytes())), landed=landed, deadline_s=timeout_s)
     file.unlink(missing_ok=True)
     common.emit({"consent": b64u(granted.consent_id), "granted": dict(granted.details)}, as_json=as_json)
 
@@ -231,11 +231,11 @@ def _load(profile: str) -> Company:
     return Company(loaded, common.reach(loaded.trust))
 
 
-def _keep(found: Company, asked: Asked) -> str:
+def _keep(found: Company, asked: Requested) -> str:
     folder = found.profile.folder / _ASKED
     folder.mkdir(mode=0o700, exist_ok=True)
     name = sha256(asked.request.encode()).hex()[:12]
-    write_private(folder / name, dump_asked(asked))
+    write_private(folder / name, dump_requested(asked))
     return name
 
 
