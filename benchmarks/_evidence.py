@@ -90,11 +90,9 @@ def verify_one(item: tuple[str, bytes]) -> bytes:
 
 def verify(file: Path, jwk: str, processes: int) -> dict[str, Any]:
     """Check such a file as `auditor verify` does, and return the seconds, the peak of all memory and the root."""
-    edge = Edge()
     started_s, started_cpu_s = time.perf_counter(), time.process_time()
     with Processes(processes) as each:
-        for leaf in each(verify_one, entries(file, jwk)):
-            edge = edge.extend([leaf])
+        edge = Edge().extend(each(verify_one, entries(file, jwk)))
         peak_mb = sum(peak_kb(child.pid) for child in [*active_children(), current_process()]) / 1024
     seconds, cpu_s = time.perf_counter() - started_s, time.process_time() - started_cpu_s
     children = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,5 +1,6 @@
 """Signed JSON: one meaning to every reader, one spelling on the way out, one error family for any bytes."""
 
+import base64
 import json
 
 import pytest
@@ -63,6 +64,26 @@ def test_any_bytes_are_a_record_or_one_error(data: bytes) -> None:
 @given(st.binary())
 def test_binary_fields_have_one_spelling(data: bytes) -> None:
     assert parse_b64u(b64u(data), size=len(data)) == data
+
+
+@given(st.text(alphabet="AQgwBZaz09-_+/= \n", max_size=12))
+def test_binary_fields_are_read_only_as_they_are_written(text: str) -> None:
+    standard = text.replace("-", "+").replace("_", "/") + "=" * (-len(text) % 4)
+    try:
+        spelled = b64u(base64.b64decode(standard))
+    except ValueError:
+        spelled = ""
+    try:
+        assert b64u(parse_b64u(text)) == text
+    except MalformedInput:
+        assert spelled != text
+
+
+def test_spaces_may_stand_around_a_record_and_nothing_else() -> None:
+    assert parse_json(b' \t\r\n{"a": 1}\n') == {"a": 1}
+    for around in (b'{"a":1}\x0b', "\u00a0{}".encode(), b"{}{}", b"{} x", b"\xef\xbb\xbf{}", b"  "):
+        with pytest.raises(MalformedInput):
+            parse_json(around)
 
 
 @pytest.mark.parametrize("text", ["A", "AA=", "AA==", "A A", "AB", "+/==", "é", "AA\n", 5, None, b"AA"])

@@ -109,24 +109,25 @@ def parse_jws(unverified_text: str, *types: str | None) -> UnverifiedJws:
     """
     if len(unverified_text) > MAX_JWS_CHARS:
         raise BadJws(f"A signed JSON is longer than {MAX_JWS_CHARS} characters.")
-    segments = unverified_text.split(".")
-    if len(segments) != 3:
+    signing_input, _, last = unverified_text.rpartition(".")
+    first, _, second = signing_input.partition(".")
+    if unverified_text.count(".") != 2:
         raise BadJws("A signed JSON is not three base64url segments.")
     try:
-        header, claims = _parse_header(segments[0]), parse_json(parse_b64u(segments[1]))
-        signature = parse_b64u(segments[2])
+        header, claims, signature = _parse_header(first), parse_json(parse_b64u(second)), parse_b64u(last)
     except MalformedInput as error:
         raise BadJws(f"A signed JSON is malformed: {error.detail}") from error
-    if not header.keys() <= _PARAMETERS:
-        raise BadJws("A signed JSON's header may only hold alg, typ, kid and jwk.")
     if header.get("typ") not in types:
         raise BadJws(f"A signed JSON's typ must be {types[0]}.")
-    return UnverifiedJws({**header}, claims, f"{segments[0]}.{segments[1]}".encode(), signature)
+    return UnverifiedJws({**header}, claims, signing_input.encode(), signature)
 
 
 @lru_cache(maxsize=256)  # everything that one key signs begins alike
 def _parse_header(segment: str) -> JsonObject:
-    return parse_json(parse_b64u(segment))
+    header = parse_json(parse_b64u(segment))
+    if not header.keys() <= _PARAMETERS:
+        raise BadJws("A signed JSON's header may only hold alg, typ, kid and jwk.")
+    return header
 
 
 def read_jwk(unverified_jwk: JsonValue) -> JwsKey:

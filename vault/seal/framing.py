@@ -9,6 +9,7 @@ from __future__ import annotations
 from vault.seal.errors import SealError
 
 _PREFIX_BYTES = 4
+_CUT_SHORT = "A sealed object is cut short."
 
 
 def frames(*parts: bytes) -> bytes:
@@ -45,7 +46,7 @@ class Reader:
             SealError: Fewer are left.
         """
         if size > self.left_bytes:
-            raise SealError("A sealed object is cut short.")
+            raise SealError(_CUT_SHORT)
         self._at += size
         return self._data[self._at - size : self._at]
 
@@ -55,7 +56,12 @@ class Reader:
         Raises:
             SealError: It is cut short.
         """
-        return self.take(int.from_bytes(self.take(_PREFIX_BYTES), "big"))
+        start = self._at + _PREFIX_BYTES
+        end = start + int.from_bytes(self._data[self._at : start], "big")
+        if end > len(self._data):
+            raise SealError(_CUT_SHORT)
+        self._at = end
+        return self._data[start:end]
 
     def end(self) -> None:
         """Check that nothing is left.
