@@ -74,7 +74,7 @@ def run_of(blocks: Sequence[Days], known: Integers = NOTHING_BEFORE) -> Run:
         period = period_of(days.first)
         ask = Ask(Wanted.VECTORS, RETAIL, period, (Made(days.first, len(days), {}),))
         name = block_id(RETAIL, vault, START, (days.first, days.last), sigma=SIGMA, batch_hashes=())
-        charge = Reservation(owner_day(vault, period), name, State.RESERVED, fresh=True, record={})
+        charge = Reservation(owner_day(vault, period), name, State.RESERVED, {})
         month = Month(RETAIL.category, period, (), (), {})
         run.pieces.append(Piece(month, RETAIL, DAILY, sensitivity(RETAIL.clip), SIGMA, charge, ask, days, run))
     return run

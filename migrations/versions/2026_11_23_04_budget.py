@@ -46,7 +46,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("record", sa.LargeBinary(), nullable=False),
         sa.Column("digest", sa.LargeBinary(), nullable=False),
-        sa.CheckConstraint("state IN ('reserved', 'committed', 'aborted', 'cancelled')", name="state"),
+        sa.CheckConstraint("state IN ('reserved', 'committed', 'aborted')", name="state"),
         sa.PrimaryKeyConstraint("scope", "position"),
         sqlite_with_rowid=False,
     )

@@ -13,7 +13,7 @@ from dp_accounting.rdp import rdp_privacy_accountant
 from vault.budget import days, ledger
 from vault.budget.charge import LedgerCharge, owner_day
 from vault.budget.days import Days, day_charge, month_curve, sigma_of
-from vault.budget.ledger import BudgetExhausted, ChargeConflict, Reservation, Undrawn
+from vault.budget.ledger import BudgetExhausted, ChargeConflict, Reservation
 from vault.db import Database
 from vault.imprint.block import COLUMN_SQUARE, sensitivity
 from vault.imprint.features import Cadence, feature_map
@@ -101,9 +101,9 @@ def test_of_two_that_raced_only_the_first_is_stored(database: Database) -> None:
 def test_what_died_may_be_tried_again_under_its_own_name_or_another(database: Database) -> None:
     first = take(database, 1, october(1, 20))
     cost = spent(database)
-    assert take(database, 1, october(1, 20)) == replace(first, fresh=False)
+    assert take(database, 1, october(1, 20)) == first
     other = take(database, 2, october(1, 21))
-    assert take(database, 1, october(1, 20)) == replace(first, fresh=False)
+    assert take(database, 1, october(1, 20)) == first
     assert spent(database) == cost
     keep(database, other)
 
@@ -116,14 +116,6 @@ def test_noise_that_may_have_been_seen_stays_charged_and_its_days_stay_gone(data
         take(database, 2, october(20, 21))
     keep(database, take(database, 3, october(21, 22)))
     assert 2.99 < spent(database) <= 3.0
-
-
-def test_nothing_is_stored_for_days_whose_payer_gave_its_charge_back(database: Database) -> None:
-    payer, other = take(database, 1, october(1, 20)), take(database, 2, october(21, 21))
-    with database.transaction() as session:
-        ledger.cancel(session, payer, Undrawn.KEYS_GONE, at=AT)
-    with pytest.raises(ChargeConflict, match="paid"):
-        keep(database, other)
 
 
 def test_a_payer_that_paid_less_does_not_count(database: Database) -> None:

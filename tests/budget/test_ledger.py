@@ -26,9 +26,7 @@ from vault.budget.ledger import (
     LedgerBroken,
     Reservation,
     State,
-    Undrawn,
     abort,
-    cancel,
     commit,
     months,
     reserve,
@@ -71,7 +69,7 @@ def curve(database: Database, scope: CapScope = SCOPE) -> object:
 def test_what_fits_is_charged_and_what_does_not_is_refused_with_what_is_left(database: Database) -> None:
     for name in range(4):
         held = take(database, name)
-        assert held == Reservation(SCOPE, name.to_bytes(32), State.RESERVED, True, dump_charge(charge(name)))
+        assert held == Reservation(SCOPE, name.to_bytes(32), State.RESERVED, dump_charge(charge(name)))
     with pytest.raises(
         BudgetExhausted, match=r"Of epsilon 3 at delta 1e-06, 3\.00 is spent and 0\.00 is left"
     ) as caught:
@@ -133,16 +131,6 @@ def test_what_a_backup_forgot_is_charged_again_once_and_then_counts(database: Da
         take(database, 3, sigma=whole)
 
 
-def test_a_charge_given_back_in_a_backup_counts_if_it_was_released_later(database: Database) -> None:
-    held = take(database, 1)
-    with database.transaction() as session:
-        cancel(session, held, Undrawn.KEYS_GONE, at=AT)
-    with database.transaction() as session:
-        assert restore(session, charge(1), at=AT)
-        assert not restore(session, charge(1), at=AT)
-    assert curve(database) == gaussian(256, SIGMA)
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -180,7 +168,7 @@ def test_every_charged_month_of_a_vault_is_listed_and_no_other_vault_s(database:
 
 def test_concurrent_retries_of_one_release_are_charged_once(database: Database) -> None:
     results = together(*[lambda: take(database, 7)] * 8)
-    assert [r.fresh for r in results].count(True) == 1
+    assert results == [results[0]] * 8
     assert curve(database) == gaussian(256, SIGMA)
 
 
@@ -189,9 +177,9 @@ def test_a_crash_before_the_commit_charges_nothing_and_after_it_once(database: D
         reserve(session, charge(1), CAP, at=AT)
         raise RuntimeError
     assert curve(database) == NOTHING
-    assert take(database, 1).fresh
-    again = take(database, 1)
-    assert (again.state, again.fresh) == (State.RESERVED, False)
+    first, again = take(database, 1), take(database, 1)
+    assert again == first
+    assert again.state is State.RESERVED
     with database.transaction() as session:
         commit(session, again, at=AT)
         commit(session, again, at=AT)
@@ -201,8 +189,7 @@ def test_a_crash_before_the_commit_charges_nothing_and_after_it_once(database: D
 
 def test_a_retry_needs_no_room_but_another_digest_does(database: Database) -> None:
     whole = sigma_for(3.0, 1e-6, 256)
-    take(database, 1, sigma=whole)
-    assert not take(database, 1, sigma=whole).fresh
+    assert take(database, 1, sigma=whole) == take(database, 1, sigma=whole)
     with pytest.raises(BudgetExhausted):
         take(database, 2, sigma=whole)
 
@@ -225,38 +212,23 @@ def test_an_aborted_release_stays_charged_and_its_name_is_used_up(database: Data
         commit(session, held, at=AT)
 
 
-def test_only_the_fresh_reservation_can_be_given_back(database: Database) -> None:
-    held, retry = take(database, 1), take(database, 1)
-    with pytest.raises(ChargeConflict, match="earlier run"), database.transaction() as session:
-        cancel(session, retry, Undrawn.KEYS_GONE, at=AT)
-    with database.transaction() as session:
-        cancel(session, held, Undrawn.CONSENT_ENDED, at=AT)
-    assert curve(database) == NOTHING
-    # The run that retried meanwhile has drawn noise, perhaps; it can no longer store it.
-    with pytest.raises(ChargeConflict, match="cancelled"), database.transaction() as session:
-        commit(session, retry, at=AT)
-    assert take(database, 1).fresh
-    assert curve(database) == gaussian(256, SIGMA)
-
-
 def test_what_is_committed_cannot_be_undone(database: Database) -> None:
     held = take(database, 1)
     with database.transaction() as session:
         commit(session, held, at=AT)
-    for undo in (lambda s: abort(s, held, at=AT), lambda s: cancel(s, held, Undrawn.KEYS_GONE, at=AT)):
-        with pytest.raises(ChargeConflict), database.transaction() as session:
-            undo(session)
+    with pytest.raises(ChargeConflict), database.transaction() as session:
+        abort(session, held, at=AT)
     with pytest.raises(ChargeConflict, match="never reserved"), database.transaction() as session:
-        commit(session, Reservation(SCOPE, b"?" * 32, State.RESERVED, True, {}), at=AT)
+        commit(session, Reservation(SCOPE, b"?" * 32, State.RESERVED, {}), at=AT)
 
 
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE budget_ledger SET state = 'cancelled'",
+        "UPDATE budget_ledger SET state = 'aborted'",
         "DELETE FROM budget_ledger",
-        "INSERT INTO budget_ledger SELECT scope, 7, release_id, 'cancelled', record, digest FROM budget_ledger",
-        "INSERT INTO budget_ledger SELECT scope, 0, release_id, 'cancelled', record, digest FROM budget_ledger",
+        "INSERT INTO budget_ledger SELECT scope, 7, release_id, 'aborted', record, digest FROM budget_ledger",
+        "INSERT INTO budget_ledger SELECT scope, 0, release_id, 'aborted', record, digest FROM budget_ledger",
     ],
 )
 def test_the_database_itself_only_appends(database: Database, statement: str) -> None:
@@ -268,11 +240,11 @@ def test_the_database_itself_only_appends(database: Database, statement: str) ->
 
 def test_no_other_spelling_of_removal_works(sqlite_database: Database, postgresql_database: Database) -> None:
     replace = (
-        "REPLACE INTO budget_ledger SELECT scope, position, release_id, 'cancelled', record, digest FROM budget_ledger"
+        "REPLACE INTO budget_ledger SELECT scope, position, release_id, 'aborted', record, digest FROM budget_ledger"
     )
     upsert = (
         "INSERT INTO budget_ledger SELECT * FROM budget_ledger WHERE true"
-        " ON CONFLICT (scope, position) DO UPDATE SET state = 'cancelled'"
+        " ON CONFLICT (scope, position) DO UPDATE SET state = 'aborted'"
     )
     for database, statement in (
         (sqlite_database, replace),
@@ -288,7 +260,7 @@ def test_no_other_spelling_of_removal_works(sqlite_database: Database, postgresq
 @pytest.mark.parametrize(
     "change",
     [
-        "UPDATE budget_ledger SET state = 'cancelled' WHERE position = 1",
+        "UPDATE budget_ledger SET state = 'aborted' WHERE position = 1",
         "UPDATE budget_ledger SET record = replace(record, '2026-10', '2026-09') WHERE position = 0",
         "UPDATE budget_ledger SET record = CAST(replace(record, '2026-10', '2026-09') AS BLOB) WHERE position = 0",
         "UPDATE budget_ledger SET record = x'7b7d', digest = sha256(x'7b7d') WHERE position = 2",

@@ -132,14 +132,13 @@ def commit(session: Session, reservation: Reservation, *, at: datetime) -> None:
     """Record that the release is stored; call it in the transaction that stores it. Repeating it is harmless.
 
     Raises:
-        ChargeConflict: Meanwhile another release holds a row of these days, or nobody paid for them:
+        ChargeConflict: Meanwhile another release holds a row of these days, or nothing was charged:
             the result must not be stored.
     """
     held = ledger.hold(session, reservation.scope)
     mine = next((one.charge for one in held if one.charge.release_id == reservation.release_id), None)
-    if mine is None or not (any(mine.curve.nano) or _paid(held, mine)):
-        raise ChargeConflict("Nobody has paid for these days.")
-    _refuse_again(held, mine)
+    if mine is not None:
+        _refuse_again(held, mine)
     ledger.commit(session, reservation, at=at)
 
 
@@ -171,8 +170,7 @@ def days_of(charge: LedgerCharge) -> Days | None:
 def _paid(held: Iterable[StandingCharge], charge: LedgerCharge) -> bool:
     """Say whether another release about the month, of the same category, has paid at least as much at every order."""
     return any(
-        one.state is not State.CANCELLED
-        and one.charge.release_id != charge.release_id
+        one.charge.release_id != charge.release_id
         and one.charge.category == charge.category
         and days_of(one.charge) is not None
         and all(paid >= due for paid, due in zip(one.charge.curve.nano, charge.curve.nano, strict=True))

@@ -1,4 +1,4 @@
-"""The privacy ledger's verbs: reserve before data is opened, then commit, abort or cancel.
+"""The privacy ledger's verbs: reserve before data is opened, then commit or abort. Nothing gives a charge back.
 
 A release, end to end: `reserve` and commit the transaction; open the data, draw the noise; in one
 transaction store the result and `commit`. After a crash the same release id is reserved again at no
@@ -67,23 +67,11 @@ class LedgerBroken(VaultError):
 
 
 class State(StrEnum):
-    """What became of a charge. Only a cancelled one costs nothing."""
+    """What became of a charge; in each of them it costs what it cost."""
 
     RESERVED = "reserved"
     COMMITTED = "committed"
     ABORTED = "aborted"
-    CANCELLED = "cancelled"
-
-
-class Undrawn(StrEnum):
-    """Why a release ended before any data was opened; each can be checked without reading a trace.
-
-    There is no reason that depends on the data: whether a charge was cancelled is public.
-    """
-
-    CONSENT_ENDED = "consent-ended"
-    KEYS_GONE = "keys-gone"
-    VAULT_FROZEN = "vault-frozen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +82,12 @@ class Reservation:
         scope: What pays.
         release_id: 32 bytes.
         state: As it was when this was returned; a committed release's rows are already stored.
-        fresh: Whether this call made the charge. Of a retry nobody can say that no noise was drawn.
         record: The charge as JSON; the release's leaf keeps it, so that `restore` can charge it again.
     """
 
     scope: CapScope
     release_id: bytes
     state: State
-    fresh: bool
     record: JsonObject = field(repr=False)
 
 
@@ -154,17 +140,17 @@ def reserve(session: Session, charge: LedgerCharge, cap: Cap, *, at: datetime) -
         BudgetExhausted: No order would stay under the cap; nothing was charged.
         ChargeConflict: The release id stands for another charge, or was aborted.
 
-    Guarantees: at any concurrency the charges that count stay under the cap.
+    Guarantees: at any concurrency the charges together stay under the cap.
     """
     book = _locked(session, charge.scope)
     found = book.latest.get(charge.release_id)
     record = dump_charge(charge)
-    if found is not None and found.state != State.CANCELLED:
+    if found is not None:
         if _charge(found) != record:
             raise ChargeConflict("This release id is already charged with other parameters; name another release.")
         if found.state == State.ABORTED:
             raise ChargeConflict("This release was aborted after noise was drawn; its cost stays. Name another one.")
-        return Reservation(charge.scope, charge.release_id, State(found.state), fresh=False, record=record)
+        return Reservation(charge.scope, charge.release_id, State(found.state), record)
     before = book.total()
     if not cap.admits(before + charge.curve):
         gone, needed = before.epsilon(cap.delta), (before + charge.curve).epsilon(cap.delta)
@@ -174,14 +160,14 @@ def reserve(session: Session, charge: LedgerCharge, cap: Cap, *, at: datetime) -
             " What is spent never comes back: release with more noise, or not at all."
         )
     book.append(charge.release_id, State.RESERVED, record, at)
-    return Reservation(charge.scope, charge.release_id, State.RESERVED, fresh=True, record=record)
+    return Reservation(charge.scope, charge.release_id, State.RESERVED, record)
 
 
 def commit(session: Session, reservation: Reservation, *, at: datetime) -> None:
     """Record that the release is stored; call it in the transaction that stores it. Repeating it is harmless.
 
     Raises:
-        ChargeConflict: The charge was aborted or cancelled meanwhile: the result must not be stored.
+        ChargeConflict: The charge was aborted meanwhile: the result must not be stored.
     """
     _change(session, reservation, State.COMMITTED, at)
 
@@ -190,27 +176,9 @@ def abort(session: Session, reservation: Reservation, *, at: datetime) -> None:
     """Record that the release failed after noise may have been drawn: it stays charged. Repeating it is harmless.
 
     Raises:
-        ChargeConflict: The charge was committed or cancelled.
+        ChargeConflict: The charge was committed.
     """
     _change(session, reservation, State.ABORTED, at)
-
-
-def cancel(session: Session, reservation: Reservation, why: Undrawn, *, at: datetime) -> None:
-    """Give a charge back, because its data was never opened.
-
-    Args:
-        session: Open writing transaction.
-        reservation: The fresh one that this run of the job made and drew nothing under.
-        why: The public fact that stopped the release.
-        at: Now, aware.
-
-    Raises:
-        ChargeConflict: The reservation is a retry's, so an earlier run may have drawn noise,
-            or the charge is no longer reserved.
-    """
-    if not reservation.fresh:
-        raise ChargeConflict("An earlier run of this release may have drawn noise; abort it instead.")
-    _change(session, reservation, State.CANCELLED, at, why)
 
 
 def restore(session: Session, charge: LedgerCharge, *, at: datetime) -> bool:
@@ -232,7 +200,7 @@ def restore(session: Session, charge: LedgerCharge, *, at: datetime) -> bool:
     found = book.latest.get(charge.release_id)
     if found is not None and found.state in {State.COMMITTED, State.ABORTED}:
         return False
-    if found is None or found.state == State.CANCELLED:
+    if found is None:
         book.append(charge.release_id, State.RESERVED, dump_charge(charge), at, _RESTORED)
         book = _read(session, charge.scope)
     book.append(charge.release_id, State.COMMITTED, dump_charge(charge), at, _RESTORED)
@@ -247,7 +215,7 @@ def hold(session: Session, scope: CapScope) -> list[StandingCharge]:
 
 
 def spent(session: Session, scope: CapScope) -> Curve:
-    """Return what all charges of a scope that count cost together."""
+    """Return what all charges of a scope cost together."""
     return _read(session, scope).total()
 
 
@@ -321,8 +289,7 @@ class _Book:
         return {row.release_id: row for row in self.rows}
 
     def total(self) -> Curve:
-        counted = (row for row in self.latest.values() if row.state != State.CANCELLED)
-        return sum((curve_of(_charge(row)) for row in counted), NOTHING)
+        return sum((curve_of(_charge(row)) for row in self.latest.values()), NOTHING)
 
     def append(self, release_id: bytes, state: State, charge: JsonObject, at: datetime, reason: str = "") -> None:
         record = dump_json(
@@ -330,7 +297,7 @@ class _Book:
                 "prev": b64u(self.rows[-1].digest if self.rows else _GENESIS),
                 "position": len(self.rows),
                 "state": str(state),
-                "reason": str(reason),
+                "reason": reason,
                 "at": unix_s(at),
                 "charge": charge,
             }
@@ -356,7 +323,7 @@ def _locked(session: Session, scope: CapScope) -> _Book:
     return _read(session, scope)
 
 
-def _change(session: Session, reservation: Reservation, state: State, at: datetime, reason: str = "") -> None:
+def _change(session: Session, reservation: Reservation, state: State, at: datetime) -> None:
     book = _locked(session, reservation.scope)
     found = book.latest.get(reservation.release_id)
     if found is None:
@@ -365,7 +332,7 @@ def _change(session: Session, reservation: Reservation, state: State, at: dateti
         return
     if found.state != State.RESERVED:
         raise ChargeConflict(f"A charge that is {found.state} cannot become {state}.")
-    book.append(reservation.release_id, state, _charge(found), at, reason)
+    book.append(reservation.release_id, state, _charge(found), at)
 
 
 def _cohort_years(session: Session, first: str) -> dict[str, Curve]:

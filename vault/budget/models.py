@@ -11,7 +11,7 @@ class LedgerRow(SQLModel, table=True):
 
     __tablename__ = "budget_ledger"
     __table_args__ = (
-        sqlalchemy.CheckConstraint("state IN ('reserved', 'committed', 'aborted', 'cancelled')", name="state"),
+        sqlalchemy.CheckConstraint("state IN ('reserved', 'committed', 'aborted')", name="state"),
         {"sqlite_with_rowid": False},
     )
 

@@ -133,5 +133,5 @@ def _piece(  # noqa: PLR0917  (as a piece has them)
     mapped: FeatureMap, mechanism: str, sigma: int, ask: Ask, days: Days | None = None, run: Run | None = None
 ) -> Piece:
     month = Month(mapped.category, ask.period, (), (), {})
-    nobody = Reservation(owner_day(bytes(16), ask.period), bytes(32), State.RESERVED, fresh=True, record={})
+    nobody = Reservation(owner_day(bytes(16), ask.period), bytes(32), State.RESERVED, {})
     return Piece(month, mapped, mechanism, 1, sigma, nobody, ask, days, run)
