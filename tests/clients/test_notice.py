@@ -87,6 +87,26 @@ def test_each_special_category_and_influence_needs_a_yes_of_its_own(language: La
     assert explicit_steps(replace(TERMS, explicit_special=frozenset(), influence_opt_in=False), language) == []
 
 
+@pytest.mark.parametrize("language", Language)
+@pytest.mark.parametrize("kind", [QuestionKind.NEXT_CHOICE, QuestionKind.RECOMMEND, QuestionKind.PROPENSITY])
+def test_whatever_may_be_asked_an_answer_is_shown_by_an_example(language: Language, kind: QuestionKind) -> None:
+    text = render(replace(TERMS, questions=frozenset({kind})), "Acme", language)
+    (example,) = [line for line in text.splitlines() if " %" in line]
+    assert ("41 %" in example) is (kind is not QuestionKind.PROPENSITY)
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        (Language.EN, ["ends by itself", "nobody else to receive", "You are free to refuse"]),
+        (Language.FR, ["prend fin de lui-même", "personne d'autre à recevoir", "Vous êtes libre de refuser"]),
+    ],
+)
+def test_a_notice_says_that_it_is_voluntary_ongoing_and_for_nobody_else(language: Language, said: list[str]) -> None:
+    text = render(TERMS, "Acme", language)
+    assert [part for part in said if part not in text] == []
+
+
 @pytest.mark.parametrize("kind", ConsentKind)
 def test_the_two_languages_say_it_in_as_many_lines_and_in_other_words(kind: ConsentKind) -> None:
     grantee = {ConsentKind.SELF: "owner", ConsentKind.COHORT: "operator", ConsentKind.COMPANY: "A" * 22}[kind]

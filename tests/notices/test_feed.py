@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from string import Formatter
 from typing import Any
 
@@ -45,9 +46,9 @@ def test_the_owner_reads_consents_answers_and_denials_in_plain_words(site: Audit
     assert "Acme Groceries: version 3 of your consent was withdrawn by you." in said
     assert "You: version 1 of your consent is in force." in said
     first, own, second = of_kind(events, "answer")
-    assert first["sentence"].startswith("Acme Groceries asked (next_choice, for dpv:")
-    assert first["sentence"].endswith("and got an answer; 1 left this month.")
-    assert own["sentence"].startswith("You asked")
+    asked = "asked what you will probably choose next (for: Provide Product Recommendations)"
+    assert first["sentence"] == f"Acme Groceries {asked} and got an answer; 1 left this month."
+    assert own["sentence"].startswith("You asked what you will probably choose next (for: ")
     assert second["personal"]["quota_left"] == 0
     spent, withdrawn = of_kind(events, "denial")
     assert {"rule": "quota-spent", "sentence": "The consent's quota of this month is spent."} in spent["rules"]
@@ -173,6 +174,9 @@ def test_an_owner_reads_french(site: Audited) -> None:
     assert "Acme Groceries : la version 1 de votre consentement est en vigueur." in said
     assert "Vous : la version 1 de votre consentement est en vigueur." in said
     assert any(sentence.startswith("L'exploitant : la version 1") for sentence in said)
+    asked = "question posée : ce que vous choisirez probablement ensuite (finalité : Recommandation de produits)"
+    assert f"Acme Groceries, {asked}. Réponse reçue ; il en reste 1 ce mois-ci." in said
+    assert [one for one in said if re.search(r"(next_choice|dpv:|pd:|Vous a )", one)] == []
     spent, withdrawn = of_kind(events, "denial")
     assert {"rule": "quota-spent", "sentence": "Le quota du consentement pour ce mois est épuisé."} in spent["rules"]
     assert all(item["sentence"].startswith(("Le ", "La ")) for item in withdrawn["rules"])
@@ -189,5 +193,5 @@ def test_a_company_name_cannot_write_the_sentence() -> None:
     public = {"question_kind": "next_choice"}
     assert (
         sentence(LeafKind.DENIAL, {**public}, {"quota_left": 9}, party)
-        == f"{party} asked (next_choice) and was refused."
+        == f"{party} asked what you will probably choose next and was refused."
     )

@@ -9,7 +9,10 @@ from typing import Final
 from vault.encoding import JsonObject
 from vault.proof.leaf import LeafKind
 from vault.schema.consent import ConsentEvent
-from vault.schema.language import Language
+from vault.schema.language import LABELS, Language
+from vault.schema.question import QuestionKind
+
+_TERMS: Final = frozenset({"question_kind", "purpose", "category"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,7 @@ class Words:
         events: By kind of event.
         accesses: Of auditors that choose whose events they see, by what was shown.
         anything: For every other kind.
+        terms: What kinds of question, categories and purposes are called, by their names.
         states: What became of a consent.
         changed: For a consent whose event is not known any more.
         not_rules: Reasons of a denial that no policy gives.
@@ -31,6 +35,7 @@ class Words:
     events: Mapping[LeafKind, str]
     accesses: Mapping[str, str]
     anything: str
+    terms: Mapping[str, str]
     states: Mapping[ConsentEvent, str]
     changed: str
     not_rules: Mapping[str, str]
@@ -53,9 +58,9 @@ _ENGLISH: Final = Words(
         LeafKind.RESEAL: "Keys that a consent handed over were sealed anew to this service's newer key.",
         LeafKind.RELEASE: "A noisy summary of {category} in {period} was made for your twin.",
         LeafKind.ANSWER: (
-            "{party} asked ({question_kind}, for {purpose}) and got an answer; {quota_left} left this month."
+            "{party} asked {question_kind} (for: {purpose}) and got an answer; {quota_left} left this month."
         ),
-        LeafKind.DENIAL: "{party} asked ({question_kind}) and was refused.",
+        LeafKind.DENIAL: "{party} asked {question_kind} and was refused.",
         LeafKind.DENIALS: "{party} went on asking and was refused within one minute this often: {count}.",
         LeafKind.FREEZE: "A signed order to freeze or unfreeze your vault was followed.",
         LeafKind.ERASURE: "What an erasure names was destroyed.",
@@ -95,6 +100,15 @@ _ENGLISH: Final = Words(
         ),
     },
     anything="Something that concerns every vault of this service was logged.",
+    terms={
+        **LABELS[Language.EN],
+        QuestionKind.NEXT_CHOICE: "what you will probably choose next",
+        QuestionKind.RECOMMEND: "which of its offers suit you best",
+        QuestionKind.PROPENSITY: "how likely a visit of yours is to end in a purchase",
+        QuestionKind.SIMULATE_REACTION: "how you would probably react to something",
+        QuestionKind.FORECAST: "how your habits will probably develop",
+        QuestionKind.POPULATION_MAP: "for statistics over many people, you among them",
+    },
     states={
         ConsentEvent.GIVEN: "is in force",
         ConsentEvent.NARROWED: "is in force, narrower than before",
@@ -131,13 +145,13 @@ _FRENCH: Final = Words(
         LeafKind.CONSENT: "{party} : la version {version} de votre consentement {state}.",
         LeafKind.HANDOVER: "Les clés que couvre votre consentement ont été remises à ce service, scellées.",
         LeafKind.RESEAL: "Des clés remises par un consentement ont été rescellées pour la nouvelle clé de ce service.",
-        LeafKind.RELEASE: "Un résumé bruité de {category} en {period} a été fait pour votre jumeau.",
+        LeafKind.RELEASE: "Un résumé bruité a été fait pour votre jumeau ({category}, {period}).",
         LeafKind.ANSWER: (
-            "{party} a posé une question ({question_kind}, pour {purpose}) et a reçu une réponse ; il en reste "
-            "{quota_left} ce mois-ci."
+            "{party}, question posée : {question_kind} (finalité : {purpose}). Réponse reçue ; il en reste {quota_left} "
+            "ce mois-ci."
         ),
-        LeafKind.DENIAL: "{party} a posé une question ({question_kind}) et a essuyé un refus.",
-        LeafKind.DENIALS: "{party} a continué à poser des questions ; refus essuyés en une minute : {count}.",
+        LeafKind.DENIAL: "{party}, question posée : {question_kind}. Refus.",
+        LeafKind.DENIALS: "{party}, suite de questions ; refus en une minute : {count}.",
         LeafKind.FREEZE: "Un ordre signé de geler ou de dégeler votre coffre a été suivi.",
         LeafKind.ERASURE: "Ce que nomme un effacement a été détruit.",
         LeafKind.RETENTION: "Ce qui a été gardé assez longtemps a été détruit.",
@@ -176,6 +190,15 @@ _FRENCH: Final = Words(
         ),
     },
     anything="Un événement qui concerne tous les coffres de ce service a été consigné.",
+    terms={
+        **LABELS[Language.FR],
+        QuestionKind.NEXT_CHOICE: "ce que vous choisirez probablement ensuite",
+        QuestionKind.RECOMMEND: "lesquelles de ses offres vous conviennent le mieux",
+        QuestionKind.PROPENSITY: "à quel point il est probable qu'une de vos visites se termine par un achat",
+        QuestionKind.SIMULATE_REACTION: "comment vous réagiriez probablement à quelque chose",
+        QuestionKind.FORECAST: "comment vos habitudes évolueront probablement",
+        QuestionKind.POPULATION_MAP: "des statistiques sur de nombreuses personnes, dont vous",
+    },
     states={
         ConsentEvent.GIVEN: "est en vigueur",
         ConsentEvent.NARROWED: "est en vigueur, plus étroite qu'avant",
@@ -202,7 +225,7 @@ WORDS: Final[Mapping[Language, Words]] = {Language.EN: _ENGLISH, Language.FR: _F
 
 
 def sentence(kind: LeafKind, public: JsonObject, personal: JsonObject, party: str, words: Words = _ENGLISH) -> str:
-    """Return what happened.
+    """Return what happened, with categories, purposes and kinds of question as people call them.
 
     Args:
         kind: Of the leaf.
@@ -216,4 +239,6 @@ def sentence(kind: LeafKind, public: JsonObject, personal: JsonObject, party: st
     said = words.events.get(kind, words.anything)
     if kind is LeafKind.AUDITOR_ACCESS:
         said = words.accesses.get(str(public.get("shown")), said)
-    return said.format_map({**public, **personal, "party": party, "state": state})
+    names = {**public, **personal}
+    called = {name: words.terms.get(str(names[name]), names[name]) for name in _TERMS & names.keys()}
+    return said.format_map({**names, **called, "party": party, "state": state})

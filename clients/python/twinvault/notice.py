@@ -20,7 +20,7 @@ from vault.schema.question import QuestionKind
 from vault.schema.terms import AGENT_ANSWERS_PER_MONTH, ConsentKind, Terms
 from vault.seal.ids import sha256
 
-TEMPLATE: Final = "twinvault-notice/2"
+TEMPLATE: Final = "twinvault-notice/3"
 """Changes with every change of a word below: a notice of another template cannot be rendered again."""
 
 
@@ -36,6 +36,7 @@ class _Words:
     questions: Mapping[QuestionKind, str]
     asked: str
     answer: str
+    likelihood: str
     budget: str
     until: str
     special: str
@@ -48,6 +49,7 @@ class _Words:
     keys: Mapping[ConsentKind, str]
     responsible: str
     kept: str
+    onward: str
     withdraw: str
     closing: str
 
@@ -72,8 +74,9 @@ _ENGLISH: Final = _Words(
     },
     asked="Questions: {questions};\nat most {quota} answers a month.",
     answer='An answer is a short list with scores, such as "coffee 41 %, tea 22 %", or that your twin cannot tell.',
+    likelihood='An answer about a visit is one likelihood, such as "8 %", or that your twin cannot tell.',
     budget="Answers use up none of your privacy budget: that is spent when your summaries are made, not when they are read.",
-    until="From {not_before} until {not_after}.",
+    until="From {not_before} until {not_after}, not only once; then it ends by itself.",
     special="Specially protected data that is read or that an answer could reveal: {special}. You explicitly allow: {allowed}.",
     none="none",
     influence="You explicitly allow purposes that try to influence you.",
@@ -97,10 +100,14 @@ _ENGLISH: Final = _Words(
     },
     responsible="Responsible: {controller}, under the law of {jurisdiction}.",
     kept="Answers are kept in {locations} for {retention}.",
+    onward=(
+        "You allow nobody else to receive them, and no consent lets anyone sell them. What the company does with an "
+        "answer, only the law can bind."
+    ),
     withdraw="Withdraw: {withdrawal}. Your other rights: {rights}.",
     closing=(
-        "A prediction about you is a disclosure about you. You can withdraw at any time, and complain to your data "
-        "protection authority."
+        "A prediction about you is a disclosure about you. You are free to refuse, or to give less. You can withdraw at "
+        "any time, and complain to your data protection authority."
     ),
 )
 _FRENCH: Final = _Words(
@@ -128,11 +135,12 @@ _FRENCH: Final = _Words(
     },
     asked="Questions : {questions} ;\nau plus {quota} réponses par mois.",
     answer="Une réponse est une courte liste notée, comme « café 41 %, thé 22 % », ou l'aveu que le jumeau ne sait pas.",
+    likelihood="Une réponse sur une visite est une seule probabilité, comme « 8 % », ou l'aveu que le jumeau ne sait pas.",
     budget=(
         "Les réponses n'entament pas votre budget de confidentialité : il est dépensé quand vos résumés sont faits, et non "
         "quand ils sont lus."
     ),
-    until="Du {not_before} au {not_after}.",
+    until="Du {not_before} au {not_after}, et non une seule fois ; puis il prend fin de lui-même.",
     special=(
         "Données spécialement protégées qui sont lues ou qu'une réponse pourrait révéler : {special}. Vous autorisez "
         "explicitement : {allowed}."
@@ -166,12 +174,45 @@ _FRENCH: Final = _Words(
     },
     responsible="Responsable : {controller}, sous le droit de {jurisdiction}.",
     kept="Les réponses sont conservées à {locations} pendant {retention}.",
+    onward=(
+        "Vous n'autorisez personne d'autre à recevoir ces réponses, et aucun consentement ne permet de les vendre. Ce que "
+        "l'entreprise fait d'une réponse, seule la loi peut l'encadrer."
+    ),
     withdraw="Retrait : {withdrawal}. Vos autres droits : {rights}.",
     closing=(
-        "Une prédiction sur vous est une divulgation sur vous. Vous pouvez retirer ce consentement à tout moment, et "
-        "saisir votre autorité de protection des données."
+        "Une prédiction sur vous est une divulgation sur vous. Vous êtes libre de refuser, ou de donner moins. Vous "
+        "pouvez retirer ce consentement à tout moment, et saisir votre autorité de protection des données."
     ),
 )
+_WITHDRAWN: Final[Mapping[Language, Mapping[ConsentKind, str]]] = {
+    Language.EN: {
+        ConsentKind.SELF: (
+            "No new summaries are made and you cannot ask your twin. Your traces and summaries stay sealed: `twinvault "
+            "owner erase` destroys them."
+        ),
+        ConsentKind.COHORT: (
+            "No model is trained on your traces any more; models already released stay, protected by differential privacy."
+        ),
+        ConsentKind.COMPANY: (
+            "No question is answered under it any more; its tokens and keys are gone. What was answered stays with the "
+            "company: `twinvault owner ask-erasure {consent}` writes the letter that asks it to delete that."
+        ),
+    },
+    Language.FR: {
+        ConsentKind.SELF: (
+            "Aucun résumé n'est plus fait et vous ne pouvez plus interroger votre jumeau. Vos traces et vos résumés restent "
+            "scellés : `twinvault owner erase` les détruit."
+        ),
+        ConsentKind.COHORT: (
+            "Plus aucun modèle n'est entraîné sur vos traces ; les modèles déjà publiés restent, protégés par la "
+            "confidentialité différentielle."
+        ),
+        ConsentKind.COMPANY: (
+            "Plus aucune question n'y trouve de réponse ; ses jetons et ses clés n'existent plus. Les réponses déjà données "
+            "restent à l'entreprise : `twinvault owner ask-erasure {consent}` écrit la lettre qui en demande l'effacement."
+        ),
+    },
+}
 _LISTS: Final = frozenset({QuestionKind.NEXT_CHOICE, QuestionKind.RECOMMEND})
 _WORDS: Final[Mapping[Language, _Words]] = {Language.EN: _ENGLISH, Language.FR: _FRENCH}
 
@@ -195,6 +236,8 @@ def render(terms: Terms, company: str = "", language: Language = Language.EN) ->
         lines.append(words.asked.format(questions=asked, quota=terms.quota_per_month))
     if terms.questions & _LISTS:
         lines.append(words.answer)
+    if QuestionKind.PROPENSITY in terms.questions:
+        lines.append(words.likelihood)
     if terms.kind is not ConsentKind.COHORT:
         lines.append(words.budget)
     lines.append(words.until.format(not_before=utc_day(terms.not_before), not_after=utc_day(terms.not_after)))
@@ -213,6 +256,7 @@ def render(terms: Terms, company: str = "", language: Language = Language.EN) ->
         words.keys[terms.kind],
         words.responsible.format(controller=plain(handling.controller), jurisdiction=plain(handling.jurisdiction)),
         words.kept.format(locations=locations, retention=handling.retention_period),
+        *([words.onward] if terms.kind is ConsentKind.COMPANY else []),
         words.withdraw.format(withdrawal=plain(handling.withdrawal_method), rights=plain(handling.privacy_rights)),
         words.closing,
         f"[{TEMPLATE} {language}]",
@@ -228,6 +272,11 @@ def explicit_steps(terms: Terms, language: Language = Language.EN) -> list[str]:
     words, labels = _WORDS[language], LABELS[language]
     steps = [words.allow_special.format(special=name) for name in sorted(labels[one] for one in terms.explicit_special)]
     return [*steps, words.allow_influence] if terms.influence_opt_in else steps
+
+
+def after_withdrawal(kind: ConsentKind, consent: str, language: Language = Language.EN) -> str:
+    """Return what has ended and what stays once a consent is withdrawn; `consent` is its id as text."""
+    return _WITHDRAWN[language][kind].format(consent=consent)
 
 
 def notice_of(text: str, language: Language) -> Notice:

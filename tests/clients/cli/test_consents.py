@@ -133,6 +133,10 @@ def test_anything_is_narrowed_then_renewed_then_withdrawn(
     assert (item["state"], item["renew_now"], item["purposes"]) == ("dpv:RenewedConsentGiven", False, [PURPOSE])
     ended = owner("withdraw", consent)
     assert ended["event"] == "withdrawn"
+    only = owner("history", "--consent", consent)
+    events = [event for event in owner("history")["history"] if event["personal"].get("consent") == consent]
+    assert (only["history"], only["ending"]) == (events, [])
+    assert {event["kind"] for event in events} >= {"consent", "handover"}
     item = shown(owner, consent)
     assert (item["state"], item["live"]) == ("dpv:ConsentWithdrawn", False)
     assert [change.split()[1] for change in item["changes"]] == ["given", "narrowed", "renewed", "withdrawn"]
@@ -229,7 +233,10 @@ def test_a_person_reads_and_signs_in_the_own_language(
 
 def test_withdrawing_takes_no_more_steps_than_giving(owner: Run, request_file: Path) -> None:
     given = owner("give", "--request", request_file, "--yes")["consent"]
-    assert owner("withdraw", given)["event"] == "withdrawn", "one command, one id, and no question in between"
+    ended = owner("withdraw", given)
+    assert ended["event"] == "withdrawn", "one command, one id, and no question in between"
+    assert "stays with the company" in ended["then"]
+    assert f"owner ask-erasure {given}" in ended["then"]
     parts = {name: commands_of("owner").commands[name].params for name in ("give", "withdraw")}
     needed = {name: [part.name for part in items if part.required] for name, items in parts.items()}
     assert needed["withdraw"] == ["consent"]

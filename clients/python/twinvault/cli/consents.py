@@ -21,7 +21,7 @@ from twinvault.cli.common import DEFAULT_PROFILE, PURCHASE, AsJson, PassphraseFi
 from twinvault.cli.limits import Limits, with_limits
 from twinvault.consent_receipts import ConsentReceipt, verify_consent_receipt
 from twinvault.consents import Changed, OwnConsent
-from twinvault.notice import explicit_steps
+from twinvault.notice import after_withdrawal, explicit_steps
 from twinvault.owner import Owner
 from twinvault.profile import read_trust, write_private
 from twinvault.terms import AskedBy
@@ -174,10 +174,12 @@ def withdraw(
 ) -> None:
     """End a consent; when this returns, its keys are gone, its tokens are dead and the log shows it.
 
-    What the company already received stays with it; ask it to delete that by its own rights address.
+    What the company already received stays with it; `ask-erasure` writes the letter that asks it to delete that.
     """
     consent_id = common.parse_consent_id(consent)
-    _emit_changed(common.unlock_owner(profile, passphrase_file).withdraw(consent_id), as_json=as_json)
+    found = common.unlock_owner(profile, passphrase_file)
+    changed = found.withdraw(consent_id)
+    _emit_changed(changed, as_json=as_json, then=after_withdrawal(changed.version.terms.kind, consent, found.language))
 
 
 @consent_commands.command()
@@ -321,7 +323,7 @@ def _renewed(found: Owner, consent: OwnConsent, limits: Limits) -> Terms:
     return replace(limits.keep(terms, now_s=now_s), not_after=until if most is None else min(most, until))
 
 
-def _emit_changed(changed: Changed, *, as_json: bool) -> None:
+def _emit_changed(changed: Changed, *, as_json: bool, then: str = "") -> None:
     version = changed.version
     result = {
         "consent": b64u(version.consent_id),
@@ -329,7 +331,7 @@ def _emit_changed(changed: Changed, *, as_json: bool) -> None:
         "event": str(version.event),
         "until": utc_day(version.terms.not_after),
         "new_keys_for": list(changed.new_epoch),
-    }
+    } | ({"then": then} if then else {})
     common.emit(result, as_json=as_json)
 
 

@@ -226,13 +226,17 @@ def ask(
 def history(
     *,
     after: Annotated[int, typer.Option("--after", help="Only events after this index.", min=-1)] = -1,
+    consent: Annotated[str | None, typer.Option("--consent", help="Only what happened under this consent.")] = None,
     profile: ProfileName = DEFAULT_PROFILE,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Show who asked what and what was decided, with the rule; and which consents end within a week."""
+    only = None if consent is None else b64u(common.parse_consent_id(consent))
     found = common.unlock_owner(profile, passphrase_file)
-    common.emit({"history": found.history(after), "ending": found.ending()}, as_json=as_json)
+    events = [event for event in found.history(after) if only in (None, event["personal"].get("consent"))]
+    ending = [one for one in found.ending() if only in (None, one["consent"])]
+    common.emit({"history": events, "ending": ending}, as_json=as_json)
 
 
 class _Counted:
