@@ -101,7 +101,7 @@ def test_200_withdrawals_under_32_askers(house: House) -> None:
             token = town.acme.token(consent)
             life = Life(town.acme, consent, token)
             asked = [pool.submit(life.ask, rng.uniform(0, _SPREAD_S)) for _ in range(_ASKERS - len(others))]
-            unaffected = [pool.submit(caller.ask, other, _ASKED) for caller, other in others]
+            unaffected = [pool.submit(caller.ask, other, _ASKED, token=caller.token()) for caller, other in others]
             threading.Event().wait(rng.uniform(0, _SPREAD_S))
             town.ann.withdraw(consent)
             life.over.set()

@@ -18,6 +18,7 @@ from tests.http_kit import PURCHASE, PURPOSE, Town, serving, session_of, settle
 from vault.app import follow_statements
 from vault.encoding import b64u
 from vault.notices import stream
+from vault.notices.feed import notices
 from vault.notices.stream import Streams, TooManyStreams
 from vault.ops import operator
 from vault.parties.sessions import end_sessions
@@ -205,6 +206,20 @@ def test_streams_beyond_the_bounds_are_refused_and_places_come_back(town: Town) 
         deadline.wait(0.05)
     assert not streams._open
     assert not streams._waiting
+
+
+def test_who_hangs_up_over_a_page_waits_for_nothing_more(town: Town) -> None:
+    with town.house.database.snapshot() as session:
+        page = notices(session, town.ann.vault, after=-1, limit=2)
+
+    async def hang_up() -> None:
+        streams = Streams(town.house.database)
+        following = streams.follow(town.ann.vault, -1, lambda _: page)
+        assert await anext(following) == page[0]
+        assert not streams._waiting
+        await following.aclose()  # type: ignore[attr-defined]  # it is a generator
+
+    anyio.run(hang_up)
 
 
 def test_all_streams_of_a_process_are_bounded(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:

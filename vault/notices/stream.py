@@ -86,16 +86,16 @@ class Streams:
             self._waiting[vault_id].add(woken)  # before reading, so that nothing is logged unseen in between
             try:
                 page = await anyio.to_thread.run_sync(read, after, limiter=self._readers)
-                for notice in page:
-                    after = notice.leaf.index
-                    yield notice
-                if len(page) < PAGE:
+                if not page:
                     with anyio.move_on_at(ends_at):
                         await woken.wait()
             finally:
                 self._waiting[vault_id].discard(woken)
                 if not self._waiting[vault_id]:
                     del self._waiting[vault_id]
+            for notice in page:  # nothing is held meanwhile: who hung up never comes back for the next one
+                after = notice.leaf.index
+                yield notice
 
     async def watch(self) -> None:
         """Wake streams as the log grows, as long as the app runs; nothing is asked while none is open."""
