@@ -16,7 +16,6 @@ import pytest
 
 from tests.client_kit import REDIRECT, Service, Tamper, company_terms, json_answer, purchases
 from tests.waiting import until
-from twinvault import company
 from twinvault.api import Api, ApiError, ClientError, Unreachable
 from twinvault.asking import (
     Granted,
@@ -340,16 +339,3 @@ def test_a_company_without_an_address_says_so(service: Service, owner: Owner, ap
 
 def test_granted_is_compared_by_value() -> None:
     assert Granted(parse_b64u("A" * 22), {}) == Granted(parse_b64u("A" * 22), {})
-
-
-def test_a_companys_id_is_never_taken_for_an_option(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seeds = [bytes([number]) * 32 for number in range(256)]
-    dashed = next(seed for seed in seeds if company._id_of(seed).startswith("-"))
-    drawn = iter([*[dashed] * 4, b"q" * 32])  # three keys, one more try, and the one that does
-    monkeypatch.setattr(company, "new_seed", lambda: next(drawn))
-    made, _ = Company.register(tmp_path / "dashed", service.trust, name="Acme", contact="a@acme.example")
-    assert made.company_id == company._id_of(b"q" * 32)
-    assert not made.company_id.startswith("-")
-    made.close()

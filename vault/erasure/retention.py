@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from secrets import token_bytes
 from typing import Final
 
 from sqlmodel import Session
@@ -18,7 +17,7 @@ from vault.db import Database
 from vault.erasure.erase import Erased, ErasureRequest, Forget, NothingToErase, erase
 from vault.schema.trace import Period
 from vault.seal.erasure import MAX_COMPARTMENTS, Author, Scope
-from vault.seal.ids import ID_BYTES, VaultId
+from vault.seal.ids import VaultId, new_id
 from vault.seal.signing import Signer
 from vault.store import rings, shortkeys
 
@@ -70,7 +69,7 @@ def erase_overdue(
     done = []
     for scope in scopes:
         asked = ErasureRequest(
-            token_bytes(ID_BYTES),
+            new_id(),
             scope,
             Author.RETENTION,
             f"This service keeps {months} months before the current one.",

@@ -156,8 +156,6 @@ def push(session: Session, asked: Pushed, *, vault_id: VaultId | None = None, no
     old = old.order_by(authorization.c.expires_at_s).limit(_SWEEP).with_for_update(skip_locked=True)
     connection.execute(delete(authorization).where(authorization.c.request_hash.in_(old)))
     secret = secrets.token_urlsafe(32)
-    while b64u(_hash(secret)).startswith("-"):  # a command line would take such a name for an option
-        secret = secrets.token_urlsafe(32)
     row = {
         "request_hash": _hash(secret),
         "company_id": asked.company_id,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final
@@ -24,7 +23,7 @@ from vault.ops.terminal import HERE, AsJson, SiteFolder, parse_vault_id, say
 from vault.schema.category import parse_category
 from vault.schema.trace import parse_period
 from vault.seal.erasure import Author, Scope
-from vault.seal.ids import ID_BYTES, sha256
+from vault.seal.ids import new_id, sha256
 from vault.seal.statement import KeyName
 from vault.store import rings, shortkeys
 
@@ -69,7 +68,7 @@ def erase_for(
         if dry_run:
             say(as_json, {"destroys": counts, "erased": False}, f"Would destroy: {counts}.")
             return
-        asked = ErasureRequest(secrets.token_bytes(ID_BYTES), scope, Author.OPERATOR, reason, identity_check=checked)
+        asked = ErasureRequest(new_id(), scope, Author.OPERATOR, reason, identity_check=checked)
         with database.transaction() as session:
             now = SystemClock().now()
             service = _service(session, found, now)

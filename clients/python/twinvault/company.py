@@ -114,8 +114,6 @@ class Company:
         """
         clock = clock or SystemClock()
         seeds = {part: new_seed() for part in _SEEDS}
-        while _id_of(seeds["question_seed"]).startswith("-"):  # a command line would take such an id for an option
-            seeds["question_seed"] = new_seed()
         question_key = SigningKey(seeds["question_seed"])
         company_id = company_id_of(key_of(question_key))
         claims: JsonObject = {
@@ -357,7 +355,3 @@ class Company:
         if not isinstance(uris, list) or not uris:
             raise ClientError("This company registered no address to send browsers back to; register with one.")
         return str(uris[0])
-
-
-def _id_of(question_seed: bytes) -> str:
-    return company_id_of(key_of(SigningKey(question_seed)))

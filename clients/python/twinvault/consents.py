@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -31,7 +30,7 @@ from vault.seal.advance import Advance
 from vault.seal.dsse import Envelope, PayloadType, parse_envelope, sign_record, unverified_record, verify_envelope
 from vault.seal.fields import parse_id
 from vault.seal.handover import Handover, HandoverTerms, KeyKind, seal_handover
-from vault.seal.ids import ID_BYTES, ConsentId, sha256
+from vault.seal.ids import ConsentId, new_id, sha256
 from vault.seal.statement import KeyName
 from vault.seal.subject import SubjectCertificate, sign_subject
 from vault.seal.version import Remembered
@@ -187,7 +186,7 @@ class ConsentKeeper:
         towards = self._keys.towards(terms.grantee)
         before = [known for known in self.read() if known.current.terms.grantee == terms.grantee]
         version = ConsentVersion(
-            consent_id=_new_id(),
+            consent_id=new_id(),
             version=1,
             consent_seq=1 + max((known.current.consent_seq for known in before), default=0),
             prev=b"",
@@ -338,13 +337,6 @@ class ConsentKeeper:
         if signer is None:
             raise ForgedConsents("A consent was ended by a key that the operator does not vouch for.")
         return signer
-
-
-def _new_id() -> bytes:
-    """Return a random consent id that no command line takes for an option: its text does not begin with `-`."""
-    while b64u(drawn := secrets.token_bytes(ID_BYTES)).startswith("-"):
-        pass
-    return drawn
 
 
 def _handed(consent_id: ConsentId) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from secrets import token_bytes
 from typing import Any, Protocol
 
 import httpx
@@ -24,7 +23,7 @@ from vault.schema.category import Category
 from vault.schema.trace import Period, Trace, period_of
 from vault.seal.dsse import parse_envelope
 from vault.seal.erasure import Author, ErasureCertificate, Order, Scope, sign_order, verify_certificate
-from vault.seal.ids import ID_BYTES, CompartmentId, ConsentId
+from vault.seal.ids import CompartmentId, ConsentId, new_id
 from vault.seal.ring import Compartment
 from vault.seal.statement import KeyName
 
@@ -238,7 +237,7 @@ class Erasures:
 
     def _order(self, compartments: tuple[CompartmentId, ...] | None, reason: str) -> ErasedForGood:
         scope = Scope(self._keys.vault, compartments)
-        order = Order(token_bytes(ID_BYTES), scope, reason, unix_s(self._clock.now()))
+        order = Order(new_id(), scope, reason, unix_s(self._clock.now()))
         signed = sign_order(order, self._keys.signer)
         body = {"order": b64u(signed.encoded)}
         response = self._api.request("POST", self._path, auth=self._auth, json=body, repeatable=True)

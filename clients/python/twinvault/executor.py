@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from secrets import token_bytes
 from typing import Any
 
 from twinvault.api import Api, ClientError, field, json_of
@@ -26,7 +25,7 @@ from vault.seal.advance import unlock_advance
 from vault.seal.dsse import Envelope, parse_envelope, unverified_record
 from vault.seal.erasure import Author, Scope
 from vault.seal.errors import SealError
-from vault.seal.ids import ID_BYTES, ConsentId, VaultId
+from vault.seal.ids import ConsentId, VaultId, new_id
 from vault.seal.legacy import Act, LegacyTerms, Plan, Statement, legacy_key, sign_statement, verify_plan
 from vault.seal.person import verify_identity
 
@@ -108,7 +107,7 @@ class Executor:
             NoReceipt: The log does not show the declaration.
         """
         seen = self.look()
-        statement = self._sign(seen, Act.DECLARE, token_bytes(ID_BYTES), reason)
+        statement = self._sign(seen, Act.DECLARE, new_id(), reason)
         body = {"statement": b64u(statement.encoded)}
         done = json_of(self._api.request("POST", f"{self._path}/declarations", json=body, repeatable=True))
         logged = verify_logged(field(done, "receipt", dict), self.trust)
@@ -128,7 +127,7 @@ class Executor:
             ForgedCertificate: The service does not prove it, or not that it followed from the owner's plan.
         """
         seen = self.look()
-        statement = self._sign(seen, Act.ERASE, seen.claim or token_bytes(ID_BYTES), reason)
+        statement = self._sign(seen, Act.ERASE, seen.claim or new_id(), reason)
         body = {"statement": b64u(statement.encoded)}
         done = json_of(self._api.request("POST", f"{self._path}/erasures", json=body, repeatable=True))
         scope = Scope(self._first.vault, None)
@@ -154,7 +153,7 @@ class Executor:
             NoReceipt: The log does not show it.
         """
         seen = self.look()
-        statement = self._sign(seen, Act.FREEZE, seen.claim or token_bytes(ID_BYTES), reason)
+        statement = self._sign(seen, Act.FREEZE, seen.claim or new_id(), reason)
         body = {"statement": b64u(statement.encoded)}
         done = json_of(self._api.request("POST", f"{self._path}/freezes", json=body, repeatable=True))
         logged = verify_logged(field(done, "receipt", dict), self.trust)
@@ -181,7 +180,7 @@ class Executor:
             raise BadShare("What the share holds sealed does not open under these shares.") from error
         if not sealed:
             raise BadShare("The owner sealed no consent in advance.")
-        statement = self._sign(seen, Act.OPEN, seen.claim or token_bytes(ID_BYTES), "")
+        statement = self._sign(seen, Act.OPEN, seen.claim or new_id(), "")
         body = {"statement": b64u(statement.encoded), "sealed": [b64u(item.encoded) for item in sealed]}
         done = json_of(self._api.request("POST", f"{self._path}/openings", json=body, repeatable=True))
         logged = verify_logged(field(done, "receipt", dict), self.trust)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from secrets import token_bytes
 from typing import Any, Final
 
 from twinvault.api import Api, field, json_of
@@ -35,7 +34,7 @@ from vault.schema.terms import SELF_GRANTEE, ConsentKind, Terms
 from vault.schema.trace import Period, Trace, periods_from
 from vault.seal.device import Device as RingDevice
 from vault.seal.device import DeviceRole
-from vault.seal.ids import ID_BYTES, DeviceId, VaultId
+from vault.seal.ids import DeviceId, VaultId, new_id
 from vault.seal.kit import RecoveryKit
 from vault.seal.person import Profile as Person
 from vault.seal.person import Role
@@ -269,7 +268,7 @@ class Owner(Consenting):
         consent = self._self_consent()
         if consent is None:
             raise UnknownConsent("No self consent is live; run `twinvault owner give --kind self`.")
-        question_id = question_id or token_bytes(ID_BYTES)
+        question_id = question_id or new_id()
         body = dump_json(dump_question(question))
         response = self._api.request("PUT", answer_path(consent.id, question_id), auth=self._auth, content=body)
         found = verify_answered(

@@ -23,6 +23,7 @@ from twinvault.cli.consents import consent_commands
 from twinvault.cli.destinations import destination_commands
 from twinvault.cli.erase import erase_commands
 from twinvault.cli.executor import executor
+from twinvault.cli.ids import take_ids
 from twinvault.cli.legacy import legacy_commands
 from twinvault.cli.mirror import mirror_commands
 from twinvault.cli.notices import notice_commands
@@ -55,6 +56,7 @@ app.add_typer(company, name="company")
 app.add_typer(auditor, name="auditor")
 app.add_typer(witness, name="witness")
 add_server_commands(app)
+take_ids(app)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import typer
 
+from twinvault.cli.ids import take_ids
+
 GROUP: Final = "twinvault.commands"
 _ANY_ARGUMENTS: Final = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 _NOT_INSTALLED: Final = 2
@@ -50,6 +52,7 @@ def _call(name: str, extra: str, load: Any, arguments: list[str]) -> None:
     try:
         command = load()
         if isinstance(command, typer.Typer):
+            take_ids(command)
             typer.main.get_command(command)(arguments, prog_name=f"twinvault {name}")
         else:
             raise typer.Exit(command(arguments) or 0)
