@@ -161,6 +161,8 @@ def test_openid_client_drives_the_whole_flow(scripts: Path, house: House, owner:
 
 def test_oauth4webapi_drives_it_by_hand(scripts: Path, house: House, owner: Owner) -> None:
     told = play(Script(scripts, "with_oauth4webapi.mjs"), house, owner, "ES256", True, False, True)
+    assert told["resource"]["authorization_servers"] == [house.url]
+    assert told["resource"]["dpop_bound_access_tokens_required"] is True
     assert told["noncesLearned"] is True
     assert told["answerStatus"] == 200
     proves_an_answer(told)

@@ -5,7 +5,9 @@ import { browse, hear, makeCompany, newKey, publicJwk, say, signedQuestion, twin
 const { issuer, authAlg, redirectUri, question, trust } = await hear()
 const company = await makeCompany(authAlg, redirectUri)
 const insecure = { [oauth.allowInsecureRequests]: true }
-const discovered = await oauth.discoveryRequest(new URL(issuer), { algorithm: 'oauth2', ...insecure })
+const resource = await oauth.processResourceDiscoveryResponse(new URL(issuer), await oauth.resourceDiscoveryRequest(new URL(issuer), insecure))
+const [named] = resource.authorization_servers
+const discovered = await oauth.discoveryRequest(new URL(named), { algorithm: 'oauth2', ...insecure })
 const as = await oauth.processDiscoveryResponse(new URL(issuer), discovered)
 const metadata = {
   client_name: `Npm Shop ${authAlg}`, redirect_uris: [redirectUri], jwks: { keys: [await publicJwk(company.auth)] },
@@ -152,7 +154,7 @@ refusals.codeReuse = await status(() => exchange(callback, verifier), readTokens
 
 const dead = await oauth.introspectionRequest(as, client, clientAuth, tokens.access_token, insecure)
 say({
-  noncesLearned: pushed.asked_for_nonce === true, answerStatus: answer.status, verified, believed, tokens, introspected,
+  resource, noncesLearned: pushed.asked_for_nonce === true, answerStatus: answer.status, verified, believed, tokens, introspected,
   revoked, afterRevocation: await oauth.processIntrospectionResponse(as, client, dead), refusals,
 })
 process.exit(0)

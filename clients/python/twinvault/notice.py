@@ -48,6 +48,7 @@ class _Words:
     after_death: str
     keys: Mapping[ConsentKind, str]
     responsible: str
+    units: Mapping[str, tuple[str, str]]
     kept: str
     onward: str
     withdraw: str
@@ -99,6 +100,7 @@ _ENGLISH: Final = _Words(
         ),
     },
     responsible="Responsible: {controller}, under the law of {jurisdiction}.",
+    units={"D": ("day", "days"), "M": ("month", "months"), "Y": ("year", "years")},
     kept="Answers are kept in {locations} for {retention}.",
     onward=(
         "You allow nobody else to receive them, and no consent lets anyone sell them. What the company does with an "
@@ -173,7 +175,8 @@ _FRENCH: Final = _Words(
         ),
     },
     responsible="Responsable : {controller}, sous le droit de {jurisdiction}.",
-    kept="Les réponses sont conservées à {locations} pendant {retention}.",
+    units={"D": ("jour", "jours"), "M": ("mois", "mois"), "Y": ("an", "ans")},
+    kept="Les réponses sont conservées pendant {retention} (lieu : {locations}).",
     onward=(
         "Vous n'autorisez personne d'autre à recevoir ces réponses, et aucun consentement ne permet de les vendre. Ce que "
         "l'entreprise fait d'une réponse, seule la loi peut l'encadrer."
@@ -255,7 +258,7 @@ def render(terms: Terms, company: str = "", language: Language = Language.EN) ->
     lines += [
         words.keys[terms.kind],
         words.responsible.format(controller=plain(handling.controller), jurisdiction=plain(handling.jurisdiction)),
-        words.kept.format(locations=locations, retention=handling.retention_period),
+        words.kept.format(locations=locations, retention=_duration(handling.retention_period, words)),
         *([words.onward] if terms.kind is ConsentKind.COMPANY else []),
         words.withdraw.format(withdrawal=plain(handling.withdrawal_method), rights=plain(handling.privacy_rights)),
         words.closing,
@@ -311,6 +314,12 @@ def _about(terms: Terms, language: Language) -> str:
     parts = {words.necessary: terms.necessary, words.optional: terms.optional}
     named = {part: _list(labels[category] for category in categories) for part, categories in parts.items()}
     return "; ".join(f"{listed} ({part})" for part, listed in named.items() if listed)
+
+
+def _duration(period: str, words: _Words) -> str:
+    """Return a duration such as P30D in words."""
+    count, (one, many) = int(period[1:-1]), words.units[period[-1]]
+    return f"{count} {one if count == 1 else many}"
 
 
 def _list(items: Iterable[str]) -> str:
