@@ -85,6 +85,34 @@ def test_the_page_shows_the_logged_name_and_a_code_without_script(quick: Any) ->
     assert all(part in cookie for part in ("Secure", "HttpOnly", "SameSite=lax", "Path=/"))
 
 
+@pytest.mark.parametrize(
+    ("accepted", "language"),
+    [
+        ("", "en"),
+        ("fr", "fr"),
+        ("fr-CH, fr;q=0.9, en;q=0.8", "fr"),
+        ("en-GB,en;q=0.9,fr;q=0.8", "en"),
+        ("de-DE, fr;q=0.5, en;q=0.3", "fr"),
+        ("fr;q=0, en;q=0.1", "en"),
+        ("fr;q=0", "en"),
+        ("tlh, *;q=0.5", "en"),
+        ("fr;q=x", "en"),
+        ("," * 5000 + "fr", "fr"),
+    ],
+)
+def test_the_page_speaks_the_browsers_language(quick: Any, accepted: str, language: str) -> None:
+    browser, uri = quick.browser(), pushed(quick)
+    browser.headers["accept-language"] = accepted
+    page = quick.open(browser, uri)
+    assert re.fullmatch(r"[B-Z]{4}-[B-Z]{4}", quick.code_on(page))
+    dead = browser.get("/authorize", params={"client_id": quick.acme.company_id, "request_uri": "urn:x"})
+    for shown in (page, dead):
+        assert f'<html lang="{language}">' in shown.text
+        assert not set("{}") & set(shown.text.partition("</head>")[2])
+    assert ("demande votre consentement" in page.text) is (language == "fr")
+    assert ("Ce lien ne fonctionne pas" in dead.text) is (language == "fr")
+
+
 def test_another_sites_script_reads_nothing(quick: Any) -> None:
     uri, browser = pushed(quick), quick.browser()
     for method in ("GET", "OPTIONS"):

@@ -23,6 +23,7 @@ from vault.oauth.metadata import JWKS_PATH, REGISTER_PATH, jwks, resource_metada
 from vault.oauth.registration import BadMetadata, UnknownInvitation
 from vault.oauth.server import AUTHORIZE_PATH, Endpoint, OAuthDesk
 from vault.parties import companies
+from vault.schema.language import Language
 
 oauth_router = APIRouter(tags=["oauth"])
 
@@ -129,8 +130,9 @@ def authorize(request: Request, desk: DeskDep, database: DatabaseDep, clock: Clo
     the only one: its cookie is bound to the request, so that a link passed on leads nowhere.
     """
     now, given = clock.now(), request.query_params.multi_items()
+    language = page.language_of(request.headers.get("accept-language", ""))
     if sorted(name for name, _ in given) != ["client_id", "request_uri"]:
-        return _closed(desk)
+        return _closed(desk, language)
     client_id, uri = request.query_params["client_id"], request.query_params["request_uri"]
     cookie = _cookie(desk)
     sent = request.cookies.get(cookie, "")
@@ -138,15 +140,15 @@ def authorize(request: Request, desk: DeskDep, database: DatabaseDep, clock: Clo
     with database.snapshot() as session:
         company = companies.find(session, client_id)
         if company is None:
-            return _closed(desk)
+            return _closed(desk, language)
         found = authorizations.find(session, uri, company.company_id)
     if found is not None and found.state is State.PUSHED:
         with database.transaction() as session:
             found = authorizations.show(session, uri, company.company_id, browser, now=now)
     if found is None or not found.is_open_in(browser) or found.state in {State.ISSUED, State.REDEEMED}:
-        return _closed(desk)
+        return _closed(desk, language)
     if found.state is State.SHOWN and found.expires_at_s > unix_s(now):
-        shown = HTMLResponse(page.waiting(company.name, found.user_code), headers=page.headers(desk.issuer))
+        shown = HTMLResponse(page.waiting(company.name, found.user_code, language), headers=page.headers(desk.issuer))
         secure = desk.issuer.startswith("https:")
         shown.set_cookie(
             cookie, browser, max_age=authorizations.SHOWN_S, path="/", secure=secure, httponly=True, samesite="lax"
@@ -155,12 +157,12 @@ def authorize(request: Request, desk: DeskDep, database: DatabaseDep, clock: Clo
     with database.transaction() as session:
         reply = desk.answer(session, found, now=now)
     if not reply.location:
-        return _closed(desk)
+        return _closed(desk, language)
     return RedirectResponse(reply.location, 303, page.headers(desk.issuer, redirects=True))
 
 
-def _closed(desk: OAuthDesk) -> HTMLResponse:
-    return HTMLResponse(page.closed(), 400, page.headers(desk.issuer))
+def _closed(desk: OAuthDesk, language: Language) -> HTMLResponse:
+    return HTMLResponse(page.closed(language), 400, page.headers(desk.issuer))
 
 
 def _cookie(desk: OAuthDesk) -> str:

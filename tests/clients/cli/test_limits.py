@@ -14,6 +14,7 @@ from twinvault.cli import common
 from twinvault.cli.limits import Limits
 from twinvault.notice import explicit_steps
 from vault.schema.category import Category
+from vault.schema.language import Language
 
 HEALTH, SEXUAL = Category("pd:Health"), Category("pd:Sexual")
 ASKED = replace(TERMS, explicit_special=frozenset({HEALTH, SEXUAL}))
@@ -62,5 +63,6 @@ def test_a_no_to_any_single_step_signs_nothing(monkeypatch: pytest.MonkeyPatch, 
         assert len(steps) == 3
         return
     with pytest.raises(ClientError, match="Nothing was signed"):
-        common.agree("the notice", yes=False, each=steps)
+        common.agree("the notice", yes=False, each=steps, language=Language.FR)
     assert len(asked) == refused + 1
+    assert asked[0].startswith("Êtes-vous d'accord")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 from zoneinfo import ZoneInfo
 
 import typer
@@ -150,13 +150,17 @@ def unlock_owner(
     return found
 
 
-def agree(notice: str, *, yes: bool, each: Iterable[str] = ()) -> None:
+_AGREE: Final = {Language.EN: "Do you agree?", Language.FR: "Êtes-vous d'accord (y : oui, n : non) ?"}
+
+
+def agree(notice: str, *, yes: bool, each: Iterable[str] = (), language: Language = Language.EN) -> None:
     """Show a notice and ask for agreement.
 
     Args:
         notice: The text.
         yes: It was agreed to beforehand; what is in `each` was then named by options of its own.
         each: Questions that need a yes of their own.
+        language: Of the person who is asked.
 
     Raises:
         ClientError: It was not given, or nobody is there to ask.
@@ -166,7 +170,7 @@ def agree(notice: str, *, yes: bool, each: Iterable[str] = ()) -> None:
         return
     if not sys.stdin.isatty():
         raise ClientError("Nobody is at the keyboard to agree; read the notice above and repeat with --yes.")
-    for question in ("Do you agree?", *each):
+    for question in (_AGREE[language], *each):
         if not typer.confirm(question, err=True):
             raise ClientError("Nothing was signed.")
 

@@ -119,7 +119,7 @@ def give(
         assert kind is not None
         terms = found.terms_for(kind, common.parse_categories(limits.category or [PURCHASE]))
         terms = limits.keep(terms, now_s=_now_s())
-        common.agree(found.notice(terms), yes=yes, each=explicit_steps(terms, found.language))
+        common.agree(found.notice(terms), yes=yes, each=explicit_steps(terms, found.language), language=found.language)
         changed = found.give(terms)
     _emit_changed(changed, as_json=as_json)
 
@@ -140,7 +140,7 @@ def narrow(
     consent_id = common.parse_consent_id(consent)
     found = common.unlock_owner(profile, passphrase_file, language=language)
     terms = limits.keep(found.consent(consent_id).current.terms, now_s=_now_s())
-    common.agree(found.notice(terms), yes=yes, each=explicit_steps(terms, found.language))
+    common.agree(found.notice(terms), yes=yes, each=explicit_steps(terms, found.language), language=found.language)
     _emit_changed(found.narrow(consent_id, terms), as_json=as_json)
 
 
@@ -160,7 +160,7 @@ def renew(
     consent_id = common.parse_consent_id(consent)
     found = common.unlock_owner(profile, passphrase_file, language=language)
     terms = _renewed(found, found.consent(consent_id), limits)
-    common.agree(found.notice(terms), yes=yes, each=explicit_steps(terms, found.language))
+    common.agree(found.notice(terms), yes=yes, each=explicit_steps(terms, found.language), language=found.language)
     _emit_changed(found.renew(consent_id, terms), as_json=as_json)
 
 
@@ -310,7 +310,9 @@ def _waiting_json(waiting: Waiting) -> dict[str, Any]:
 
 def _agreed(found: Owner, asked: AskedBy, limits: Limits, *, yes: bool) -> Terms:
     terms = limits.answer(asked.request.terms, now_s=_now_s(), usual_days=_COMPANY_DAYS)
-    common.agree(found.notice(terms, asked.company), yes=yes, each=explicit_steps(terms, found.language))
+    common.agree(
+        found.notice(terms, asked.company), yes=yes, each=explicit_steps(terms, found.language), language=found.language
+    )
     return terms
 
 

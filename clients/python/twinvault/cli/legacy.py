@@ -128,7 +128,7 @@ def withdraw(
 def _seal(found: Owner, file: Path, *, yes: bool) -> Advance:
     asked = found.read_request(common.read_text(file).strip())
     terms = found.for_after_death(asked)
-    common.agree(found.notice(terms, asked.company), yes=yes)
+    common.agree(found.notice(terms, asked.company), yes=yes, language=found.language)
     return found.seal(asked, terms)
 
 

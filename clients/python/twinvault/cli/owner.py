@@ -73,7 +73,7 @@ def init(
         result["kit"] = text
     if twin:
         terms = made.terms_for(ConsentKind.SELF, categories)
-        common.agree(made.notice(terms), yes=yes)
+        common.agree(made.notice(terms), yes=yes, language=made.language)
         result["consent"] = b64u(made.give(terms).version.consent_id)
     common.emit(result, as_json=as_json)
 
