@@ -96,9 +96,10 @@ class Reader:
         """Return a set of terms, written in strictly ascending order so that it has one spelling."""
         values = self._list(name, at_most)
         words = tuple(self._word(name, value, parse) for value in values)
-        texts = [value for value in values if isinstance(value, str)]
-        if any(following <= text for text, following in pairwise(texts)):
-            raise self.refusal(name, "must list different terms in ascending order")
+        if len(words) > 1:
+            texts = [value for value in values if isinstance(value, str)]
+            if any(following <= text for text, following in pairwise(texts)):
+                raise self.refusal(name, "must list different terms in ascending order")
         return words
 
     def objects(self, name: str, *, at_most: int) -> tuple[Reader, ...]:
@@ -149,6 +150,7 @@ class Reader:
         return value
 
     def _take(self, name: str) -> JsonValue:
-        if name not in self._rest:
-            raise self.refusal(name, "is missing")
-        return self._rest.pop(name)
+        try:
+            return self._rest.pop(name)
+        except KeyError:
+            raise self.refusal(name, "is missing") from None
