@@ -8,6 +8,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
+from sqlalchemy import text
+
+from vault.db import Database
+
 T = TypeVar("T")
 
 _BOUND_S = 240  # A busy machine starts a service's three processes in this time; only what is broken waits so long.
@@ -25,6 +29,25 @@ def until(ask: Callable[[], T | None], what: str) -> T:
         assert time.monotonic() < deadline, f"this did not happen within {_BOUND_S} seconds: {what}"
         time.sleep(0.02)
     return found
+
+
+def until_alone(database: Database) -> None:
+    """Wait until a PostgreSQL database has no connection but ours: a client that was killed may still be committing.
+
+    SQLite's clients commit in their own process, so with that their last commit is over.
+    """
+    if database.is_sqlite:
+        return
+    database.close()  # our own connections too, but for the one that asks
+    others = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+
+    def alone() -> bool:
+        with database.snapshot() as session:
+            return not session.connection().execute(others).scalar_one()
+
+    until(alone, "the server notices that every other client is gone")
 
 
 def together(*calls: Callable[[], Any], refusals: type[Exception] | tuple[type[Exception], ...] = ()) -> list[Any]:

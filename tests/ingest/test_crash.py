@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from tests.vault_kit import Owner, begin
+from tests.waiting import until_alone
 from vault.db import Database
 from vault.seal.upload import parse_upload
 from vault.store import batches
@@ -31,6 +31,7 @@ for path in sorted(Path(sys.argv[4]).iterdir()):
     with database.transaction() as session:
         accept(session, caller, parse_upload(path.read_bytes()), now=NOW)
     print(path.name, flush=True)
+sys.stdin.read()  # however fast it was, it is there to be killed
 """
 
 
@@ -48,15 +49,18 @@ def test_kill_while_accepting(
             sys.executable, "-c", _ACCEPTOR, database.url.render_as_string(hide_password=False), owner.vault.hex(),
             source.device.id.hex(), str(folder),
         ],
-        stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2], env=dict(os.environ),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2], env=dict(os.environ),
     )  # fmt: skip
+    assert acceptor.stdin is not None
     assert acceptor.stdout is not None
     acknowledged = [acceptor.stdout.readline().strip() for _ in range(acknowledged_before_kill)]
     acceptor.send_signal(signal.SIGKILL)
     acknowledged += acceptor.stdout.read().split()
     assert acceptor.wait(30) == -signal.SIGKILL
+    acceptor.stdin.close()
     acceptor.stdout.close()
-    stored = settled(database, owner)
+    until_alone(database)
+    stored = stored_batches(database, owner)
     sent = [b.encoded for path in sorted(folder.iterdir()) for b in parse_upload(path.read_bytes()).batches]
     assert len(stored) % 3 == 0, "an upload is stored whole or not at all"
     assert stored == sent[: len(stored)]
@@ -70,17 +74,11 @@ def test_kill_while_accepting(
     assert [head.seq for head in heads.heads.values()] == [len(stored)]
 
 
-def settled(database: Database, owner: Owner) -> list[bytes]:
-    """Return what is stored once the server has noticed that the process is gone."""
-    before: list[bytes] | None = None
-    while True:
-        with database.snapshot() as session:
-            found: list[bytes] = []
-            cursor = 0
-            while page := batches.read(session, owner.vault, owner.compartment().id, after=cursor):
-                found += [batch.encoded for batch in page]
-                cursor = page[-1].id
-        if found == before:
-            return found
-        before = found
-        time.sleep(0.2)
+def stored_batches(database: Database, owner: Owner) -> list[bytes]:
+    found: list[bytes] = []
+    cursor = 0
+    with database.snapshot() as session:
+        while page := batches.read(session, owner.vault, owner.compartment().id, after=cursor):
+            found += [batch.encoded for batch in page]
+            cursor = page[-1].id
+    return found

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy
 
 from tests.conftest import execute
+from tests.waiting import until_alone
 from vault.db import Database, migrate
 from vault.proof.checkpoint import verify_checkpoint
 from vault.proof.errors import InvalidProof
@@ -203,7 +204,7 @@ def test_two_processes_and_this_one_share_one_log(
     mine = [sequencer.wait(record(database, n).id, WAIT_S) for n in range(60)]
     theirs = []
     for child in children:
-        output, _ = child.communicate(timeout=60)
+        output, _ = child.communicate(timeout=240)
         assert child.returncode == 0
         theirs += [int(line.split()[1]) for line in output.splitlines()]
     sequencer.stop()
@@ -221,8 +222,9 @@ def test_killed_mid_stream_everything_committed_is_logged_once(
         acknowledged += [child.stdout.readline() for _ in range(20 + 7 * round_)]
         child.send_signal(signal.SIGKILL)
         acknowledged += child.stdout.read().splitlines(keepends=True)
-        child.wait(10)
+        child.wait()
         child.stdout.close()
+    until_alone(database)
     with database.snapshot() as session:
         committed = session.connection().execute(sqlalchemy.select(sqlalchemy.func.count()).select_from(log_entry))
         count = committed.scalar_one()
