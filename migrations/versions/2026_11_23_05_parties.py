@@ -47,6 +47,12 @@ def upgrade() -> None:
         sa.Column("sandbox", sa.Boolean(), nullable=False),
     )
     op.create_table(
+        "company_record",
+        sa.Column("company_id", sa.String(), primary_key=True),
+        sa.Column("version", sa.Integer(), primary_key=True),
+        sa.Column("record", sa.String(), nullable=False),
+    )
+    op.create_table(
         "party_session",
         sa.Column("token_hash", sa.LargeBinary(), primary_key=True),
         sa.Column("vault_id", sa.LargeBinary(), nullable=False),
@@ -70,5 +76,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("spent", "party_restored", "party_session", "company", "person_record", "person"):
+    for table in ("spent", "party_restored", "party_session", "company_record", "company", "person_record", "person"):
         op.drop_table(table)

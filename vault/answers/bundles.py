@@ -15,6 +15,7 @@ from vault.consent.consents import StoredVersion
 from vault.consent.errors import UnknownConsent
 from vault.encoding import b64u, parse_json
 from vault.keys.serving import Serving
+from vault.parties import companies
 from vault.policy import sets
 from vault.proof.bundle import Bundle, LoggedLeaf, dump_bundle, records_by_hash
 from vault.proof.leaf import LeafKind
@@ -50,6 +51,7 @@ class Shared:
     _leaves: defaultdict[LeafKind, dict[str, Leaf]] = field(default_factory=lambda: defaultdict(dict))
     _seen: dict[LeafKind, int] = field(default_factory=dict)
     _records: dict[bytes, bytes] = field(default_factory=dict)
+    _signed: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
     _mutex: threading.Lock = field(default_factory=threading.Lock)
 
     def manifest(self, session: Session, digest: bytes) -> bytes:
@@ -63,6 +65,15 @@ class Shared:
         if digest not in self._records:
             self._records[digest] = sets.get(session, digest)
         return self._records[digest]
+
+    def company(self, session: Session, record: bytes) -> tuple[bytes, ...]:
+        """Return a company's records up to this one: each is signed by the key of the one before it."""
+        digest = sha256(record)
+        if digest not in self._signed:
+            kept = companies.records(session, companies.unverified_company_id(record.decode()))
+            signed = tuple(map(str.encode, kept))
+            self._signed[digest] = signed[: signed.index(record) + 1]
+        return self._signed[digest]
 
     def leaf(self, session: Session, kind: LeafKind, digest: bytes) -> Leaf:
         """Return the leaf whose public part names a record, without its personal half.
@@ -148,8 +159,9 @@ def build(session: Session, given: Given, shared: Shared) -> bytes:
         shared.leaf(session, LeafKind.POLICY_SET, answer.policy_set_sha256),
     ]
     if records.company:
-        leaves.append(shared.leaf(session, LeafKind.COMPANY, sha256(records.company)))
-        found += [records.company, version.request.encode()]
+        signed = shared.company(session, records.company)
+        leaves += [shared.leaf(session, LeafKind.COMPANY, sha256(record)) for record in signed]
+        found += [*signed, version.request.encode()]
     leaves.sort(key=lambda leaf: leaf.index)
     proven = tuple(
         LoggedLeaf(leaf.index, leaf.entry, shared.tree.path(session, leaf.index, size), leaf.public, leaf.personal)

@@ -15,7 +15,7 @@ from sqlmodel import Session
 
 from vault.answers import records
 from vault.consent import consents
-from vault.encoding import JsonObject, parse_b64u, parse_json
+from vault.encoding import JsonObject, b64u, parse_b64u, parse_json
 from vault.evidence.auditors import Engagement
 from vault.keys import statements
 from vault.keys.serving import Serving
@@ -25,7 +25,7 @@ from vault.proof.bundle import Bundle, LoggedLeaf, Withheld, records_by_hash
 from vault.proof.leaf import LeafKind, Opening
 from vault.proof.member import dump_member
 from vault.proof.merkle import inclusion_proof
-from vault.seal.ids import ConsentId
+from vault.seal.ids import ConsentId, sha256
 from vault.tlog import groups, log, tombstones
 from vault.tlog.groups import Kept
 from vault.tlog.log import Leaf, PendingId
@@ -44,7 +44,7 @@ def build(session: Session, serving: Serving, first: int, last: int, engagement:
     """Return the leaves from `first` to `last`, proven under the newest checkpoint, and what they name.
 
     Leaves before `first` are added where one in the range may refer to them: keys, models, rules,
-    the companies that asked, and the versions of every consent that has an event in the range. So are
+    the companies that asked or changed, and the versions of every consent that has an event in the range. So are
     those that hold the tombstones of openings which were erased, and the auditor's listings that were logged.
 
     Args:
@@ -66,6 +66,7 @@ def build(session: Session, serving: Serving, first: int, last: int, engagement:
     events = [parse_json(leaf.personal.body) for leaf in asked if leaf.kind in _CHAINED and leaf.personal]
     named = {ConsentId(parse_b64u(event["consent"])) for event in events if "consent" in event}
     askers = {event.get("requester") for event in events}
+    askers |= {parse_json(leaf.public.body)["company"] for leaf in whole if leaf.kind is LeafKind.COMPANY}
     versions = consents.versions_of(session, named)
     envelopes = {version.leaf_id: version.envelope for version in versions}
     needed = log.read(session, envelopes)
@@ -134,7 +135,7 @@ def _shown(leaf: Leaf) -> Leaf:
 
 
 def _public_records(session: Session, leaves: Iterable[Leaf]) -> Iterator[bytes]:
-    """Yield manifests, policy sets and companies' records that leaves name; a company's older records are not kept."""
+    """Yield manifests, policy sets and companies' records that leaves name."""
     for leaf in leaves:
         public: JsonObject = parse_json(leaf.public.body)
         if leaf.kind is LeafKind.MANIFEST:
@@ -142,4 +143,5 @@ def _public_records(session: Session, leaves: Iterable[Leaf]) -> Iterator[bytes]
         elif leaf.kind is LeafKind.POLICY_SET:
             yield sets.get(session, parse_b64u(public["policy_set"]))
         elif leaf.kind is LeafKind.COMPANY:
-            yield companies.get(session, str(public["company"])).record.encode()
+            kept = map(str.encode, companies.records(session, str(public["company"])))
+            yield from (record for record in kept if b64u(sha256(record)) == public["record_sha256"])

@@ -25,7 +25,7 @@ from vault.clock import unix_s
 from vault.db import Prepared
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
-from vault.parties.models import CompanyRow
+from vault.parties.models import CompanyRecordRow, CompanyRow
 from vault.proof.jose import COMPANY_TYPE, BadJws, JwsKey, parse_jwk, parse_jws, read_jwk
 from vault.proof.leaf import LeafKind
 from vault.schema.company import MAX_REDIRECTS, parse_company_name, parse_contact, parse_redirect
@@ -226,6 +226,16 @@ def rotate(session: Session, unverified_jws: str, *, now: datetime) -> Company:
     return _company(row)
 
 
+def records(session: Session, company_id: str) -> Sequence[str]:
+    """Return every record of a company in the order of its versions, the compact JWS exactly as signed.
+
+    Whoever verifies what the company signed needs all up to the one that was in force: each is signed by the key of
+    the one before it.
+    """
+    kept = select(CompanyRecordRow.record).where(col(CompanyRecordRow.company_id) == company_id)
+    return session.exec(kept.order_by(col(CompanyRecordRow.version))).all()
+
+
 def unverified_company_id(unverified_jws: str) -> CompanyId:
     """Return whose a company record says it is, to find out which key should have signed it.
 
@@ -320,6 +330,7 @@ def _locked(session: Session, company_id: CompanyId) -> CompanyRow:
 
 
 def _log_record(session: Session, row: CompanyRow) -> None:
+    session.merge(CompanyRecordRow(company_id=row.company_id, version=row.version, record=row.record))
     digest = b64u(hashlib.sha256(row.record.encode()).digest())
     append(session, LeafKind.COMPANY, {"company": row.company_id, "version": row.version, "record_sha256": digest}, {})
 

@@ -57,6 +57,16 @@ class CompanyRow(SQLModel, table=True):
     sandbox: bool
 
 
+class CompanyRecordRow(SQLModel, table=True):
+    """One record of a company as it signed it; what its key signed is verified by the records from the first on."""
+
+    __tablename__ = "company_record"
+
+    company_id: str = Field(primary_key=True)
+    version: int = Field(primary_key=True)
+    record: str
+
+
 class SessionRow(SQLModel, table=True):
     """One signed-in owner, watcher or device; the token itself is never stored."""
 

@@ -328,14 +328,18 @@ class Evidence:
         """Return the newest version of the event's consent that is logged before it."""
         return self.versions_before(event)[-1]
 
-    def company_at(self, event: Event) -> Registered | None:
-        """Return what the newest record says that is logged before an event of the company that asked, if it is kept."""
-        requester = str(event.personal.get("requester"))
-        registered = self.before(event, LeafKind.COMPANY, company=requester)
-        if registered is None:
+    def companies_at(self, event: Event) -> list[Registered]:
+        """Return what the newest records say, two at most, that are logged before an event of the company that asked."""
+        asked = str(event.personal.get("requester"))
+        logged = [one for one in self.events[LeafKind.COMPANY] if one.index < event.index]
+        newest = [one for one in logged if one.public.get("company") == asked][-2:]
+        if not newest:
             raise InvalidProof("No record of the company is logged before its question.")
-        record = self.bundle.records.get(parse_b64u(registered.public.get("record_sha256"), size=32))
-        return None if record is None else parse_company(record.decode("ascii", "replace"), requester)
+        return [parse_company(self.company_record(one), asked) for one in newest]
+
+    def company_record(self, event: Event) -> str:
+        """Return the record that a company's leaf names."""
+        return self.record(event, event.public, "record_sha256").decode("ascii", "replace")
 
     def verify_signed(self, envelope: Envelope, payload_type: PayloadType, name: KeyName, at: int = _LAST_S) -> None:
         """Refuse a record that no key of this name, vouched for by the operator and in force by then, signed."""

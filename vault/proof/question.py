@@ -117,8 +117,8 @@ class Registered(NamedTuple):
 def parse_company(unverified_jws: str, company_id: str) -> Registered:
     """Return what a company's logged record says.
 
-    A first record is named after its own key and signed by it. That a later one is signed by the key
-    before it was checked when it was logged; the log's word is taken for it.
+    A first record is named after its own key and signed by it; that a later one is signed by the key of the one before
+    it is for `verify_follows`.
 
     Args:
         unverified_jws: The record, whose digest a leaf names.
@@ -139,3 +139,16 @@ def parse_company(unverified_jws: str, company_id: str) -> Registered:
         if b64u(parse_b64u(key.kid)[:16]) != company_id:
             raise BadJws("The company is not named after its first question key.")
     return Registered(version, agent, key)
+
+
+def verify_follows(unverified_jws: str, before: Registered) -> None:
+    """Check that the question key of one record of a company signed the next.
+
+    Args:
+        unverified_jws: The next record.
+        before: What the verified record before it says.
+
+    Raises:
+        BadJws: Somebody else signed it: the service put another key in the company's place.
+    """
+    parse_jws(unverified_jws, COMPANY_TYPE).verify(before.question_key)

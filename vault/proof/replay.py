@@ -77,9 +77,8 @@ def _verify_terms(
 
 
 def _verify_agent(evidence: Evidence, event: Event, decision: DecisionRecord) -> None:
-    """Only a first record says what was decided on: of a later one, the one before it is not kept."""
-    registered = evidence.company_at(event)
-    if registered is not None and registered.version == 1 and decision.context.get("agent") != registered.agent:
+    # While a question is decided its company may get its next record: the one before may have decided.
+    if decision.context.get("agent") not in [registered.agent for registered in evidence.companies_at(event)]:
         raise InvalidProof("The decision was made about an agent where the company registered as none, or the reverse.")
 
 

@@ -300,9 +300,7 @@ def _asked(evidence: Evidence, event: Event) -> bytes:
     jws, body = parse_signed_question(evidence.record(event, event.personal, "question"))
     version, requester = evidence.version_at(event), str(event.personal.get("requester"))
     if version.terms.kind is ConsentKind.COMPANY:
-        company = evidence.company_at(event)
-        if company is None:
-            raise InvalidProof("The bundle lacks the company's record, whose key signed the question.")
+        company = evidence.companies_at(event)[-1]
         check = partial(
             check_signature, jws, company.question_key.jwk, company_id=requester, issuer=evidence.trust.issuer,
             consent_id=version.consent_id, question_id=parse_b64u(event.personal.get("question_id")), body=body,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from vault.encoding import JsonObject, b64u, parse_b64u
+from vault.encoding import JsonObject, b64u
 from vault.proof.decision import parse_policy_set
 from vault.proof.errors import InvalidProof
 from vault.proof.established import Event, Evidence
 from vault.proof.leaf import LeafKind
-from vault.proof.question import parse_company
+from vault.proof.question import Registered, parse_company, verify_follows
 from vault.proof.report import Step
 
 
@@ -20,11 +20,10 @@ def verify_versions(evidence: Evidence) -> None:
         evidence.attempt(Step.RECORDS, event.index, _verify_rules, event)
     for before, event in pairwise(rules) if evidence.whole else ():
         evidence.attempt(Step.RECORDS, event.index, _verify_successor, before, event)
-    newest: dict[str, int] = {}
+    newest: dict[str, Registered] = {}
     for event in evidence.events[LeafKind.COMPANY]:
-        evidence.attempt(Step.RECORDS, event.index, _verify_company, event)
-        if evidence.whole:
-            evidence.attempt(Step.RECORDS, event.index, _verify_next, event, newest)
+        evidence.attempt(Step.RECORDS, event.index, _verify_company, event, newest)
+    evidence.attempt(Step.RECORDS, None, _verify_none_lacks, newest)
 
 
 def _verify_rules(evidence: Evidence, event: Event) -> None:
@@ -41,24 +40,22 @@ def _verify_successor(_: Evidence, before: Event, event: Event) -> None:
         raise InvalidProof("The rules do not follow those that were in force before: a version is left out.")
 
 
-def _verify_company(evidence: Evidence, event: Event) -> None:
-    record = evidence.bundle.records.get(parse_b64u(event.public.get("record_sha256"), size=32))
-    if record is None:  # a company's older records are not kept
-        return
-    said = parse_company(record.decode("ascii", "replace"), str(event.public.get("company")))
+def _verify_company(evidence: Evidence, event: Event, newest: dict[str, Registered]) -> None:
+    company, record = str(event.public.get("company")), evidence.company_record(event)
+    said, before = parse_company(record, company), newest.get(company)
     if event.public.get("version") != said.version:
         raise InvalidProof("The leaf says another version of the company's record than that states itself.")
-
-
-def _verify_next(evidence: Evidence, event: Event, newest: dict[str, int]) -> None:
-    company, version = str(event.public.get("company")), event.public.get("version")
-    carried = evidence.carried.companies.get(company) if event.index in evidence.whole else None
-    before = newest.get(company, carried)
-    # Of companies that asked in a range all records are shown, of others those in it.
-    first = before is None and (event.index not in evidence.whole or evidence.looked_at.start == 0)
-    expected = 1 if first else version if before is None else before + 1
-    if not isinstance(version, int) or version != expected:
+    expected = 1 if before is None else before.version + 1
+    if said.version != expected:
         raise InvalidProof(f"The company's record should have version {expected}: one before it is left out.")
-    newest[company] = version
-    if event.index in evidence.whole:
-        evidence.carried.companies[company] = version
+    if before is not None:
+        verify_follows(record, before)
+    newest[company] = said
+
+
+def _verify_none_lacks(evidence: Evidence, newest: dict[str, Registered]) -> None:
+    known = evidence.carried.companies
+    for company, said in newest.items():
+        if said.version < known.get(company, 0):
+            raise InvalidProof(f"The company {company} had a later record in a part before this one.")
+        known[company] = said.version
