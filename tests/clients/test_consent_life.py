@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,7 +19,6 @@ from tests.client_kit import (
     json_answer,
     purchases,
 )
-from twinvault import consents
 from twinvault.api import ApiError
 from twinvault.company import Company
 from twinvault.consent_receipts import ConsentReceipt, verify_consent_receipt
@@ -283,9 +281,3 @@ def test_the_notice_tells_necessary_from_optional(owner: Owner, company: Company
     text = owner.notice(asked, "Acme")
     assert "Purchase (necessary); Location (optional)" in text
     assert "(optional)" not in owner.notice(replace(asked, optional=frozenset()), "Acme")
-
-
-def test_a_consents_id_is_never_taken_for_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = iter([b"\xf8" + bytes(15), b"\xfb" + bytes(15), bytes(16)])
-    monkeypatch.setattr(secrets, "token_bytes", lambda _: next(drawn))
-    assert consents._new_id() == bytes(16)
