@@ -12,12 +12,18 @@ from typing import Any
 import pytest
 
 from tests.answer_kit import ORIGIN
+from tests.attacks.log.liar import IN_FORCE, Liar
+from tests.attacks.log.test_legacy import ATTACKS as LEGACY_ATTACKS
+from tests.attacks.log.test_legacy_orders import ORDERS as LEGACY_ORDERS
+from tests.attacks.log.test_legacy_waiting import UNWATCHED
 from tests.audit_kit import audited, closed, leaf_of, without
 from tests.clients.test_witness import listening
 from tests.clients_npm.alterations import damages, erasures, floods, notes, stranger, unwitnessed, values, with_leaf
+from tests.clients_npm.models import certificates, ledgers, releases
 from tests.evidence.test_floods import flooded
 from tests.evidence.test_forged_months import LIES as FORGED_MONTHS
 from tests.evidence.test_tombstones import erase_all
+from tests.legacy_kit import LATER
 from tests.listing_kit import bundle_of, busiest, engaged, listed
 from tests.proof.conftest import honest
 from tests.proof.forge import Forge, Honest, Told, flip
@@ -35,7 +41,9 @@ from vault.proof.tombstone import is_tombstone
 from vault.proof.trust import TrustedRoot, dump_trust
 from vault.proof.verify import verify_bundle
 from vault.proof.witness import WitnessPolicy
+from vault.schema.category import CATEGORIES, MINTED_PURPOSES, PURPOSES
 from vault.seal.signing import SigningKey, new_seed
+from vault.store.shortkeys import create_table
 from vault.tlog.witnesses import Witnesses, WitnessPlan, WitnessSite
 
 __all__ = ["honest"]
@@ -44,13 +52,7 @@ pytestmark = pytest.mark.needs_npm
 
 SOURCE = Path(__file__).parents[2] / "clients/web/verify"
 MANY = Path(__file__).with_name("verify_many.mjs")
-CORE = frozenset({
-    Step.BUNDLE, Step.CHECKPOINT, Step.INCLUSION, Step.OPENINGS, Step.KEYS, Step.CONSENT, Step.ORDER, Step.ANSWER,
-    Step.QUOTA, Step.ERASURE,
-    Step.WITNESSES, Step.TIME, Step.GROUPS, Step.LISTING,
-})  # fmt: skip
-
-Found = set[tuple[int, int | None]]
+Found = list[tuple[int, int | None]]
 
 
 @pytest.fixture(scope="module")
@@ -89,38 +91,38 @@ class Vectors:
         self.names.append(name)
 
     def compare(self, dist: Path) -> None:
-        """Demand that both find the same failures of the core: the same steps at the same leaves."""
+        """Demand that both look at as much, withhold as much, and find the same steps wrong at the same leaves."""
         run = subprocess.run(
-            ["node", MANY, dist, self.folder], check=False, capture_output=True, text=True, timeout=300
+            ["node", MANY, dist, self.folder], check=False, capture_output=True, text=True, timeout=600
         )
         assert run.returncode == 0, run.stderr
         second = [json.loads(line) for line in run.stdout.splitlines()]
         assert len(second) == len(self.names) > 0
         differ = {
-            name: (sorted(map(str, one - other)), sorted(map(str, other - one)))
+            name: (one, other, said["failures"])
             for name, report, said in zip(self.names, self.first, second, strict=True)
-            for one, other in [(_of_the_core(report, said), _failed(said))]
+            for one, other in [(_found(report), _said(said))]
             if one != other
         }
-        assert differ == {}, "what only the first found, what only the second"
+        assert differ == {}, "what the first found, and the second"
 
     def refused(self) -> int:
         return sum(report is None or bool(report.failures) for report in self.first)
 
 
-def _failed(said: dict[str, Any]) -> Found:
-    return {(failure["step"], failure["leaf"]) for failure in said["failures"]}
+def _said(said: dict[str, Any]) -> tuple[Any, ...]:
+    failures: Found = [(failure["step"], failure["leaf"]) for failure in said["failures"]]
+    return said["leaves"], said["checked"], said["withheld"], sorted(failures, key=str)
 
 
-def _of_the_core(report: Report | None, said: dict[str, Any]) -> Found:
-    """Return the first verifier's failures of the core, less those that rest on a consent's terms: these it alone reads."""
+def _found(report: Report | None) -> tuple[Any, ...]:
     if report is None:
-        return {(0, None)}
-    found = {(item.step.value, item.leaf_index) for item in report.failures if item.step in CORE}
-    if report.checked.get(Step.CONSENT, 0):
-        terms = {failure for failure in found - _failed(said) if failure[0] == Step.CONSENT}
-        found -= terms
-    return found
+        return 0, {}, {}, [(Step.BUNDLE.value, None)]
+    checked, withheld = (
+        {step.name.lower(): count for step, count in counts.items()} for counts in (report.checked, report.withheld)
+    )
+    failures: Found = [(item.step.value, item.leaf_index) for item in report.failures]
+    return report.leaves, checked, withheld, sorted(failures, key=str)
 
 
 @pytest.fixture
@@ -196,6 +198,52 @@ def test_every_lie_of_a_service_is_told_alike(dist: Path, vectors: Vectors, hone
     assert vectors.refused() > 100
 
 
+def test_every_model_training_and_release_is_told_alike(dist: Path, vectors: Vectors, honest: Honest) -> None:
+    for name, lie in (*certificates(), *ledgers(), *releases()):
+        forge = honest.forge()
+        lie(forge)
+        vectors.add(name, forge.bundle(whole=True), honest.service.trust)
+    vectors.compare(dist)
+    accepted = {
+        name for name, report in zip(vectors.names, vectors.first, strict=True) if report and not report.failures
+    }
+    assert {"certified", "charged and published"} <= accepted
+    assert len(accepted) > 20
+    assert vectors.refused() > 150
+
+
+@pytest.mark.parametrize("watched", [False, True], ids=["unwatched", "watched"])
+def test_every_lie_about_a_legacy_is_told_alike(
+    dist: Path, vectors: Vectors, sqlite_template: Path, tmp_path: Path, watched: bool
+) -> None:
+    for attack in (*LEGACY_ATTACKS, *LEGACY_ORDERS, *UNWATCHED, _waited_in_full):
+        folder = tmp_path / attack.__name__
+        folder.mkdir()
+        shutil.copy(sqlite_template, folder / "vault.sqlite")
+        databases = [Database(f"sqlite:///{folder}/{name}.sqlite") for name in ("vault", "short")]
+        create_table(databases[1])
+        liar = Liar(*databases)
+        attack(liar)
+        if watched:
+            liar.seen(IN_FORCE)
+        vectors.add(attack.__name__, *liar.shown(watched=watched))
+        for database in databases:
+            database.close()
+    vectors.compare(dist)
+    accepted = {
+        name for name, report in zip(vectors.names, vectors.first, strict=True) if report and not report.failures
+    }
+    holds = (_waited_in_full,) if watched else (*UNWATCHED, _waited_in_full)
+    assert accepted == {one.__name__ for one in holds}
+
+
+def _waited_in_full(liar: Liar) -> None:
+    liar.planned()
+    liar.claimed()
+    begun = liar.seen(LATER)
+    liar.forced(witnessed=liar.saw(begun, liar.seen(IN_FORCE)))
+
+
 def test_every_malformed_line_is_refused_alike(dist: Path, vectors: Vectors, honest: Honest) -> None:
     trust, lines = honest.service.trust, dump_bundle(honest.bundle).splitlines()
     for at in (0, 1, len(lines) - 1):
@@ -262,6 +310,22 @@ def test_a_month_its_witnesses_floods_and_erasures_are_told_alike(
             )
     assert consent.version == 1
     vectors.compare(dist)
+
+
+def test_the_second_verifier_has_the_same_vocabulary(dist: Path) -> None:
+    script = (
+        'import * as own from "./vocabulary.js";'
+        "console.log(JSON.stringify(Object.fromEntries(Object.entries(own).map(([name, all]) => [name, [...all]]))))"
+    )
+    run = subprocess.run(
+        ["node", "--input-type=module", "-e", script], cwd=dist, check=True, capture_output=True, timeout=60
+    )
+    said = {name: set(names) for name, names in json.loads(run.stdout).items()}
+    assert said == {
+        "CATEGORIES": set(CATEGORIES),
+        "SPECIAL_CATEGORIES": {name for name, term in CATEGORIES.items() if term.special},
+        "PURPOSES": {*PURPOSES, *MINTED_PURPOSES},
+    }
 
 
 def test_the_second_verifier_is_a_command(dist: Path, honest: Honest, tmp_path: Path) -> None:

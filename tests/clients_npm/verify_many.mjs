@@ -4,8 +4,10 @@ import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 
 const [dist, folder] = process.argv.slice(2);
-const { verifyBundle } = await import(pathToFileURL(resolve(dist, "verify.js")).href);
+const load = (name) => import(pathToFileURL(resolve(dist, name)).href);
+const { verifyBundle } = await load("verifier.js");
+const { readTrust } = await load("evidence.js");
 for (const name of readdirSync(folder).filter((file) => file.endsWith(".bundle")).sort()) {
-  const trust = readFileSync(join(folder, name.replace(".bundle", ".trust")));
+  const trust = readTrust(readFileSync(join(folder, name.replace(".bundle", ".trust"))));
   process.stdout.write(`${JSON.stringify(verifyBundle(readFileSync(join(folder, name)), trust))}\n`);
 }

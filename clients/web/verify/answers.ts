@@ -1,6 +1,6 @@
-// Answers: what each says, and how its consent's quota counted it.
+// Answers: what each says, in its one spelling.
 import { fields } from "./bundle.js";
-import { isObject, parseJson, type Json, type JsonObject } from "./json.js";
+import { isObject, ordered, parseJson, spell, type Json, type JsonObject } from "./json.js";
 import { fromB64u, refuse } from "./tree.js";
 
 const FIELDS = [
@@ -14,10 +14,17 @@ const CODE = /^[^\x00-\x20\x7f]{1,128}$/u;
 const LAST_SECOND = 253_402_300_799;
 const MAX_RELEASES = 4096;
 const MAX_TOP_N = 20;
-const AGENT_QUOTA = 25;
 
-/** Read an answer, which has exactly one spelling; return what its leaf must say in either half. */
-export function readAnswer(data: Buffer): { personal: JsonObject; public: JsonObject } {
+export interface Answer {
+  /** What the halves of its leaf must say. */
+  personal: JsonObject;
+  public: JsonObject;
+  body: Json | undefined;
+  codes: Set<string>;
+}
+
+/** Read an answer, which has exactly one spelling. */
+export function readAnswer(data: Buffer): Answer {
   const said = fields(parseJson(data), FIELDS);
   for (const [name, size] of Object.entries(SIZES)) fromB64u(said[name], size);
   const { predictions, releases, kind, confidence } = said;
@@ -41,7 +48,7 @@ export function readAnswer(data: Buffer): { personal: JsonObject; public: JsonOb
   if (spell(said) !== data.toString()) refuse("An answer is not in the one spelling that its leaf commits to.");
   const { consent_id: consent, subject, consent_version: version, question_id, asked_at: at, model_sha256: model } = said;
   const personal = { consent, subject, version, question_id, at } as JsonObject;
-  return { personal, public: { question_kind: kind, model, policy_set: said["policy_set_sha256"] } as JsonObject };
+  return { personal, public: { question_kind: kind, model, policy_set: said["policy_set_sha256"] } as JsonObject, body: said["body_sha256"], codes };
 }
 
 interface Prediction {
@@ -59,43 +66,7 @@ function readPrediction(value: Json): Prediction {
 }
 
 const follows = (before: Prediction, after: Prediction): boolean =>
-  before.score > after.score || (before.score === after.score && Buffer.compare(Buffer.from(before.code), Buffer.from(after.code)) < 0);
+  before.score > after.score || (before.score === after.score && ordered(before.code, after.code) < 0);
 
 const isWhole = (value: Json | undefined, low: number, high = Number.MAX_SAFE_INTEGER): boolean =>
   typeof value === "number" && value >= low && value <= high;
-
-/** Spell JSON with sorted keys and no spaces. */
-function spell(value: Json): string {
-  if (Array.isArray(value)) return `[${value.map(spell).join(",")}]`;
-  if (!isObject(value)) return JSON.stringify(value);
-  const names = Object.keys(value).sort();
-  return `{${names.map((name) => `${JSON.stringify(name)}:${spell(value[name] ?? "")}`).join(",")}}`;
-}
-
-/** Say whether a decision was about a software agent, whose quota is smaller. */
-export function isAgents(decision: Buffer | undefined): boolean {
-  try {
-    const context = decision && parseJson(decision)["context"];
-    return isObject(context) && Boolean(context["agent"]);
-  } catch {
-    return false; // then the decision itself does not hold, which is the first verifier's to say
-  }
-}
-
-/** How the answers of each consent were counted so far. */
-export class Counts {
-  private readonly newest = new Map<string, { month: string; number: number }>();
-
-  /** Count an answer as the service must: one more than before, from one again only in a later month. */
-  count(consent: string, signedQuota: number, agents: boolean, left: Json | undefined, at: number, period: Json | undefined, fromStart: boolean): void {
-    const quota = agents ? Math.min(signedQuota, AGENT_QUOTA) : signedQuota;
-    if (typeof left !== "number" || left < 0 || left >= quota) return refuse("The consent gave more answers this month than its signed quota.");
-    const month = new Date(at * 1000).toISOString().slice(0, 7);
-    if (period !== month) refuse("The answer is counted in another month than it was given in.");
-    const before = this.newest.get(consent) ?? (fromStart ? { month: "", number: 0 } : undefined);
-    const expected = before && (before.month >= month ? before.number : 0) + 1;
-    const number = quota - left;
-    if (expected !== undefined && number !== expected) refuse(`The answer is number ${expected} of its month, but counted as ${number}.`);
-    this.newest.set(consent, { month: before && before.month > month ? before.month : month, number });
-  }
-}

@@ -39,6 +39,30 @@ export function spelled(value: Json | undefined): string {
   return typeof value === "string" ? value : (JSON.stringify(value) ?? "");
 }
 
+/** Order texts by code points: JavaScript's own order is that of UTF-16. */
+export const ordered = (one: string, other: string): number => Buffer.compare(Buffer.from(one), Buffer.from(other));
+
+/** The one spelling of JSON that is signed: sorted keys and no spaces. */
+export function spell(value: Json): string {
+  if (Array.isArray(value)) return `[${value.map(spell).join(",")}]`;
+  if (!isObject(value)) return JSON.stringify(value);
+  const names = Object.keys(value).sort(ordered);
+  return `{${names.map((name) => `${JSON.stringify(name)}:${spell(value[name] ?? "")}`).join(",")}}`;
+}
+
+/** Say whether two fields, or the absence of both, are the same. */
+export function same(one: Json | undefined, other: Json | undefined): boolean {
+  return one === other || (one !== undefined && other !== undefined && spell(one) === spell(other));
+}
+
+/** Say whether a value is something: not absent, zero or empty. */
+export const isSomething = (value: Json | undefined): boolean =>
+  Array.isArray(value) ? value.length > 0 : isObject(value) ? Object.keys(value).length > 0 : Boolean(value);
+
+/** Say whether a part of a leaf says all of this. */
+export const agree = (part: JsonObject, said: JsonObject): boolean =>
+  Object.entries(said).every(([name, value]) => same(part[name], value));
+
 class Reader {
   private at = 0;
 

@@ -3,6 +3,8 @@ import { count, fields, hashes, readOpening, type Opening } from "./bundle.js";
 import { Malformed, parseJson, spelled, type JsonObject } from "./json.js";
 import { fromB64u, leafHash, refuse, sha256, verifyInclusion } from "./tree.js";
 
+const TOMBSTONE = "twinvault-tombstone/1";
+const MEMBER = "twinvault-member/1";
 const KINDS = new Set(
   (
     "vault-genesis succession profile account ring-head upload consent-request consent handover reseal release manifest " +
@@ -35,7 +37,7 @@ export class Tombstones {
   private readonly found = new Map<string, Tombstone[]>();
 
   constructor(records: Iterable<Buffer>) {
-    for (const said of beginning(records, "twinvault-tombstone/1", (record) => {
+    for (const said of beginning(records, TOMBSTONE, (record) => {
       fields(record, ["format", "leaf", "member", "group", "salt", "position", "size", "path"]);
       const [leaf, member] = [count(record["leaf"]), count(record["member"])];
       const [group, position, size] = [count(record["group"]), count(record["position"]), count(record["size"])];
@@ -88,7 +90,7 @@ export function whyUnordered(groups: Logged[], erasures: (Logged & { entry: Buff
   return why;
 }
 
-interface Member {
+export interface Member {
   group: number;
   place: number;
   entry: Buffer;
@@ -101,7 +103,7 @@ export class Members {
   private readonly found = new Map<number, Member[]>();
 
   constructor(records: Iterable<Buffer>) {
-    const all = beginning(records, "twinvault-member/1", (record): Member => {
+    const all = beginning(records, MEMBER, (record): Member => {
       fields(record, ["format", "group", "leaf", "place", "public"], ["personal"]);
       const [group, place] = [record["group"], record["place"]];
       if (typeof group !== "number" || typeof place !== "number") throw new Malformed("An event names no group or no place.");
@@ -125,10 +127,18 @@ function refuseIf(why: string | undefined): void {
   if (why !== undefined) refuse(why);
 }
 
+const begins = (record: Buffer, format: string): boolean => {
+  const beginning = Buffer.from(`{"format":"${format.slice(0, format.indexOf("/") + 1)}`);
+  return record.subarray(0, beginning.length).equals(beginning);
+};
+
+/** Say whether a record claims to be a tombstone, or an event of a group. */
+export const isTombstone = (record: Buffer): boolean => begins(record, TOMBSTONE);
+export const isMember = (record: Buffer): boolean => begins(record, MEMBER);
+
 function* beginning<T>(records: Iterable<Buffer>, format: string, read: (record: JsonObject) => T): Generator<T> {
-  const begins = Buffer.from(`{"format":"${format.slice(0, format.indexOf("/") + 1)}`);
   for (const record of records) {
-    if (!record.subarray(0, begins.length).equals(begins)) continue;
+    if (!begins(record, format)) continue;
     try {
       const said = parseJson(record);
       if (said["format"] === format) yield read(said);

@@ -133,7 +133,7 @@ export function verifyInclusion(hash: Buffer, index: number, size: number, path:
 
 /** RFC 9162, 2.1.4.2. */
 export function verifyConsistency(older: Checkpoint, newer: Checkpoint, proof: Buffer[]): void {
-  const sentence = "The log does not continue what the witnesses saw.";
+  const sentence = "The log does not continue the tree that was seen before.";
   if (!(older.size > 0 && older.size <= newer.size) || !proof.every(isHash)) refuse(sentence);
   if (older.size === newer.size) {
     if (proof.length || !older.root.equals(newer.root)) refuse(sentence);
@@ -170,20 +170,25 @@ export interface WitnessPolicy {
   max_age_s: number;
 }
 
+/** When each trusted witness cosigned a checkpoint, by the witness's name, in unix seconds. */
+export function cosignedAt({ text, lines }: Checkpoint, policy: WitnessPolicy): Map<string, bigint> {
+  const found = new Map<string, bigint>();
+  const trusted = policy.keys.map((key) => readKey(key, 4));
+  for (const { name, id, signature } of lines) {
+    const witness = trusted.find((key) => key.name === name && key.id.equals(id));
+    if (!witness) continue;
+    if (signature.length !== 72) refuse("A trusted witness's line is not time and signature.");
+    const at = signature.readBigUInt64BE(0);
+    if (!isSigned(witness.key, `cosignature/v1\ntime ${at}\n${text}`, signature.subarray(8))) refuse("A trusted witness's cosignature is wrong.");
+    found.set(name, at);
+  }
+  if (found.size < policy.quorum) refuse(`${found.size} trusted witnesses cosigned where ${policy.quorum} must.`);
+  return found;
+}
+
 /** Check that enough trusted witnesses saw, late enough, a tree that this one continues. */
 export function verifyWitnessed(seen: Checkpoint, proof: Buffer[], newer: Checkpoint, policy: WitnessPolicy, latest: number): void {
-  const times: bigint[] = [];
-  for (const witness of policy.keys.map((text) => readKey(text, 4))) {
-    const line = seen.lines.find((item) => item.name === witness.name && item.id.equals(witness.id));
-    if (!line) continue;
-    if (line.signature.length !== 72) refuse("A trusted witness's line is not time and signature.");
-    const at = line.signature.readBigUInt64BE(0);
-    if (!isSigned(witness.key, `cosignature/v1\ntime ${at}\n${seen.text}`, line.signature.subarray(8))) {
-      refuse("A trusted witness's cosignature is wrong.");
-    }
-    times.push(at);
-  }
-  const fresh = times.filter((at) => at >= BigInt(latest - policy.max_age_s));
-  if (fresh.length < policy.quorum) refuse(`${fresh.length} trusted witnesses cosigned lately where ${policy.quorum} must.`);
+  const fresh = [...cosignedAt(seen, policy).values()].filter((at) => at >= BigInt(latest - policy.max_age_s));
+  if (fresh.length < policy.quorum) refuse("The witnesses' view is much older than the newest event.");
   verifyConsistency(seen, newer, proof);
 }

@@ -16,7 +16,7 @@ from vault.encoding import JsonObject, JsonValue, b64u, parse_json
 from vault.legacy import shown
 from vault.legacy.models import legacy_record
 from vault.parties.models import PersonRecordRow
-from vault.proof.bundle import parse_bundle
+from vault.proof.bundle import Bundle, parse_bundle
 from vault.proof.checkpoint import parse_checkpoint, verify_checkpoint
 from vault.proof.leaf import LeafKind
 from vault.proof.merkle import inclusion_proof
@@ -154,12 +154,16 @@ class Liar(Heirs):
 
     def report(self, *, watched: bool = False) -> Report:
         """Verify everything, as somebody who trusts the witness too if it is `watched`."""
+        return verify_both(*self.shown(watched=watched))
+
+    def shown(self, *, watched: bool = False) -> tuple[Bundle, TrustedRoot]:
+        """Return everything that is shown of the legacy, and what whoever sees it trusts."""
         self.sequence()
         policy = WitnessPolicy((self.witness,), 1, 10**9) if watched else None
         trust = TrustedRoot(ORIGIN, self.log.name, self.log, new_seed(), policy)
         with self.database.snapshot() as session:
             data = shown.prove(session, shown.collect(session, self.owner.vault), *(self.erasure or ()))
-            return verify_both(parse_bundle(data), trust)
+            return parse_bundle(data), trust
 
 
 def in_force(liar: Liar) -> None:

@@ -1,0 +1,100 @@
+// Steps 14 and 15: whether what a log tells fits together, beyond each leaf by itself.
+import { readManifest } from "./certificate.js";
+import { isKeyStatement, readEnvelope } from "./envelope.js";
+import { SKEW_S, saidAt, timeOf, type Event, type Evidence } from "./evidence.js";
+import { agree, spelled } from "./json.js";
+import { readCompany } from "./question.js";
+import { readPolicySet } from "./rules.js";
+import { isMember, isTombstone } from "./shown.js";
+import { fromB64u, refuse, sha256 } from "./tree.js";
+
+export function reconcile(evidence: Evidence): void {
+  verifyTimes(evidence);
+  for (const event of [...evidence.of("key"), ...evidence.of("manifest")]) evidence.attempt("records", event.index, () => verifyTold(evidence, event));
+  verifyVersions(evidence);
+  const named = namedRecords(evidence);
+  for (const [digest, record] of evidence.bundle.records) {
+    if (isKeyStatement(record) || isTombstone(record) || isMember(record)) continue;
+    evidence.attempt("records", null, () => {
+      if (!named.has(digest)) refuse(`No leaf names the record ${digest}: it was decided or signed, but never logged.`);
+    });
+  }
+}
+
+function verifyTimes(evidence: Evidence): void {
+  let { latest } = evidence.carried;
+  for (const event of evidence.chained("answer", "denial")) {
+    evidence.attempt("time", event.index, () => {
+      if (timeOf(event) < latest - SKEW_S) refuse("The event was dated back, or inserted later.");
+    });
+    latest = Math.max(latest, saidAt(event) ?? 0);
+  }
+}
+
+/** Check that a leaf about a key or a model says what its record says. */
+function verifyTold(evidence: Evidence, event: Event): void {
+  if (event.kind === "manifest") {
+    const { digest } = readManifest(readEnvelope(evidence.record(event.public, "record")).payload);
+    if (!agree(event.public, { model: digest })) refuse("The leaf says something else about its model than the record that it names.");
+    return;
+  }
+  const key = evidence.keys.get(spelled(event.public["record"])) ?? refuse("The bundle lacks the key statement that the leaf names, or the operator did not sign it.");
+  const said = { name: key.name, epoch: key.epoch, not_before: key.notBefore, public_key_sha256: sha256(key.key).toString("base64url") };
+  if (!agree(event.public, said)) refuse("The leaf says something else about its key than the record that it names.");
+}
+
+/** Check that no version of the rules, or of a company's records, is left out. */
+function verifyVersions(evidence: Evidence): void {
+  const rules = evidence.of("policy-set");
+  for (const event of rules) evidence.attempt("records", event.index, () => verifyRules(evidence, event));
+  if (evidence.claimsWhole) {
+    for (const [place, before] of rules.entries()) {
+      const event = rules[place + 1];
+      if (event) evidence.attempt("records", event.index, () => verifyFollows(before, event));
+    }
+  }
+  const newest = new Map<string, number>();
+  for (const event of evidence.of("company")) {
+    evidence.attempt("records", event.index, () => verifyCompany(evidence, event));
+    if (evidence.claimsWhole) evidence.attempt("records", event.index, () => verifyNext(evidence, event, newest));
+  }
+}
+
+function verifyRules(evidence: Evidence, event: Event): void {
+  const { version, predecessor } = readPolicySet(evidence.record(event.public, "policy_set"));
+  if (!agree(event.public, { version, predecessor })) refuse("The leaf says another version or predecessor of its rules than they state themselves.");
+}
+
+function verifyFollows(before: Event, event: Event): void {
+  const [version, last] = [event.public["version"], before.public["version"]];
+  const follows = typeof version === "number" && typeof last === "number" && version === last + 1;
+  if (!follows || event.public["predecessor"] !== before.public["policy_set"]) refuse("The rules do not follow those that were in force before.");
+}
+
+function verifyCompany(evidence: Evidence, event: Event): void {
+  const record = evidence.bundle.records.get(fromB64u(event.public["record_sha256"], 32).toString("base64url"));
+  if (!record) return; // a company's older records are not kept
+  const { version } = readCompany(record, spelled(event.public["company"]));
+  if (event.public["version"] !== version) refuse("The leaf says another version of the company's record than that states itself.");
+}
+
+function verifyNext(evidence: Evidence, event: Event, newest: Map<string, number>): void {
+  const [company, version, isWhole] = [spelled(event.public["company"]), event.public["version"], evidence.isWhole(event.index)];
+  const before = newest.get(company) ?? (isWhole ? evidence.carried.companies.get(company) : undefined);
+  // Of companies that asked in a range all records are shown, of others those in it.
+  const first = before === undefined && (!isWhole || evidence.begin === 0);
+  const expected = first ? 1 : before === undefined ? version : before + 1;
+  if (typeof version !== "number" || version !== expected) return refuse("A company's record before this one is left out.");
+  newest.set(company, version);
+  if (isWhole) evidence.carried.companies.set(company, version);
+}
+
+/** The digests that leaves, and the consents among the records, name. */
+function namedRecords(evidence: Evidence): Set<unknown> {
+  const named = new Set<unknown>();
+  for (const event of [...evidence.grouped, ...evidence.events]) {
+    for (const value of [...Object.values(event.public), ...Object.values(event.personal)]) named.add(value);
+  }
+  for (const versions of evidence.versions.values()) for (const { version } of versions) named.add(version.request);
+  return named;
+}
