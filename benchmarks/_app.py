@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from vault.http.listening import listen
+from vault.http.shares import listen
 from vault.ops.site import Site
 from vault.ops.supervisor import app_children, inherited
 

@@ -28,7 +28,7 @@ from vault.clock import Clock, SystemClock, unix_s
 from vault.db import Database
 from vault.encoding import JsonObject, b64u, dump_json
 from vault.errors import VaultError
-from vault.http.listening import Shares
+from vault.http.shares import Shares
 from vault.ops.site import Site, set_up
 from vault.parties import companies
 from vault.proof.jose import QUESTION_TYPE

@@ -38,10 +38,11 @@ from vault.erasure.routes import certificates_router, erasure_router, retention_
 from vault.evidence.routes import AuditDesk, evidence_router
 from vault.http.document import DocumentedApp
 from vault.http.health import health_router
-from vault.http.listening import Server, Shares, listen
+from vault.http.listening import Server
 from vault.http.malformed import Protocol
 from vault.http.middleware import Edge
 from vault.http.problems import RESPONSES, install_problems
+from vault.http.shares import Shares, listen
 from vault.imprint.features import Cadence
 from vault.ingest.routes import ingest_router
 from vault.ingest.vaults import vaults_router

@@ -13,8 +13,6 @@ from importlib import resources
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-import alembic.command
-import alembic.config
 import sqlalchemy
 from sqlalchemy import event
 from sqlmodel import Session, SQLModel
@@ -255,12 +253,15 @@ def migrate(database: Database, revision: str = "head") -> None:
         database: The database to change.
         revision: An Alembic revision; `head` for the newest.
     """
-    config = alembic.config.Config()
+    from alembic import command  # noqa: PLC0415  # only who sets a site up migrates; every process would load it
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
     with resources.as_file(resources.files("vault") / "_migrations") as folder:
         config.set_main_option("script_location", str(folder))
         with database.engine.connect() as connection:
             config.attributes["connection"] = connection
-            alembic.command.upgrade(config, revision)
+            command.upgrade(config, revision)
             connection.commit()
 
 

@@ -73,6 +73,16 @@ def test_the_operators_commands_start_without_what_a_test_imported_and_without_t
     assert (run.returncode, run.stderr) == (0, "")
 
 
+def test_the_supervisor_starts_without_what_serves_migrates_and_trains() -> None:
+    """Everybody waits for it at a start: with all of that it takes several times as long to load."""
+    loads = (
+        "import sys; from vault.ops import serve, worker;"
+        "sys.exit(', '.join({'alembic', 'fastapi', 'torch', 'uvicorn', 'vault.ops.commands'} & sys.modules.keys()) or 0)"
+    )
+    run = subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 def test_import_contracts_hold() -> None:
     run = subprocess.run(
         [

@@ -69,6 +69,19 @@ def test_a_vault_opens_by_passphrase_and_by_kit_and_by_nothing_else(
         Owner.unlock(profile, passphrase="", api=api)
 
 
+def test_a_self_and_a_cohort_consent_at_once_take_one_reading_and_both_are_proven(owner: Owner, tamper: Tamper) -> None:
+    owner.import_traces(purchases())
+    wanted = [owner.terms_for(kind, [PURCHASE]) for kind in (ConsentKind.SELF, ConsentKind.COHORT)]
+    tamper.sent.clear()
+    given = owner.give_all(wanted)
+    assert [one.version.terms for one in given] == wanted
+    paths = [(request.method, request.url.path.rpartition("/")[2]) for request in tamper.sent]
+    assert [paths.count(("GET", name)) for name in ("consents", "ring", "consistency")] == [1, 1, 1]
+    assert paths.count(("POST", "consents")) == 2
+    assert {one.current.terms.kind for one in owner.consents() if one.live} == {ConsentKind.SELF, ConsentKind.COHORT}
+    assert all(owner.receipt(one.version.consent_id, 1)[0].version == one.version for one in given)
+
+
 def test_the_kit_brings_the_vault_to_another_machine(
     new_owner: Begin, service: Service, api: Api, tmp_path: Path
 ) -> None:

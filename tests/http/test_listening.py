@@ -20,7 +20,8 @@ from starlette.routing import Route
 
 from tests.waiting import until
 from vault.http import listening
-from vault.http.listening import Server, Shares, listen, shared_counts
+from vault.http.listening import Server
+from vault.http.shares import Shares, listen, shared_counts
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from tests.http_kit import running_service
-from vault.http import listening, malformed
+from vault.http import listening, malformed, shares
 from vault.http.malformed import MOST_HEAD_BYTES, Protocol
 
 
@@ -59,9 +59,9 @@ def test_who_does_not_come_to_the_point_is_hung_up_on_and_who_waits_is_not(monke
     app = Starlette(routes=[Route("/wait", wait), Route("/read", read, methods=["POST"])])
     config = uvicorn.Config(app, http=Protocol, log_config=None, access_log=False)
     with ExitStack() as opened:
-        listener = opened.enter_context(listening.listen("127.0.0.1", 0))
+        listener = opened.enter_context(shares.listen("127.0.0.1", 0))
         connections = opened.enter_context(ExitStack())
-        server = listening.Server(config, listening.Shares(None, 0))
+        server = listening.Server(config, shares.Shares(None, 0))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -1,4 +1,4 @@
-"""The socket that the app listens on, and how its processes share the connections that come in.
+"""How a process of the app accepts connections, and leaves them to the others where it has more.
 
 Whichever process the kernel wakes first would accept, and of 20 connections 14 may lie in one of two processes: whoever
 asks there waits twice as long. So each process says how many it has, and one that has more than another waits a
@@ -8,8 +8,6 @@ moment before it accepts one more.
 from __future__ import annotations
 
 import asyncio
-import mmap
-import os
 import resource
 import socket
 from contextlib import suppress
@@ -19,56 +17,14 @@ import structlog
 import uvicorn
 
 from vault.http.malformed import TURN_S, Protocol
+from vault.http.shares import Shares
 
-_BACKLOG: Final = 2048
-_COUNT_BYTES: Final = 4
 _YIELD_S: Final = 0.005  # in which another process gets its turn of the interpreter and accepts
 _RETRY_S: Final = 0.1
 _MOST_CONNECTIONS: Final = 4_096
 _TICKS: Final = 10 * TURN_S  # uvicorn ticks every tenth of a second
 
 _log = structlog.get_logger()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; several processes may accept from it.
-
-    Raises:
-        OSError: The address is in use, or none of this machine's.
-    """
-    return socket.create_server(
-        (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_BACKLOG
-    )
-
-
-class Shares:
-    """How many connections each process of the app has, in memory that all of them see.
-
-    Args:
-        counts: File descriptor of that memory, from `shared_counts`; None if the app is one process.
-        place: This process's number in it, from 0.
-    """
-
-    def __init__(self, counts: int | None, place: int) -> None:
-        shared = mmap.mmap(-1, _COUNT_BYTES) if counts is None else mmap.mmap(counts, 0)
-        self._counts = memoryview(shared).cast("I")
-        self._place = place
-
-    def say(self, connections: int) -> None:
-        """Say how many this process has."""
-        self._counts[self._place] = connections
-
-    @property
-    def has_more(self) -> bool:
-        """Whether another process has fewer than this one."""
-        return self._counts[self._place] > min(self._counts)
-
-
-def shared_counts(processes: int) -> int:
-    """Return the file descriptor of memory for the counts of that many processes, for them to inherit."""
-    file = os.memfd_create("connections")
-    os.ftruncate(file, processes * _COUNT_BYTES)
-    return file
 
 
 class Server(uvicorn.Server):

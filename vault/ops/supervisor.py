@@ -15,7 +15,7 @@ from typing import Annotated, Final
 import structlog
 import typer
 
-from vault.http.listening import listen, shared_counts
+from vault.http.shares import listen, shared_counts
 from vault.logging import configure_logging
 from vault.ops.site import Site
 

@@ -80,6 +80,14 @@ class Consenting:
         """
         return self._consents.give(terms, self._shown(terms))
 
+    def give_all(self, wanted: Iterable[Terms]) -> list[Changed]:
+        """Give a self and a cohort consent at once, on one reading of what the service keeps.
+
+        Raises:
+            As `give`; those before stay given.
+        """
+        return self._consents.give_all([(terms, self._shown(terms)) for terms in wanted])
+
     def read_request(self, unverified_jws: str) -> AskedBy:
         """Return what a company asks for, if its registered key signed it."""
         return verify_asked(self._api, unverified_jws)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ import httpx
 from twinvault.api import Api, ApiError, ClientError, field, json_of
 from twinvault.keys import KEPT_S, sealing_key, signing_key
 from twinvault.profile import Profile
-from twinvault.receipts import remember_checkpoint, verify_changed
+from twinvault.receipts import verify_changed, verify_grown
 from twinvault.rings import OwnRing, RingKeeper
 from twinvault.vaults import Keys
 from vault.clock import Clock, unix_s
@@ -163,8 +163,23 @@ class ConsentKeeper:
             SealError: The service shows keys that the pinned operator did not sign: nothing is sealed to them.
             NoReceipt: The log does not show what was signed.
         """
-        version, certificate = self._first(terms, notice, request)
-        return self._send(self._path, version, {"certificate": b64u(certificate.encoded), "request": request})
+        return self._give(terms, notice, request, self.read(), self._rings.read())
+
+    def give_all(self, wanted: Iterable[tuple[Terms, Notice]]) -> list[Changed]:
+        """Give several consents, each to another grantee, on one reading of what the service keeps.
+
+        Args:
+            wanted: What is granted, and what the record keeps of the text that the person was shown.
+
+        Raises:
+            As `give`; those before stay given.
+        """
+        before, own = self.read(), self._rings.read()
+        return [self._give(terms, notice, "", before, own) for terms, notice in wanted]
+
+    def _give(self, terms: Terms, notice: Notice, request: str, before: list[OwnConsent], own: OwnRing) -> Changed:
+        version, certificate = self._first(terms, notice, request, before)
+        return self._send(self._path, version, {"certificate": b64u(certificate.encoded), "request": request}, own)
 
     def seal(self, terms: Terms, notice: Notice, request: str) -> Advance:
         """Sign a company's consent for executors to give, and send it to nobody.
@@ -178,17 +193,19 @@ class ConsentKeeper:
             NothingToGive: The vault has no keys of these categories and months.
             SealError: The service shows keys that the pinned operator did not sign: nothing is sealed to them.
         """
-        version, certificate = self._first(terms, notice, request)
+        version, certificate = self._first(terms, notice, request, self.read())
         (handover,) = self._handovers(version, self._rings.read(), 0)
         return Advance(self._signed(version), certificate, handover.encoded, request)
 
-    def _first(self, terms: Terms, notice: Notice, request: str) -> tuple[ConsentVersion, Envelope]:
+    def _first(
+        self, terms: Terms, notice: Notice, request: str, known: list[OwnConsent]
+    ) -> tuple[ConsentVersion, Envelope]:
         towards = self._keys.towards(terms.grantee)
-        before = [known for known in self.read() if known.current.terms.grantee == terms.grantee]
+        before = [one for one in known if one.current.terms.grantee == terms.grantee]
         version = ConsentVersion(
             consent_id=new_id(),
             version=1,
-            consent_seq=1 + max((known.current.consent_seq for known in before), default=0),
+            consent_seq=1 + max((one.current.consent_seq for one in before), default=0),
             prev=b"",
             event=ConsentEvent.GIVEN,
             event_time=unix_s(self._clock.now()),
@@ -212,7 +229,9 @@ class ConsentKeeper:
         version = replace(version, terms=terms, notice=notice)
         if request:
             version = replace(version, request_sha256=sha256(request.encode()))
-        return self._send(f"{self._path}/{b64u(consent.id)}/versions", version, {"request": request})
+        return self._send(
+            f"{self._path}/{b64u(consent.id)}/versions", version, {"request": request}, self._rings.read()
+        )
 
     def withdraw(self, consent: OwnConsent) -> Changed:
         """End a consent; when this returns, the log shows it and the service's keys are gone.
@@ -221,7 +240,7 @@ class ConsentKeeper:
             NoReceipt: The log does not show the withdrawal.
         """
         version = self._next(consent, ConsentEvent.WITHDRAWN)
-        return self._send(f"{self._path}/{b64u(consent.id)}/versions", version, {})
+        return self._send(f"{self._path}/{b64u(consent.id)}/versions", version, {}, None)
 
     def handed_over(self, consent: OwnConsent) -> bool:
         """Say whether this client handed the newest ring's keys over under this version of the consent."""
@@ -247,10 +266,9 @@ class ConsentKeeper:
             event_time=max(unix_s(self._clock.now()), current.event_time),
         )
 
-    def _send(self, path: str, version: ConsentVersion, body: dict[str, Any]) -> Changed:
+    def _send(self, path: str, version: ConsentVersion, body: dict[str, Any], own: OwnRing | None) -> Changed:
         envelope = self._signed(version)
         body = {**body, "envelope": b64u(envelope.encoded)}
-        own = self._rings.read() if version.event.live else None
         try:
             answer = self._post(path, body, version, own, KEPT_S)
         except ApiError as error:
@@ -259,8 +277,8 @@ class ConsentKeeper:
             # A new epoch is in force that this client, which keeps what it was shown for a while, has not seen.
             answer = self._post(path, body, version, own, 0)
         checkpoint = verify_changed(field(answer, "receipt", dict), self._profile.trust, version, envelope)
-        remember_checkpoint(self._api, self._profile, checkpoint)
-        seen = {f"consent/{b64u(version.consent_id)}": Remembered(version.version, envelope.digest)}
+        seen = verify_grown(self._api, self._profile, checkpoint)
+        seen |= {f"consent/{b64u(version.consent_id)}": Remembered(version.version, envelope.digest)}
         if own is not None:
             seen[_handed(ConsentId(version.consent_id))] = Remembered(own.ring.head.version, own.head.digest)
         self._profile.remember_all(seen)

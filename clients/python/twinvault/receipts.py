@@ -167,7 +167,12 @@ def verify_logged(receipt: Any, trust: TrustedRoot) -> Logged:
 
 
 def remember_checkpoint(api: Api, profile: Profile, checkpoint: Checkpoint) -> None:
-    """Check that the log only grew since this client last looked, and remember where it is.
+    """Check that the log only grew since this client last looked, and remember where it is; see `verify_grown`."""
+    profile.remember_all(verify_grown(api, profile, checkpoint))
+
+
+def verify_grown(api: Api, profile: Profile, checkpoint: Checkpoint) -> dict[str, Remembered]:
+    """Check that the log only grew since this client last looked; return what `Profile.remember_all` is to keep of it.
 
     Args:
         api: Gives the consistency proof.
@@ -183,10 +188,10 @@ def remember_checkpoint(api: Api, profile: Profile, checkpoint: Checkpoint) -> N
     if last is not None and last.version > checkpoint.size:
         # An older answer sent again: its tree must be the beginning of the one seen before.
         _verify_grown(api, Remembered(checkpoint.size, checkpoint.root), last)
-        return
+        return {}
     if last is not None and 0 < last.version < checkpoint.size:
         _verify_grown(api, last, Remembered(checkpoint.size, checkpoint.root))
-    profile.remember("checkpoint", Remembered(checkpoint.size, checkpoint.root))
+    return {"checkpoint": Remembered(checkpoint.size, checkpoint.root)}
 
 
 def _verify_grown(api: Api, older: Remembered, newer: Remembered) -> None:

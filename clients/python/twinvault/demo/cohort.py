@@ -103,12 +103,13 @@ def _join(number: int, file: Path) -> Joined:
     owner.device.add(traces)
     owner.device.flush()
     now_s = unix_s(clock.now())
-    for kind in (ConsentKind.SELF, ConsentKind.COHORT):
-        terms = own_terms(
-            kind, _Town.trust.issuer, [PURCHASE], data_from=COHORT_MONTHS[0], data_to=COHORT_MONTHS[-1], not_before=now_s,
-            not_after=now_s + YEAR_S,
-        )  # fmt: skip
-        owner.give(terms)
+    owner.give_all(
+        own_terms(
+            kind, _Town.trust.issuer, [PURCHASE], data_from=COHORT_MONTHS[0], data_to=COHORT_MONTHS[-1],
+            not_before=now_s, not_after=now_s + YEAR_S,
+        )
+        for kind in (ConsentKind.SELF, ConsentKind.COHORT)
+    )  # fmt: skip
     owner.refresh()
     owner.device.close()  # the connections stay for the next household
     return Joined(len(traces), days_by_code(traces))
