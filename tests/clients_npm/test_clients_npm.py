@@ -104,10 +104,15 @@ def play(script: Script, house: House, owner: Owner, algorithm: str, *decisions:
     try:
         question = dump_json(dump_question(QUESTION)).decode()
         trust = json.loads(dump_trust(house.service.trust))
-        script.say(issuer=house.url, authAlg=algorithm, redirectUri=REDIRECT, question=question, trust=trust)
+        with house.database.transaction() as session:
+            invitation = registration.invite(session, now=house.clock.now())
+        asked = {"issuer": house.url, "authAlg": algorithm, "redirectUri": REDIRECT, "question": question}
+        script.say(**asked, trust=trust, invitation=invitation)
         made = script.hear()
         assert made["early"] == "invalid_client", "before the operator approves it is nobody"
         with house.database.transaction() as session:
+            (waiting,) = registration.list_waiting(session)
+            assert waiting.invited, "the library sent the invitation"
             registration.approve(session, CompanyId(made["registered"]["client_id"]), now=house.clock.now())
         script.say(terms=dump_terms(wanted(owner)))
         for allow in decisions:

@@ -2,7 +2,7 @@
 import * as oauth from 'oauth4webapi'
 import { browse, hear, makeCompany, newKey, publicJwk, say, signedQuestion, twinQuery, verifyAnswer, liesThatPass } from './kit.mjs'
 
-const { issuer, authAlg, redirectUri, question, trust } = await hear()
+const { issuer, authAlg, redirectUri, question, trust, invitation } = await hear()
 const company = await makeCompany(authAlg, redirectUri)
 const insecure = { [oauth.allowInsecureRequests]: true }
 const resource = await oauth.processResourceDiscoveryResponse(new URL(issuer), await oauth.resourceDiscoveryRequest(new URL(issuer), insecure))
@@ -14,7 +14,7 @@ const metadata = {
   token_endpoint_auth_method: 'private_key_jwt', grant_types: ['authorization_code', 'refresh_token'],
   response_types: ['code'], dpop_bound_access_tokens: true, company_record: company.record,
 }
-const filed = await oauth.dynamicClientRegistrationRequest(as, metadata, insecure)
+const filed = await oauth.dynamicClientRegistrationRequest(as, metadata, { ...insecure, initialAccessToken: invitation })
 const registered = await oauth.processDynamicClientRegistrationResponse(filed)
 const client = { client_id: registered.client_id }
 const clientAuth = oauth.PrivateKeyJwt(company.auth.privateKey)

@@ -2,7 +2,7 @@
 import * as oidc from 'openid-client'
 import { browse, hear, makeCompany, newKey, now, randomId, say, sha256, sign, publicJwk, signedQuestion, twinQuery, verifyAnswer, liesThatPass } from './kit.mjs'
 
-const { issuer, authAlg, redirectUri, question, trust } = await hear()
+const { issuer, authAlg, redirectUri, question, trust, invitation } = await hear()
 const company = await makeCompany(authAlg, redirectUri)
 const metadata = {
   client_name: `Npm Shop ${authAlg}`, redirect_uris: [redirectUri], jwks: { keys: [await publicJwk(company.auth)] },
@@ -11,7 +11,7 @@ const metadata = {
 }
 const config = await oidc.dynamicClientRegistration(
   new URL(issuer), metadata, oidc.PrivateKeyJwt(company.auth.privateKey),
-  { algorithm: 'oauth2', execute: [oidc.allowInsecureRequests] },
+  { algorithm: 'oauth2', initialAccessToken: invitation, execute: [oidc.allowInsecureRequests] },
 )
 const early = await oidc.clientCredentialsGrant(config, undefined, { DPoP: oidc.getDPoPHandle(config, company.dpop) })
   .then(() => 'accepted', (error) => error.error)

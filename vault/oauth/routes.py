@@ -70,7 +70,8 @@ def register(request: Request, metadata: dict[str, Any], database: DatabaseDep, 
     Whom the operator invited sends the initial access token as a bearer token.
     """
     sandbox, sent = request.app.state.settings.sandbox, request.headers.get("authorization")
-    invitation = None if sent is None else sent.removeprefix("Bearer ")
+    scheme, _, token = (sent or "").partition(" ")
+    invitation = None if sent is None else token if scheme.lower() == "bearer" else ""
     headers = {"Cache-Control": "no-store"}
     try:
         with database.transaction() as session:
