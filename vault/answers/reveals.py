@@ -1,7 +1,8 @@
 """What an answer could reveal: a public classifier of codes and texts into special categories.
 
-Best effort, and it says so: it knows English words of goods, not context. A basket of ordinary goods
-can betray an illness; what no word names, this does not see. Holidays that most people keep whatever
+Best effort, and it says so: it knows English and French words of goods, not context and no other script. A basket of
+ordinary goods can betray an illness; what no word names, this does not see. Accents, width and letters that nobody
+sees hide no word. Holidays that most people keep whatever
 they believe are left out. A change of the words is a new version, as the decision records name it.
 
 A candidate of an unknown code is scored by the coordinates that its text is about. Those that the consent does
@@ -11,6 +12,7 @@ not opt in to are not read, whatever words the text has: a synonym opens nothing
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple, assert_never
@@ -24,7 +26,7 @@ from vault.schema.category import Category, parse_category
 from vault.schema.question import Candidate, NextChoice, Recommend
 from vault.seal.ids import ConsentId
 
-VERSION: Final = "reveals-3"
+VERSION: Final = "reveals-4"
 
 # A term matches where a word begins; a trailing blank makes it match whole words only.
 _TERMS: Final[dict[tuple[str, ...], str]] = {
@@ -33,30 +35,47 @@ _TERMS: Final[dict[tuple[str, ...], str]] = {
     "|first aid|fitness diet|flu |foot care|glasses vision|gluten free|hbc |health|hearing aid|home health|ibuprofen"
     "|incontinence|insulin|lactose free|laxative|low sodium|low sugar|medical|medicat|medicin|menstrua|migraine"
     "|nicotine|nutritional supplement|pain relief|paracetamol|probiotic|remed|restricted diet|sinus|smoking cessation"
-    "|sugar free|supplement|thermometer|vision aid|vitamin|wheelchair|wound",
-    ("pd:Health", "pd:MedicalHealth"): "chemotherap|dialysis|oncolog|surgery|surgical",
+    "|sugar free|supplement|thermometer|vision aid|vitamin|wheelchair|wound"
+    "|aide auditive|antalgi|antibiotiq|antidouleur|appareil auditif|asthm|complement alimentaire|fauteuil roulant|grippe"
+    "|hygiene intime|lentilles de contact|lunettes de vue|menstru|pansement|rhume|sans gluten|sans lactose|sante "
+    "|serviettes hygieniques|sevrage tabagique|tension arterielle|tensiometre|toux",
+    ("pd:Health", "pd:MedicalHealth"): "chemotherap|dialysis|oncolog|surgery|surgical|chimiotherap|chirurg|dialyse",
     (
         "pd:Health",
         "pd:MedicalHealth",
         "pd:HealthRecord",
-    ): "health record|medical record|patient record|vaccination record",
-    ("pd:Health", "pd:PhysicalHealth"): "crutch|orthopaedic|orthopedic|physical therapy|physiotherap|prosthe",
-    ("pd:Health", "pd:Prescription"): "drugstore|pharmac|prescription",
+    ): "health record|medical record|patient record|vaccination record"
+    "|carnet de sante|carnet de vaccination|dossier de sante|dossier medical|dossier patient",
+    (
+        "pd:Health",
+        "pd:PhysicalHealth",
+    ): "crutch|orthopaedic|orthopedic|physical therapy|physiotherap|prosthe|bequille|kinesitherap|orthopediq|prothes",
+    ("pd:Health", "pd:Prescription"): "drugstore|pharmac|prescription|medicament|ordonnance",
     ("pd:Health", "pd:MentalHealth"): "antidepress|anxiety|depression|mental health|psychiatr|psychotherap|sleep aid"
-    "|sleeping pill|therapist",
-    ("pd:Health", "pd:Sexual"): "contracept|family planning|fertility|ovulation|pregnan|prenatal",
-    ("pd:Sexual",): "condom|erotic|lubricant|personal massager|porn|sex |sex toy|sexual",
-    ("pd:SexualPreference",): "bisexual|gay |gay pride|homosexual|lesbian|lgbt|queer|transgender",
+    "|sleeping pill|therapist|anxiete|anxiolyt|sante mentale|somnifere",
+    ("pd:Health", "pd:Sexual"): "contracept|family planning|fertility|ovulation|pregnan|prenatal"
+    "|femme enceinte|femmes enceintes|fertilite|grossesse|planning familial",
+    (
+        "pd:Sexual",
+    ): "condom|erotic|lubricant|personal massager|porn|sex |sex toy|sexual|erotiq|lubrifiant|preservatif|sexe |sextoy|sexuel",
+    (
+        "pd:SexualPreference",
+    ): "bisexual|gay |gay pride|homosexual|lesbian|lgbt|queer|transgender|bisexuel|homosexuel|lesbienn|transgenre",
     ("pd:ReligiousBelief",): "bible|buddhis|catholic|christian |church|communion|crucifix|hajj|halal|hanukkah|hindu"
     "|islam|jewish|koran|kosher|matzo|menorah|mosque|muslim|prayer|qur an|quran|rabbi|ramadan|religio|rosary|sabbath"
-    "|shabbat|sikh|synagogue|torah",
-    ("pd:PhilosophicalBelief",): "atheis|freemason|humanist",
+    "|shabbat|sikh|synagogue|torah"
+    "|bouddh|casher|chretien|coran |eglise|juif |juifs |juive|musulman|priere",
+    ("pd:PhilosophicalBelief",): "atheis|freemason|humanist|athee|franc macon|francs macons",
     ("pd:PoliticalOpinion",): "campaign donation|conservative party|democratic party|election|green party|labour party"
-    "|party membership|politic|republican party",
-    ("pd:TradeUnionMembership",): "labor union|labour union|trade union|union dues|union membership|workers union",
-    ("pd:EthnicOrigin",): "ancestry|ethnic|ethnicity|hispanic",
-    ("pd:Genetic", "pd:Health"): "dna test|genetic|genome",
-    ("pd:Biometric",): "biometric|face recognition|fingerprint",
+    "|party membership|politic|republican party|parti socialiste|parti communiste|politiq",
+    (
+        "pd:TradeUnionMembership",
+    ): "labor union|labour union|trade union|union dues|union membership|workers union|syndical|syndicat |syndicats ",
+    ("pd:EthnicOrigin",): "ancestry|ethnic|ethnicity|hispanic|ethni",
+    ("pd:Genetic", "pd:Health"): "dna test|genetic|genome|genetiq|test adn|tests adn",
+    (
+        "pd:Biometric",
+    ): "biometric|face recognition|fingerprint|biometri|empreinte digitale|empreintes digitales|reconnaissance faciale",
 }
 _CATEGORIES: Final = {
     term: frozenset(map(parse_category, categories))
@@ -85,8 +104,16 @@ def reveals_of(code: str, text: str) -> frozenset[Category]:
 
 def _reveals(texts: Iterable[str]) -> frozenset[Category]:
     """Return what any of some texts without a line's end names; terms do not reach from one to the next."""
-    words = _NO_WORD.sub(" ", " \n ".join(texts).lower())
+    words = _NO_WORD.sub(" ", _plain(" \n ".join(texts)))
     return _NONE.union(*(_CATEGORIES[term] for term in _ANY_TERM.findall(f" {words} ")))
+
+
+def _plain(text: str) -> str:
+    """Return a text in small letters without what would hide a word from its terms."""
+    if text.isascii():
+        return text.lower()
+    apart = unicodedata.normalize("NFKD", text).lower()
+    return "".join(letter for letter in apart if unicodedata.category(letter) not in {"Mn", "Cf"})
 
 
 class Narrowed(NamedTuple):

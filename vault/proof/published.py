@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-CLASSIFIERS: Final = ("reveals-3",)
+CLASSIFIERS: Final = ("reveals-3", "reveals-4")
 """Versions of what says which special categories an answer could reveal, oldest first."""
 
 WORDS: Final[Mapping[bytes, bytes]] = MappingProxyType(
