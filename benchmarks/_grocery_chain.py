@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -40,6 +41,7 @@ class Filter:
     freshness: int
 
 
+@lru_cache(maxsize=8)
 def filter_of(strategy: Strategy, clip: int, epsilon: float, drift: float, freshness: int = 1) -> Filter:
     """Return the weights for every day under an owner-day epsilon.
 

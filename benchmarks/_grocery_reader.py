@@ -7,22 +7,24 @@ Three releases, each the sum of one bounded vector of whole numbers a household,
    shops, over all pairs of them, which leaves out the accidents of single shops;
 3. the mean projected day.
 
-The reader is the posterior mean of a habit under a normal prior; its covariance is a public shape (variance by
-popularity, departments) with a few weights fitted to release 2, and what release 2 shows beyond that after its
-noise is taken out. Nothing is trained on the person who asks.
+The reader is the posterior mean of a habit under a normal prior whose width, as the person's shopping rate, is one of a
+few (a scale mixture); its covariance is a public shape (variance by popularity, departments) with a few weights fitted
+to release 2, and what release 2 shows beyond that after its noise is taken out. Nothing is trained on the person who
+asks.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import nnls
+from scipy.special import softmax
 
 from benchmarks._grocery import Floats, Ints, Shops, retail_map
 from vault.budget.accounting import sigma_for
@@ -41,6 +43,7 @@ _FILLED = 0.97  # of the second's norm before rounding, which may lengthen
 _MEAN, _RATE = 0.93, 0.2  # parts of the first vector: mean; rate, its square, and the constant
 _USUAL = 0.5  # to which a household's mean vectors are shortened: most are no longer
 _AT_ONCE = 128  # people whose products are held in memory
+_RATES, _STEPS = (0.01, 0.9), 14  # shops a day that a person may make, in equal ratios
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Settings:
     length: float = 0.85  # of a projected day before it is shortened, relative to its root mean square
     departments: bool = False  # rows of the public hierarchy's departments only
     centred: bool = True  # take out what people do on average before the clip
+    differing: tuple[float, ...] = (0.3, 1.0, 3.0)  # how much habits may vary relative to most people's, alike probable
     private: bool = True  # False: exact statistics, to see what their noise costs
 
 
@@ -87,6 +91,7 @@ class Learned:
         projected: float64[R] mean projected day, in quantised units.
         projection: Map of a day.
         people: Noisy number of households.
+        differing: As in `Settings`.
     """
 
     mean: np.ndarray
@@ -96,6 +101,7 @@ class Learned:
     projected: np.ndarray
     projection: Projection
     people: float
+    differing: tuple[float, ...]
 
     @cached_property
     def lens(self) -> Lens:
@@ -170,13 +176,20 @@ def learn(shops: Shops, days: int, settings: Settings) -> Learned:
     directions[:, keep] = found_directions
     centre = mean if settings.centred else np.zeros_like(mean)
     found = Learned(
-        mean, keep, covariance, (rate, spread), np.zeros(0), Projection(centre, directions, 1.0, CLIP), count
+        mean,
+        keep,
+        covariance,
+        (rate, spread),
+        np.zeros(0),
+        Projection(centre, directions, 1.0, CLIP),
+        count,
+        settings.differing,
     )
     length = settings.length * math.sqrt(mean_square(found))
     projection = Projection(centre, directions, length, CLIP)
     projected = projection.day_vectors(shops.bought)[:, :-1].astype(np.float32) / CLIP
     third = _release(_shortened(person_means(projected, shops.person, people)) / _USUAL, _SHARES[2], private=private)
-    return Learned(mean, keep, covariance, (rate, spread), third * _USUAL / count * CLIP, projection, count)
+    return replace(found, projected=third * _USUAL / count * CLIP, projection=projection)
 
 
 def _shortened(means: Floats) -> Floats:
@@ -260,19 +273,45 @@ def mean_square(learned: Learned) -> float:
 def read(learned: Learned, estimates: Floats, noise_variance: Floats, square: Floats) -> Floats:
     """Return the score of every code: how much of a shop it makes up, [N, K].
 
+    How often a person shops and how much they differ from others are not known either: what is read is the mean
+    over a grid of both, each pair weighed by how probable it makes what the rows show.
+
     Args:
         learned: From other households.
         estimates: float32[N, R + 1] levels of projected days, in quantised units a day.
         noise_variance: float32[N] of the noise in them.
         square: float32[N] sums of squared weights.
     """
-    projection, keep, lens, (rate, spread) = learned.projection, learned.keep, learned.lens, learned.rate
-    noise, square = noise_variance[:, None].astype(np.float64), square[:, None].astype(np.float64)
-    doubt = noise / projection.active_day**2 + square * rate
-    shops = (rate / spread**2 + estimates[:, -1:] / projection.active_day / doubt) / (1 / spread**2 + 1 / doubt)
-    shops = np.logaddexp(0.0, 40.0 * shops) / 40.0  # never negative
-    surprise = (estimates[:, :-1] - shops * learned.projected) @ lens.axes
-    gain = shops * lens.values / (shops**2 * lens.values + noise + shops * square * lens.accident)
+    lens, usual = learned.lens, learned.projected @ learned.lens.axes
+    seen, active = estimates[:, :-1].astype(np.float64) @ lens.axes, estimates[:, -1].astype(np.float64)
+    rate, differing, prior = _grid(*learned.rate, learned.differing)
+    variance = (rate**2 * differing)[:, None] * lens.values
+    habits = np.empty_like(seen)
+    # Shops of one day were read through equal noise: everything but the values themselves is the same for them.
+    pairs, alike = np.unique(np.stack([noise_variance, square]).astype(np.float64), axis=1, return_inverse=True)
+    for at, (noise, squared) in enumerate(pairs.T):
+        here = alike == at
+        values, precision = seen[here], 1 / (variance + noise + (rate * squared)[:, None] * lens.accident)
+        log = np.square(values) @ precision.T - 2 * rate * (values @ (usual * precision).T)
+        log += rate**2 * (np.square(usual) * precision).sum(1) - np.log(precision).sum(1)
+        log += np.square(active[here, None] - rate * learned.projection.active_day) / noise
+        weights = softmax(prior - log / 2, axis=1)
+        gain = variance / rate[:, None] * precision
+        habits[here] = values * (weights @ gain) - weights @ (gain * rate[:, None] * usual)
     scores = np.tile(learned.mean.astype(np.float32), (len(estimates), 1))
-    scores[:, keep] += ((surprise * gain) @ lens.back).astype(np.float32)
+    scores[:, learned.keep] += (habits @ lens.back).astype(np.float32)
     return scores
+
+
+def _grid(rate: float, spread: float, differing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return pairs of a rate and of how much someone differs, [G] each, and the logarithm of how probable they are.
+
+    Args:
+        rate: Mean of shops a day over people.
+        spread: Its standard deviation; rates are taken to be log-normal.
+        differing: As in `Settings`.
+    """
+    rates = np.geomspace(*_RATES, _STEPS)
+    log_variance = math.log(1 + (spread / rate) ** 2)
+    prior = -np.square(np.log(rates / rate) + log_variance / 2) / (2 * log_variance)
+    return np.repeat(rates, len(differing)), np.tile(differing, _STEPS), np.repeat(prior, len(differing))

@@ -10,12 +10,13 @@ person first, over all asked shops. `low` and `high` bound `value`; a bootstrap 
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import time
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -168,27 +169,47 @@ def _counts(name: str, learned: Learned, tested: Shops, where: npt.NDArray[np.bo
     return [ndcg(one[where], tested.bought[where]) for one in scores]
 
 
-def evaluate(split: int | Path, *, quick: bool, seeds: int) -> Results:
-    """Return everything about one split: a fold's number, or the folder of other people."""
+@lru_cache(maxsize=1)
+def _tested(split: int | Path, *, quick: bool) -> tuple[Shops, Shops]:
     trained, tested = _split(split)
-    if quick:
-        tested = tested.of(np.arange(len(tested.people)) % 4 == 0)
-    where, filters = asked(tested), {epsilon: filter_of(STRATEGY, CLIP, epsilon, DRIFT) for epsilon in EPSILONS}
+    return trained, tested.of(np.arange(len(tested.people)) % 4 == 0) if quick else tested
+
+
+def evaluate(split: int | Path, *, quick: bool) -> Results:
+    """Return popularity and the readers of raw histories on one split: a fold's number, or the folder of other people."""
+    trained, tested = _tested(split, quick=quick)
+    where = asked(tested)
     results = Results(tested.people[tested.person[where]], tested.day[where], len(trained.people))
     _raw_readers(trained, tested, results, quick=quick)
     _say(f"{split}: raw readers of {len(tested.people)} people")
-    late = tested.day[where] >= POOLED_FROM
-    for seed in range(seeds):
-        learned = learn(trained, DAYS, Settings())
-        for epsilon in EPSILONS:
-            value, name = _twin(learned, tested, where, filters[epsilon]), f"twin {epsilon:g}"
-            results.values[name] = results.values.get(name, 0.0) + value / seeds
-            results.late.setdefault(epsilon, []).append(value[late])
-        _say(f"{split}: seed {seed + 1} of {seeds}")
-    for epsilon, name in itertools.product(EPSILONS, ("dp unigram counts", "dp bigram counts")):
-        for spread, value in enumerate(_counts(name, learned, tested, where, epsilon)):
-            results.values[f"{name} {epsilon:g} {spread}"] = value
-    _say(f"{split}: counts")
+    return results
+
+
+def draw(split: int | Path, seed: int, *, quick: bool) -> dict[str, Floats]:
+    """Return what is predicted with all noise drawn once; the first draw's statistics are those that counts add to."""
+    trained, tested = _tested(split, quick=quick)
+    where, learned = asked(tested), learn(trained, DAYS, Settings())
+    values = {
+        f"twin {epsilon:g}": _twin(learned, tested, where, filter_of(STRATEGY, CLIP, epsilon, DRIFT))
+        for epsilon in EPSILONS
+    }
+    _say(f"{split}: draw {seed + 1}")
+    if seed == 0:
+        for epsilon, name in itertools.product(EPSILONS, ("dp unigram counts", "dp bigram counts")):
+            for spread, value in enumerate(_counts(name, learned, tested, where, epsilon)):
+                values[f"{name} {epsilon:g} {spread}"] = value
+        _say(f"{split}: counts")
+    return values
+
+
+def gather(results: Results, draws: list[dict[str, Floats]]) -> Results:
+    """Add what was drawn to a split's results."""
+    late = results.day >= POOLED_FROM
+    for name in draws[0]:
+        drawn = [values[name] for values in draws if name in values]
+        results.values[name] = np.mean(drawn, axis=0)
+        if name.startswith("twin "):
+            results.late[float(name.removeprefix("twin "))] = [value[late] for value in drawn]
     return results
 
 
@@ -240,10 +261,15 @@ def _interval(values: Floats) -> tuple[float, float]:
 
 def measure(people: Path | None, *, quick: bool) -> dict[str, Any]:
     """Return the figures of `benchmarks.quality --data complete_journey`."""
-    splits = _splits(people, quick=quick)
+    splits, seeds = _splits(people, quick=quick), range(1 if quick else SEEDS)
     # A fresh interpreter each: torch and its threads do not survive a fork.
-    with ProcessPoolExecutor(min(2, len(splits)), mp_context=get_context("spawn")) as pool:
-        found = list(pool.map(partial(evaluate, quick=quick, seeds=1 if quick else SEEDS), splits))
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
+        readers = [pool.submit(evaluate, split, quick=quick) for split in splits]
+        draws = [[pool.submit(draw, split, seed, quick=quick) for seed in seeds] for split in splits]
+        found = [
+            gather(reader.result(), [one.result() for one in drawn])
+            for reader, drawn in zip(readers, draws, strict=True)
+        ]
     return summarise(found, quick=quick)
 
 

@@ -17,6 +17,7 @@ There are no days of history in one day: shares are given by pages seen before.
 from __future__ import annotations
 
 import math
+import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -202,7 +203,7 @@ def measure(people: Path | None, *, quick: bool) -> dict[str, Any]:
     tests = load(people) if people else tests[: size.tested]
     pages, asked = torch.from_numpy(trained), torch.from_numpy(tests)
     tuning = tuning[: size.tuning]
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
         released = pool.submit(starts, trained, tuning, size)
         counted = pool.submit(count_rivals, trained, tuning, tests, quick=quick)
         runs = {

@@ -27,6 +27,14 @@ _LOST = [
         "cannot either: what is missing is in the rows, not in the reader"
     ),
     (
+        "- the three widths in the reader that is served (`python -m benchmarks._served --train` is of one width): on fold 0, with "
+        "one draw of noise, no better; so they are in the measured reader alone (ADR 0028)"
+    ),
+    (
+        "- a width for every direction apart, five widths or others, a day count with 1 or 2 % of a day's squared length: within "
+        "what chance differs by, the first at ten times the work"
+    ),
+    (
         "- other directions: those that capture most of a habit's variance at 15, 40 or 100 shops (better in squared "
         "error, not in NDCG), and those that matter for ranks near the tenth"
     ),
@@ -93,7 +101,7 @@ def _shorter(quality: dict[str, Any]) -> list[str]:
     return [
         (
             f"**Shorter than the command's own run** ({FOLDS} folds, {SEEDS} draws): the machine had no quiet core, so "
-            "`benchmarks._quality_grocery.evaluate` was called for each fold with fewer draws and `summarise` for all. The "
+            "`draw` of `benchmarks._quality_grocery` was called fewer times for each fold, and `summarise` for all. The "
             f"draws differ by a standard deviation of {quality['by_epsilon']['3']['seed_sd']:.4f} at epsilon 3."
         ),
         "",
@@ -206,8 +214,8 @@ def page(quality: dict[str, Any], variants: dict[str, Any], served: dict[str, An
         "",
         (
             "*As measured* is what the first table shows: `prefix` chains (ADR 0009), days centred and projected on 80 "
-            "directions of 160 codes, clipped at 0.85 of their root mean square; but all rows of this table are from before "
-            "the covariance was learned from all pairs of a household's shops, and before ADR 0026."
+            "directions of 160 codes, clipped at 0.85 of their root mean square, read as one of three widths of habits "
+            "(ADR 0028); *people differ alike* reads them as one."
         ),
         "",
         *_LOST,

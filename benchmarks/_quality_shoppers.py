@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -308,7 +309,7 @@ def measure(people: Path | None, *, quick: bool) -> dict[str, Any]:
     others = load(people) if people else None
     size = QUICK if quick else FULL
     trained = len(rest.bought) if others else len(rest.bought) * (FOLDS - 1) // FOLDS
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
         alone = pool.submit(
             compare,
             tuning.without_page_values(),

@@ -129,7 +129,8 @@ def serving(found: dict[str, Any]) -> list[str]:
             "The service reads daily rows (a setting; monthly ones by default) of the same chains with a backbone that holds "
             "how the cohort's habits vary together, released and charged like the measured one's (ADR 0023). What it does not do is centre "
             "days and project them before noise is added, for a learned projection would make rows of days already paid for "
-            f"unreadable: that is {mean:+.4f} ({low:+.4f} to {high:+.4f} over people) here."
+            "unreadable; nor does it read habits as one of several widths, which was no better there (ADR 0028). What is "
+            f"measured leads by {mean:+.4f} ({low:+.4f} to {high:+.4f} over people) here."
         ),
     ]
     return lines

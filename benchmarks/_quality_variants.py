@@ -43,6 +43,8 @@ VARIANTS: dict[str, tuple[Settings, Strategy, int, float]] = {
     "drift x 10": (SHIPPED, prefix(DAYS), 1, 10 * DRIFT),
     "not centred": (replace(SHIPPED, centred=False), prefix(DAYS), 1, DRIFT),
     "departments only": (replace(SHIPPED, departments=True), prefix(DAYS), 1, DRIFT),
+    "people differ alike": (replace(SHIPPED, differing=(1.0,)), prefix(DAYS), 1, DRIFT),
+    "120 directions": (replace(SHIPPED, directions=120), prefix(DAYS), 1, DRIFT),
     "20 directions": (replace(SHIPPED, directions=20), prefix(DAYS), 1, DRIFT),
     "all directions alike": (replace(SHIPPED, power=0.0, directions=160), prefix(DAYS), 1, DRIFT),
     "clip at 0.5": (replace(SHIPPED, length=0.5), prefix(DAYS), 1, DRIFT),

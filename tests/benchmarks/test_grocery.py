@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.special import softmax
+from scipy.stats import norm
 
+from benchmarks import _grocery_chain as chain
 from benchmarks import _grocery_reader as reader
 from benchmarks._grocery import DAYS, Shops, retail_map
 from benchmarks._grocery_chain import CLOSES_AFTER, filter_of
@@ -98,9 +103,48 @@ def test_what_is_drawn_is_what_is_charged(drawn: list) -> None:
     assert learned.projection.size == 21
 
 
-def test_a_question_reads_only_days_that_had_closed() -> None:
-    chosen = filter_of(prefix(DAYS), 48, 3.0, 0.0)
-    for day in (60, 240, 364):
+def test_a_reading_is_the_mean_over_how_often_people_shop_and_how_much_they_differ() -> None:
+    learned = reader.learn(shops_of(30, 3), DAYS, reader.Settings(codes=40, directions=6, private=False))
+    learned = replace(learned, covariance=learned.covariance + 0.002 * np.eye(40))  # habits that show
+    rng, lens, count = np.random.default_rng(4), learned.lens, learned.projection.active_day
+    estimates = rng.normal(0, 3, size=(4, 7)).astype(np.float32)
+    noise, square = np.array([2.0, 2.0, 30.0, 2.0]), np.array([0.01, 0.01, 0.02, 0.02])
+    scores = reader.read(learned, estimates, noise.astype(np.float32), square.astype(np.float32))
+    rates, differing, prior = reader._grid(*learned.rate, learned.differing)
+    usual, habits = learned.projected @ lens.axes, np.zeros((4, 6))
+    for at in range(4):
+        seen, weights, means = estimates[at, :-1].astype(float) @ lens.axes, [], []
+        for rate, width, log in zip(rates, differing, prior, strict=True):
+            variance = rate**2 * width * lens.values + noise[at] + rate * square[at] * lens.accident
+            inside = norm.logpdf(seen, rate * usual, np.sqrt(variance)).sum()
+            weights.append(log + inside + norm.logpdf(estimates[at, -1], rate * count, np.sqrt(noise[at])))
+            means.append(rate * width * lens.values / variance * (seen - rate * usual))
+        habits[at] = softmax(weights) @ np.array(means)
+    expected = np.tile(learned.mean, (4, 1))
+    expected[:, learned.keep] += habits @ lens.back
+    assert np.abs(habits).max() > 0.01
+    assert scores == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_what_differs_less_than_most_is_believed_less() -> None:
+    learned = reader.learn(shops_of(30, 3), DAYS, reader.Settings(codes=40, directions=6, private=False))
+    quiet, loud = (
+        np.append(size * np.sqrt(learned.lens.values) @ learned.lens.axes.T, learned.projection.active_day * 0.1)
+        for size in (0.01, 1.0)
+    )
+    noise, square = np.float32([1e-4]), np.float32([0.003])
+    one, all_ = learned, replace(learned, differing=(1.0,))
+    for seen, less in ((quiet, True), (loud, False)):
+        both = [
+            reader.read(each, seen[None].astype(np.float32), noise, square)[0] - learned.mean for each in (one, all_)
+        ]
+        assert (np.linalg.norm(both[0]) < np.linalg.norm(both[1])) == less
+
+
+def test_a_question_reads_only_days_that_had_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chain, "DAYS", 70)  # a short year: every day of it is solved for
+    chosen = filter_of(prefix(70), 48, 3.0, 0.0)
+    for day in (5, 40, 69):
         assert not chosen.weights[day, day - CLOSES_AFTER :].any()
         assert chosen.weights[day].sum() == pytest.approx(1.0, abs=1e-4)
     assert np.isinf(chosen.noise_variance[CLOSES_AFTER])
