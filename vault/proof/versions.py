@@ -23,7 +23,8 @@ def verify_versions(evidence: Evidence) -> None:
     newest: dict[str, Registered] = {}
     for event in evidence.events[LeafKind.COMPANY]:
         evidence.attempt(Step.RECORDS, event.index, _verify_company, event, newest)
-    evidence.attempt(Step.RECORDS, None, _verify_none_lacks, newest)
+    for company, said in newest.items():
+        evidence.attempt(Step.RECORDS, None, _verify_newest, company, said)
 
 
 def _verify_rules(evidence: Evidence, event: Event) -> None:
@@ -53,9 +54,8 @@ def _verify_company(evidence: Evidence, event: Event, newest: dict[str, Register
     newest[company] = said
 
 
-def _verify_none_lacks(evidence: Evidence, newest: dict[str, Registered]) -> None:
+def _verify_newest(evidence: Evidence, company: str, said: Registered) -> None:
     known = evidence.carried.companies
-    for company, said in newest.items():
-        if said.version < known.get(company, 0):
-            raise InvalidProof(f"The company {company} had a later record in a part before this one.")
-        known[company] = said.version
+    if said.version < known.get(company, 0):
+        raise InvalidProof(f"The company {company} had a later record in a part before this one.")
+    known[company] = said.version
