@@ -24,7 +24,6 @@ _LATER: Final = {"no-compartment", "log-busy"}
 """What a server may answer with 503: it says when to come back."""
 _OWN_FORM: Final = ("/v1/token", "/v1/par", "/v1/introspect", "/v1/revoke", "/v1/register")
 """Where RFC 6749 section 5.2, or RFC 7591 after it, prescribes another document."""
-_MAX_BODY: Final = 70_000
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,6 @@ from vault.seal.ids import ConsentId, new_id
 
 _BODY = dump_json(dump_question(QUESTION))
 _NOTHING: frozenset[str] = frozenset()
-_A_DENIAL = frozenset({"denial", "log_opening", "log_entry", "log_tile", "log_head", "consent"})
-"""Where the denial's leaf, its sealed record and its place in the consent's events are written."""
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

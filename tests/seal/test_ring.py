@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.seal.world import CATEGORY, PERIOD, WORLD, mutated, seed
+from tests.seal.world import CATEGORY, PERIOD, WORLD, drop_compartments, mutated, seed
 from vault.encoding import b64u, dump_json, parse_json
 from vault.schema.category import Category
 from vault.schema.trace import periods_from
@@ -17,7 +17,6 @@ from vault.seal.ids import CompartmentId, VaultId
 from vault.seal.ring import (
     MONTHS_AHEAD,
     Page,
-    drop_compartments,
     extend_page,
     new_compartment,
     open_seed,

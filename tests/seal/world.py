@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -205,3 +205,10 @@ def mutated(record: object) -> list[object]:
         results += [rest, {**rest, name + "A": value}]
         results += [{**rest, name: mutant} for mutant in [*MUTANTS, *mutated(value)] if mutant != value]
     return results
+
+
+def drop_compartments(page: Page, prev: bytes, erased: Iterable[CompartmentId]) -> Page:
+    """Return the next version of a page without erased compartments."""
+    gone = set(erased)
+    kept = {name: compartment for name, compartment in page.compartments.items() if name not in gone}
+    return replace(page, version=page.version + 1, prev=prev, compartments=kept)

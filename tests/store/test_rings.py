@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
+from tests.seal.world import drop_compartments
 from tests.vault_kit import MONTH, NOW, PURCHASE, Owner, begin, publish
 from vault.db import Database
 from vault.schema.category import Category
@@ -13,7 +14,7 @@ from vault.schema.trace import Period
 from vault.seal.device import Device
 from vault.seal.dsse import parse_envelope
 from vault.seal.errors import SealError
-from vault.seal.ring import Page, drop_compartments, new_compartment, open_seed, verify_ring
+from vault.seal.ring import Page, new_compartment, open_seed, verify_ring
 from vault.seal.signing import SigningKey, new_seed
 from vault.store import devices, places, rings
 from vault.store import shortkeys as keys

@@ -91,6 +91,9 @@ def power(exponent_percent: int, horizon: int) -> Strategy:
     Args:
         exponent_percent: 100 p, 0 to 100; 0 is a release of each day by itself.
         horizon: Number of days.
+
+    Raises:
+        ValueError: Another exponent.
     """
     if not 0 <= exponent_percent <= 100:
         raise ValueError("an exponent lies between 0 and 100 percent")

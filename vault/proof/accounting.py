@@ -98,6 +98,9 @@ def gaussian(sensitivity: int, sigma: int, releases: int = 1) -> Curve:
         sigma: Noise in the same units, at least 1.
         releases: How many such releases of the same data.
 
+    Raises:
+        ValueError: One of the three is below what it may be.
+
     Source: Peikert, "An Efficient and Parallel Gaussian Sampler for Lattices" (2010), theorem 3.1, for the rounding.
     """
     if sigma < 1 or sensitivity < 0 or releases < 0:

@@ -88,6 +88,11 @@ def range_root(start: int, end: int, hash_at: HashAt) -> bytes:
 def inclusion_proof(index: int, size: int, hash_at: HashAt) -> list[bytes]:
     """Return the siblings from leaf `index` up to the root of the tree of `size` leaves.
 
+    Args:
+        index: Zero-based.
+        size: Leaves in the tree.
+        hash_at: Reads complete subtrees of the tree.
+
     Raises:
         InvalidProof: The tree has no such leaf.
     """
@@ -107,6 +112,11 @@ def inclusion_proof(index: int, size: int, hash_at: HashAt) -> list[bytes]:
 
 def consistency_proof(old_size: int, new_size: int, hash_at: HashAt) -> list[bytes]:
     """Return the nodes that show the first `old_size` leaves to be a prefix of the first `new_size`.
+
+    Args:
+        old_size: Leaves in the old tree.
+        new_size: Leaves in the new one.
+        hash_at: Reads complete subtrees of the new tree.
 
     Raises:
         InvalidProof: `old_size` is zero (an empty tree is a prefix of anything) or above `new_size`.
@@ -130,6 +140,13 @@ def consistency_proof(old_size: int, new_size: int, hash_at: HashAt) -> list[byt
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> None:
     """Check that `leaf` is the hash of leaf `index` in the tree of `size` leaves with this root.
 
+    Args:
+        leaf: 32 bytes, SHA-256(0x00 || entry).
+        index: Zero-based.
+        size: Leaves in the tree.
+        proof: 32-byte siblings, the leaf's side first.
+        root: Of a checkpoint that was verified, 32 bytes.
+
     Raises:
         InvalidProof: It is not, or the proof has missing or spare hashes.
     """
@@ -152,6 +169,13 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
 
 def verify_consistency(old_size: int, new_size: int, proof: Sequence[bytes], old_root: bytes, new_root: bytes) -> None:
     """Check that the tree with `new_root` begins with every leaf of the tree with `old_root`.
+
+    Args:
+        old_size: Leaves in the old tree.
+        new_size: Leaves in the new one.
+        proof: 32-byte nodes, as RFC 6962 orders them.
+        old_root: Root of the old tree, 32 bytes.
+        new_root: Root of the new one, 32 bytes.
 
     Raises:
         InvalidProof: It does not, the old tree is empty, or the proof has missing or spare hashes.

@@ -164,6 +164,9 @@ def hashes_from_subtrees(size: int, tile: Callable[[int, int, int], Subtrees]) -
     Args:
         size: Leaves in the tree.
         tile: `tile(level, index, width)` returns a tile with at least its first `width` hashes.
+
+    Raises:
+        InvalidProof: By the reader, where it is asked for a subtree that the tree does not hold.
     """
 
     def hash_at(level: int, index: int) -> bytes:

@@ -193,6 +193,11 @@ def verify_successor(following: ConsentVersion, previous: ConsentVersion, previo
 def verify_grant(granted: ConsentVersion, request: ConsentRequest, request_sha256: bytes) -> ConsentVersion:
     """Check that a version answers a request and grants nothing wider, and return it.
 
+    Args:
+        granted: What the owner signed.
+        request: What the company asked, verified.
+        request_sha256: Of the request as the company signed it.
+
     Raises:
         BadConsent: It names another request or grants more than was asked.
     """

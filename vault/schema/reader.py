@@ -26,6 +26,9 @@ class Reader:
         record: The object as `vault.encoding.parse_json` returned it, or any other value.
         error: The one error family that this record's parser raises.
         what: The record's name in sentences, such as "consent".
+
+    Raises:
+        error: By every method, where a field is missing or not what the method says.
     """
 
     def __init__(self, record: JsonValue, error: type[VaultError], what: str) -> None:

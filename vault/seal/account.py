@@ -81,6 +81,11 @@ def seal_account(seeds: OwnerSeeds, root: bytes, *, vault: VaultId, version: int
 def verify_account(envelope: Envelope, owner_key: bytes, vault: VaultId) -> Account:
     """Return an account record that its owner signed.
 
+    Args:
+        envelope: What the server gave.
+        owner_key: The owner's Ed25519 key in force, 32 bytes.
+        vault: Whose record is asked for.
+
     Raises:
         SealError: Another vault's, not signed by the owner, or malformed.
     """
@@ -93,6 +98,11 @@ def verify_account(envelope: Envelope, owner_key: bytes, vault: VaultId) -> Acco
 
 def open_account(account: Account, root: bytes, owner_key: bytes) -> OwnerSeeds:
     """Return the owner's seeds.
+
+    Args:
+        account: Verified.
+        root: 32 bytes, from a slot.
+        owner_key: The owner's Ed25519 key in force, 32 bytes.
 
     Raises:
         SealError: Another root, or the signing seed is not the owner key's.

@@ -73,6 +73,11 @@ def lock_advance(advance: Advance, secret: bytes, vault: VaultId) -> bytes:
 def unlock_advance(locked: bytes, secret: bytes, vault: VaultId) -> Advance:
     """Undo `lock_advance`.
 
+    Args:
+        locked: What the executors were handed.
+        secret: Of the legacy key, put together from shares, 32 bytes.
+        vault: Whose plan it is of.
+
     Raises:
         SealError: Another secret or vault, or altered.
     """

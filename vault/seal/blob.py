@@ -57,7 +57,14 @@ class Blob:
 
 
 def sign_blob(payload_type: PayloadType, header: bytes, ciphertext: bytes, signer: Signer) -> Blob:
-    """Return header and ciphertext under the signer's signature."""
+    """Return header and ciphertext under the signer's signature.
+
+    Args:
+        payload_type: What the object is; signed with it, so that no kind passes for another.
+        header: In clear, as sealed with the ciphertext.
+        ciphertext: Signed by its SHA-256.
+        signer: Whose word it is.
+    """
     return Blob(header, ciphertext, signer.sign(_message(payload_type, header, ciphertext)))
 
 

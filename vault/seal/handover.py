@@ -158,6 +158,11 @@ def parse_link(envelope: Envelope) -> Handover:
 def verify_handover(handover: Handover, vault: VaultId, owner_key: bytes) -> VerifiedHandover:
     """Check that the owner of this vault signed a handover.
 
+    Args:
+        handover: What arrived.
+        vault: Whose keys it is to hand over.
+        owner_key: The owner's Ed25519 key in force, 32 bytes.
+
     Raises:
         SealError: Another vault, a reseal, or a bad signature.
     """

@@ -170,6 +170,11 @@ def sign_plan(plan: Plan, owner: Signer) -> Envelope:
 def verify_plan(envelope: Envelope, owner_key: bytes, vault: VaultId) -> Plan:
     """Return a plan that the vault's owner signed.
 
+    Args:
+        envelope: What arrived.
+        owner_key: The owner's Ed25519 key in force, 32 bytes.
+        vault: Whose plan it is to be.
+
     Raises:
         SealError: Malformed, another vault's, or signed by another key.
     """

@@ -216,6 +216,12 @@ def sign_profile(owner: Signer, profile: Profile, *, vault_id: VaultId, sequence
 def verify_profile(envelope: Envelope, *, owner_key: bytes, vault_id: VaultId, sequence: int) -> Profile:
     """Return the profile.
 
+    Args:
+        envelope: What arrived.
+        owner_key: The owner's Ed25519 key in force, 32 bytes.
+        vault_id: Whose.
+        sequence: One above that of the vault's last order or profile.
+
     Raises:
         SealError: Malformed, by another key, about another vault, or not of this sequence number.
     """
@@ -233,6 +239,12 @@ def sign_freeze(owner: Signer, *, frozen: bool, vault_id: VaultId, sequence: int
 
 def verify_freeze(envelope: Envelope, *, owner_key: bytes, vault_id: VaultId, sequence: int) -> bool:
     """Return whether the vault is to be frozen.
+
+    Args:
+        envelope: What arrived.
+        owner_key: The owner's Ed25519 key in force, 32 bytes.
+        vault_id: Whose.
+        sequence: One above that of the vault's last order or profile.
 
     Raises:
         SealError: Malformed, by another key, about another vault, or not of this sequence number.

@@ -7,7 +7,7 @@ The head names every page by the hash of its envelope, so one signature and one 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
@@ -121,6 +121,12 @@ def new_compartment(
 def open_seed(vault: VaultId, compartment: Compartment, root: bytes, locked: bytes) -> bytes:
     """Return a compartment's seed.
 
+    Args:
+        vault: Whose ring.
+        compartment: As the verified ring names it.
+        root: 32 bytes.
+        locked: What the server gave for it.
+
     Raises:
         SealError: The locked seed is not the one the ring names, or does not belong to its public key.
     """
@@ -170,13 +176,6 @@ def extend_page(
     return Page(vault, old.version + 1, prev, period, compartments), locked
 
 
-def drop_compartments(page: Page, prev: bytes, erased: Iterable[CompartmentId]) -> Page:
-    """Return the next version of a page without erased compartments."""
-    gone = set(erased)
-    kept = {name: compartment for name, compartment in page.compartments.items() if name not in gone}
-    return replace(page, version=page.version + 1, prev=prev, compartments=kept)
-
-
 def sign_page(page: Page, owner: Signer) -> Envelope:
     """Return the page under the owner's signature."""
     compartments: JsonObject = {
@@ -207,6 +206,11 @@ def sign_head(head: Head, owner: Signer) -> Envelope:
 
 def verify_page(envelope: Envelope, owner_key: bytes, vault: VaultId) -> Page:
     """Return a page that its owner signed.
+
+    Args:
+        envelope: What the server gave.
+        owner_key: The owner's Ed25519 key in force, 32 bytes.
+        vault: Whose ring is asked for.
 
     Raises:
         SealError: Another vault's, not signed by the owner, or malformed.
@@ -278,6 +282,13 @@ def verify_ring(
     head: Envelope, pages: Iterable[Envelope], owner_key: bytes, vault: VaultId, remembered: Remembered | None = None
 ) -> Ring:
     """Return the ring of a head and those of its pages that the caller fetched.
+
+    Args:
+        head: What the server gave.
+        pages: Of the months that were fetched, in any order.
+        owner_key: The owner's Ed25519 key in force, 32 bytes.
+        vault: Whose ring is asked for.
+        remembered: The highest head this client saw, or None on its first visit.
 
     Raises:
         SealError: As `verify_head` and `verify_page`, or a page is not the one that the head names.

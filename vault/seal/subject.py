@@ -43,6 +43,11 @@ def sign_subject(certificate: SubjectCertificate, owner: Signer) -> Envelope:
 def verify_subject(envelope: Envelope, owner_key: bytes, expected: SubjectCertificate) -> SubjectCertificate:
     """Return the certificate if the owner signed exactly what is expected.
 
+    Args:
+        envelope: What arrived.
+        owner_key: The owner's Ed25519 key in force, 32 bytes.
+        expected: What it must say.
+
     Raises:
         SealError: By another key, malformed, or about another vault, pairwise key or grantee.
     """

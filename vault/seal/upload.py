@@ -69,6 +69,11 @@ def sign_head_list(head_list: HeadList, device: Signer) -> Envelope:
 def verify_head_list(envelope: Envelope, vault: VaultId, device_key: bytes) -> HeadList:
     """Return a head list that this device signed for this vault.
 
+    Args:
+        envelope: What arrived.
+        vault: Whose traces the device seals.
+        device_key: The device's Ed25519 key as the ring lists it, 32 bytes.
+
     Raises:
         SealError: Another vault or device, a bad signature, or malformed.
     """

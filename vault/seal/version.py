@@ -30,6 +30,11 @@ class Remembered:
 def verify_successor(version: int, prev: bytes, current: Remembered | None) -> None:
     """Check that a head, page or account record is the next version of what is stored: compare-and-swap.
 
+    Args:
+        version: Of the record that arrived.
+        prev: Digest that it names as the one before, 32 bytes.
+        current: What is stored; None for nothing yet.
+
     Raises:
         SealError: It follows another version than the stored one.
     """
@@ -40,6 +45,12 @@ def verify_successor(version: int, prev: bytes, current: Remembered | None) -> N
 
 def refuse_rollback(envelope: Envelope, version: int, prev: bytes, remembered: Remembered) -> None:
     """Check that a record is not older than, or forked from, the highest one a client saw.
+
+    Args:
+        envelope: What the server gave, its signature checked.
+        version: Which it says it is.
+        prev: Digest that it names as the one before, 32 bytes.
+        remembered: The highest version that this client saw.
 
     Raises:
         SealError: The server gave an older record, or another one of the same or next version.

@@ -37,6 +37,11 @@ def lock(key: bytes, plaintext: bytes, context: bytes) -> bytes:
 def unlock(key: bytes, locked: bytes, context: bytes) -> bytes:
     """Return the plaintext of a wrap.
 
+    Args:
+        key: 32 bytes, as for `lock`.
+        locked: From `lock`.
+        context: As for `lock`.
+
     Raises:
         SealError: Locked under another key or context, or altered.
     """
@@ -62,6 +67,11 @@ def lock_short(short_key: bytes, blob: bytes, about: bytes) -> bytes:
 
 def unlock_short(short_key: bytes, locked: bytes, about: bytes) -> bytes:
     """Undo `lock_short`.
+
+    Args:
+        short_key: 32 bytes.
+        locked: From `lock_short`.
+        about: The id of the compartment or consent.
 
     Raises:
         SealError: Another short key or id, or altered.

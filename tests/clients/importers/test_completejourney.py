@@ -16,7 +16,6 @@ from vault.schema.trace import Action, Trace
 
 HEADER = "household_id,basket_id,product_id,transaction_timestamp,product_category,department,quantity,sales_value\n"
 ROW = "1,10,100,2017-01-01 11:53:26,SOFT DRINKS,GROCERY,1,0.99\n"
-UTC_ZONE = ZoneInfo("UTC")
 
 
 def write(tmp_path: Path, *rows: str, header: str = HEADER) -> Path:
