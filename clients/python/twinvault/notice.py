@@ -277,6 +277,11 @@ def explicit_steps(terms: Terms, language: Language = Language.EN) -> list[str]:
     return [*steps, words.allow_influence] if terms.influence_opt_in else steps
 
 
+def asks(kind: QuestionKind, language: Language = Language.EN) -> str:
+    """Return what a kind of question asks, as the notice says it."""
+    return _WORDS[language].questions[kind]
+
+
 def after_withdrawal(kind: ConsentKind, consent: str, language: Language = Language.EN) -> str:
     """Return what has ended and what stays once a consent is withdrawn; `consent` is its id as text."""
     return _WITHDRAWN[language][kind].format(consent=consent)

@@ -193,6 +193,11 @@ def test_consents_are_searched_and_sorted(owner: Run, request_file: Path) -> Non
     assert set(listed("--search", "productrecommendations")) >= {soon, later}
     assert listed("--search", "nothing of the kind") == []
     assert listed("--search", "acme") == [soon, later], "a company is found by the name in its own record"
+    assert set(listed("--search", "probably choose next")) >= {soon, later}, "what people read is found too"
+    read = owner("consents", "--search", "acme", plain=True)
+    assert "purposes=Provide Product Recommendations" in read
+    assert "what you will probably choose next" in read
+    assert "pd:Purchase" not in read
     assert listed("--sort", "until", "--search", PURPOSE)[:2] == [soon, later]
     assert len(listed("--sort", "used")) == 3
     owner("consents", "--sort", "colour", expect=2)

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
+from itertools import compress
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -21,7 +22,7 @@ from twinvault.cli.common import DEFAULT_PROFILE, PURCHASE, AsJson, PassphraseFi
 from twinvault.cli.limits import Limits, with_limits
 from twinvault.consent_receipts import ConsentReceipt, verify_consent_receipt
 from twinvault.consents import Changed, OwnConsent
-from twinvault.notice import after_withdrawal, explicit_steps
+from twinvault.notice import after_withdrawal, asks, explicit_steps
 from twinvault.owner import Owner
 from twinvault.profile import read_trust, write_private
 from twinvault.terms import AskedBy
@@ -29,7 +30,7 @@ from vault.clock import DAY_S, SystemClock, unix_s, utc_day
 from vault.encoding import b64u
 from vault.proof.leaf import LeafKind
 from vault.schema.consent import RENEW_WITHIN_S
-from vault.schema.language import Language
+from vault.schema.language import LABELS, Language
 from vault.schema.terms import ConsentKind, Terms
 
 consent_commands = typer.Typer()
@@ -85,7 +86,10 @@ def consents(
     terms = [item.current.terms for item in shown]
     names = found.companies(one.grantee for one in terms if one.kind is ConsentKind.COMPANY)
     home = str(found.profile.record.get("country", ""))
-    rows = [row for item in shown if search.casefold() in _words(row := _consent_json(item, uses, names, home))]
+    made = [_consent_json(item, uses, names, home) for item in shown]
+    called = [_called(row, found.language) for row in made]
+    kept = [search.casefold() in _words(row) + _words(plain) for row, plain in zip(made, called, strict=True)]
+    rows = [*compress(made if as_json else called, kept)]
     named = {country for row in rows for country in row["complain_to"]}
     common.emit({"consents": rows, **authorities_json(set() if _ANY in named else named)}, as_json=as_json)
 
@@ -369,6 +373,13 @@ def _consent_json(
         "rights": terms.handling.privacy_rights,
         "complain_to": list(complain_to(terms.handling.jurisdiction, home=home)) or [_ANY],
     }
+
+
+def _called(row: dict[str, Any], language: Language) -> dict[str, Any]:
+    """Return a row with categories, purposes and questions as people call them."""
+    labels = LABELS[language]
+    called = {name: [labels[term] for term in row[name]] for name in ("categories", "special", "purposes")}
+    return row | called | {"questions": [asks(kind, language) for kind in row["questions"]]}
 
 
 def _words(row: Mapping[str, Any]) -> str:
