@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from tests.clients_npm.alterations import damages, erasures, floods, notes, stra
 from tests.clients_npm.models import certificates, ledgers, releases
 from tests.evidence.test_floods import flooded
 from tests.evidence.test_forged_months import LIES as FORGED_MONTHS
+from tests.evidence.test_listing_lies import LIES as LISTING_LIES
 from tests.evidence.test_tombstones import erase_all
 from tests.legacy_kit import LATER
 from tests.listing_kit import bundle_of, busiest, engaged, listed
@@ -29,12 +32,16 @@ from tests.proof.conftest import honest
 from tests.proof.forge import Forge, Honest, Told, flip
 from tests.proof.test_lying_service import SERVICE_ATTACKS
 from tests.proof.test_verify import FILE_ATTACKS
+from twinvault.auditor import UnreadableFile
+from twinvault.audits import verify_audit
 from twinvault.witness import Witness
 from vault.db import Database
-from vault.encoding import dump_json
+from vault.encoding import JsonObject, JsonValue, b64u, dump_json
 from vault.proof.bundle import Bundle, dump_bundle, parse_bundle, records_by_hash
 from vault.proof.errors import MalformedProof
 from vault.proof.leaf import LeafKind
+from vault.proof.listing import Listing, listing_lines
+from vault.proof.merkle import consistency_proof, leaf_hash, node_hash
 from vault.proof.note import VerifierKey
 from vault.proof.report import Report, Step
 from vault.proof.tombstone import is_tombstone
@@ -87,6 +94,29 @@ class Vectors:
         try:
             self.first.append(verify_bundle(parse_bundle(data), trust))
         except MalformedProof:
+            self.first.append(None)
+        self.names.append(name)
+
+    def add_audit(
+        self,
+        name: str,
+        parts: Sequence[bytes],
+        index: JsonObject,
+        trust: TrustedRoot,
+        listing: Listing | None = None,
+    ) -> None:
+        place = self.folder / f"{len(self.names):05d}"
+        folder = place.with_suffix(".audit")
+        folder.mkdir()
+        for number, part in enumerate(parts):
+            (folder / f"part-{number:06d}.bundle").write_bytes(part)
+        (folder / "audit.json").write_bytes(dump_json(index))
+        place.with_suffix(".trust").write_bytes(dump_trust(trust))
+        if listing is not None:
+            place.with_suffix(".listing").write_bytes(b"".join(listing_lines(listing)))
+        try:
+            self.first.append(verify_audit(folder, trust, listing))
+        except UnreadableFile:
             self.first.append(None)
         self.names.append(name)
 
@@ -310,6 +340,87 @@ def test_a_month_its_witnesses_floods_and_erasures_are_told_alike(
             )
     assert consent.version == 1
     vectors.compare(dist)
+
+
+def test_an_audit_is_told_alike_across_its_parts(
+    dist: Path, vectors: Vectors, sqlite_database: Database, shortkeys: Database, tmp_path: Path
+) -> None:
+    with audited(sqlite_database, shortkeys, tmp_path) as site:
+        site.live()
+        end, trust = site.size(), site.service.trust
+        cuts = [0, end // 3, end // 2, end]
+        parts = [site.bundle(begin, until - 1) for begin, until in pairwise(cuts)]
+        index = _index(parts, site.bundle())
+        honest = [*map(dump_bundle, parts)]
+        vectors.add_audit("honest", honest, index, trust)
+        for at, part in enumerate(parts):
+            for leaf in part.leaves:
+                for name, lie in (("without", without(part, leaf)), ("closed", closed(part, leaf))):
+                    vectors.add_audit(
+                        f"{name} {leaf.index}", [*honest[:at], dump_bundle(lie), *honest[at + 1 :]], index, trust
+                    )
+        first, second, third = honest
+        for name, some in {
+            "exchanged": [first, third, second], "twice": [first, first, second], "one less": [first, second],
+            "cut": [first, second[:-20], third], "late": [second, third],
+        }.items():  # fmt: skip
+            vectors.add_audit(name, some, index, trust)
+        growth = index["growth"]
+        assert isinstance(growth, list)
+        for name, change in {
+            "no growth": {"growth": [[], [], []]}, "less growth": {"growth": growth[:2]}, "growth of text": {"growth": "x"},
+            "growth of other hashes": {"growth": [growth[0], growth[2], growth[1]]}, "further": {"end": end + 1},
+            "begun later": {"first": 1}, "another format": {"format": "twinvault-audit/v2"}, "no end": {"end": ""},
+            "no parts": {"growth": []},
+        }.items():  # fmt: skip
+            vectors.add_audit(name, honest, {**index, **change}, trust)  # type: ignore[dict-item]  # values of JSON
+    assert vectors.first[0] is not None
+    assert vectors.first[0].failures == ()
+    vectors.compare(dist)
+
+
+def test_a_listing_is_told_alike(
+    dist: Path, vectors: Vectors, sqlite_database: Database, shortkeys: Database, tmp_path: Path
+) -> None:
+    with audited(sqlite_database, shortkeys, tmp_path) as site:
+        site.live()
+        flooded(site)
+        key, trust = engaged(site), site.service.trust
+        row = busiest(listed(site, key)).consent
+        chosen = listed(site, key, row)
+        part = bundle_of(site, key, chosen)
+        index: JsonObject = {
+            "format": "twinvault-audit/v1", "first": chosen.first, "end": chosen.end, "growth": [[]],
+        }  # fmt: skip
+        opened = next(one for one in chosen.rows if one.consent == row)
+        vectors.add_audit("honest", [dump_bundle(part)], index, trust, chosen)
+        vectors.add_audit("without its listing", [dump_bundle(part)], index, trust)
+        for name, (_, lie) in LISTING_LIES.items():
+            vectors.add_audit(name, [dump_bundle(part)], index, trust, lie(chosen, opened))
+        for leaf in part.leaves:
+            vectors.add_audit(f"closed {leaf.index}", [dump_bundle(closed(part, leaf))], index, trust, chosen)
+    accepted = [
+        name for name, report in zip(vectors.names, vectors.first, strict=True) if report and not report.failures
+    ]
+    assert accepted[0] == "honest"
+    assert not {*accepted} & {*LISTING_LIES, "without its listing"}
+    vectors.compare(dist)
+
+
+def _index(parts: Sequence[Bundle], whole: Bundle) -> JsonObject:
+    """Return an audit's index, with proofs out of all leaves."""
+    hashes = [leaf_hash(leaf.entry) for leaf in whole.leaves]
+
+    def hash_at(level: int, index: int) -> bytes:
+        if level == 0:
+            return hashes[index]
+        return node_hash(hash_at(level - 1, 2 * index), hash_at(level - 1, 2 * index + 1))
+
+    sizes = [int(part.checkpoint.split("\n")[1]) for part in parts]
+    growth: list[JsonValue] = [[]]
+    for before, now in pairwise(sizes):
+        growth.append([b64u(item) for item in consistency_proof(before, now, hash_at)])
+    return {"format": "twinvault-audit/v1", "first": 0, "end": parts[-1].complete_to, "growth": growth}
 
 
 def test_the_second_verifier_has_the_same_vocabulary(dist: Path) -> None:

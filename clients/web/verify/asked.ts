@@ -60,7 +60,7 @@ function withSignature(evidence: Evidence, event: Event, look: (body: Buffer) =>
   const version = evidence.versionAt(event);
   let refusal: unknown;
   if (version.terms.kind === "company") {
-    const company = evidence.companyAt(event) ?? refuse("The bundle lacks the company's record, whose key signed the question.");
+    const company = evidence.companiesAt(event).at(-1) ?? refuse("No record of the company is logged before its question.");
     const claims = claimsOf(requesterOf(event), evidence.trust.issuer, version.consent, event.personal["question_id"], body);
     const at = timeOf(event);
     try {

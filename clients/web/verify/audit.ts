@@ -1,10 +1,11 @@
 // An audit: a folder of parts in the order of the log, verified one after the other, as one.
-import { readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 
 import { MAX_BYTES, hashes } from "./bundle.js";
 import { Carried, attempt, emptyReport, type Report, type Step, type Trust } from "./evidence.js";
 import { Malformed, parseJson } from "./json.js";
+import { Tally, type Listing } from "./listing.js";
 import { refuse, verifyConsistency } from "./tree.js";
 import { unreadable, verifyBundle } from "./verifier.js";
 
@@ -29,8 +30,8 @@ export function verifyFile(file: string, trust: Trust, carried?: Carried): Repor
   return verifyBundle(data, trust, carried);
 }
 
-/** Verify the parts of an audit; a part that cannot be read, or does not hold, ends it. */
-export function verifyAudit(folder: string, trust: Trust): Report {
+/** Verify the parts of an audit, and its listing if there is one; a part that cannot be read, or does not hold, ends it. */
+export function verifyAudit(folder: string, trust: Trust, listing?: Listing): Report {
   const report = emptyReport();
   let index: Index;
   try {
@@ -38,10 +39,13 @@ export function verifyAudit(folder: string, trust: Trust): Report {
   } catch (error) {
     return unreadable(error instanceof Malformed ? error.message : `The folder ${folder} holds no audit: audit.json cannot be read.`);
   }
-  const carried = new Carried();
+  const tally = listing && new Tally(listing);
+  const carried = new Carried(tally);
   for (const [number, proof] of index.growth.entries()) {
+    const part = join(folder, `part-${String(number).padStart(6, "0")}.bundle`);
+    if (!existsSync(part)) return unreadable(`The folder ${folder} holds no whole audit: it lacks ${part}.`);
     const before = carried.checkpoint;
-    add(report, verifyFile(join(folder, `part-${String(number).padStart(6, "0")}.bundle`), trust, carried));
+    add(report, verifyFile(part, trust, carried));
     if (!report.failures.length && before) {
       attempt(report, "checkpoint", null, () => verifyConsistency(before, carried.checkpoint ?? before, proof));
     }
@@ -50,6 +54,7 @@ export function verifyAudit(folder: string, trust: Trust): Report {
   if (index.growth.length && (carried.from !== index.first || carried.to !== index.end)) {
     attempt(report, "openings", null, () => refuse(`The audit claims the leaves from ${index.first} to ${index.end}, but its parts do not.`));
   }
+  tally?.verify(report, carried);
   return report;
 }
 

@@ -4,6 +4,8 @@ import type { Bundle, Leaf } from "./bundle.js";
 import type { Version } from "./consent.js";
 import { verifySigned, type Envelope, type ServiceKey } from "./envelope.js";
 import { Malformed, agree, isObject, parseJson, spelled, type Json, type JsonObject } from "./json.js";
+import type { Tally } from "./listing.js";
+import { COMPANY, readJws } from "./jws.js";
 import { readCompany, type Company, type Question } from "./question.js";
 import type { PolicySet } from "./rules.js";
 import { Members, Tombstones, whyUnordered } from "./shown.js";
@@ -78,6 +80,9 @@ export class Carried {
   readonly companies = new Map<string, number>();
   readonly trainings = new Set<string>();
   readonly years = new Map<string, number[]>();
+
+  /** Where an audit opens some consents only, `tally` counts what its listing must. */
+  constructor(readonly tally?: Tally) {}
 }
 
 export const CHAINED = ["consent-request", "consent", "answer", "denial"];
@@ -197,12 +202,17 @@ export class Evidence {
     return this.versionsBefore(event).at(-1) ?? refuse("No version is logged.");
   }
 
-  /** What the newest record says that is logged before an event of the company that asked, if it is kept. */
-  companyAt(event: Event): Company | undefined {
+  /** What the newest records say, two at most, that are logged before an event of the company that asked. */
+  companiesAt(event: Event): Company[] {
     const company = requesterOf(event);
-    const registered = this.before(event, "company", { company }) ?? refuse("No record of the company is logged before its question.");
-    const record = this.bundle.records.get(fromB64u(registered.public["record_sha256"], 32).toString("base64url"));
-    return record && readCompany(record, company);
+    const logged = this.of("company").filter((known) => known.index < event.index && known.public["company"] === company);
+    if (!logged.length) refuse("No record of the company is logged before its question.");
+    return logged.slice(-2).map((known) => readCompany(readJws(this.companyRecord(known), COMPANY), company));
+  }
+
+  /** The record that a company's leaf names. */
+  companyRecord(event: Event): string {
+    return this.record(event.public, "record_sha256").toString("latin1");
   }
 
   /** Refuse a record that no key of this name, vouched for by the operator and in force by then, signed. */
@@ -230,6 +240,7 @@ export class Evidence {
     for (const event of this.chained("answer", "denial")) carried.latest = Math.max(carried.latest, timeOf(event));
     carried.to = bundle.to;
     carried.checkpoint = this.checkpoint;
+    carried.tally?.add(this);
   }
 }
 

@@ -1,7 +1,7 @@
 // Questions: the closed catalogue, the company's signature, and what the company's logged record says of how it asks.
 import { Fields } from "./fields.js";
 import { parseJson, same, type Json, type JsonObject } from "./json.js";
-import { COMPANY, QUESTION, readJwk, readJws, verifyJws, type JwsKey } from "./jws.js";
+import { QUESTION, readJwk, readJws, verifyJws, type Jws, type JwsKey } from "./jws.js";
 import { QUESTIONS } from "./terms.js";
 import { fromB64u, refuse, sha256 } from "./tree.js";
 import { CATEGORIES, PURPOSES } from "./vocabulary.js";
@@ -98,9 +98,8 @@ export interface Company {
   key: JwsKey;
 }
 
-/** Read a company's logged record; only a first one is signed by a key that is known, its own. */
-export function readCompany(record: Buffer, company: string): Company {
-  const jws = readJws(record.toString("latin1"), COMPANY);
+/** Read a company's logged record: a first one is signed by its own key, a later one by that of the one before. */
+export function readCompany(jws: Jws, company: string): Company {
   const { company_id: named, version, agent } = jws.claims;
   const key = readJwk(jws.claims["question_key"]);
   if (named !== company) refuse("The company's logged record is about another company.");

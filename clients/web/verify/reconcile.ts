@@ -3,10 +3,11 @@ import { readManifest } from "./certificate.js";
 import { isKeyStatement, readEnvelope } from "./envelope.js";
 import { SKEW_S, saidAt, timeOf, type Event, type Evidence } from "./evidence.js";
 import { agree, spelled } from "./json.js";
-import { readCompany } from "./question.js";
+import { COMPANY, readJws, verifyJws } from "./jws.js";
+import { readCompany, type Company } from "./question.js";
 import { readPolicySet } from "./rules.js";
 import { isMember, isTombstone } from "./shown.js";
-import { fromB64u, refuse, sha256 } from "./tree.js";
+import { refuse, sha256 } from "./tree.js";
 
 export function reconcile(evidence: Evidence): void {
   verifyTimes(evidence);
@@ -53,11 +54,9 @@ function verifyVersions(evidence: Evidence): void {
       if (event) evidence.attempt("records", event.index, () => verifyFollows(before, event));
     }
   }
-  const newest = new Map<string, number>();
-  for (const event of evidence.of("company")) {
-    evidence.attempt("records", event.index, () => verifyCompany(evidence, event));
-    if (evidence.claimsWhole) evidence.attempt("records", event.index, () => verifyNext(evidence, event, newest));
-  }
+  const newest = new Map<string, Company>();
+  for (const event of evidence.of("company")) evidence.attempt("records", event.index, () => verifyCompany(evidence, event, newest));
+  evidence.attempt("records", null, () => verifyNoneLacks(evidence, newest));
 }
 
 function verifyRules(evidence: Evidence, event: Event): void {
@@ -71,22 +70,22 @@ function verifyFollows(before: Event, event: Event): void {
   if (!follows || event.public["predecessor"] !== before.public["policy_set"]) refuse("The rules do not follow those that were in force before.");
 }
 
-function verifyCompany(evidence: Evidence, event: Event): void {
-  const record = evidence.bundle.records.get(fromB64u(event.public["record_sha256"], 32).toString("base64url"));
-  if (!record) return; // a company's older records are not kept
-  const { version } = readCompany(record, spelled(event.public["company"]));
-  if (event.public["version"] !== version) refuse("The leaf says another version of the company's record than that states itself.");
+function verifyCompany(evidence: Evidence, event: Event, newest: Map<string, Company>): void {
+  const company = spelled(event.public["company"]);
+  const jws = readJws(evidence.companyRecord(event), COMPANY);
+  const [said, before] = [readCompany(jws, company), newest.get(company)];
+  if (event.public["version"] !== said.version) refuse("The leaf says another version of the company's record than that states itself.");
+  const expected = (before?.version ?? 0) + 1;
+  if (said.version !== expected) refuse(`The company's record should have version ${expected}: one before it is left out.`);
+  if (before) verifyJws(jws, before.key); // else the service put another key in the company's place
+  newest.set(company, said);
 }
 
-function verifyNext(evidence: Evidence, event: Event, newest: Map<string, number>): void {
-  const [company, version, isWhole] = [spelled(event.public["company"]), event.public["version"], evidence.isWhole(event.index)];
-  const before = newest.get(company) ?? (isWhole ? evidence.carried.companies.get(company) : undefined);
-  // Of companies that asked in a range all records are shown, of others those in it.
-  const first = before === undefined && (!isWhole || evidence.begin === 0);
-  const expected = first ? 1 : before === undefined ? version : before + 1;
-  if (typeof version !== "number" || version !== expected) return refuse("A company's record before this one is left out.");
-  newest.set(company, version);
-  if (isWhole) evidence.carried.companies.set(company, version);
+function verifyNoneLacks({ carried }: Evidence, newest: Map<string, Company>): void {
+  for (const [company, { version }] of newest) {
+    if (version < (carried.companies.get(company) ?? 0)) refuse(`The company ${company} had a later record in a part before this one.`);
+    carried.companies.set(company, version);
+  }
 }
 
 /** The digests that leaves, and the consents among the records, name. */

@@ -62,9 +62,9 @@ function verifyTerms(evidence: Evidence, event: Event, decision: Decision, versi
   if (terms.grantee !== requester) refuse("Somebody else asked than the consent was given to.");
   if (terms.kind === "company") {
     if (decision.principal.id !== requester) refuse("The decision was made about another requester.");
-    const company = evidence.companyAt(event);
-    // Only a first record says what was decided on: of a later one, the one before it is not kept.
-    if (company?.version === 1 && context["agent"] !== company.agent) refuse("The decision was made about an agent where there is none, or the reverse.");
+    // While a question is decided its company may get its next record: the one before may have decided.
+    const agents = evidence.companiesAt(event).map(({ agent }) => agent);
+    if (!agents.includes(context["agent"] as number)) refuse("The decision was made about an agent where there is none, or the reverse.");
   }
   return used;
 }

@@ -1,20 +1,36 @@
 // The command:
 //
-//   node dist/verify.js BUNDLE TRUST      prints one JSON report of a bundle, or of the folder of an audit
+//   node dist/verify.js BUNDLE TRUST [LISTING]
+//
+// prints one JSON report of a bundle, or of the folder of an audit and of the listing that its consents were chosen from.
 //
 // Exit status 0 if everything that was checked holds, 1 if something does not or cannot be read, 2 without keys.
 import { readFileSync, statSync } from "node:fs";
 
 import { verifyAudit, verifyFile } from "./audit.js";
 import { STEPS, readTrust, type Report, type Trust } from "./evidence.js";
+import { Malformed } from "./json.js";
+import { readListing } from "./listing.js";
+import { unreadable } from "./verifier.js";
 
-const [, , bundle, trustFile, ...more] = process.argv;
+const [, , bundle, trustFile, listingFile, ...more] = process.argv;
 if (bundle === undefined || trustFile === undefined || more.length) {
-  process.stderr.write("usage: node verify.js BUNDLE TRUST (keys in a bundle prove nothing: name a trust file)\n");
+  process.stderr.write("usage: node verify.js BUNDLE TRUST [LISTING] (keys in a bundle prove nothing: name a trust file)\n");
   process.exitCode = 2;
 } else {
   const trust = trusted(trustFile);
-  if (trust) show(isFolder(bundle) ? verifyAudit(bundle, trust) : verifyFile(bundle, trust));
+  if (trust) show(verify(bundle, trust, listingFile));
+}
+
+function verify(path: string, trust: Trust, listing: string | undefined): Report {
+  try {
+    const chosenFrom = listing === undefined ? undefined : readListing(readFileSync(listing));
+    return isFolder(path) ? verifyAudit(path, trust, chosenFrom) : verifyFile(path, trust);
+  } catch (error) {
+    if (error instanceof Malformed) return unreadable(error.message);
+    if (error instanceof Error && "code" in error) return unreadable(`A file cannot be read: ${error.message}`);
+    throw error;
+  }
 }
 
 function trusted(file: string): Trust | undefined {
