@@ -245,6 +245,16 @@ def test_a_job_run_again_after_a_crash_pays_and_stores_once(lite: Cohort, traine
     assert lite.outcomes() == ["released"]
 
 
+def test_a_training_that_a_restore_took_the_model_of_is_not_told_as_released(lite: Cohort, trainer) -> None:
+    """It waited in the backup, and was charged since: the journal has the charge, and nothing has the model."""
+    made = trainer()
+    charge = cohort._charge(lite.worker, ONE, RETAIL)
+    with lite.worker.database.transaction() as session:
+        assert ledger.restore(session, charge, at=NOW)
+    assert train_cohort(lite.worker, ONE) == "training-forgotten"
+    assert made.backbones == []
+
+
 def test_a_training_has_a_name_that_no_other_had(sqlite_database: Database) -> None:
     """A restored database gives numbers anew: one that is charged already would count as done, with no model."""
     found = []

@@ -83,12 +83,14 @@ class Reservation:
         release_id: 32 bytes.
         state: As it was when this was returned; a committed release's rows are already stored.
         record: The charge as JSON; the release's leaf keeps it, so that `restore` can charge it again.
+        restored: Whether it was charged after the backup that was put back since: what was released is not here.
     """
 
     scope: CapScope
     release_id: bytes
     state: State
     record: JsonObject = field(repr=False)
+    restored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,8 @@ def reserve(session: Session, charge: LedgerCharge, cap: Cap, *, at: datetime) -
             raise ChargeConflict("This release id is already charged with other parameters; name another release.")
         if found.state == State.ABORTED:
             raise ChargeConflict("This release was aborted after noise was drawn; its cost stays. Name another one.")
-        return Reservation(charge.scope, charge.release_id, State(found.state), record)
+        restored = parse_json(found.record)["reason"] == _RESTORED
+        return Reservation(charge.scope, charge.release_id, State(found.state), record, restored)
     before = book.total()
     if not cap.admits(before + charge.curve):
         gone, needed = before.epsilon(cap.delta), (before + charge.curve).epsilon(cap.delta)

@@ -58,6 +58,14 @@ class CohortUnsettled(VaultError):
     status = 409
 
 
+class TrainingForgotten(VaultError):
+    """A training was charged after the backup that was put back since: its model is gone, and another has to be asked for."""
+
+    slug = "training-forgotten"
+    title = "Trained model was lost by a restore"
+    status = 409
+
+
 @dataclass(frozen=True)
 class _Member:
     """One person under a live cohort consent: what may be opened, and the released rows of those months."""
@@ -111,7 +119,7 @@ def _train(worker: Worker, training: bytes, mapped: FeatureMap) -> str | None:
     with worker.database.transaction() as session:
         reservation = ledger.reserve(session, charge, PERSON_YEAR_CAP, at=worker.clock.now())
     if reservation.state is not ledger.State.RESERVED:
-        return ""  # this training's model is stored already
+        return TrainingForgotten.slug if reservation.restored else ""  # else its model is stored already
     following: Iterable[_Member] = chain([first], found)
     for _ in range(_ROUNDS):
         members, records = _records(worker, following, mapped)
