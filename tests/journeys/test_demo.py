@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -7,10 +8,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from rich.console import Console
 
 from tests.waiting import until
 from twinvault.demo import histories
@@ -19,12 +23,15 @@ from twinvault.demo.histories import (
     COHORT_MONTHS,
     HELD_OUT,
     MONTHS,
+    Histories,
     days_by_code,
     next_shops,
     read_traces,
     write_histories,
 )
-from twinvault.demo.service import DemoFailed, Service
+from twinvault.demo.service import DemoFailed, Service, _never_imported
+from twinvault.demo.story import Story
+from twinvault.demo.teller import Teller
 from twinvault.receipts import NoReceipt
 from vault.proof.bundle import Bundle, dump_bundle
 from vault.schema.trace import Period, period_of
@@ -103,6 +110,34 @@ def test_a_signal_ends_everything_that_was_started(own_temporary: Path, number: 
     output, _ = demo.communicate(timeout=120)
     assert (demo.returncode, output) == (130, b"")
     assert list(own_temporary.glob("twinvault-demo-*")) == []
+
+
+def test_a_model_that_its_own_noise_refused_is_told_with_what_to_do(tmp_path: Path) -> None:
+    service = Service(tmp_path)
+    histories_of = Histories({}, 1, tmp_path / "household-1.parquet", 1)
+    story = Story(service, histories_of, tmp_path, Teller(Console(quiet=True)))
+    refused: Future[Any] = Future()
+    refused.set_result({"job": 1, "outcome": "certificate-invalid"})
+    with pytest.raises(DemoFailed, match="play again, or with more --households"):
+        story._wait_for_model(refused)
+    failed: Future[Any] = Future()
+    failed.set_result({"job": 1, "outcome": "cohort-unsettled"})
+    with pytest.raises(DemoFailed, match="not released: cohort-unsettled"):
+        story._wait_for_model(failed)
+
+
+def test_what_python_has_not_compiled_is_compiled_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path))
+    assert _never_imported("httpx")
+    assert not _never_imported("no_such_package")
+    compiled = Path(importlib.util.cache_from_source(str(httpx.__file__)))
+    compiled.parent.mkdir(parents=True)
+    compiled.touch()
+    assert not _never_imported("httpx")
+    compiled.unlink()
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert not _never_imported("httpx")  # whatever was compiled ahead, nobody would find
 
 
 def test_a_service_that_does_not_start_is_one_sentence(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ _HOST: Final = "127.0.0.1"
 _READY_S: Final = 60.0
 _STOP_S: Final = 30.0
 _COMMAND_S: Final = 300.0
+_IMPORTED: Final = ("vault.app", "vault.worker")
 
 
 class DemoFailed(ClientError):
@@ -43,11 +45,13 @@ class Service:
         self.logs = folder / "logs"
         self.url = f"http://{_HOST}:{_free_port()}"
         self._serve: subprocess.Popen[bytes] | None = None
+        self._compiling: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         """Make keys and databases, start the service and wait until it answers."""
         self.logs.mkdir(mode=0o700, parents=True)
         try:
+            self._compile_ahead()
             where = ("--issuer", self.url, "--log-origin", "demo.example/log")
             self.command("operator", "init", str(self.site), *where, "--cadence", "daily")
             self._start()
@@ -69,9 +73,9 @@ class Service:
         """Return the keys to pin."""
         return read_trust(self.trust_file)
 
-    def operator(self, *arguments: str) -> Any:
-        """Run an operator's command on this installation and return its JSON."""
-        return self.command("operator", *arguments, "--site", str(self.site))
+    def operator(self, *arguments: str, allowed: tuple[int, ...] = (0,)) -> Any:
+        """Run an operator's command on this installation and return its JSON; see `command`."""
+        return self.command("operator", *arguments, "--site", str(self.site), allowed=allowed)
 
     def command(self, *arguments: str, allowed: tuple[int, ...] = (0,)) -> Any:
         """Run a `twinvault` command and return the JSON that it prints.
@@ -102,7 +106,11 @@ class Service:
         return self._serve.wait() if self._serve else 0
 
     def stop(self) -> None:
-        """End the service: only the process that this object started, which ends its own children."""
+        """End the service: only processes that this object started, which end their own children."""
+        if self._compiling is not None:
+            self._compiling.kill()
+            self._compiling.wait()
+            self._compiling = None
         if self._serve is None:
             return
         self._serve.send_signal(signal.SIGTERM)
@@ -112,6 +120,14 @@ class Service:
             os.killpg(self._serve.pid, signal.SIGKILL)  # the group that this object's own session made
             self._serve.wait()
         self._serve = None
+
+    def _compile_ahead(self) -> None:
+        """Let another processor compile what the app imports, while keys are made, where nobody imported it before."""
+        if (os.cpu_count() or 1) > 1 and _never_imported("torch"):
+            self._compiling = subprocess.Popen(  # noqa: S603  (our own modules by name)
+                [sys.executable, "-c", f"import {', '.join(_IMPORTED)}"], stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_environment(),
+            )  # fmt: skip
 
     def _start(self) -> None:
         port = self.url.rpartition(":")[2]
@@ -133,6 +149,14 @@ class Service:
                 pass
             time.sleep(0.1)
         raise DemoFailed(f"The service did not answer within {_READY_S:.0f} seconds.")
+
+
+def _never_imported(package: str) -> bool:
+    """Say whether Python has not compiled a package yet, and would keep it once it has."""
+    found = importlib.util.find_spec(package)
+    if sys.dont_write_bytecode or found is None or found.origin is None:
+        return False
+    return not Path(importlib.util.cache_from_source(found.origin)).exists()
 
 
 def _twinvault() -> list[str]:
