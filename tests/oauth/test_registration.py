@@ -90,9 +90,31 @@ def test_filing_again_replaces_what_waits(server: Any) -> None:
     kit = CompanyKit()
     register(server, kit)
     kit.name = "Better Name"
+    early = register(server, kit)
+    assert (early.status_code, "once in 60 seconds" in early.json()["error_description"]) == (400, True)
+    server.clock.at += timedelta(seconds=registration.CHANGE_S)
     assert register(server, kit).status_code == 201
     with server.database.snapshot() as session:
         assert [item.name for item in registration.list_waiting(session)] == ["Better Name"]
+
+
+def test_what_waits_and_is_sent_again_writes_nothing_and_waits_no_longer(server: Any) -> None:
+    sent = metadata(server, CompanyKit())
+    assert server.client.post("/v1/register", json=sent).status_code == 201
+    filed_at = server.now
+    writes: list[str] = []
+
+    def note(_conn: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        writes.append(statement)
+
+    server.clock.at += timedelta(hours=1)
+    sqlalchemy.event.listen(server.database.engine, "before_cursor_execute", note)
+    assert server.client.post("/v1/register", json=sent).status_code == 201
+    sqlalchemy.event.remove(server.database.engine, "before_cursor_execute", note)
+    assert writes
+    assert not any(one.startswith(("INSERT", "UPDATE")) for one in writes)
+    with server.database.snapshot() as session:
+        assert [item.received_at for item in registration.list_waiting(session)] == [filed_at]
 
 
 @pytest.mark.parametrize(
@@ -139,6 +161,7 @@ def test_waiting_registrations_are_bounded_and_end(server: Any, monkeypatch: pyt
     assert [register(server, kit).status_code for kit in (first, CompanyKit())] == [201, 201]
     full = register(server, CompanyKit())
     assert (full.status_code, full.headers["retry-after"]) == (503, "86400")
+    server.clock.at += timedelta(seconds=registration.CHANGE_S)
     assert register(server, first).status_code == 201, "what waits may be replaced"
     server.clock.at += timedelta(seconds=registration.UNINVITED_S)
     assert register(server, CompanyKit()).status_code == 201
@@ -161,10 +184,12 @@ def test_whom_the_operator_invited_registers_however_many_wait(server: Any, monk
     invitation = invited(server)
     bad = metadata(server, guest, jwks={"keys": []})
     assert server.client.post("/v1/register", json=bad, headers=invitation).status_code == 400
+    sent = metadata(server, guest)
     for name in ("Bearer", "bearer"):  # twice: also where the first answer was lost
         headers = {"authorization": invitation["authorization"].replace("Bearer", name)}
-        taken = server.client.post("/v1/register", json=metadata(server, guest), headers=headers)
+        taken = server.client.post("/v1/register", json=sent, headers=headers)
         assert (taken.status_code, taken.json()["company_status"]) == (201, "pending"), taken.text
+    server.clock.at += timedelta(seconds=registration.CHANGE_S)
     assert register(server, guest).status_code == 201, "filed again without it, it stays invited"
     sandbox = server.client.post(
         "/v1/register", json=metadata(server, test_shop, sandbox=True), headers=invited(server)

@@ -46,7 +46,7 @@ MAX_SANDBOX: Final = 1_000
 """How many test companies one server takes that nobody invited; nobody approves them, and each is logged for good."""
 
 CHANGE_S: Final = 60
-"""How long a company's record stays in force at the least; each is logged for good."""
+"""How long a company's record stays in force at the least, as each is logged for good, and how long one waits."""
 
 _FIXED: Final[Mapping[str, tuple[str, ...]]] = {"grant_types": GRANT_TYPES, "response_types": ("code",)}
 
@@ -291,8 +291,15 @@ def _use_invitation(session: Session, unverified_token: str, company_id: Company
 def _keep_waiting(session: Session, record: CompanyRecord, jws: str, *, invited: bool, now: datetime) -> None:
     connection = session.connection()
     connection.execute(delete(registration).where(_lapsed(now)))
-    own = delete(registration).where(registration.c.company_id == record.company_id)
-    invited = bool(connection.execute(own.returning(registration.c.invited)).scalar_one_or_none()) or invited
+    own = registration.c.company_id == record.company_id
+    waits = connection.execute(select(registration).where(own)).one_or_none()
+    if waits is not None:
+        if waits.record == jws and waits.invited >= invited:
+            return  # sent again, perhaps by somebody who saw it: nothing is written
+        if waits.record != jws and waits.received_at_s > unix_s(now) - CHANGE_S:
+            raise BadMetadata(f"A registration is replaced at most once in {CHANGE_S} seconds; send it a little later.")
+        invited = invited or waits.invited
+        connection.execute(delete(registration).where(own))
     uninvited = select(func.count()).select_from(registration).where(~registration.c.invited)
     if not invited and connection.execute(uninvited).scalar_one() >= MAX_WAITING:
         raise RegistrationsFull(
