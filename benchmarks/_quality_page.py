@@ -35,6 +35,10 @@ _LOST = [
         "what chance differs by, the first at ten times the work"
     ),
     (
+        "- what people buy on average as a function of how often they shop, with exact statistics of it: next to nothing per "
+        "person, nothing pooled"
+    ),
+    (
         "- other directions: those that capture most of a habit's variance at 15, 40 or 100 shops (better in squared "
         "error, not in NDCG), and those that matter for ranks near the tenth"
     ),
