@@ -112,6 +112,12 @@ def test_a_signal_ends_everything_that_was_started(own_temporary: Path, number: 
     assert list(own_temporary.glob("twinvault-demo-*")) == []
 
 
+def test_a_cohort_whose_model_would_often_be_refused_is_refused_at_once() -> None:
+    done = subprocess.run([*DEMO, "--households", "300"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert str(HOUSEHOLDS) in done.stderr
+
+
 def test_a_model_that_its_own_noise_refused_is_told_with_what_to_do(tmp_path: Path) -> None:
     service = Service(tmp_path)
     histories_of = Histories({}, 1, tmp_path / "household-1.parquet", 1)

@@ -26,6 +26,8 @@ from twinvault.demo.teller import Teller
 from vault.errors import VaultError
 
 COHORT: Final = 400
+"""The least, too: of fewer, a model is refused more often for the noise of its own measurement."""
+
 _INTERRUPTED: Final = 130
 
 main = typer.Typer(add_completion=False)
@@ -37,7 +39,7 @@ def demo(
     leave: Annotated[bool, typer.Option("--exit", help="Stop the service at the end and remove the folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Figures as one JSON object; the story to stderr.")] = False,
     households: Annotated[
-        int, typer.Option(help="Households that the backbone learns from.", min=300, max=2_000)
+        int, typer.Option(help="Households that the backbone learns from.", min=COHORT, max=2_000)
     ] = COHORT,
 ) -> None:
     """Play the whole story on real shopping histories: owner, company and auditor against a real service."""
