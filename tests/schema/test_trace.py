@@ -118,7 +118,7 @@ def test_the_local_date_is_the_vaults() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2026", "2026-1", "2026-13", "2026-00", "1969-12", "2200-01", "2026-01-01", "٢٠٢٦-01"]
+    "text", ["", "2026", "2026-1", "2026-13", "2026-00", "1969-12", "2200-01", "2026-01-01", "٢٠٢٦-01", "20٢٦-01"]
 )
 def test_a_period_is_a_month(text: str) -> None:
     with pytest.raises(MalformedInput):

@@ -20,7 +20,7 @@ MAX_INTEGER: Final = 2**53 - 1
 _LAST_MS: Final = 7_258_118_400_000  # 2200-01-01: a later time is a wrong unit, not an event
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
-_PERIOD: Final = re.compile(r"(19[7-9]\d|20\d\d|21\d\d)-(0[1-9]|1[0-2])")
+_PERIOD: Final = re.compile(r"(19[7-9][0-9]|2[01][0-9][0-9])-(0[1-9]|1[0-2])")
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 
 

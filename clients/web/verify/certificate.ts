@@ -25,7 +25,7 @@ const MEASURES = [
 type Measured = Record<(typeof MEASURES)[number], number>;
 type Group = Record<(typeof GROUP)[number], number>;
 
-export const CLASSIFIERS = ["reveals-3"];
+export const CLASSIFIERS = ["reveals-3", "reveals-4"];
 
 const RETAIL_WORDS = "0d310b00d1bd94d9908d8de924ba6a129fb289284443ca1c8e1d48606d6a33b9";
 const WORDS: ReadonlyMap<string, string> = new Map([

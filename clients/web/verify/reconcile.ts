@@ -56,7 +56,7 @@ function verifyVersions(evidence: Evidence): void {
   }
   const newest = new Map<string, Company>();
   for (const event of evidence.of("company")) evidence.attempt("records", event.index, () => verifyCompany(evidence, event, newest));
-  evidence.attempt("records", null, () => verifyNoneLacks(evidence, newest));
+  for (const [company, said] of newest) evidence.attempt("records", null, () => verifyNewest(evidence, company, said));
 }
 
 function verifyRules(evidence: Evidence, event: Event): void {
@@ -81,11 +81,9 @@ function verifyCompany(evidence: Evidence, event: Event, newest: Map<string, Com
   newest.set(company, said);
 }
 
-function verifyNoneLacks({ carried }: Evidence, newest: Map<string, Company>): void {
-  for (const [company, { version }] of newest) {
-    if (version < (carried.companies.get(company) ?? 0)) refuse(`The company ${company} had a later record in a part before this one.`);
-    carried.companies.set(company, version);
-  }
+function verifyNewest({ carried }: Evidence, company: string, { version }: Company): void {
+  if (version < (carried.companies.get(company) ?? 0)) refuse(`The company ${company} had a later record in a part before this one.`);
+  carried.companies.set(company, version);
 }
 
 /** The digests that leaves, and the consents among the records, name. */

@@ -8,8 +8,8 @@ import { Fields } from "./fields.js";
 import { Malformed, isObject, ordered, parseJson, spell, type Json, type JsonObject } from "./json.js";
 import { fromB64u, refuse, sha256 } from "./tree.js";
 
-// Node 20 ended with "unreachable code" in V8's deoptimizer after some hundred bundles, where code that calls into
-// WebAssembly was inlined and then thrown away.
+// Node 20.20 ends with "unreachable code" in V8's deoptimizer once it throws away code into which it inlined calls of
+// WebAssembly: some hundred policy sets made ready in one process are enough.
 setFlagsFromString("--no-turbo-inline-js-wasm-calls");
 
 const ACTIONS = new Set(["refresh", "train", "ask", "population_map"]);
