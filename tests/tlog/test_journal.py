@@ -100,7 +100,7 @@ def test_what_was_signed_is_kept_beside_its_event_and_forgotten_with_it(
     entries = live(database, log_key, sign, journal, LeafKind.FREEZE, LeafKind.CONSENT, LeafKind.FREEZE)
     assert journal.read().signed == {entries[0]: b"an order", entries[2]: b"an order"}
     for entry in entries:
-        journal.forget([entry])
+        journal.forget(lambda _, gone=entry: {gone})
     assert journal.read().signed == {}
     assert [leaf.entry for leaf in journal.read().leaves] == entries
     assert b"an order" not in journal._path.read_bytes()
@@ -238,8 +238,8 @@ def test_a_file_that_another_process_replaced_is_known_for_another(
     other = Journal(journal._path, ORIGIN)
     for leaf in leaves[:2]:
         journal.append([leaf])
-        other.forget([leaf.entry])
-        other.forget([leaves[2].entry])
+        other.forget(lambda _, entry=leaf.entry: {entry})
+        other.forget(lambda _: {leaves[2].entry})
         journal.append([leaf])
         other.append([leaf])
     assert {leaf.entry for leaf in journal.read().leaves} == {leaf.entry for leaf in leaves}
@@ -295,7 +295,7 @@ def test_forgetting_drops_the_personal_half_only(
     live(database, log_key, sign, journal, LeafKind.CONSENT, LeafKind.CONSENT)
     first, second = journal.read().leaves
     assert first.personal is not None
-    journal.forget([first.entry])
+    journal.forget(lambda _: {first.entry})
     assert first.personal.salt not in journal._path.read_bytes()
     after = journal.read().leaves
     assert (after[0].personal, after[0].public, after[1]) == (None, first.public, second)

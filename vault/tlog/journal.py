@@ -152,8 +152,7 @@ class Journal:
         leaves = between(session, JOURNALED, first, last)
         self.append(leaves, self._signed(session, leaves))
         if any(leaf.kind in _ERASING for leaf in leaves):
-            personal = [leaf for leaf in self.read().leaves if leaf.personal and leaf.kind not in _CHARGED]
-            self.forget(_forgotten(session, personal))
+            self.forget(lambda kept: set(_forgotten(session, kept)))
 
     def append(self, leaves: Iterable[Leaf], signed: Mapping[PendingId, bytes] = MappingProxyType({})) -> None:
         """Add events, with the envelopes of some; when this returns they are on the disk. Adding none writes nothing.
@@ -175,22 +174,20 @@ class Journal:
             record = _Record(PendingId(newest.id), newest.leaf_index or 0, now_s, "", newest.entry, None, None, b"")
             self._append(frames(record.dump()))
 
-    def forget(self, entries: Iterable[bytes]) -> None:
+    def forget(self, choose: Callable[[list[_Record]], set[bytes]]) -> None:
         """Drop the personal halves of events and what was signed, as `log.delete_personal_openings` does in the database.
 
-        Nobody may sequence meanwhile.
+        Nobody may sequence meanwhile, so every record is read once.
 
         Args:
-            entries: Their log entries; ids would not do, which a database set back gives out anew.
+            choose: Returns the log entries of those that go; ids would not do, which a database set back gives out anew.
         """
-        forgotten = set(entries)
-        if not forgotten:
-            return
         with self._open("rb") as file:
             begins_at, _ = self._header(file)
-            records = [_parse(record) for content in _contents(file) for record in _split(content)]
-        kept = [replace(one, personal=None, signed=b"") if one.entry in forgotten else one for one in records]
-        self._replace(begins_at, [one.dump() for one in kept])
+            kept = [(record, _parse(record)) for content in _contents(file) for record in _split(content)]
+        forgotten = choose([one for _, one in kept if one.personal and one.kind not in _CHARGED])
+        if forgotten:
+            self._replace(begins_at, [one.emptied() if one.entry in forgotten else record for record, one in kept])
 
     def _append(self, content: bytes) -> None:
         with self._open("r+b") as file:
@@ -311,6 +308,9 @@ class _Record:
         numbers = [number.to_bytes(8, "big") for number in (self.pending_id, self.index, self.written_s)]
         return frames(*numbers, self.kind.encode(), self.entry, *halves, self.signed)
 
+    def emptied(self) -> bytes:
+        return replace(self, personal=None, signed=b"").dump()
+
     def leaf(self) -> Leaf:
         assert self.public is not None
         return Leaf(self.pending_id, self.index, LeafKind(self.kind), self.entry, self.public, self.personal)
@@ -378,7 +378,7 @@ def _contents(file: BinaryIO) -> Iterator[bytes]:
     file.seek(at)
 
 
-def _forgotten(session: Session, leaves: list[Leaf]) -> Iterator[bytes]:
+def _forgotten(session: Session, leaves: list[_Record]) -> Iterator[bytes]:
     wanted = {leaf.entry for leaf in leaves}
     query = select(log_entry.c.entry).join(log_opening, log_opening.c.entry_id == log_entry.c.id)
     query = query.where(log_opening.c.personal_salt.is_(None))
