@@ -13,7 +13,6 @@ import pytest
 
 from tests.client_kit import Service, purchases
 from twinvault.api import Api, Unreachable
-from twinvault.cli import main
 from twinvault.company import Company
 from twinvault.owner import Owner
 from twinvault.profile import Profile
@@ -34,22 +33,13 @@ Run = Callable[..., Any]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(run: Run) -> Run:
     """The commands of a company."""
-    monkeypatch.setenv("TWINVAULT_HOME", str(tmp_path / "home"))
 
-    def run(*argv: object, expect: int = 0, plain: bool = False) -> Any:
-        with pytest.raises(SystemExit) as end:
-            main(["company", *map(str, argv), "--profile", "acme", *([] if plain else ["--json"])])
-        said = capsys.readouterr()
-        assert (end.value.code or 0) == expect, said.err
-        assert "Traceback" not in said.err
-        if plain:
-            return said.out
-        lines = [line for line in said.out.splitlines() if line.startswith("{")]
-        return json.loads(lines[-1]) if lines else said.err
+    def company(*argv: object, **how: Any) -> Any:
+        return run("company", *argv, "--profile", "acme", **how)
 
-    return run
+    return company
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import typer.main
 from tests.client_kit import PASSPHRASE, REDIRECT, Service, code_on, company_terms, open_page, push
 from twinvault.api import ApiError
 from twinvault.approvals import Approvals
-from twinvault.cli import app, main
+from twinvault.cli import app
 from twinvault.company import Company
 from twinvault.owner import Owner
 from twinvault.profile import Profile
@@ -26,24 +26,6 @@ from vault.parties import companies
 PURPOSE = "dpv:ProvideProductRecommendations"
 HEADER = "household_id,basket_id,product_id,transaction_timestamp,product_category,quantity,sales_value\n"
 Run = Callable[..., Any]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setenv("TWINVAULT_HOME", str(tmp_path / "home"))
-
-    def run(*argv: object, expect: int = 0, plain: bool = False) -> Any:
-        with pytest.raises(SystemExit) as end:
-            main([*map(str, argv), *([] if plain else ["--json"])])
-        said = capsys.readouterr()
-        assert (end.value.code or 0) == expect, said.err
-        assert "Traceback" not in said.err
-        if plain:
-            return said.out
-        lines = [line for line in said.out.splitlines() if line.startswith("{")]
-        return json.loads(lines[-1]) if lines else said.err
-
-    return run
 
 
 @pytest.fixture
