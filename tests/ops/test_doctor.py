@@ -120,7 +120,7 @@ def test_a_changed_charge_is_found(site: Site, findings: Findings) -> None:
     database.close()
     assert findings() == {}
     execute(site, "DROP TRIGGER budget_ledger_no_update")
-    execute(site, "UPDATE budget_ledger SET state = 'cancelled' WHERE position = 1")
+    execute(site, "UPDATE budget_ledger SET state = 'aborted' WHERE position = 1")
     assert list(findings()) == ["budget"]
 
 
