@@ -136,6 +136,11 @@ def test_every_lie_of_a_service_is_told_alike(dist: Path, vectors: Vectors, hone
     forge = honest.forge()
     forge.swap(forge.event(LeafKind.ANSWER).personal, "record", json.dumps(said).encode())
     vectors.add("an answer spelled otherwise", forge.bundle(whole=True), honest.service.trust)
+    forge = honest.forge()
+    many = json.loads(forge.named(forge.event(LeafKind.ANSWER).personal, "decision"))["context"]
+    many["more"] = [{"id": "", "type": ""}] * 200_000
+    forge.swap_json(forge.event(LeafKind.ANSWER).personal, "decision", context=many)
+    vectors.add("a decision that names too much", forge.bundle(whole=True), honest.service.trust)
     late = honest.forge()
     late.events.append(Told(LeafKind.DENIAL, {}, {"consent": "x", "at": 1, "consent_seq": 1}, opened=True))
     vectors.add("dated back", late.bundle(whole=True), honest.service.trust)

@@ -71,5 +71,5 @@ function add(total: Report, part: Report): void {
   for (const kind of ["checked", "withheld"] as const) {
     for (const [step, count] of Object.entries(part[kind]) as [Step, number][]) total[kind][step] = (total[kind][step] ?? 0) + count;
   }
-  total.failures.push(...part.failures);
+  for (const failure of part.failures) total.failures.push(failure);
 }

@@ -50,7 +50,7 @@ export function readListing(data: Buffer): Listing {
     return { consent: b64u(consent), person: b64u(person), grantee, events: spellCounts(counts) };
   });
   const head = { format: FORMAT, first, end, rows: rows.length, alone, erased: spellCounts(erased) };
-  const digest = b64u(sha256(...[head, ...shut].map((record) => `${spell(record)}\n`)));
+  const digest = b64u(sha256([head, ...shut].map((record) => `${spell(record)}\n`).join("")));
   return { first, end, rows, alone, erased, digest };
 }
 

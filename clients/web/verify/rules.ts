@@ -168,8 +168,8 @@ export const reference = ({ type, id }: Uid): JsonObject => ({ __entity: { type,
 export function decide(decision: Decision, address: string): Outcome {
   if (decision.policySet !== address) refuse("The decision was made under another policy set than the leaf names.");
   const described = new Set(decision.entities.map(({ uid }) => nameOf(uid)));
-  const named = [nameOf({ ...decision.principal }), nameOf({ ...decision.resource })];
-  named.push(...references(decision.context), ...decision.entities.flatMap(({ attrs }) => references(attrs)));
+  const own = [nameOf({ ...decision.principal }), nameOf({ ...decision.resource })];
+  const named = own.concat(references(decision.context), decision.entities.flatMap(({ attrs }) => references(attrs)));
   if (!named.every((name) => described.has(name))) return { allowed: false, reasons: [] };
   const { principal, resource, context, entities } = JSON.parse(spell({ ...decision } as unknown as JsonObject));
   const answer = cedar.statefulIsAuthorized({

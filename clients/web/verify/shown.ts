@@ -44,7 +44,7 @@ export class Tombstones {
       const stone = { group, salt: fromB64u(record["salt"], 32), position, size, path: hashes(record["path"], 32) };
       return { place: `${leaf} ${member}`, stone };
     })) {
-      this.found.set(said.place, [...(this.found.get(said.place) ?? []), said.stone]);
+      append(this.found, said.place, said.stone);
     }
   }
 
@@ -110,7 +110,7 @@ export class Members {
       const personal = record["personal"] === undefined ? undefined : readOpening(record["personal"], 64);
       return { group, place, entry: fromB64u(record["leaf"], 65), public: readOpening(record["public"], 64), personal };
     });
-    for (const member of all) this.found.set(member.group, [...(this.found.get(member.group) ?? []), member]);
+    for (const member of all) append(this.found, member.group, member);
     for (const members of this.found.values()) members.sort((one, other) => one.place - other.place);
   }
 
@@ -121,6 +121,12 @@ export class Members {
   of(group: number): Member[] {
     return this.found.get(group) ?? [];
   }
+}
+
+function append<Place, T>(found: Map<Place, T[]>, place: Place, item: T): void {
+  const some = found.get(place);
+  if (some) some.push(item);
+  else found.set(place, [item]);
 }
 
 function refuseIf(why: string | undefined): void {
