@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as every
+from benchmarks._quality_page import _unseen
 
 
 def test_what_was_printed_is_kept_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,6 +23,17 @@ def test_what_was_printed_is_kept_and_shown(tmp_path: Path, monkeypatch: pytest.
     assert every.page(tmp_path, quick=True) == first, "times differ from run to run"
     kept.write_text(json.dumps({"receipt_bytes": 1}))
     assert "| `receipt_bytes` | 1 |" in every.page(tmp_path, quick=True)
+
+
+def test_folds_are_told_apart_that_no_setting_was_chosen_by() -> None:
+    shares = {"share_pooled": 0.604, "share_pooled_interval": [0.57, 0.63]}
+    shares |= {"share_per_person": 0.35, "share_per_person_interval": [0.33, 0.38]}
+    told = _unseen({"folds_not_looked_at": {"3": shares}})
+    assert (
+        told
+        == " (the three others alone, at epsilon 3: 60.4 % (57 % to 63 %) pooled, 35.0 % (33 % to 38 %) per person)"
+    )
+    assert _unseen({}) == ""
 
 
 @pytest.mark.slow

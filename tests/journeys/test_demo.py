@@ -99,7 +99,9 @@ def test_the_story_holds_twice_in_a_row_and_leaves_nothing_behind(own_temporary:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_everything_that_was_started(own_temporary: Path, number: signal.Signals) -> None:
-    before = signal.signal(number, signal.SIG_DFL)  # tests that run in a shell's background ignore it, as the demo would
+    before = signal.signal(
+        number, signal.SIG_DFL
+    )  # tests that run in a shell's background ignore it, as the demo would
     demo = subprocess.Popen([*DEMO, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     signal.signal(number, before)
     homes = "twinvault-demo-*/homes/household-*"
