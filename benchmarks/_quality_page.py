@@ -228,7 +228,7 @@ def page(quality: dict[str, Any], variants: dict[str, Any], served: dict[str, An
         *(f"- {charge}" for charge in quality["charges"]),
         "",
         (
-            "The settings were chosen by looking at folds 0 and 1, so the figures of those two are mildly optimistic"
+            "The settings were chosen by looking at folds 0 and 1, so the figures of those two may be too good"
             f"{_unseen(quality)}; `--people DIR` measures households that nobody has looked at. The mechanism "
             "(`vault/imprint/chain.py`, `level.py`, `projection.py`, `noise.py`) is tested and pure."
         ),
