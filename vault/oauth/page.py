@@ -33,7 +33,7 @@ _HEADERS: Final = {
 _TRANSPORT: Final = "Strict-Transport-Security"
 _YEARS: Final = {_TRANSPORT: "max-age=63072000"}  # two; a browser that came once never comes in the clear again
 _POLL_S: Final = 3
-_ACCEPTED: Final = re.compile(r"(?:^|,)\s*([a-z]{1,8})(?:-[a-z0-9-]*)?\s*(?:;\s*q=([01](?:\.\d{0,3})?))?\s*(?=,|$)")
+_WEIGHT: Final = re.compile(r"q=([01](?:\.[0-9]{0,3})?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +96,13 @@ def language_of(accepted: str) -> Language:
         accepted: Its `Accept-Language` header (RFC 9110 section 12.5.4); empty if it sent none.
     """
     best, most = Language.EN, 0.0
-    for primary, weight in _ACCEPTED.findall(accepted.lower()):
-        if primary in set(Language) and float(weight or 1) > most:
-            best, most = Language(primary), float(weight or 1)
+    for said in accepted.lower().split(","):
+        # Anybody sends this header, as long as any: one pattern for all of it went over a run of blanks again and again.
+        tag, _, parameter = said.partition(";")
+        primary = tag.strip().partition("-")[0]
+        weight = _WEIGHT.fullmatch(parameter.strip() or "q=1")
+        if weight is not None and primary in set(Language) and float(weight[1]) > most:
+            best, most = Language(primary), float(weight[1])
     return best
 
 
