@@ -266,10 +266,10 @@ def compare(tuning: Sessions, people: Sessions, others: Sessions | None, size: S
     rival: dict[str, float] = {}
     for epsilon in EPSILONS:
         tuned = best_rival(tuning, epsilon, size)
-        value, often = tested(cut, lambda some, seed: train_network(some, epsilon, seed), size.seeds, size.draws)  # noqa: B023
+        value, often = tested(cut, lambda some, seed: train_network(some, epsilon, seed), size.seeds, size.draws)  # noqa: B023  (called before the loop goes on)
         theirs, theirs_often = tested(
             cut,
-            lambda some, seed: train_rival(some, epsilon, seed, tuned),  # noqa: B023
+            lambda some, seed: train_rival(some, epsilon, seed, tuned),  # noqa: B023  (as above)
             size.seeds,
             size.draws,
         )

@@ -200,9 +200,9 @@ def compare(
         grouped = [sender.upload(more[start : start + GROUP]) for start in range(0, per_round, GROUP)]
         rows = [plain_rows(sender.vault, traces) for traces in events]
         ways: list[tuple[str, Callable[[], int]]] = [
-            ("sealed", lambda bodies=bodies: take_sealed(sealed, sender, bodies)),  # type: ignore[misc]
-            ("plain", lambda rows=rows: take_plain(plain, rows)),  # type: ignore[misc]
-            ("group", lambda grouped=grouped: take_sealed(sealed, sender, grouped)),  # type: ignore[misc]
+            ("sealed", lambda bodies=bodies: take_sealed(sealed, sender, bodies)),  # type: ignore[misc]  # mypy infers no lambda with a default
+            ("plain", lambda rows=rows: take_plain(plain, rows)),  # type: ignore[misc]  # as above
+            ("group", lambda grouped=grouped: take_sealed(sealed, sender, grouped)),  # type: ignore[misc]  # as above
         ]
         for name, work in ways:
             size_before = size_bytes(sealed) if name == "sealed" else 0

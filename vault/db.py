@@ -97,8 +97,8 @@ class _Compiled:
         self._places: list[str] | None = compiled.positiontup
         self._fixed = {name: value for name, value in compiled.params.items() if not compiled.binds[name].required}
         # What SQLAlchemy itself asks to read a row; it has no public name.
-        columns = compiled._result_columns or []  # noqa: SLF001
-        readers = [column.type._cached_result_processor(dialect, None) for column in columns]  # noqa: SLF001
+        columns = compiled._result_columns or []  # noqa: SLF001  (as said above)
+        readers = [column.type._cached_result_processor(dialect, None) for column in columns]  # noqa: SLF001  (as said above)
         self._readers = readers if any(readers) else None
         self._row = NamedTuple("Row", [(column.keyname, Any) for column in columns])._make
 
@@ -254,7 +254,7 @@ def migrate(database: Database, revision: str = "head") -> None:
         revision: An Alembic revision; `head` for the newest.
     """
     from alembic import command  # noqa: PLC0415  # only who sets a site up migrates; every process would load it
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415  # as above
 
     config = Config()
     with resources.as_file(resources.files("vault") / "_migrations") as folder:

@@ -114,7 +114,7 @@ def request(
     quota: Annotated[int, typer.Option("--quota", help="Answers a month.", min=1)] = 100,
     days: Annotated[int, typer.Option("--days", help="How long the consent is to last.", min=1)] = 365,
     jurisdiction: Annotated[str, typer.Option("--jurisdiction", help="Law that applies.")] = "EU",
-    location: Annotated[list[str], typer.Option("--location", help="Where answers are kept.")] = ["EU"],  # noqa: B006
+    location: Annotated[list[str], typer.Option("--location", help="Where answers are kept.")] = ["EU"],  # noqa: B006  (as above)
     retention: Annotated[str, typer.Option("--retention", help="How long: ISO 8601, such as P30D.")] = "P30D",
     agent: Annotated[bool, typer.Option("--agent", help="Software decides by itself what to ask.")] = False,
     profile: ProfileName = DEFAULT_PROFILE,
