@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -25,12 +26,19 @@ hypothesis.settings.load_profile("untimed")
 SHARED = Path(os.environ.get("TWINVAULT_SHARED", Path(__file__).parents[1] / ".." / "shared")).resolve()
 
 
+# A service in this process logs a request after it was answered, when a command may already be writing its own answer:
+# so what is logged goes past whatever a test takes for a command's standard output or error.
+_ASIDE = structlog.PrintLoggerFactory(sys.__stderr__)
+structlog.configure(logger_factory=_ASIDE)
+
+
 @pytest.fixture(autouse=True)
 def _logging() -> Iterator[None]:
     """Undo what a test configured: its captured standard error is closed when it ends."""
     handlers = list(logging.getLogger().handlers)
     yield
     structlog.reset_defaults()
+    structlog.configure(logger_factory=_ASIDE)
     logging.getLogger().handlers = handlers
 
 

@@ -99,5 +99,5 @@ def test_the_command_prints_bars_and_json(
     assert "bacon" in out
     with pytest.raises(SystemExit):
         main(["owner", "mirror", "--json"])
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    told = json.loads(capsys.readouterr().out)
     assert (told["days"], told["category"]) == (5, PURCHASE)

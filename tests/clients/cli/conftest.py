@@ -25,7 +25,6 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
         assert "Traceback" not in said.err
         if plain:
             return said.out
-        lines = [line for line in said.out.splitlines() if line.startswith("{")]
-        return json.loads(lines[-1]) if lines else said.err
+        return json.loads(said.out) if said.out else said.err
 
     return run
