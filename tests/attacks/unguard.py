@@ -2,7 +2,8 @@
 
 A test that passes without the line it is meant to watch watches nothing, and neither does one that
 fails anyway: all tests are run once with every guard in place first. One that fails beside others is
-tried once more alone, as everywhere in CI; it must pass there, and it is named.
+tried once more alone, as everywhere in CI; it must pass there, and it is named. So is a test that did not
+bite at once and is tried again: now and then a race is won without its guard.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _HERE = Path(__file__).parent
 _WORKERS = 2
 _TEST_S = 120
 _ALL_TESTS_S = 900
+_ATTEMPTS = 3
 _SKIP = shutil.ignore_patterns(
     ".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "node_modules", "dist", "*-site"
 )
@@ -84,6 +86,20 @@ def complaint(guard: Guard, tree: Path) -> str | None:
     if status == 1 and re.search(r"\d+ failed", output):
         return None
     return f"its test did not fail (pytest exit {status}: {' '.join(output.strip().splitlines()[-1:])})"
+
+
+def tried(guard: Guard, tree: Path) -> tuple[str | None, str | None]:
+    """Try a guard up to three times, until its test bites.
+
+    Returns:
+        What the last attempt complains of, and what the first one did.
+    """
+    first = last = complaint(guard, tree)
+    for _ in range(_ATTEMPTS - 1):
+        if last is None:
+            break
+        last = complaint(guard, tree)
+    return last, first
 
 
 @contextmanager
@@ -147,24 +163,26 @@ def main() -> int:
         for test in sorted(beside - broken):
             print(f"failed beside other tests, passed alone: {test}", flush=True)  # noqa: T201
 
-        def attempt(guard: Guard) -> str | None:
+        def attempt(guard: Guard) -> tuple[str | None, str | None]:
             if any(test == guard.test or test.startswith(f"{guard.test}[") for test in broken):
-                return "its test fails with the guard in place"
+                return ("its test fails with the guard in place",) * 2
             tree = trees.get()
             try:
-                return complaint(guard, tree)
+                return tried(guard, tree)
             finally:
                 trees.put(tree)
 
-        failures = 0
-        for guard, found_complaint in zip(guards, pool.map(attempt, guards), strict=True):
-            failures += found_complaint is not None
-            verdict = f"FAIL [{guard.invariant}] {guard.name}: {found_complaint}" if found_complaint else (
-                f"ok   [{guard.invariant}] {guard.name}"
-            )  # fmt: skip
-            print(verdict, flush=True)  # noqa: T201
-    print(f"{len(guards) - failures} passed, {failures} failed")  # noqa: T201
-    return 1 if failures else 0
+        failed, weak = [], []
+        for guard, (last, first) in zip(guards, pool.map(attempt, guards), strict=True):
+            name = f"[{guard.invariant}] {guard.name}"
+            if last:
+                failed.append(f"FAIL {name}: {last}")
+            elif first:
+                weak.append(f"did not bite at the first attempt: {name}: {first}")
+            print(failed[-1] if last else f"ok   {name}", flush=True)  # noqa: T201
+    # All of it at the end: those who look at CI see no more of its output.
+    print(*weak, *failed, f"{len(guards) - len(failed)} passed, {len(failed)} failed", sep="\n")  # noqa: T201
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
