@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,21 @@ from twinvault.cli import common, main
 from twinvault.mirror import DAILY, NoReflection, look
 from twinvault.owner import Owner
 from vault.imprint.features import feature_map
+from vault.schema.category import Category
 from vault.schema.terms import ConsentKind
-from vault.schema.trace import Period
+from vault.schema.trace import Action, Period, Trace, dump_trace
 
+HEALTH, CLICKED = Category("pd:Health"), Category("pd:LinkClicked")
 BACON = "completejourney:bacon"
+
+
+def told(capsys: pytest.CaptureFixture[str], *command: str) -> Any:
+    """Run an owner's command; return the JSON that it prints."""
+    with pytest.raises(SystemExit) as ended:
+        main(["owner", *command, "--json"])
+    out = capsys.readouterr().out
+    assert ended.value.code in {None, 0}, out
+    return json.loads(out)
 
 
 @pytest.fixture
@@ -82,6 +93,40 @@ def test_a_twin_of_daily_rows_looks_back_too(
     api.close()
 
 
+def test_imported_readings_and_clicks_are_looked_back_at(
+    new_owner: Callable[..., tuple[Owner, Any]],
+    work: Callable[[], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    owner, _ = new_owner(categories=[HEALTH, CLICKED])
+    monkeypatch.setattr(common, "unlock_owner", lambda *_, **__: owner)
+    both = ["--category", HEALTH, "--category", CLICKED]
+    told(capsys, "give", "--kind", "self", *both, "--special", HEALTH, "--yes")
+    at = [datetime(2026, 1, day, 12, tzinfo=UTC) for day in range(1, 31)]
+    steps = [
+        Trace(f"s{n}", "watch", one, HEALTH, Action.MEASURE, "metric:steps", "", 6_000_000) for n, one in enumerate(at)
+    ]
+    again = [replace(one, id=f"p{one.id}", source="phone", quantity_milli=5_000_000) for one in steps]
+    slept = Trace("z", "watch", at[0], HEALTH, Action.SLEEP, "metric:sleep", "", 450_000, "min")
+    clicks = [Trace(f"c{n}", "shop", one, CLICKED, Action.CART, "acme:4711") for n, one in enumerate(at)]
+    file = tmp_path / "traces.jsonl"
+    file.write_text("".join(json.dumps(dump_trace(one)) + "\n" for one in [*steps, *again, slept, *clicks]))
+    assert told(capsys, "import", str(file))["categories"] == {HEALTH: 61, CLICKED: 30}
+    owner.refresh()
+    work()
+    found = told(capsys, "mirror", "--category", HEALTH, "--top-n", "6")
+    assert found["days"] == 30
+    really = {one["name"]: one["really"] for one in found["seen"] if one["really"]}
+    assert really == {"steps a day: 5000 to 7500": 1.0, "hours of sleep a day: 7 to 8": pytest.approx(1 / 30)}
+    assert sum(one["believed"] is not None for one in found["seen"]) == 6
+    clicked = look(owner, CLICKED, 7)
+    assert {one.code: one.really for one in clicked.seen if one.really} == {"funnel:cart": 1.0}
+    month = next(month for month in owner.twin()["spending"] if month["period"] == "2026-01")
+    assert 2.9 < month["day"] <= 3.0, "both together"
+
+
 def test_months_without_a_trace_reflect_nothing(seen: Owner) -> None:
     seen.erasures.erase(seen.erasures.compartments(PURCHASE, Period("2026-01"), Period("2026-01")))
     with pytest.raises(NoReflection):
@@ -96,8 +141,6 @@ def test_the_command_prints_bars_and_json(
         main(["owner", "mirror", "--top-n", "3"])
     out = capsys.readouterr().out
     assert "100%" in out
-    assert "bacon" in out
-    with pytest.raises(SystemExit):
-        main(["owner", "mirror", "--json"])
-    told = json.loads(capsys.readouterr().out)
-    assert (told["days"], told["category"]) == (5, PURCHASE)
+    assert "BACON" in out
+    found = told(capsys, "mirror")
+    assert (found["days"], found["category"]) == (5, PURCHASE)

@@ -28,6 +28,8 @@ class Derived:
         price_bounds_milli: Between which prices the ranges lie, ascending; none if a price adds nothing.
         currencies: Whose amounts are prices; others add nothing.
         deeper: Pairs of an object that is no coordinate and the coordinate that it counts as.
+        steps: Pairs of an action and the coordinate that an object which is none counts as: a step on the way to a
+            purchase, whatever the product.
         words: Digest of the published words by which an unknown object's text is read; empty if it is not.
     """
 
@@ -35,12 +37,18 @@ class Derived:
     price_bounds_milli: tuple[int, ...] = ()
     currencies: frozenset[str] = frozenset()
     deeper: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    steps: tuple[tuple[str, str], ...] = ()
     words: bytes = b""
 
     @cached_property
     def within(self) -> Mapping[str, str]:
         """Which coordinate an object counts as that is none itself."""
         return dict(self.deeper)
+
+    @cached_property
+    def step_of(self) -> Mapping[str, str]:
+        """Which coordinate an action counts as."""
+        return dict(self.steps)
 
     def codes(self, trace: Trace, time_zone: ZoneInfo) -> Iterator[str]:
         """Yield the codes that a trace has beside its object; whoever asks keeps those that the map publishes.
@@ -64,5 +72,6 @@ def parse_derived(record: JsonObject) -> Derived:
         price_bounds_milli=tuple(cast("list[int]", record.get("price_bounds_milli", []))),
         currencies=frozenset(cast("list[str]", record.get("currencies", []))),
         deeper=tuple(cast("dict[str, str]", record.get("within", {})).items()),
+        steps=tuple(cast("dict[str, str]", record.get("steps", {})).items()),
         words=bytes.fromhex(cast("str", record.get("words_sha256", ""))),
     )

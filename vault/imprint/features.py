@@ -6,7 +6,7 @@ A map is public, versioned and hashed; nothing in it is learned from people.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property, lru_cache
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, cast
 from vault.encoding import JsonObject, dump_json, parse_json
 from vault.errors import VaultError
 from vault.imprint.derived import Derived, parse_derived
+from vault.imprint.measured import Metric, Readings, parse_metrics
 from vault.schema.category import Category
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Cadence(StrEnum):
 _FILES: Final = {
     Category("pd:Purchase"): {Cadence.MONTHLY: "retail-1.json", Cadence.DAILY: "retail-1-daily.json"},
     Category("pd:BrowsingBehaviour"): {Cadence.MONTHLY: "content-1.json"},
+    Category("pd:LinkClicked"): {Cadence.MONTHLY: "clicks-1.json"},
+    Category("pd:Health"): {Cadence.MONTHLY: "health-1.json"},
 }
 
 
@@ -79,6 +82,7 @@ class FeatureMap:
         digest: SHA-256 of the published file's canonical JSON, with what it takes from the file that it is `like`.
         derived: How many codes, the last before `other`, are not objects but what is said of them: see `Derived`.
         rules: How they are found in a trace.
+        metrics: Whose ranges the codes are, where they are ranges: then no object is one, and readings are.
 
     Guarantees: for any traces whatever, the day vector has integer values and an L2 norm of at most
     `clip`; with none it is zero.
@@ -95,10 +99,11 @@ class FeatureMap:
     digest: bytes
     derived: int = 0
     rules: Derived = field(default_factory=Derived)
+    metrics: tuple[Metric, ...] = ()
 
     @property
     def objects(self) -> tuple[str, ...]:
-        """The codes that a trace's object can have: what a person chooses."""
+        """The codes that are not derived: what a person chooses, or in which range a day of theirs lies."""
         return self.codes[: -2 - self.derived]
 
     @property
@@ -116,6 +121,11 @@ class FeatureMap:
         return self.clip**2 - self.active_day**2
 
     @cached_property
+    def metric_of(self) -> Mapping[str, Metric]:
+        """Which metric an object is a reading of."""
+        return {metric.code: metric for metric in self.metrics}
+
+    @cached_property
     def _index(self) -> dict[str, int]:
         return {code: at for at, code in enumerate(self.codes[:-2])}
 
@@ -123,19 +133,25 @@ class FeatureMap:
         """Return what one trace adds to its day: its object, and what the map derives from the rest of it.
 
         Args:
-            trace: Of the map's category.
+            trace: Of the map's category, and no reading of one of its metrics.
             time_zone: The vault's fixed time zone.
         """
         known = self.rules.within.get(trace.object, trace.object)
-        if self._index.get(known, self.size) >= len(self.objects):  # no object: what is derived is not claimed
-            known = text_code(self, trace.text) if trace.text and self.rules.words else OTHER
+        # What is derived or measured is not claimed by an object.
+        if self.metrics or self._index.get(known, self.size) >= len(self.objects):
+            known = self._code_without_object(trace)
         return {known} | {code for code in self.rules.codes(trace, time_zone) if code in self._index}
+
+    def _code_without_object(self, trace: Trace) -> str:
+        if step := self.rules.step_of.get(trace.action):
+            return step
+        return text_code(self, trace.text) if trace.text and self.rules.words else OTHER
 
     def day_vector(self, objects: Iterable[str]) -> Integers:
         """Return the vector of one local day.
 
         Args:
-            objects: The codes of every trace of that day, from `codes_of`; order and repetition change nothing.
+            objects: The codes of that day, from `Day`; order and repetition change nothing.
 
         Returns:
             int64[K], zero if there is no trace.
@@ -149,6 +165,34 @@ class FeatureMap:
             vector[list(present)] = isqrt(self._room // len(present))
             vector[-1] = self.active_day
         return vector
+
+
+class Day:
+    """What the traces of one local day come to.
+
+    Args:
+        feature_map: Map of their category.
+        time_zone: The vault's fixed time zone.
+    """
+
+    def __init__(self, feature_map: FeatureMap, time_zone: ZoneInfo) -> None:
+        self._map = feature_map
+        self._time_zone = time_zone
+        self._codes: set[str] = set()
+        self._readings = Readings()
+
+    def add(self, trace: Trace) -> None:
+        """Take in one trace of that day."""
+        metric = self._map.metric_of.get(trace.object)
+        reading = None if metric is None else metric.reading(trace)
+        if metric is None or reading is None:
+            self._codes |= self._map.codes_of(trace, self._time_zone)
+        else:
+            self._readings.add(metric, trace, reading)
+
+    def codes(self) -> set[str]:
+        """Return the codes of the day so far."""
+        return self._codes | {*self._readings.codes()}
 
 
 @lru_cache
@@ -170,7 +214,9 @@ def feature_map(category: Category, cadence: Cadence = Cadence.MONTHLY) -> Featu
     record = _read(file)
     clip = cast("int", record["clip"])
     derived = cast("list[list[str]]", record.get("derived", []))
-    coordinates = [*cast("list[list[str]]", record["coordinates"]), *derived]
+    metrics = parse_metrics(record)
+    measured = [pair for metric in metrics for pair in metric.coordinates]
+    coordinates = [*cast("list[list[str]]", record.get("coordinates", [])), *measured, *derived]
     version = cast("str", record["version"])
     return FeatureMap(
         category=category,
@@ -184,6 +230,7 @@ def feature_map(category: Category, cadence: Cadence = Cadence.MONTHLY) -> Featu
         digest=hashlib.sha256(dump_json(record)).digest(),
         derived=len(derived),
         rules=parse_derived(record),
+        metrics=metrics,
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from vault.encoding import JsonObject, b64u, dump_json
 from vault.errors import MalformedInput
-from vault.imprint.features import FeatureMap
+from vault.imprint.features import Day, FeatureMap
 from vault.imprint.noise import MAX_SIGMA, DiscreteGaussian, Integers, RandomBytes
 from vault.schema.trace import Period, Trace, local_date, parse_period, period_of
 
@@ -111,12 +111,12 @@ def objects_by_day(
         time_zone: The vault's fixed time zone.
         traces: The opened traces, in any order.
     """
-    days: defaultdict[date, set[str]] = defaultdict(set)
+    days: defaultdict[date, Day] = defaultdict(lambda: Day(feature_map, time_zone))
     for trace in traces:
         day = local_date(trace.occurred_at, time_zone)
         if trace.category == feature_map.category and period_of(day) == period:
-            days[day] |= feature_map.codes_of(trace, time_zone)
-    return days
+            days[day].add(trace)
+    return {day: one.codes() for day, one in days.items()}
 
 
 def month_sum(feature_map: FeatureMap, period: Period, time_zone: ZoneInfo, traces: Iterable[Trace]) -> Integers:

@@ -42,6 +42,8 @@ class Action(StrEnum):
     TALK = "talk"
     RATE = "rate"
     SAVE = "save"
+    CART = "cart"
+    CHECKOUT = "checkout"
     USE = "use"
     VISIT = "visit"
     TRAVEL = "travel"

@@ -23,7 +23,7 @@ from vault.parties import people
 from vault.policy.permits import Permit
 from vault.policy.records import Use
 from vault.proof.decision import PolicySet
-from vault.schema.category import Category, Purpose
+from vault.schema.category import Category, Purpose, is_special
 from vault.schema.trace import Period, period_of, periods_from
 from vault.seal.ids import CompartmentId, ConsentId, VaultId, sha256
 from vault.seal.ring import Compartment
@@ -204,10 +204,12 @@ def permitted(
         raise NothingToOpen("No consent of this id is kept here.")
     terms, person = consent.current.terms, people.get(session, consent.vault_id)
     data_to = min(terms.data_to, last_open(now, ZoneInfo(person.time_zone), worker.cadence))
-    categories = terms.categories.intersection(mapped_for(worker.cadence))
-    if data_to < terms.data_from or not categories:
+    mapped = terms.categories.intersection(mapped_for(worker.cadence))
+    if data_to < terms.data_from or not mapped:
         raise NothingToOpen("No month of a category with a feature map has closed yet under this consent.")
-    return decide(Use(consent, person, purpose, categories, terms.data_from, data_to, now), worker.policy_set)
+    # What is specially protected and not explicitly allowed stays sealed, and keeps the rest from nothing.
+    allowed = frozenset(one for one in mapped if one in terms.explicit_special or not is_special(one))
+    return decide(Use(consent, person, purpose, allowed or mapped, terms.data_from, data_to, now), worker.policy_set)
 
 
 def open_months(worker: Worker, opening: Opening, asks: Sequence[tuple[Month, Ask]]) -> list[Integers]:

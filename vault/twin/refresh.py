@@ -28,7 +28,7 @@ from vault.clock import unix_s
 from vault.consent.hold import hold
 from vault.encoding import b64u
 from vault.errors import VaultError
-from vault.imprint import block, chain, derived, features, words
+from vault.imprint import block, chain, derived, features, measured, words
 from vault.imprint import noise as noises
 from vault.imprint import rows as imprints
 from vault.imprint.features import Cadence, FeatureMap, mapped_for
@@ -53,7 +53,7 @@ from vault.twin.rows import StoredRow
 GROUP: Final = 50
 """Vaults in one transaction."""
 
-_CODE: Final = (features, derived, words, noises, imprints, chain, block)
+_CODE: Final = (features, derived, measured, words, noises, imprints, chain, block)
 
 
 @dataclass

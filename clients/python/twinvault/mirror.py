@@ -8,7 +8,8 @@ what the rows say.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import date
 from math import sqrt
 from typing import Final
@@ -17,7 +18,7 @@ from zoneinfo import ZoneInfo
 from twinvault.api import ClientError, field
 from twinvault.owner import Owner
 from twinvault.terms import OWN_PURPOSE
-from vault.imprint.features import feature_map
+from vault.imprint.features import OTHER, Day, FeatureMap, feature_map
 from vault.schema.category import Category, parse_purpose
 from vault.schema.question import NextChoice
 from vault.schema.trace import local_date, parse_period
@@ -39,12 +40,14 @@ class Seen:
 
     Args:
         code: What it is.
+        name: The same in the words of the feature map; the code where it has none.
         believed: Probability that it occurs on the next day with a trace, as the twin answers; None if it does
             not name it.
         really: On what share of the days with a trace it occurred.
     """
 
     code: str
+    name: str
     believed: float | None
     really: float
 
@@ -91,16 +94,14 @@ def look(owner: Owner, category: Category, top_n: int = 10) -> Mirror:
     if not months:
         raise NoReflection("Your twin has no row of this category yet; `twinvault owner refresh` makes them.")
     zone, mapped = ZoneInfo(owner.profile.text("time_zone")), feature_map(category)
-    by_day: defaultdict[date, set[str]] = defaultdict(set)
-    for month in months:
-        for trace in owner.erasures.traces.month(category, parse_period(month)):
-            by_day[local_date(trace.occurred_at, zone)].add(mapped.rules.within.get(trace.object, trace.object))
+    by_day = _days(owner, mapped, months, zone)
     if not by_day:
         raise NoReflection("The months that your twin summarises hold no trace of this category.")
     occurred: defaultdict[str, int] = defaultdict(int)
     for codes in by_day.values():
         for code in codes:
             occurred[code] += 1
+    said = dict(zip(mapped.codes, mapped.names, strict=True))
     asked = owner.ask(NextChoice(category, parse_purpose(OWN_PURPOSE), top_n)).answer
     believed = {item.code: item.score_ppm / 1e6 for item in asked.predictions}
     most = sorted(occurred, key=lambda code: (-occurred[code], code))[:top_n]
@@ -117,7 +118,24 @@ def look(owner: Owner, category: Category, top_n: int = 10) -> Mirror:
         category=category,
         months=tuple(months),
         days=len(by_day),
-        seen=tuple(Seen(code, believed.get(code), occurred[code] / len(by_day)) for code in shown),
+        seen=tuple(
+            Seen(code, said.get(code, code), believed.get(code), occurred[code] / len(by_day)) for code in shown
+        ),
         blur=blur,
         named=len(set(most) & set(list(believed)[: len(most)])),
     )
+
+
+def _days(owner: Owner, mapped: FeatureMap, months: Iterable[str], zone: ZoneInfo) -> dict[date, set[str]]:
+    """Return what each day with a trace held that a twin may be asked about: its objects, or the ranges it lies in.
+
+    What the map has no coordinate for is one thing, `OTHER`. Texts are not read: that takes WordLlama's files, which a
+    client need not have.
+    """
+    plain = replace(mapped, rules=replace(mapped.rules, words=b""))
+    days: defaultdict[date, Day] = defaultdict(lambda: Day(plain, zone))
+    for month in months:
+        for trace in owner.erasures.traces.month(mapped.category, parse_period(month)):
+            days[local_date(trace.occurred_at, zone)].add(trace)
+    asked = {*mapped.objects, OTHER}
+    return {day: one.codes() & asked for day, one in days.items()}

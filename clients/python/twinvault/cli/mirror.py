@@ -47,7 +47,7 @@ def show(found: Mirror, console: Console) -> None:
     for one in found.seen:
         believed = one.believed or 0.0
         table.add_row(
-            escape(common.clean(one.code)),
+            escape(common.clean(one.name)),
             ProgressBar(1.0, believed, width=_BAR_WIDTH),
             "not named" if one.believed is None else f"{believed:.0%}",
             ProgressBar(1.0, one.really, width=_BAR_WIDTH),
@@ -70,5 +70,7 @@ def _json(found: Mirror) -> dict[str, Any]:
         "days": found.days,
         "blur": found.blur,
         "named": found.named,
-        "seen": [{"code": one.code, "believed": one.believed, "really": one.really} for one in found.seen],
+        "seen": [
+            {"code": one.code, "name": one.name, "believed": one.believed, "really": one.really} for one in found.seen
+        ],
     }
