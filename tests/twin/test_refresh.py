@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -11,7 +12,7 @@ import sqlalchemy
 
 from tests.leaves import leaves
 from tests.twin.worker_kit import OCTOBER, RETAIL, SEPTEMBER, TwinWorld, epsilon, erase, renew
-from tests.vault_kit import NOW, PURCHASE
+from tests.vault_kit import MONTH, NOW, PURCHASE
 from tests.waiting import together
 from vault.budget.charge import owner_day, parse_charge
 from vault.consent.hold import hold
@@ -30,7 +31,9 @@ from vault.seal.person import sign_freeze
 from vault.seal.signing import SigningKey, new_seed
 from vault.twin import rows
 from vault.twin.children import Children
-from vault.twin.months import closes_at, last_closed, permitted
+from vault.twin.infer import read
+from vault.twin.months import Worker, closes_at, last_closed, permitted
+from vault.twin.reader import BadBackbone, closed_form
 from vault.twin.refresh import Outcome, noise_of, refresh
 from vault.twin.requests import REFRESH_PURPOSE
 
@@ -108,6 +111,27 @@ def test_a_late_batch_is_refused_by_the_budget_and_the_old_row_stays(world: Twin
     assert world.refresh(children, version) == Outcome(rows=0, reason="budget-exhausted", failed=False)
     assert world.stored() == before
     assert epsilon(world, OCTOBER) == cost
+
+
+def test_a_newer_map_is_for_new_months_and_days_already_paid_for_keep_the_rows_they_have(
+    world: TwinWorld, children: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.buy(BREAD)
+    version = world.keep_twin()
+    world.refresh(children, version)
+    before, cost = world.stored(), epsilon(world, OCTOBER)
+    newer = replace(RETAIL, version="retail-2", digest=bytes(32))
+    monkeypatch.setattr(Worker, "map_of", lambda _, __: newer)
+    assert world.refresh(children, version) == Outcome(rows=0, reason="budget-exhausted", failed=False)
+    assert world.stored() == before
+    assert epsilon(world, OCTOBER) == cost
+    world.clock.at = datetime(2026, 12, 5, 12, tzinfo=UTC)
+    assert world.refresh(children, version).rows == 1
+    made = {row.period: row.map_digest for row in world.stored()}
+    assert made == {SEPTEMBER: RETAIL.digest, OCTOBER: RETAIL.digest, MONTH: newer.digest}
+    assert 2.9 < epsilon(world, MONTH) <= 3.0
+    with pytest.raises(BadBackbone, match="same feature map"):
+        read(closed_form(newer), newer, [world.read(row) for row in world.stored()], Period("2026-12"))
 
 
 def test_a_row_that_is_gone_is_not_drawn_again_on_the_same_data(world: TwinWorld, children: Children) -> None:
