@@ -32,6 +32,7 @@ from tests.proof.conftest import honest
 from tests.proof.forge import Forge, Honest, Told, flip
 from tests.proof.test_lying_service import SERVICE_ATTACKS
 from tests.proof.test_verify import FILE_ATTACKS
+from tests.signed_entries import LOG_KEY, as_json, entries
 from twinvault.witness import Witness
 from vault.db import Database
 from vault.encoding import JsonObject, JsonValue, b64u, dump_json
@@ -52,6 +53,7 @@ __all__ = ["honest"]
 pytestmark = pytest.mark.needs_npm
 
 SOURCE = Path(__file__).parents[2] / "clients/web/verify"
+MANY_SIGNED = Path(__file__).with_name("signed_many.mjs")
 
 
 @pytest.fixture(scope="module")
@@ -347,6 +349,18 @@ def test_the_second_verifier_has_the_same_vocabulary(dist: Path) -> None:
         "SPECIAL_CATEGORIES": {name for name, term in CATEGORIES.items() if term.special},
         "PURPOSES": {*PURPOSES, *MINTED_PURPOSES},
     }
+
+
+def test_every_signature_of_a_special_key_is_judged_alike(dist: Path, tmp_path: Path) -> None:
+    """What one verifier takes and another refuses would be a way to show two auditors two truths."""
+    cases = list(entries())
+    (tmp_path / "signed").write_bytes(b"".join(map(as_json, cases)))
+    (tmp_path / "signed.log").write_text(LOG_KEY.text)
+    command = ["node", MANY_SIGNED, dist, tmp_path / "signed"]
+    run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    second = [line == "true" for line in run.stdout.splitlines()]
+    told = zip(cases, second, strict=True)
+    assert [(case.entry, case.name, taken) for case, taken in told if taken != case.accepted] == []
 
 
 def test_the_second_verifier_is_a_command(dist: Path, honest: Honest, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import sqlalchemy.dialects.postgresql
 import sqlalchemy.dialects.sqlite
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Row, delete, select, update
 from sqlmodel import Session
 
@@ -24,6 +23,7 @@ from vault.seal.audit import AuditRequest, ListingRequest, verify_audit_request,
 from vault.seal.dsse import Envelope
 from vault.seal.errors import SealError
 from vault.seal.ids import ConsentId, key_id, sha256
+from vault.seal.signing import parse_public_key
 from vault.tlog import groups, log
 from vault.tlog.log import Pending, append
 
@@ -188,9 +188,9 @@ def register_auditor(
     if not name.isprintable() or _NAME.fullmatch(name) is None:
         raise BadAuditor("An auditor's name has 1 to 80 printable characters.")
     try:
-        Ed25519PublicKey.from_public_bytes(public_key)
-    except ValueError as error:
-        raise BadAuditor("An auditor's key is a raw Ed25519 public key of 32 bytes.") from error
+        parse_public_key(public_key)
+    except SealError as error:
+        raise BadAuditor(f"The auditor's key cannot be used: {error.detail}") from error
     sqlite = session.get_bind().dialect.name == "sqlite"
     dialect = sqlalchemy.dialects.sqlite if sqlite else sqlalchemy.dialects.postgresql
     values: dict[str, Any] = {

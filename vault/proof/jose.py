@@ -1,7 +1,7 @@
 """Signed JSON of companies: public keys by value and compact JWS, read strictly.
 
 The algorithm follows from the key, never from the message, so a public key cannot be replayed as
-an HMAC secret and `none` does not exist. Signatures themselves are joserfc's.
+an HMAC secret and `none` does not exist. Signatures are joserfc's, but for Ed25519: it has one rule everywhere.
 Source: RFC 7515, 7517, 7518, 7638, 9864; RFC 8725 for the attacks refused here.
 """
 
@@ -18,6 +18,8 @@ from joserfc.jws import JWSRegistry
 
 from vault.encoding import JsonObject, JsonValue, b64u, dump_json, parse_b64u, parse_json
 from vault.errors import MalformedInput, VaultError
+from vault.seal.errors import SealError
+from vault.seal.signing import parse_public_key, verify_signature
 
 Thumbprint = NewType("Thumbprint", str)
 """Base64url SHA-256 of a public key's required members, 43 characters (RFC 7638)."""
@@ -60,6 +62,12 @@ class JwsKey:
 
     def verifies(self, signing_input: bytes, signature: bytes) -> bool:
         """Say whether this key made the signature."""
+        if isinstance(self._key, bytes):
+            try:
+                verify_signature(self._key, signature, signing_input)
+            except SealError:
+                return False
+            return True
         return bool(JWSRegistry.algorithms[self.algorithms[0]].verify(signing_input, signature, self._key))
 
 
@@ -185,7 +193,11 @@ def _import(members: Any) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
             return ec, {**ec.binding.export_public_key(ec.public_key)}, ("ES256",)
         case "OKP", "Ed25519":
             okp = OKPKey.import_key(members)
-            return okp, {**okp.binding.export_public_key(okp.public_key)}, ("Ed25519", "EdDSA")
+            try:
+                raw = parse_public_key(okp.public_key.public_bytes_raw())
+            except SealError as error:
+                raise BadJws(error.detail) from error
+            return raw, {**okp.binding.export_public_key(okp.public_key)}, ("Ed25519", "EdDSA")
         case "RSA", None:
             # Bounded before the import: a huge modulus or exponent makes one verification take seconds.
             bits, exponent = 8 * len(parse_b64u(members["n"])), int.from_bytes(parse_b64u(members["e"]))

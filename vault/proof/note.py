@@ -11,12 +11,10 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from vault.proof.errors import InvalidProof, MalformedProof
+from vault.seal.errors import SealError
+from vault.seal.signing import parse_public_key, verify_signature
 
 ED25519 = b"\x01"
 COSIGNATURE = b"\x04"
@@ -87,14 +85,17 @@ def parse_verifier_key(text: str, kind: bytes = ED25519) -> VerifierKey:
     """Parse `name+id+key`.
 
     Raises:
-        MalformedProof: Another shape, a key of another kind, or an id that is not this key's.
+        MalformedProof: Another shape, a key of another kind or that binds nobody, or an id that is not this key's.
     """
     name, _, rest = text.partition("+")
     key_id, _, encoded = rest.partition("+")
     data = parse_b64(encoded, size=33)
     if data[:1] != kind:
         raise MalformedProof(f"The verifier key is not an Ed25519 key of the type 0x{kind.hex()}.")
-    key = VerifierKey(name, data[1:], kind)
+    try:
+        key = VerifierKey(name, parse_public_key(data[1:]), kind)
+    except SealError as error:
+        raise MalformedProof(f"The verifier key of {name} cannot be used: {error.detail}") from error
     if key.key_id.hex() != key_id:
         raise MalformedProof("The id in the verifier key is not the id of that name and key.")
     return key
@@ -184,18 +185,13 @@ def verify_note(unverified_note: str, trusted: Iterable[VerifierKey]) -> str:
         if key is None:
             continue
         try:
-            _key(key.public_key).verify(signature.signature, note.unverified_text.encode())
-        except (InvalidSignature, ValueError) as error:
+            verify_signature(key.public_key, signature.signature, note.unverified_text.encode())
+        except SealError as error:
             raise InvalidProof(f"The note's signature by {key.name} is wrong.") from error
         signed = True
     if not signed:
         raise InvalidProof("No trusted key signed the note.")
     return note.unverified_text
-
-
-@lru_cache(maxsize=16)
-def _key(public_key: bytes) -> Ed25519PublicKey:
-    return Ed25519PublicKey.from_public_bytes(public_key)
 
 
 def _parse_signature(line: str) -> NoteSignature:

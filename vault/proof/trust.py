@@ -9,6 +9,8 @@ from vault.errors import MalformedInput, VaultError
 from vault.proof.errors import InvalidProof
 from vault.proof.note import COSIGNATURE, VerifierKey, parse_verifier_key
 from vault.proof.witness import WitnessPolicy
+from vault.seal.errors import SealError
+from vault.seal.signing import parse_public_key
 
 _FORMAT = "twinvault-trust/v1"
 _FIELDS = {"format", "origin", "log", "operator", "issuer"}
@@ -58,8 +60,8 @@ def parse_trust(data: bytes) -> TrustedRoot:
         if key.name != origin:
             raise BadTrustFile("The log key in the trust file is named for another log than its origin.")
         witnesses = read_witnesses(record["witnesses"]) if "witnesses" in record else None
-        return TrustedRoot(issuer, origin, key, parse_b64u(record["operator"], size=32), witnesses)
-    except (MalformedInput, InvalidProof) as error:
+        return TrustedRoot(issuer, origin, key, parse_public_key(parse_b64u(record["operator"])), witnesses)
+    except (MalformedInput, InvalidProof, SealError) as error:
         raise BadTrustFile(f"The trust file cannot be used: {error.detail}") from error
 
 

@@ -12,9 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from vault.proof.checkpoint import Checkpoint, parse_decimal, verify_checkpoint
 from vault.proof.errors import InvalidProof, MalformedProof
 from vault.proof.merkle import HASH_BYTES, verify_consistency
@@ -27,6 +24,8 @@ from vault.proof.note import (
     parse_b64,
     parse_note,
 )
+from vault.seal.errors import SealError
+from vault.seal.signing import verify_signature
 
 MAX_PROOF_HASHES: Final = 63
 MAX_REQUEST_BYTES: Final = MAX_NOTE_CHARS + 4096
@@ -114,10 +113,8 @@ def verify_cosignatures(unverified_note: str, checkpoint: Checkpoint, keys: Sequ
             continue
         at_s = int.from_bytes(line.signature[:_TIME_BYTES], "big")
         try:
-            Ed25519PublicKey.from_public_bytes(key.public_key).verify(
-                line.signature[_TIME_BYTES:], cosigned_text(checkpoint, at_s)
-            )
-        except (InvalidSignature, ValueError) as error:
+            verify_signature(key.public_key, line.signature[_TIME_BYTES:], cosigned_text(checkpoint, at_s))
+        except SealError as error:
             raise InvalidProof(f"The cosignature by {key.name} is wrong.") from error
         found[key.name] = at_s
     return found

@@ -45,7 +45,7 @@ def parse_registration(unverified_data: bytes) -> Registration:
         fields = Fields(parse_json(unverified_data))
     if fields.text("format") != _REGISTRATION:
         raise SealError(f"The file is no auditor's registration of the format {_REGISTRATION}.")
-    registration = Registration(fields.text("name"), fields.hash("public_key"))
+    registration = Registration(fields.text("name"), fields.public_key("public_key"))
     fields.end()
     return registration
 

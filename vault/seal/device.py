@@ -74,7 +74,7 @@ def parse_device(fields: Fields) -> Device:
     Raises:
         SealError: A field is malformed.
     """
-    public_key, role_name = fields.hash("key"), fields.text("role")
+    public_key, role_name = fields.public_key("key"), fields.text("role")
     if role_name not in set(DeviceRole):
         raise SealError("A device has a role that TwinVault does not know.")
     accepted = parse_chain_heads(fields.object("accepted")) if "accepted" in fields else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vault.encoding import JsonObject, JsonValue, parse_b64u
 from vault.seal.errors import SealError, as_seal_error
 from vault.seal.ids import HASH_BYTES, ID_BYTES
+from vault.seal.signing import parse_public_key
 
 
 class Fields:
@@ -57,8 +58,12 @@ class Fields:
         return self.binary(name, size=ID_BYTES)
 
     def hash(self, name: str) -> bytes:
-        """Return a SHA-256 value, or an Ed25519 public key: 32 bytes."""
+        """Return a SHA-256 value, 32 bytes."""
         return self.binary(name, size=HASH_BYTES)
+
+    def public_key(self, name: str) -> bytes:
+        """Return an Ed25519 public key that a signature can bind somebody by, 32 bytes."""
+        return parse_public_key(self.binary(name))
 
     def object(self, name: str) -> JsonObject:
         """Return an object."""

@@ -254,7 +254,7 @@ def _dump_terms(terms: LegacyTerms) -> JsonObject:
 
 
 def _parse_terms(fields: Fields) -> LegacyTerms:
-    key, choice = fields.hash("legacy_key"), fields.text("choice")
+    key, choice = fields.public_key("legacy_key"), fields.text("choice")
     if choice not in set(Choice):
         raise SealError("A plan makes a choice that TwinVault does not know.")
     threshold, shares, waiting_days = (fields.integer(name) for name in ("threshold", "shares", "waiting_days"))

@@ -128,11 +128,11 @@ def verify_genesis(envelope: Envelope) -> Genesis:
     Raises:
         SealError: Malformed, signed by another key, or a time zone that does not exist.
     """
-    owner_key = Fields(unverified_record(envelope)).hash("owner_key")
+    owner_key = Fields(unverified_record(envelope)).public_key("owner_key")
     fields = Fields(verify_envelope(envelope, PayloadType.GENESIS, owner_key))
     genesis = Genesis(
         vault_id=VaultId(key_id(envelope.payload)),
-        owner_key=fields.hash("owner_key"),
+        owner_key=fields.public_key("owner_key"),
         next_owner_key_hash=fields.hash("next_owner_key_hash"),
         created_at=fields.integer("created_at"),
         time_zone=_parse_zone(fields.text("time_zone")),
@@ -172,13 +172,13 @@ def verify_succession(envelope: Envelope, *, vault_id: VaultId, prev: bytes, nex
     Raises:
         SealError: Malformed, about another vault, out of order, or not by the key committed to.
     """
-    owner_key = Fields(unverified_record(envelope)).hash("owner_key")
+    owner_key = Fields(unverified_record(envelope)).public_key("owner_key")
     if sha256(owner_key) != next_owner_key_hash:
         raise SealError("The succession is not by the key that the record before it committed to.")
     fields = Fields(verify_envelope(envelope, PayloadType.SUCCESSION, owner_key))
     if fields.id("vault") != vault_id or fields.hash("prev") != prev:
         raise SealError("The succession is about another vault or does not follow its newest record.")
-    succession = Succession(fields.hash("owner_key"), fields.hash("next_owner_key_hash"))
+    succession = Succession(fields.public_key("owner_key"), fields.hash("next_owner_key_hash"))
     fields.end()
     return succession
 

@@ -14,7 +14,6 @@ from vault.seal.recipient import PUBLIC_BYTES, SUITE_NAME
 from vault.seal.signing import Signer
 
 ED25519: Final = "ed25519"
-_ED25519_BYTES: Final = 32
 
 
 class KeyName(StrEnum):
@@ -102,7 +101,7 @@ def verify_key_statement(envelope: Envelope, operator_key: bytes) -> KeyStatemen
     statement = KeyStatement(
         name,
         fields.integer("epoch", least=1),
-        fields.binary("public_key", size=PUBLIC_BYTES if name.seals else _ED25519_BYTES),
+        fields.binary("public_key", size=PUBLIC_BYTES) if name.seals else fields.public_key("public_key"),
         fields.integer("not_before"),
         fields.text("log_origin"),
     )

@@ -52,7 +52,9 @@ def verify_subject(envelope: Envelope, owner_key: bytes, expected: SubjectCertif
         SealError: By another key, malformed, or about another vault, pairwise key or grantee.
     """
     fields = Fields(verify_envelope(envelope, PayloadType.SUBJECT, owner_key))
-    certificate = SubjectCertificate(VaultId(fields.id("vault")), fields.hash("principal_key"), fields.text("grantee"))
+    certificate = SubjectCertificate(
+        VaultId(fields.id("vault")), fields.public_key("principal_key"), fields.text("grantee")
+    )
     fields.end()
     if certificate != expected:
         raise SealError("A certificate is about another vault, pairwise key or grantee.")

@@ -139,7 +139,7 @@ def parse_share(data: bytes) -> Share:
         share = Share(
             parse_trust(dump_json(trust)),
             VaultId(fields.id("vault")),
-            fields.hash("legacy_key"),
+            fields.public_key("legacy_key"),
             fields.integer("threshold", least=1),
             fields.integer("number", least=1),
             fields.text("words", most=2_000),

@@ -1,8 +1,9 @@
 // Signed records: DSSE in one binary encoding, and the operator's statements about keys. Frames are a 4-byte length
 // and that many bytes.
+import { isSigned } from "./ed25519.js";
 import { Fields } from "./fields.js";
 import { parseJson, type JsonObject } from "./json.js";
-import { isSigned, refuse, sha256 } from "./tree.js";
+import { refuse, sha256 } from "./tree.js";
 
 const TYPES = new Set(
   (
@@ -96,7 +97,7 @@ export function readKeyStatement(record: Buffer, operator: Buffer): ServiceKey {
   const name = said.word("name", KEY_NAMES);
   const seals = SEALING_KEYS.includes(name);
   said.exactly("algorithm", seals ? SUITE : "ed25519");
-  const [epoch, key, notBefore] = [said.integer("epoch", 1), said.binary("public_key", seals ? 1216 : 32), said.integer("not_before")];
+  const [epoch, key, notBefore] = [said.integer("epoch", 1), seals ? said.binary("public_key", 1216) : said.publicKey("public_key"), said.integer("not_before")];
   if (Boolean(said.text("log_origin")) !== (name === "log")) refuse("A key statement gives a log's origin, and only a log's.");
   said.end();
   return { name, epoch, key, id: keyId(key), notBefore, digest: envelope.digest.toString("base64url") };

@@ -9,7 +9,7 @@ import { COMPANY, readJws } from "./jws.js";
 import { readCompany, type Company, type Question } from "./question.js";
 import type { PolicySet } from "./rules.js";
 import { Members, Tombstones, whyUnordered } from "./shown.js";
-import { Invalid, fromB64u, readKey, refuse, type Checkpoint, type Key, type WitnessPolicy } from "./tree.js";
+import { Invalid, fromB64u, readKey, readPublicKey, refuse, type Checkpoint, type Key, type WitnessPolicy } from "./tree.js";
 
 export const STEPS = {
   bundle: 0, checkpoint: 1, inclusion: 2, openings: 3, keys: 4, consent: 5, order: 6, answer: 7, question: 8, decision: 9, certificate: 10,
@@ -257,7 +257,7 @@ export function readTrust(data: Uint8Array): Trust {
   if (typeof origin !== "string" || typeof issuer !== "string" || !issuer) throw new Malformed("The trust file's origin and issuer must be texts.");
   const log = readKey(spelled(record["log"]), 1);
   if (log.name !== origin) refuse("The log key in the trust file is named for another log than its origin.");
-  return { issuer, origin, log, operator: fromB64u(record["operator"], 32), witnesses: readWitnesses(record["witnesses"]) };
+  return { issuer, origin, log, operator: readPublicKey(record["operator"]), witnesses: readWitnesses(record["witnesses"]) };
 }
 
 function readWitnesses(value: Json | undefined): WitnessPolicy | undefined {

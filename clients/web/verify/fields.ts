@@ -1,7 +1,7 @@
 // Strict reading of one object: each field once, of its type and range, and none left over. An ignored field would let
 // two readers of one signature understand two things, so `end` follows the last one.
 import { Malformed, isObject, ordered, type Json, type JsonObject } from "./json.js";
-import { fromB64u } from "./tree.js";
+import { fromB64u, readPublicKey } from "./tree.js";
 
 const LAST_SECOND = 253_402_300_799; // of the year 9999
 const SHORT = /^.{0,256}$/su;
@@ -43,6 +43,8 @@ export class Fields {
     const data = fromB64u(this.take(name));
     return sizes.length === 0 || sizes.includes(data.length) ? data : this.refuse(name, "has another length");
   }
+
+  publicKey = (name: string): Buffer => readPublicKey(this.take(name));
 
   word(name: string, known: ReadonlySet<string>): string {
     const value = this.take(name);

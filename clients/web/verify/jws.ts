@@ -2,6 +2,7 @@
 // message. RFC 7515, 7517, 7518, 7638, 9864.
 import { constants, createPublicKey, verify, type KeyObject } from "node:crypto";
 
+import { isPublicKey, isSigned } from "./ed25519.js";
 import { isObject, parseJson, same, spell, type Json, type JsonObject } from "./json.js";
 import { fromB64u, refuse, sha256 } from "./tree.js";
 
@@ -22,6 +23,7 @@ export interface JwsKey {
   kind: string;
   algorithms: string[];
   key: KeyObject;
+  raw: Buffer; // of an Ed25519 key
 }
 
 export interface Jws {
@@ -56,8 +58,8 @@ export function verifyJws(jws: Jws, by: JwsKey): JsonObject {
   return jws.claims;
 }
 
-function isSignedBy({ kind, key }: JwsKey, message: Buffer, signature: Buffer): boolean {
-  if (kind === "OKP") return verify(null, message, key, signature);
+function isSignedBy({ kind, key, raw }: JwsKey, message: Buffer, signature: Buffer): boolean {
+  if (kind === "OKP") return isSigned(raw, message, signature);
   if (kind === "EC") return signature.length === 64 && verify("sha256", message, { key, dsaEncoding: "ieee-p1363" }, signature);
   return verify("sha256", message, { key, padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: 32 }, signature);
 }
@@ -74,11 +76,13 @@ export function readJwk(jwk: Json | undefined): JwsKey {
   if (text.length > MAX_JWK || members["crv"] !== CURVES[kind]) refuse(sentence);
   if (kind === "RSA" && !(RSA_BYTES.includes(fromB64u(members["n"]).length) && members["e"] === "AQAB")) refuse(sentence);
   const key = importKey(members) ?? refuse(sentence);
+  const raw = kind === "OKP" ? fromB64u(members["x"]) : Buffer.of();
+  if (kind === "OKP" && !isPublicKey(raw)) refuse("A public key is not in its one spelling, or of small order.");
   const algorithms = ALGORITHMS[kind] ?? [];
   const kid = sha256(text).toString("base64url");
   if (jwk["kid"] !== undefined && jwk["kid"] !== kid) refuse("A public key's kid is not its thumbprint.");
   if (jwk["alg"] !== undefined && !algorithms.includes(jwk["alg"] as string)) refuse("A public key's alg is not that of its kind.");
-  return { kid, kind, algorithms, key };
+  return { kid, kind, algorithms, key, raw };
 }
 
 function importKey(members: JsonObject): KeyObject | undefined {

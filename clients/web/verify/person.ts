@@ -2,7 +2,7 @@
 import { keyId, readEnvelope, verifySigned, type Envelope } from "./envelope.js";
 import { Fields } from "./fields.js";
 import { isSomething, parseJson, type Json } from "./json.js";
-import { fromB64u, refuse, sha256 } from "./tree.js";
+import { fromB64u, readPublicKey, refuse, sha256 } from "./tree.js";
 
 export const DAY_S = 86_400;
 const NO_PREV = Buffer.alloc(32).toString("base64url");
@@ -16,7 +16,7 @@ export function readOwnerKey(records: Buffer[], vault: string): Buffer {
   const [first, ...successions] = records.map(readEnvelope);
   if (!first) return refuse("No genesis shows whose vault this is.");
   const genesis = new Fields(verifyOwn(first, "twinvault/genesis/v1"), "genesis");
-  let [key, next, prev] = [genesis.binary("owner_key", 32), genesis.binary("next_owner_key_hash", 32), first.digest];
+  let [key, next, prev] = [genesis.publicKey("owner_key"), genesis.binary("next_owner_key_hash", 32), first.digest];
   genesis.integer("created_at");
   verifyZone(genesis.text("time_zone"));
   const profile = genesis.object("profile");
@@ -26,7 +26,7 @@ export function readOwnerKey(records: Buffer[], vault: string): Buffer {
   if (keyId(first.payload).toString("base64url") !== vault) refuse("The genesis is another vault's.");
   for (const record of successions) {
     const said = new Fields(verifyOwn(record, "twinvault/succession/v1"), "succession");
-    key = said.binary("owner_key", 32);
+    key = said.publicKey("owner_key");
     if (!sha256(key).equals(next)) refuse("The succession is not by the key that the record before it committed to.");
     const follows = said.binary("vault", 16).toString("base64url") === vault && said.binary("prev", 32).equals(prev);
     if (!follows) refuse("The succession is about another vault or does not follow its newest record.");
@@ -38,7 +38,7 @@ export function readOwnerKey(records: Buffer[], vault: string): Buffer {
 
 /** Return a record that is signed by the owner key that it names. */
 function verifyOwn(envelope: Envelope, type: string): Json {
-  return verifySigned(envelope, type, fromB64u(parseJson(envelope.payload)["owner_key"], 32));
+  return verifySigned(envelope, type, readPublicKey(parseJson(envelope.payload)["owner_key"]));
 }
 
 function verifyZone(name: string): void {
@@ -85,7 +85,7 @@ function readPlanTerms(said: Fields): PlanTerms {
   if (inactive && (inactive < 30 || inactive > 3_660)) refuse("A plan begins by itself after 30 to 3,660 days, or never.");
   if (new Set(sealed).size !== sealed.length || sealed.length > 16) refuse("A plan names each consent sealed in advance once, and at most 16.");
   if (sealed.length && choice !== "answer") refuse("Only a plan whose choice is to answer names consents sealed in advance.");
-  const terms = { legacyKey: said.binary("legacy_key", 32), waitingS: waiting * DAY_S, inactiveS: inactive * DAY_S, choice, sealed };
+  const terms = { legacyKey: said.publicKey("legacy_key"), waitingS: waiting * DAY_S, inactiveS: inactive * DAY_S, choice, sealed };
   said.end();
   return terms;
 }

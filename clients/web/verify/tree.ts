@@ -1,6 +1,7 @@
 // Hashes, trees, notes and checkpoints: RFC 6962, RFC 9162, C2SP signed-note, tlog-checkpoint, tlog-cosignature.
-import { createHash, createPublicKey, verify as verifySignature } from "node:crypto";
+import { createHash } from "node:crypto";
 
+import { isPublicKey, isSigned } from "./ed25519.js";
 import { Malformed } from "./json.js";
 
 export class Invalid extends Error {}
@@ -33,11 +34,10 @@ function fromB64(text: string, size?: number): Buffer {
   return data;
 }
 
-/** Verify Ed25519 under a raw public key. */
-export function isSigned(publicKey: Uint8Array, message: string | Uint8Array, signature: Uint8Array): boolean {
-  const x = Buffer.from(publicKey).toString("base64url");
-  const key = createPublicKey({ key: { kty: "OKP", crv: "Ed25519", x }, format: "jwk" });
-  return verifySignature(null, typeof message === "string" ? Buffer.from(message) : message, key, signature);
+/** Read an Ed25519 public key that a signature can bind somebody by. */
+export function readPublicKey(text: unknown): Buffer {
+  const key = fromB64u(text, 32);
+  return isPublicKey(key) ? key : refuse("A public key is not in its one spelling, or of small order.");
 }
 
 export interface Key {
@@ -52,6 +52,7 @@ export function readKey(text: string, type: number): Key {
   const data = fromB64(rest.join("+"), 33);
   const expected = sha256(`${name}\n`, data).subarray(0, 4);
   if (!isKeyName(name) || data[0] !== type || id !== expected.toString("hex")) refuse("A trusted key does not fit its name and id.");
+  if (!isPublicKey(data.subarray(1))) refuse("A trusted key is not in its one spelling, or of small order.");
   return { name, id: expected, key: data.subarray(1) };
 }
 
