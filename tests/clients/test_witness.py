@@ -231,7 +231,7 @@ def test_the_command_makes_a_witness_for_a_trust_file(
     log: Log, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trust = tmp_path / "trust.json"
-    trust.write_bytes(dump_trust(TrustedRoot("https://vault.example", ORIGIN, log.key, bytes(32))))
+    trust.write_bytes(dump_trust(TrustedRoot("https://vault.example", ORIGIN, log.key, log.key.public_key)))
 
     def run(*argv: object) -> dict[str, str]:
         with pytest.raises(SystemExit) as end:
