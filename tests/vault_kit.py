@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import Any
+
+import pytest
 
 from tests.waiting import until
 from vault.db import Database
@@ -177,3 +180,21 @@ def wait_until_blocked(database: Database, done: Callable[[], bool] = lambda: Fa
             return bool(connection.exec_driver_sql(query).scalar_one())
 
     until(lambda: blocked() or done(), "the other transaction waits at the lock")
+
+
+def meet_after(patch: pytest.MonkeyPatch, place: object, name: str, database: Database) -> None:
+    """Let a function return once a second thread was in it too, or waits at a lock before it: no race is won by chance.
+
+    On SQLite it returns at once, for writers take turns there.
+    """
+    honest: Callable[..., Any] = getattr(place, name)
+    arrived: list[str] = []
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        found = honest(*args, **kwargs)
+        arrived.append(name)
+        if not database.is_sqlite:
+            wait_until_blocked(database, lambda: len(arrived) > 1)
+        return found
+
+    patch.setattr(place, name, slowly)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import multiprocessing
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 from aiosmtpd.smtp import SMTP
 
+from tests.waiting import together, until
 from twinvault import destinations
 from twinvault.destinations import FILE, MAX_DESTINATIONS, BadDestination, Destinations, Undelivered
 from twinvault.profile import BadProfile
@@ -281,19 +283,24 @@ def test_a_killed_client_loses_nothing(kept: Destinations, webhook: Webhook, tmp
     assert len(webhook.texts) == 1 + (2 if killed_when == "after it is taken" else 1)
 
 
-def test_of_two_clients_at_once_one_tells(kept: Destinations, webhook: Webhook, tmp_path: Path) -> None:
+def test_of_two_clients_at_once_one_tells(
+    kept: Destinations, webhook: Webhook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add(kept, webhook.url)
-    gate = threading.Barrier(4)
+    asked, sent, flock, took = list[object](), list[object](), fcntl.flock, destinations._took
 
-    def run() -> None:
-        gate.wait()
-        tell(Destinations(tmp_path), event(1))
+    def ask(*how: Any) -> None:
+        asked.append(how)
+        flock(*how)
 
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    def send(*message: Any) -> bool:
+        sent.append(message)
+        until(lambda: max(len(asked), len(sent)) >= 4, "each client asks for its turn, or sends without")
+        return took(*message)
+
+    monkeypatch.setattr(fcntl, "flock", ask)
+    monkeypatch.setattr(destinations, "_took", send)
+    together(*[lambda: tell(Destinations(tmp_path), event(1))] * 4)
     assert len(webhook.texts) == 2
 
 

@@ -33,6 +33,10 @@ def _process(_number: int) -> int:
     return os.getpid()
 
 
+def _heeds_interrupts(_number: int) -> bool:
+    return signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 def _end_at_1000(number: int) -> int:
     if number == 1000:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -81,6 +85,11 @@ def test_a_process_that_dies_is_no_end_of_the_items() -> None:
 def test_what_a_function_raises_elsewhere_is_raised_here(two: Processes) -> None:
     with pytest.raises(InvalidProof, match="thousandth"):
         list(two(_refuse_at_1000, range(10 * CHUNK)))
+
+
+def test_an_interrupt_is_for_this_process_alone(two: Processes) -> None:
+    assert not any(two(_heeds_interrupts, range(2 * CHUNK)))
+    assert _heeds_interrupts(0)
 
 
 def test_who_interrupts_ends_all_of_them() -> None:

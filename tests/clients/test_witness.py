@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.waiting import until
 from twinvault.cli import main
 from twinvault.witness import BadWitness, Witness, server
 from vault.encoding import JsonValue, dump_json, parse_json
@@ -160,14 +162,15 @@ def test_many_at_once_cosign_one_history(log: Log, witness: Witness, tmp_path: P
     assert sorted(status for _, status in results) == [200] + [409] * 15
 
 
-def test_two_processes_take_turns(log: Log, witness: Witness, tmp_path: Path) -> None:
+def test_two_processes_take_turns(log: Log, witness: Witness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process holds the folder: the request waits, and then sees what that one cosigned."""
     statuses: list[int] = []
-    other = Witness(tmp_path / "w")
+    other, asks, flock = Witness(tmp_path / "w"), threading.Event(), fcntl.flock
     with other._alone():
+        monkeypatch.setattr(fcntl, "flock", lambda *how: asks.set() or flock(*how))
         waiting = threading.Thread(target=lambda: statuses.append(witness.add_checkpoint(log.ask(0, 3)).status))
         waiting.start()
-        waiting.join(0.2)
+        until(lambda: asks.is_set() or not waiting.is_alive(), "the request asks for its turn")
         first = other._advance(log.key, AddCheckpoint(0, (), log.note(2)), log.checkpoint(2))
     waiting.join()
     assert (first.status, statuses) == (200, [409])

@@ -12,6 +12,7 @@ from tests.leaves import leaves
 from vault.evidence.auditors import AuditScope, BadAuditor, register_auditor
 from vault.seal.signing import SigningKey, new_seed
 from vault.tlog import log
+from vault.tlog.errors import LogBusy
 from vault.tlog.models import log_entry
 
 
@@ -73,7 +74,7 @@ def test_a_range_wider_than_a_bundle_is_refused(quick: Audited, monkeypatch: pyt
     assert quick.send(quick.request(1, size - 1)).status_code == 200
 
 
-def test_every_access_is_logged_before_anything_is_shown(site: Audited) -> None:
+def test_every_access_is_logged_before_anything_is_shown(site: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
     size = site.settle()
     bundle = site.bundle(0, size - 1)
     with site.service.database.snapshot() as session:
@@ -84,6 +85,12 @@ def test_every_access_is_logged_before_anything_is_shown(site: Audited) -> None:
     site.send(site.request(0, size))
     with site.service.database.snapshot() as session:
         assert sum("first" in public for _, public, _ in leaves(session)) == 2
+
+    def late(*_: object) -> int:
+        raise LogBusy
+
+    monkeypatch.setattr(site.service.sequencer, "wait", late)
+    assert site.send(site.request(0, size)).status_code == LogBusy.status
 
 
 def test_an_engagement_shows_the_time_that_it_is_about_and_no_more(site: Audited) -> None:

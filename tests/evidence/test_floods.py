@@ -13,6 +13,7 @@ from starlette.datastructures import State
 from tests.audit_kit import Audited, failed, verify
 from tests.consent_kit import NOW
 from tests.evidence.test_tombstones import erase_all
+from tests.vault_kit import meet_after
 from tests.waiting import together
 from vault import app
 from vault.answers.floods import ALONE
@@ -118,10 +119,13 @@ def test_the_app_logs_a_minute_that_is_over(quick: Audited) -> None:
     assert len(members_in(quick.bundle())) == MORE
 
 
-def test_two_processes_that_publish_at_once_log_each_denial_once(site: Audited) -> None:
+def test_two_processes_that_publish_at_once_log_each_denial_once(
+    site: Audited, monkeypatch: pytest.MonkeyPatch
+) -> None:
     consent = site.service.consent()
     site.service.withdraw(consent)
     denied(site, consent, ALONE + MORE)
+    meet_after(monkeypatch, groups, "append", site.service.database)
     together(lambda: publish(site), lambda: publish(site))
     assert _kinds(site).count("denials") == 1
     assert len(members_in(site.bundle())) == MORE

@@ -9,16 +9,20 @@ import pytest
 from sqlalchemy import text
 
 from tests.ingest.test_accept import send, stored
-from tests.vault_kit import Source, begin, publish
+from tests.vault_kit import Source, begin, meet_after, publish
 from vault.db import Database
+from vault.ingest import accept as accepting
 from vault.ingest.accept import BrokenChain, ClosedEpoch
 from vault.parties.caller import DeviceCaller
 from vault.seal.upload import parse_upload
 from vault.store.errors import VersionConflict
 
 
-def test_racing_uploads_of_one_device_keep_one_chain(database: Database, shortkeys: Database) -> None:
+def test_racing_uploads_of_one_device_keep_one_chain(
+    database: Database, shortkeys: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     owner, source = begin(database, shortkeys)
+    meet_after(monkeypatch, accepting, "_split", database)
     rivals = [Source(source.vault, source.key) for _ in range(6)]
     bodies = [rival.upload(owner.compartment(), text=f"rival {n}") for n, rival in enumerate(rivals)]
     start, outcomes = threading.Barrier(6), []

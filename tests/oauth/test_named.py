@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +11,7 @@ import sqlalchemy
 
 from tests.company_kit import b64
 from tests.consent_kit import terms
-from tests.vault_kit import begin
+from tests.vault_kit import begin, meet_after
 from tests.waiting import together
 from vault.consent import consents
 from vault.oauth import authorizations
@@ -187,15 +185,7 @@ def test_asking_again_replaces_what_waits_and_adds_one_leaf_a_day(server: Any) -
 
 def test_of_two_requests_at_once_one_replaces_the_other(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     given = server.world.give()
-    honest, both = authorizations.push, threading.Barrier(2)
-
-    def slowly(*args: Any, **kwargs: Any) -> str:
-        uri = honest(*args, **kwargs)
-        with suppress(threading.BrokenBarrierError):  # the other one waits for the lock and never comes
-            both.wait(1)
-        return uri
-
-    monkeypatch.setattr(authorizations, "push", slowly)
+    meet_after(monkeypatch, authorizations, "push", server.database)
     together(*[lambda: push(server, given)] * 2)
     assert len(listed(server)) == 1
     assert leaves(server) == 1
