@@ -33,6 +33,7 @@ from vault.proof.leaf import ENTRY_BYTES, LeafKind
 from vault.proof.note import VerifierKey, sign_note
 from vault.proof.receipt import Receipt, verify_receipt
 from vault.proof.tiles import TILE_WIDTH, Tile, format_bundle, hashes_from_tiles, parse_bundle
+from vault.seal.signing import verify_signature
 from vault.tlog import log
 from vault.tlog.sequencer import Sequencer
 
@@ -150,6 +151,31 @@ def audit(folder: Path, answers: int) -> dict[str, float]:
     return figures
 
 
+def signatures(calls: int) -> dict[str, dict[str, float]]:
+    """Verify messages of four lengths with libsodium, as everything here does, and with OpenSSL, in turn.
+
+    Microseconds of this thread's processor: the median of each, and their ratio.
+    """
+    openssl, key = PRIVATE.public_key(), PRIVATE.public_key().public_bytes_raw()
+    figures = {}
+    for size in (300, 2048, 65_536, MILLION):
+        message = secrets.token_bytes(size)
+        signature = PRIVATE.sign(message)
+        spent: dict[str, list[float]] = {"libsodium_us": [], "openssl_us": []}
+        ways: list[Callable[[], object]] = [
+            lambda: verify_signature(key, signature, message),  # noqa: B023  called before the next message
+            lambda: openssl.verify(signature, message),  # noqa: B023
+        ]
+        for _ in range(max(20, calls // (1 + size // 10_000))):
+            for times, verify in zip(spent.values(), ways, strict=True):
+                started_s = time.thread_time()
+                verify()
+                times.append(time.thread_time() - started_s)
+        found = {name: round(1e6 * statistics.median(times), 1) for name, times in spent.items()}
+        figures[f"{size}_bytes"] = found | {"ratio": round(found["libsodium_us"] / found["openssl_us"], 2)}
+    return figures
+
+
 def cut_tiles(file: Path, folder: Path) -> int:
     """Write the tile files of a log of a million entries and return its size."""
     level, below = 0, [merkle.leaf_hash(entry) for entries in bundles(file) for entry in entries]
@@ -240,6 +266,7 @@ def measure(*, quick: bool, waiters: int) -> dict[str, Any]:
         with postgresql(folder) as database:
             result["postgresql"] = sequencing(database, waiters, seconds)
         result |= proving(folder, 100 if quick else 1000, 20_000 if quick else MILLION)
+        result["ed25519"] = signatures(200 if quick else 5000)
         result["pymerkle"] = other_library(folder, 300 if quick else 2000)
     return result
 
