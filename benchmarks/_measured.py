@@ -159,7 +159,7 @@ def _ranges(day: dict[str, int]) -> set[str]:
     found = set()
     for metric in MAP.metrics:
         if metric.code in day:
-            found.add(metric.range_of({("", ""): day[metric.code]}))
+            found.add(metric.range_of(day[metric.code]))
     return found
 
 

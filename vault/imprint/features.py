@@ -179,7 +179,7 @@ class Day:
         self._map = feature_map
         self._time_zone = time_zone
         self._codes: set[str] = set()
-        self._readings = Readings()
+        self._readings: dict[str, Readings] = {}
 
     def add(self, trace: Trace) -> None:
         """Take in one trace of that day."""
@@ -187,12 +187,14 @@ class Day:
         reading = None if metric is None else metric.reading(trace)
         if metric is None or reading is None:
             self._codes |= self._map.codes_of(trace, self._time_zone)
-        else:
-            self._readings.add(metric, trace, reading)
+            return
+        if metric.code not in self._readings:
+            self._readings[metric.code] = Readings(metric)
+        self._readings[metric.code].add(trace, reading)
 
     def codes(self) -> set[str]:
         """Return the codes of the day so far."""
-        return self._codes | {*self._readings.codes()}
+        return self._codes.union(readings.code for readings in self._readings.values())
 
 
 @lru_cache

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -69,42 +68,44 @@ class Metric:
                 return self._bounded(trace.quantity_milli * times // over)
         return None
 
-    def range_of(self, readings: Mapping[tuple[str, str], int]) -> str:
-        """Return the code of the range in which a day lies.
-
-        Args:
-            readings: One or more, from `reading`, by source and id.
-        """
-        match self.of_day:
-            case OfDay.TOTAL:
-                totals: defaultdict[str, int] = defaultdict(int)
-                for (source, _), value in readings.items():
-                    totals[source] += value
-                day = max(totals.values())
-            case OfDay.MEAN:
-                day = sum(readings.values()) // len(readings)
-            case _ as other:
-                assert_never(other)
-        return f"{self.code}:{bisect_right(self.ranges_milli, self._bounded(day))}"
+    def range_of(self, day_milli: int) -> str:
+        """Return the code of the range in which a day's number lies."""
+        return f"{self.code}:{bisect_right(self.ranges_milli, self._bounded(day_milli))}"
 
     def _bounded(self, value_milli: int) -> int:
         return min(max(value_milli, self.lowest_milli), self.highest_milli)
 
 
 class Readings:
-    """The readings of one local date."""
+    """The readings of one metric on one local date; of each, no more than a hash is kept.
 
-    def __init__(self) -> None:
-        self._of: defaultdict[Metric, dict[tuple[str, str], int]] = defaultdict(dict)
+    Args:
+        metric: Which.
+    """
 
-    def add(self, metric: Metric, trace: Trace, value_milli: int) -> None:
-        """Take in one reading; of two with one source and id the larger, whichever came first."""
-        kept, name = self._of[metric], (trace.source, trace.id)
-        kept[name] = max(value_milli, kept.get(name, value_milli))
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+        self._seen: set[int] = set()
+        self._totals: defaultdict[str, int] = defaultdict(int)
 
-    def codes(self) -> Iterator[str]:
-        """Yield the range of every metric that has a reading."""
-        return (metric.range_of(readings) for metric, readings in self._of.items())
+    def add(self, trace: Trace, value_milli: int) -> None:
+        """Take in one reading; the same one again is passed over."""
+        name = hash((trace.source, trace.id, value_milli))
+        if name not in self._seen:
+            self._seen.add(name)
+            self._totals[trace.source] += value_milli
+
+    @property
+    def code(self) -> str:
+        """Return the range of the day, once there is a reading."""
+        match self._metric.of_day:
+            case OfDay.TOTAL:
+                day = max(self._totals.values())
+            case OfDay.MEAN:
+                day = sum(self._totals.values()) // len(self._seen)
+            case _ as other:
+                assert_never(other)
+        return self._metric.range_of(day)
 
 
 def parse_metrics(record: JsonObject) -> tuple[Metric, ...]:
