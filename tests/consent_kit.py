@@ -242,6 +242,7 @@ class Spending:
     vault_id: Any
     exposure: Addition = NOTHING
     agent: bool = False
+    company_version: int = 1
 
 
 def spending(world: World, version: ConsentVersion, exposure: Addition = NOTHING, *, agent: bool = False) -> Spending:

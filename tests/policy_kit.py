@@ -34,6 +34,7 @@ def company_caller(world: World, **changed: Any) -> CompanyCaller:
     facts = {
         "company_id": company.company_id,
         "status": company.status,
+        "version": company.version,
         "record": company.record,
         "agent": company.agent,
         "question_key": company.question_key,

@@ -51,6 +51,7 @@ def upgrade() -> None:
         sa.Column("company_id", sa.String(), primary_key=True),
         sa.Column("version", sa.Integer(), primary_key=True),
         sa.Column("record", sa.String(), nullable=False),
+        sa.Column("in_force_at_s", sa.BigInteger(), nullable=False),
     )
     op.create_table(
         "party_session",

@@ -22,6 +22,7 @@ from tests.clients.test_witness import listening
 from tests.clients_npm.alterations import damages, erasures, floods, notes, stranger, unwitnessed, values, with_leaf
 from tests.clients_npm.models import certificates, ledgers, releases
 from tests.clients_npm.vectors import Vectors
+from tests.evidence.test_companies import asked_with, changed_keys, put_by_thief, shown, signed_anew, told_as
 from tests.evidence.test_floods import flooded
 from tests.evidence.test_forged_months import LIES as FORGED_MONTHS
 from tests.evidence.test_listing_lies import LIES as LISTING_LIES
@@ -256,6 +257,28 @@ def test_a_month_its_witnesses_floods_and_erasures_are_told_alike(
             )
     assert consent.version == 1
     vectors.compare(dist)
+
+
+def test_the_records_of_a_company_are_followed_alike(
+    dist: Path, vectors: Vectors, sqlite_database: Database, shortkeys: Database, tmp_path: Path
+) -> None:
+    with audited(sqlite_database, shortkeys, tmp_path) as site:
+        stolen = site.service.company.question
+        answer, month = changed_keys(site)
+        month, trust = shown(site, month), site.service.trust
+        vectors.add("answer", answer, trust)
+        vectors.add("month", month, trust)
+        for bundle in (answer, month):
+            for leaf in bundle.leaves:
+                vectors.add(f"without {leaf.index}", without(bundle, leaf), trust)
+        for name, lie in {
+            "a thief's record": put_by_thief(site),
+            "an agent": told_as(1),
+            "a stolen key": asked_with(stolen, site),
+        }.items():
+            vectors.add(name, signed_anew(site, month, lie)[1], trust)
+    vectors.compare(dist)
+    assert vectors.accepted() == ["answer", "month"]
 
 
 def test_an_audit_is_told_alike_across_its_parts(

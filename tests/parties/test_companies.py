@@ -2,19 +2,20 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy
-from sqlmodel import select
+from sqlmodel import Session, select
 
 from tests.company_kit import CompanyKit, b64, new_key, public
 from tests.leaves import leaves
 from tests.vault_kit import wait_until_blocked
 from vault.db import Database
 from vault.parties import companies
-from vault.parties.companies import CompanyId, CompanyRefused, CompanyStatus, UnknownCompany
+from vault.parties.companies import CompanyId, CompanyRefused, CompanyStatus, ReplacedMeanwhile, UnknownCompany
 
 
 def test_a_company_is_registered_and_logged(database: Database, now: datetime) -> None:
@@ -159,7 +160,7 @@ def test_suspending_and_reinstating_is_logged_once_each(database: Database, now:
         companies.register(session, acme.record(now), now=now)
         for status in (CompanyStatus.SUSPENDED, CompanyStatus.SUSPENDED, CompanyStatus.ACTIVE):
             companies.set_status(session, company_id, status, now=now)
-            assert session.scalar(select(companies.is_active(company_id))) is (status is CompanyStatus.ACTIVE)
+            assert session.scalar(select(companies.is_in_force(company_id, 1))) is (status is CompanyStatus.ACTIVE)
         logged = [body["status"] for kind, body, _ in leaves(session) if kind == "company-status"]
     assert logged == ["suspended", "active"]
     with pytest.raises(UnknownCompany), database.transaction() as session:
@@ -180,43 +181,101 @@ def test_a_suspension_waits_for_the_answer_before_it_and_stops_the_one_after(
     postgresql_database: Database, now: datetime
 ) -> None:
     """The answer's UPDATE blocks behind a suspension that has not committed; then it must see it."""
-    acme = CompanyKit()
+    acme, answer, found = asked_of(postgresql_database, now)
     company_id = CompanyId(acme.company_id)
-    with postgresql_database.transaction() as session:
-        companies.register(session, acme.record(now), now=now)
-        session.execute(sqlalchemy.text("CREATE TABLE ask (id int, company text)"))
-        session.execute(sqlalchemy.text("INSERT INTO ask VALUES (1, :id)"), {"id": company_id})
-    ask = sqlalchemy.table("ask", sqlalchemy.column("id"), sqlalchemy.column("company"))
-    answer = sqlalchemy.update(ask).values(id=ask.c.id + 1).where(companies.is_active(ask.c.company))
-    changed: list[int] = []
 
-    def answer_now() -> None:
-        with postgresql_database.transaction() as session:
-            changed.append(session.execute(answer.returning(ask.c.id)).rowcount)
-
-    asking = threading.Thread(target=answer_now)
-    with postgresql_database.transaction() as session:
+    def suspend(session: Session) -> None:
         companies.set_status(session, company_id, CompanyStatus.SUSPENDED, now=now)
-        asking.start()
-        wait_until_blocked(postgresql_database, lambda: not asking.is_alive())
-        assert asking.is_alive(), "the answer must wait for the suspension"
-    asking.join()
-    assert changed == [0]
 
+    assert each_waits(postgresql_database, suspend, answer) == 0
     with postgresql_database.transaction() as session:
         companies.set_status(session, company_id, CompanyStatus.ACTIVE, now=now)
-    suspend = threading.Thread(target=lambda: _suspend(postgresql_database, company_id, now))
+    each_waits(postgresql_database, answer, suspend)
+    assert found() == 2
+
+
+def test_a_next_record_waits_for_the_answer_before_it_and_stops_the_one_after(
+    postgresql_database: Database, now: datetime
+) -> None:
+    acme, answer, found = asked_of(postgresql_database, now)
+    record = acme.record(now, version=2)
+
+    def rotate(session: Session) -> None:
+        companies.rotate(session, record, now=now)
+
+    each_waits(postgresql_database, answer, rotate)
+    assert found() == 2
+    record = acme.record(now, version=3)
     with postgresql_database.transaction() as session:
-        assert session.execute(answer.returning(ask.c.id)).rowcount == 1
-        suspend.start()
-        wait_until_blocked(postgresql_database, lambda: not suspend.is_alive())
-        assert suspend.is_alive(), "the suspension must wait for the answer"
-    suspend.join()
+        assert answer(session) == 0, "what was decided under the first record"
+    acme, answer, found = asked_of(postgresql_database, now)
+    record = acme.record(now, version=2)
+    assert each_waits(postgresql_database, rotate, answer) == 0
 
 
-def _suspend(database: Database, company_id: CompanyId, now: datetime) -> None:
+def test_a_next_record_waits_for_the_denial_before_it_and_stops_the_one_after(
+    postgresql_database: Database, now: datetime
+) -> None:
+    acme, _, _ = asked_of(postgresql_database, now)
+    record = acme.record(now, version=2)
+
+    def rotate(session: Session) -> None:
+        companies.rotate(session, record, now=now)
+
+    def hold(session: Session) -> str:
+        try:
+            companies.hold(session, CompanyId(acme.company_id), 1)
+        except ReplacedMeanwhile:
+            return "replaced"
+        return "held"
+
+    each_waits(postgresql_database, hold, rotate)
+    with postgresql_database.transaction() as session:
+        assert hold(session) == "replaced"
+    acme, _, _ = asked_of(postgresql_database, now)
+    record = acme.record(now, version=2)
+    assert each_waits(postgresql_database, rotate, hold) == "replaced"
+
+
+def asked_of(
+    database: Database, now: datetime
+) -> tuple[CompanyKit, Callable[[Session], int], Callable[[], int | None]]:
+    """Register a company; return it, what changes a row while its first record is in force, and what reads that row."""
+    acme = CompanyKit()
     with database.transaction() as session:
-        companies.set_status(session, company_id, CompanyStatus.SUSPENDED, now=now)
+        companies.register(session, acme.record(now), now=now)
+        session.execute(sqlalchemy.text("CREATE TABLE IF NOT EXISTS ask (id int, company text)"))
+        session.execute(sqlalchemy.text("INSERT INTO ask VALUES (1, :id)"), {"id": acme.company_id})
+    ask = sqlalchemy.table("ask", sqlalchemy.column("id"), sqlalchemy.column("company"))
+    mine = ask.c.company == acme.company_id
+    change = sqlalchemy.update(ask).values(id=ask.c.id + 1).where(mine, companies.is_in_force(ask.c.company, 1))
+
+    def answer(session: Session) -> int:
+        return len(session.execute(change.returning(ask.c.id)).all())
+
+    def read() -> int | None:
+        with database.snapshot() as session:
+            return session.execute(sqlalchemy.select(ask.c.id).where(mine)).scalar()
+
+    return acme, answer, read
+
+
+def each_waits(database: Database, first: Callable[[Session], object], second: Callable[[Session], object]) -> object:
+    """Do two things at once, the second while the first has not committed; return what came of the second."""
+    found: list[object] = []
+
+    def do_second() -> None:
+        with database.transaction() as session:
+            found.append(second(session))
+
+    waiting = threading.Thread(target=do_second)
+    with database.transaction() as session:
+        first(session)
+        waiting.start()
+        wait_until_blocked(database, lambda: not waiting.is_alive())
+        assert waiting.is_alive(), "the second must wait for the first"
+    waiting.join()
+    return found[0]
 
 
 def test_the_id_follows_from_the_first_question_key(sqlite_database: Database, now: datetime) -> None:

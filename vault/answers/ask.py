@@ -38,9 +38,9 @@ from vault.imprint.features import Cadence, feature_map
 from vault.imprint.words import words_digest
 from vault.keys.serving import Serving
 from vault.oauth.resource import CompanyGate
-from vault.parties import people
+from vault.parties import companies, people
 from vault.parties.caller import CompanyCaller, OwnerCaller
-from vault.parties.companies import CompanyStatus
+from vault.parties.companies import CompanyStatus, ReplacedMeanwhile
 from vault.parties.people import Person, VaultState
 from vault.policy.permits import NOTHING_TOLD, Forbidden, Permit, decide_ask, verify_grantee
 from vault.policy.records import Ask
@@ -176,20 +176,22 @@ def ask(desk: AnswerDesk, database: Database, asked: Asked) -> Steps:
         LogBusy: The answer is logged but its checkpoint is late; the same question returns it.
 
     Guarantees: returned is only what a permit allowed, a quota was spent for, and a leaf under a signed
-        checkpoint commits to. An answer or denial and the use of its proof commit together.
+        checkpoint commits to. An answer or denial and the use of its proof commit together. Its leaf lies between that
+        of the company's record that was decided on, whose key signed the question, and that of the next.
     """
     with database.snapshot() as session:
         caller = asked.sender.identify(session, asked)
         outcome = _decide(session, desk, asked, caller)
     try:
         allowed = _commit(database, asked, caller, outcome) if isinstance(outcome, _Draft) else outcome
-    # By a request with the same question id, whose answer is this one's too; or more was ranked for the person.
-    except (AnsweredMeanwhile, RankedMeanwhile):
-        return (yield from ask(desk, database, asked))
-    match allowed:
-        case _Denied():
+        if isinstance(allowed, _Denied):
             _log_denial(desk, database, asked, caller, allowed)
             raise allowed.refusal
+    # By a request with the same question id, whose answer is this one's too; or more was ranked for the person; or the
+    # company has another record, whose key did not sign the question.
+    except (AnsweredMeanwhile, RankedMeanwhile, ReplacedMeanwhile):
+        return (yield from ask(desk, database, asked))
+    match allowed:
         case Kept():
             with database.transaction() as session:
                 asked.sender.use_up(session, asked.at)
@@ -309,6 +311,8 @@ def _log_denial(desk: AnswerDesk, database: Database, asked: Asked, caller: Call
     }
     personal: JsonObject = {**_about(asked, caller, denied.decision), "rules": [*denied.rules]}
     with database.transaction() as session:
+        if isinstance(caller, CompanyCaller):
+            companies.hold(session, caller.company_id, caller.version)
         asked.sender.use_up(session, asked.at)
         shared = isinstance(caller, CompanyCaller) and floods.is_flood(session, caller.company_id, asked.at)
         if not denied.chained:  # nothing about a consent that is not the caller's, not even whether there is one

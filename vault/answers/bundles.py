@@ -15,7 +15,7 @@ from vault.consent.consents import StoredVersion
 from vault.consent.errors import UnknownConsent
 from vault.encoding import b64u, parse_json
 from vault.keys.serving import Serving
-from vault.parties import companies
+from vault.parties import companies, company_records
 from vault.policy import sets
 from vault.proof.bundle import Bundle, LoggedLeaf, dump_bundle, records_by_hash
 from vault.proof.leaf import LeafKind
@@ -70,7 +70,7 @@ class Shared:
         """Return a company's records up to this one: each is signed by the key of the one before it."""
         digest = sha256(record)
         if digest not in self._signed:
-            kept = companies.records(session, companies.unverified_company_id(record.decode()))
+            kept = company_records.every(session, companies.unverified_company_id(record.decode()))
             signed = tuple(map(str.encode, kept))
             self._signed[digest] = signed[: signed.index(record) + 1]
         return self._signed[digest]

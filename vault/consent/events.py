@@ -44,6 +44,10 @@ class Spendable(Protocol):
         """Whose vault."""
 
     @property
+    def company_version(self) -> int:
+        """The version of the asking company's record that was decided on; 0 where no company asks."""
+
+    @property
     def agent(self) -> bool:
         """Whether a software agent asks, whose quota is smaller."""
 
@@ -97,7 +101,8 @@ _SPEND: Final = Prepared(
         _used < consent.c.quota_per_month,
         _used < bindparam("at_most"),
         people.not_frozen(consent.c.vault_id),
-        (consent.c.kind != ConsentKind.COMPANY.value) | companies.is_active(consent.c.grantee),
+        (consent.c.kind != ConsentKind.COMPANY.value)
+        | companies.is_in_force(consent.c.grantee, bindparam("company_version")),
     )
     .values(
         quota_used=_used + 1,
@@ -143,18 +148,19 @@ def spend(session: Session, permit: Spendable, now: datetime) -> Spent:
 
     Raises:
         NotSpent: At this moment the consent is not live, has another version, is outside its window
-            or has no quota left, the vault is frozen or the company suspended.
+            or has no quota left, the vault is frozen, the company suspended or its record replaced.
         ExposureSpent: The person's month holds no more of it, over all companies.
         RankedMeanwhile: The person's exposure must be read and decided on again.
 
     Guarantees:
-        After the commit of a withdrawal, freeze or suspension no spending commits; quotas are never
-        overdrawn, whatever the concurrency.
+        After the commit of a withdrawal, freeze or suspension no spending commits, and none that was decided on
+        a company's record before the one in force; quotas are never overdrawn, whatever the concurrency.
     """
     at_most = AGENT_ANSWERS_PER_MONTH if permit.agent else MAX_ANSWERS_PER_MONTH
     values = {
         "spent_consent": permit.consent_id,
         "decided_version": permit.version,
+        "company_version": permit.company_version,
         "now": unix_s(now),
         "month": month_of(now),
         "at_most": at_most,

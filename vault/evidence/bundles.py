@@ -7,6 +7,7 @@ of trainings, the same for everybody.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Final
@@ -19,7 +20,7 @@ from vault.encoding import JsonObject, b64u, parse_b64u, parse_json
 from vault.evidence.auditors import Engagement
 from vault.keys import statements
 from vault.keys.serving import Serving
-from vault.parties import companies
+from vault.parties import company_records
 from vault.policy import sets
 from vault.proof.bundle import Bundle, LoggedLeaf, Withheld, records_by_hash
 from vault.proof.leaf import LeafKind, Opening
@@ -136,6 +137,7 @@ def _shown(leaf: Leaf) -> Leaf:
 
 def _public_records(session: Session, leaves: Iterable[Leaf]) -> Iterator[bytes]:
     """Yield manifests, policy sets and companies' records that leaves name."""
+    named: defaultdict[str, set[str]] = defaultdict(set)  # by company: each one's records are read once
     for leaf in leaves:
         public: JsonObject = parse_json(leaf.public.body)
         if leaf.kind is LeafKind.MANIFEST:
@@ -143,5 +145,7 @@ def _public_records(session: Session, leaves: Iterable[Leaf]) -> Iterator[bytes]
         elif leaf.kind is LeafKind.POLICY_SET:
             yield sets.get(session, parse_b64u(public["policy_set"]))
         elif leaf.kind is LeafKind.COMPANY:
-            kept = map(str.encode, companies.records(session, str(public["company"])))
-            yield from (record for record in kept if b64u(sha256(record)) == public["record_sha256"])
+            named[str(public["company"])].add(str(public["record_sha256"]))
+    for company, digests in named.items():
+        kept = map(str.encode, company_records.every(session, company))
+        yield from (record for record in kept if b64u(sha256(record)) in digests)

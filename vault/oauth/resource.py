@@ -113,6 +113,7 @@ class CompanyGate:
             company_id=company.company_id,
             status=company.status,
             agent=company.agent,
+            version=company.version,
             record=company.record,
             question_key=company.question_key,
             jkt=request.proof.jkt,

@@ -57,7 +57,8 @@ class CompanyCaller:
         company_id: Which company.
         status: As its row says now; policy refuses one that is suspended.
         agent: Whether it declared itself a software agent.
-        record: Its record in force, a compact JWS, which names its keys.
+        version: Of its record in force.
+        record: That record, a compact JWS, which names its keys.
         question_key: The key that must have signed its question.
         jkt: Thumbprint of the key that the request proved possession of.
         grant_id: The one consent that the token is for; None if it only names the company.
@@ -67,6 +68,7 @@ class CompanyCaller:
     company_id: CompanyId
     status: CompanyStatus
     agent: bool
+    version: int
     record: str
     question_key: JwsKey
     jkt: Thumbprint

@@ -8,7 +8,6 @@ question key of the version before it, so that the operator cannot replace a com
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -25,11 +24,13 @@ from vault.clock import unix_s
 from vault.db import Prepared
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
-from vault.parties.models import CompanyRecordRow, CompanyRow
+from vault.parties import company_records
+from vault.parties.models import CompanyRow
 from vault.proof.jose import COMPANY_TYPE, BadJws, JwsKey, parse_jwk, parse_jws, read_jwk
 from vault.proof.leaf import LeafKind
 from vault.schema.company import MAX_REDIRECTS, parse_company_name, parse_contact, parse_redirect
 from vault.schema.reader import Reader
+from vault.tlog import groups
 from vault.tlog.log import append
 
 CompanyId = NewType("CompanyId", str)
@@ -40,6 +41,14 @@ _CLOCK_SKEW_S = 300
 
 _TABLE: Final = SQLModel.metadata.tables["company"]
 _FIND: Final = Prepared(sqlalchemy.select(_TABLE).where(_TABLE.c.company_id == sqlalchemy.bindparam("company_id")))
+_HOLD: Final = Prepared(
+    sqlalchemy.select(_TABLE.c.company_id)
+    .where(
+        _TABLE.c.company_id == sqlalchemy.bindparam("company_id"),
+        _TABLE.c.version == sqlalchemy.bindparam("version"),
+    )
+    .with_for_update(read=True)
+)
 
 
 class CompanyRefused(VaultError):
@@ -56,6 +65,10 @@ class UnknownCompany(VaultError):
     slug = "unknown-company"
     title = "Unknown company"
     status = 404
+
+
+class ReplacedMeanwhile(Exception):  # never leaves the service: the question is read again
+    """A company's record was replaced after it was read."""
 
 
 class CompanyStatus(StrEnum):
@@ -200,7 +213,7 @@ def register(session: Session, unverified_jws: str, *, now: datetime, sandbox: b
         session.flush()
     except IntegrityError as error:
         raise CompanyRefused("A company with this question key is already registered.") from error
-    _log_record(session, row)
+    company_records.keep(session, row.company_id, row.version, row.record, now=now)
     return _company(row)
 
 
@@ -215,25 +228,20 @@ def rotate(session: Session, unverified_jws: str, *, now: datetime) -> Company:
     Raises:
         CompanyRefused: The record is not acceptable or is not the next one.
         UnknownCompany: No such company.
+
+    Guarantees: what was recorded of the company under the record before, with `is_in_force` or `hold`, comes before the
+        leaf of the next in the log, denials that wait for their minute to end among it. So one record was in force at
+        each leaf.
     """
     row = _locked(session, unverified_company_id(unverified_jws))
     record = verify_company_record(unverified_jws, signer=parse_jwk(row.question_key), now=now)
     if record.company_id != row.company_id or record.version != row.version + 1:
         raise CompanyRefused(f"The next record of this company must have version {row.version + 1}.")
+    groups.publish_caused(session, LeafKind.DENIALS, row.company_id)
     session.merge(_row(record, unverified_jws, CompanyStatus(row.status), sandbox=row.sandbox))
     session.flush()
-    _log_record(session, row)
+    company_records.keep(session, row.company_id, row.version, row.record, now=now)
     return _company(row)
-
-
-def records(session: Session, company_id: str) -> Sequence[str]:
-    """Return every record of a company in the order of its versions, the compact JWS exactly as signed.
-
-    Whoever verifies what the company signed needs all up to the one that was in force: each is signed by the key of
-    the one before it.
-    """
-    kept = select(CompanyRecordRow.record).where(col(CompanyRecordRow.company_id) == company_id)
-    return session.exec(kept.order_by(col(CompanyRecordRow.version))).all()
 
 
 def unverified_company_id(unverified_jws: str) -> CompanyId:
@@ -258,7 +266,7 @@ def count_sandbox(session: Session) -> int:
 def set_status(session: Session, company_id: CompanyId, status: CompanyStatus, *, now: datetime) -> None:
     """Suspend or reinstate a company; writes the row and its leaf, or nothing if it is so already.
 
-    Guarantees: an answer whose transaction used `is_active` has committed, with its leaf, before a
+    Guarantees: an answer whose transaction used `is_in_force` has committed, with its leaf, before a
     suspension's leaf is inserted, or it does not commit at all.
 
     Raises:
@@ -273,16 +281,35 @@ def set_status(session: Session, company_id: CompanyId, status: CompanyStatus, *
     append(session, LeafKind.COMPANY_STATUS, {"company": company_id, "status": status, "at": unix_s(now)}, {})
 
 
-def is_active(company_id: sqlalchemy.ColumnElement[str] | str) -> sqlalchemy.ColumnElement[bool]:
-    """Return the condition that a company is registered and not suspended, for a WHERE.
+def is_in_force(
+    company_id: sqlalchemy.ColumnElement[str] | str, version: sqlalchemy.ColumnElement[int] | int
+) -> sqlalchemy.ColumnElement[bool]:
+    """Return the condition that a company is not suspended and its record has this version still, for a WHERE.
 
     The row is share-locked where the condition is evaluated: under PostgreSQL's READ COMMITTED a
     plain subquery would keep the statement's old snapshot even after waiting for a suspension.
     """
-    active = select(CompanyRow.company_id).where(
-        col(CompanyRow.company_id) == company_id, col(CompanyRow.status) == CompanyStatus.ACTIVE
+    in_force = select(CompanyRow.company_id).where(
+        col(CompanyRow.company_id) == company_id,
+        col(CompanyRow.status) == CompanyStatus.ACTIVE,
+        col(CompanyRow.version) == version,
     )
-    return active.with_for_update(read=True).exists()
+    return in_force.with_for_update(read=True).exists()
+
+
+def hold(session: Session, company_id: CompanyId, version: int) -> None:
+    """Keep a company's record in force until the transaction ends, whether the company is suspended or not.
+
+    Args:
+        session: An open writing transaction.
+        company_id: Whose.
+        version: Of the record as it was read.
+
+    Raises:
+        ReplacedMeanwhile: It has another by now.
+    """
+    if _HOLD.one(session, company_id=company_id, version=version) is None:
+        raise ReplacedMeanwhile
 
 
 def find(session: Session, company_id: str) -> Company | None:
@@ -327,12 +354,6 @@ def _locked(session: Session, company_id: CompanyId) -> CompanyRow:
     if row is None:
         raise UnknownCompany("No company of this id is registered here.")
     return row
-
-
-def _log_record(session: Session, row: CompanyRow) -> None:
-    session.merge(CompanyRecordRow(company_id=row.company_id, version=row.version, record=row.record))
-    digest = b64u(hashlib.sha256(row.record.encode()).digest())
-    append(session, LeafKind.COMPANY, {"company": row.company_id, "version": row.version, "record_sha256": digest}, {})
 
 
 def _row(record: CompanyRecord, jws: str, status: CompanyStatus, *, sandbox: bool) -> CompanyRow:

@@ -65,6 +65,7 @@ class CompanyRecordRow(SQLModel, table=True):
     company_id: str = Field(primary_key=True)
     version: int = Field(primary_key=True)
     record: str
+    in_force_at_s: int = Field(sa_type=BigInteger)
 
 
 class SessionRow(SQLModel, table=True):

@@ -9,7 +9,7 @@ from enum import StrEnum
 from sqlmodel import Session
 
 from vault.encoding import b64u, parse_json
-from vault.parties import companies
+from vault.parties import companies, company_records
 from vault.parties.companies import CompanyId, CompanyRefused, CompanyStatus
 from vault.seal.ids import sha256
 from vault.tlog.log import Leaf, PendingId
@@ -35,7 +35,7 @@ def records(session: Session, leaves: Sequence[Leaf]) -> dict[PendingId, bytes]:
         company = companies.find(session, str(said["company"]))
         if company is None or (company.sandbox and said["version"] == 1):
             continue
-        for record in companies.records(session, company.company_id):
+        for record in company_records.every(session, company.company_id):
             if said["record_sha256"] == b64u(sha256(record.encode())):
                 found[leaf.pending_id] = record.encode()
     return found

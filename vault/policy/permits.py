@@ -100,6 +100,8 @@ class Permit:
         categories: What may be read.
         data_from: First month that may be read.
         data_to: Last month that may be read.
+        company_version: Of the asking company's record that was decided on, and spending refuses any other; 0 where
+            no company asks.
         agent: Whether a software agent asks.
         exposure: What the answer adds to what the person met this month.
         decision: The decision record's bytes, without the person's profile; replaying them allows the same.
@@ -115,6 +117,7 @@ class Permit:
     categories: frozenset[Category]
     data_from: Period
     data_to: Period
+    company_version: int
     agent: bool
     exposure: Addition
     decision: bytes
@@ -154,8 +157,8 @@ def decide_ask(facts: Ask, policy_set: PolicySet) -> Permit:
     addition = facts.addition()
     record = _allowed(ask_record(facts, addition, policy_set.sha256), policy_set)
     data = (terms.data_from, terms.data_to)
-    agent = isinstance(facts.caller, CompanyCaller) and facts.caller.agent
-    return _permit(facts, record, frozenset({facts.question.category}), data, agent=agent, exposure=addition)
+    company = facts.caller if isinstance(facts.caller, CompanyCaller) else None
+    return _permit(facts, record, frozenset({facts.question.category}), data, company=company, exposure=addition)
 
 
 def decide_refresh(facts: Use, policy_set: PolicySet) -> Permit:
@@ -206,7 +209,7 @@ def _permit(
     categories: frozenset[Category],
     data: tuple[Period, Period],
     *,
-    agent: bool = False,
+    company: CompanyCaller | None = None,
     exposure: Addition = NOTHING,
 ) -> Permit:
     record, decision = allowed
@@ -221,7 +224,8 @@ def _permit(
         categories=categories,
         data_from=data[0],
         data_to=data[1],
-        agent=agent,
+        company_version=0 if company is None else company.version,
+        agent=company is not None and company.agent,
         exposure=exposure,
         decision=dump_json(dump_decision(record)),
         policy_set_sha256=record.policy_set_sha256,

@@ -156,6 +156,7 @@ class Evidence:
     signed: set[tuple[bytes, PayloadType, bytes]] = field(default_factory=set)
     deferred: list[Deferred] = field(default_factory=list)
     attempted: tuple[Step, int | None] = (Step.BUNDLE, None)
+    _saying: dict[tuple[LeafKind, str], defaultdict[str, list[Event]]] = field(default_factory=dict)
 
     def attempt(self, step: Step, leaf_index: int | None, check: Callable[..., None], *args: object) -> None:
         """Run one check and keep its refusal as a failure of the step."""
@@ -286,14 +287,17 @@ class Evidence:
         found = merge(*(self.events[kind] for kind in kinds), key=lambda event: event.index)
         return (event for event in found if "consent" in event.personal)
 
-    def before(self, event: Event, kind: LeafKind, **public: str) -> Event | None:
-        """Return the newest event of a kind before another whose public half says this."""
-        found = (
-            known
-            for known in reversed(self.events[kind])
-            if known.index < event.index and public.items() <= known.public.items()
-        )
-        return next(found, None)
+    def before(self, event: Event, kind: LeafKind, name: str, said: str) -> Event | None:
+        """Return the newest event of a kind before another whose public half says this; every leaf is opened by now."""
+        if (kind, name) not in self._saying:
+            saying = self._saying[kind, name] = defaultdict(list)
+            for one in self.events[kind]:
+                what = one.public.get(name)
+                if isinstance(what, str):
+                    saying[what].append(one)
+        known = self._saying[kind, name].get(said, [])
+        at = bisect_left(known, event.index, key=lambda one: one.index)
+        return known[at - 1] if at else None
 
     def record(self, event: Event, part: JsonObject, name: str) -> bytes:
         """Return the record that a leaf names by hash."""
@@ -328,14 +332,18 @@ class Evidence:
         """Return the newest version of the event's consent that is logged before it."""
         return self.versions_before(event)[-1]
 
-    def companies_at(self, event: Event) -> list[Registered]:
-        """Return what the newest records say, two at most, that are logged before an event of the company that asked."""
+    def company_at(self, event: Event) -> Registered:
+        """Return what the record said that was in force at an event of the company that asked: the newest before it.
+
+        Raises:
+            InvalidProof: None is logged before it, or the bundle lacks it.
+            BadJws: It is malformed or about another company.
+        """
         asked = str(event.personal.get("requester"))
-        logged = [one for one in self.events[LeafKind.COMPANY] if one.index < event.index]
-        newest = [one for one in logged if one.public.get("company") == asked][-2:]
-        if not newest:
+        record = self.before(event, LeafKind.COMPANY, "company", asked)
+        if record is None:
             raise InvalidProof("No record of the company is logged before its question.")
-        return [parse_company(self.company_record(one), asked) for one in newest]
+        return parse_company(self.company_record(record), asked)
 
     def company_record(self, event: Event) -> str:
         """Return the record that a company's leaf names."""

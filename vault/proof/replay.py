@@ -28,7 +28,7 @@ def _read(evidence: Evidence, event: Event) -> tuple[DecisionRecord, Callable[[]
     digest = parse_b64u(event.public.get("policy_set"), size=32)
     if digest not in evidence.policy_sets:
         evidence.policy_sets[digest] = parse_policy_set(evidence.record(event, event.public, "policy_set"))
-    if evidence.before(event, LeafKind.POLICY_SET, policy_set=b64u(digest)) is None:
+    if evidence.before(event, LeafKind.POLICY_SET, "policy_set", b64u(digest)) is None:
         raise InvalidProof("The policy set is not logged before the question.")
     context, question = decision.context, evidence.questions.get(event.index)
     if question is not None and context.get("categories") != [question.category]:
@@ -77,8 +77,7 @@ def _verify_terms(
 
 
 def _verify_agent(evidence: Evidence, event: Event, decision: DecisionRecord) -> None:
-    # While a question is decided its company may get its next record: the one before may have decided.
-    if decision.context.get("agent") not in [registered.agent for registered in evidence.companies_at(event)]:
+    if decision.context.get("agent") != evidence.company_at(event).agent:
         raise InvalidProof("The decision was made about an agent where the company registered as none, or the reverse.")
 
 
@@ -92,7 +91,7 @@ def verify_decision(evidence: Evidence, event: Event) -> None:
     if context.get("purpose") != event.public.get("purpose"):
         raise InvalidProof("The decision was made for another purpose.")
     requester = str(event.personal.get("requester"))
-    status = evidence.before(event, LeafKind.COMPANY_STATUS, company=requester)
+    status = evidence.before(event, LeafKind.COMPANY_STATUS, "company", requester)
     if status is not None and status.public.get("status") != "active":
         raise InvalidProof("The company was suspended when it asked.")
 

@@ -300,7 +300,7 @@ def _asked(evidence: Evidence, event: Event) -> bytes:
     jws, body = parse_signed_question(evidence.record(event, event.personal, "question"))
     version, requester = evidence.version_at(event), str(event.personal.get("requester"))
     if version.terms.kind is ConsentKind.COMPANY:
-        company = evidence.companies_at(event)[-1]
+        company = evidence.company_at(event)
         check = partial(
             check_signature, jws, company.question_key.jwk, company_id=requester, issuer=evidence.trust.issuer,
             consent_id=version.consent_id, question_id=parse_b64u(event.personal.get("question_id")), body=body,
@@ -316,13 +316,13 @@ def _verify_model(evidence: Evidence, event: Event) -> None:
     if b64u(manifest.digest) != event.public.get("model"):
         raise InvalidProof("The answer names another model than the manifest describes.")
     evidence.verify_signed(envelope, PayloadType.MANIFEST, KeyName.PROCESSOR_SIGN, event.at)
-    if evidence.before(event, LeafKind.MANIFEST, record=b64u(envelope.digest)) is None:
+    if evidence.before(event, LeafKind.MANIFEST, "record", b64u(envelope.digest)) is None:
         raise InvalidProof("The model's manifest is not logged before the answer.")
     verify_certificate(manifest, datetime.fromtimestamp(event.at, UTC))
     if event.public.get("classifier") not in CLASSIFIERS:
         raise InvalidProof("The answer names a classifier of special categories that no release published.")
     if event.public.get("words") != b64u(WORDS.get(manifest.map_sha256, b"")):
         raise InvalidProof("The answer names other words for reading texts than were published for the model's map.")
-    withdrawn = evidence.before(event, LeafKind.MODEL_WITHDRAWN, model=b64u(manifest.digest))
+    withdrawn = evidence.before(event, LeafKind.MODEL_WITHDRAWN, "model", b64u(manifest.digest))
     if withdrawn is not None and event.at > withdrawn.at + SKEW_S:
         raise InvalidProof("The model was withdrawn before the question was asked.")

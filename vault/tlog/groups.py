@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, func, insert, select, update
 from sqlmodel import Session
 
 from vault.encoding import JsonObject, b64u
@@ -31,11 +31,12 @@ _PLACE: Final = (
     .where(log_member.c.entry_id == bindparam("of_entry"))
     .values(group_id=bindparam("in_group"), position=bindparam("at_position"))
 )
-_OVER: Final = (
+_WAITING: Final = (
     select(log_member.c.entry_id, log_member.c.caused_by, log_member.c.minute_s, log_entry.c.entry)
     .join(log_entry, log_entry.c.id == log_member.c.entry_id)
-    .where(log_member.c.group_id.is_(None), log_member.c.minute_s <= bindparam("last_minute_s"))
+    .where(log_member.c.group_id.is_(None))
     .order_by(log_member.c.entry_id)
+    .with_for_update(of=log_member)
 )
 _ANY_OVER: Final = (
     select(log_member.c.entry_id)
@@ -99,8 +100,26 @@ def publish(session: Session, kind: LeafKind, now_s: int) -> list[PendingId]:
     Returns:
         The pending ids of their leaves.
     """
+    return _log(session, kind, log_member.c.minute_s <= now_s - MINUTE_S)
+
+
+def publish_caused(session: Session, kind: LeafKind, caused_by: str) -> list[PendingId]:
+    """Log the groups of all that somebody caused, before something is logged that changes how it is read.
+
+    Args:
+        session: An open writing transaction, in which nobody else records more of it.
+        kind: Of the groups' leaves.
+        caused_by: Who did.
+
+    Returns:
+        The pending ids of their leaves.
+    """
+    return _log(session, kind, log_member.c.caused_by == caused_by)
+
+
+def _log(session: Session, kind: LeafKind, which: ColumnElement[bool]) -> list[PendingId]:
     connection = session.connection()
-    waiting = connection.execute(_OVER.with_for_update(of=log_member), {"last_minute_s": now_s - MINUTE_S}).all()
+    waiting = connection.execute(_WAITING.where(which)).all()
     groups: defaultdict[tuple[str, int], list[Any]] = defaultdict(list)
     for row in waiting:
         groups[row.caused_by, row.minute_s].append(row)

@@ -60,7 +60,7 @@ function withSignature(evidence: Evidence, event: Event, look: (body: Buffer) =>
   const version = evidence.versionAt(event);
   let refusal: unknown;
   if (version.terms.kind === "company") {
-    const company = evidence.companiesAt(event).at(-1) ?? refuse("No record of the company is logged before its question.");
+    const company = evidence.companyAt(event);
     const claims = claimsOf(requesterOf(event), evidence.trust.issuer, version.consent, event.personal["question_id"], body);
     const at = timeOf(event);
     try {
@@ -79,10 +79,10 @@ function verifyModel(evidence: Evidence, event: Event): void {
   const manifest = readManifest(envelope.payload);
   if (manifest.digest !== event.public["model"]) refuse("The answer names another model than the manifest describes.");
   evidence.verifyService(envelope, "twinvault/manifest/v1", "processor-sign", timeOf(event));
-  if (!evidence.before(event, "manifest", { record: envelope.digest.toString("base64url") })) refuse("The model's manifest is not logged before the answer.");
+  if (!evidence.before(event, "manifest", "record", envelope.digest.toString("base64url"))) refuse("The model's manifest is not logged before the answer.");
   verifyCertificate(manifest, timeOf(event));
   if (!CLASSIFIERS.includes(spelled(event.public["classifier"]))) refuse("The answer names a classifier that no release published.");
   if (event.public["words"] !== wordsOf(manifest.map)) refuse("The answer names other words for reading texts than were published for the model's map.");
-  const withdrawn = evidence.before(event, "model-withdrawn", { model: manifest.digest });
+  const withdrawn = evidence.before(event, "model-withdrawn", "model", manifest.digest);
   if (withdrawn && timeOf(event) > timeOf(withdrawn) + SKEW_S) refuse("The model was withdrawn before the question was asked.");
 }

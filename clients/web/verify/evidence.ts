@@ -3,7 +3,7 @@ import type { Answer } from "./answers.js";
 import type { Bundle, Leaf } from "./bundle.js";
 import type { Version } from "./consent.js";
 import { verifySigned, type Envelope, type ServiceKey } from "./envelope.js";
-import { Malformed, agree, isObject, parseJson, spelled, type Json, type JsonObject } from "./json.js";
+import { Malformed, isObject, parseJson, spelled, type Json, type JsonObject } from "./json.js";
 import type { Tally } from "./listing.js";
 import { COMPANY, readJws } from "./jws.js";
 import { readCompany, type Company, type Question } from "./question.js";
@@ -116,6 +116,7 @@ export class Evidence {
   readonly members: Members;
   checkpoint: Checkpoint | undefined;
   private readonly byKind = new Map<string, Event[]>();
+  private readonly saying = new Map<string, Map<string, Event[]>>();
   private unordered: Map<number, string> | undefined;
 
   constructor(
@@ -188,9 +189,21 @@ export class Evidence {
     return this.bundle.records.get(digest) ?? refuse(`The bundle lacks the ${name} that the leaf names, or it was altered.`);
   }
 
-  /** The newest event of a kind before another whose public half says this. */
-  before(event: Event, kind: string, said: JsonObject): Event | undefined {
-    return this.of(kind).findLast((known) => known.index < event.index && agree(known.public, said));
+  /** The newest event of a kind before another whose public half says this; every leaf is opened by now. */
+  before(event: Event, kind: string, name: string, said: string): Event | undefined {
+    const by = `${kind} ${name}`;
+    let saying = this.saying.get(by);
+    if (!saying) {
+      this.saying.set(by, (saying = new Map<string, Event[]>()));
+      for (const one of this.of(kind)) {
+        const what = one.public[name];
+        if (typeof what !== "string") continue;
+        const known = saying.get(what);
+        if (known) known.push(one);
+        else saying.set(what, [one]);
+      }
+    }
+    return saying.get(said)?.findLast((known) => known.index < event.index);
   }
 
   versionsBefore(event: Event): Version[] {
@@ -202,12 +215,11 @@ export class Evidence {
     return this.versionsBefore(event).at(-1) ?? refuse("No version is logged.");
   }
 
-  /** What the newest records say, two at most, that are logged before an event of the company that asked. */
-  companiesAt(event: Event): Company[] {
+  /** What the record said that was in force at an event of the company that asked: the newest before it. */
+  companyAt(event: Event): Company {
     const company = requesterOf(event);
-    const logged = this.of("company").filter((known) => known.index < event.index && known.public["company"] === company);
-    if (!logged.length) refuse("No record of the company is logged before its question.");
-    return logged.slice(-2).map((known) => readCompany(readJws(this.companyRecord(known), COMPANY), company));
+    const record = this.before(event, "company", "company", company) ?? refuse("No record of the company is logged before its question.");
+    return readCompany(readJws(this.companyRecord(record), COMPANY), company);
   }
 
   /** The record that a company's leaf names. */

@@ -14,7 +14,7 @@ function readDecided(evidence: Evidence, event: Event): { decision: Decision; ad
   if (isSomething(decision.context["agent"])) evidence.byAgents.add(event.index);
   const address = fromB64u(event.public["policy_set"], 32).toString("base64url");
   if (!evidence.policySets.has(address)) evidence.policySets.set(address, readPolicySet(evidence.record(event.public, "policy_set")));
-  if (!evidence.before(event, "policy-set", { policy_set: address })) refuse("The policy set is not logged before the question.");
+  if (!evidence.before(event, "policy-set", "policy_set", address)) refuse("The policy set is not logged before the question.");
   const { context } = decision;
   const question = evidence.questions.get(event.index);
   if (question && !same(context["categories"], [question.category])) refuse("The decision was made about another category of data.");
@@ -41,7 +41,7 @@ export function verifyDecision(evidence: Evidence, event: Event): void {
   const decidedOn = verifyTerms(evidence, event, decision, [evidence.versionAt(event)]);
   verifyLeft(evidence, event, decision, decidedOn);
   if (!same(decision.context["purpose"], event.public["purpose"])) refuse("The decision was made for another purpose.");
-  const status = evidence.before(event, "company-status", { company: requesterOf(event) });
+  const status = evidence.before(event, "company-status", "company", requesterOf(event));
   if (status && status.public["status"] !== "active") refuse("The company was suspended when it asked.");
   const { allowed, reasons } = decide(decision, address);
   if (!allowed) refuse(`Replaying the decision denies it: ${reasons.join(", ") || "not-permitted"}.`);
@@ -62,9 +62,7 @@ function verifyTerms(evidence: Evidence, event: Event, decision: Decision, versi
   if (terms.grantee !== requester) refuse("Somebody else asked than the consent was given to.");
   if (terms.kind === "company") {
     if (decision.principal.id !== requester) refuse("The decision was made about another requester.");
-    // While a question is decided its company may get its next record: the one before may have decided.
-    const agents = evidence.companiesAt(event).map(({ agent }) => agent);
-    if (!agents.includes(context["agent"] as number)) refuse("The decision was made about an agent where there is none, or the reverse.");
+    if (context["agent"] !== evidence.companyAt(event).agent) refuse("The decision was made about an agent where there is none, or the reverse.");
   }
   return used;
 }
