@@ -19,7 +19,7 @@ def test_waiting_registrations_are_bounded_and_end(server: Any, monkeypatch: pyt
     assert [register(server, kit).status_code for kit in (first, CompanyKit())] == [201, 201]
     full = register(server, CompanyKit())
     assert (full.status_code, full.headers["retry-after"]) == (503, "86400")
-    server.clock.at += timedelta(seconds=registration.CHANGE_S)
+    server.clock.at += timedelta(seconds=registration.REFILED_S)
     assert register(server, first).status_code == 201, "what waits may be replaced"
     server.clock.at += timedelta(seconds=registration.UNINVITED_S)
     assert register(server, CompanyKit()).status_code == 201
@@ -47,7 +47,7 @@ def test_whom_the_operator_invited_registers_however_many_wait(server: Any, monk
         headers = {"authorization": invitation["authorization"].replace("Bearer", name)}
         taken = server.client.post("/v1/register", json=sent, headers=headers)
         assert (taken.status_code, taken.json()["company_status"]) == (201, "pending"), taken.text
-    server.clock.at += timedelta(seconds=registration.CHANGE_S)
+    server.clock.at += timedelta(seconds=registration.REFILED_S)
     assert register(server, guest).status_code == 201, "filed again without it, it stays invited"
     sandbox = server.client.post(
         "/v1/register", json=metadata(server, test_shop, sandbox=True), headers=invited(server)

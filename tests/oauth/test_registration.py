@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -9,8 +10,12 @@ import pytest
 import sqlalchemy
 
 from tests.company_kit import REDIRECT, CompanyKit, new_key, public
+from tests.consent_kit import World
 from tests.leaves import leaves
+from tests.oauth.conftest import make_server
 from tests.oauth.test_authorize import shown
+from tests.vault_kit import wait_until_blocked
+from vault.db import Database
 from vault.oauth import registration
 from vault.oauth.client import ASSERTION_TYPE
 from vault.parties import companies, people
@@ -92,7 +97,7 @@ def test_filing_again_replaces_what_waits(server: Any) -> None:
     kit.name = "Better Name"
     early = register(server, kit)
     assert (early.status_code, "once in 60 seconds" in early.json()["error_description"]) == (400, True)
-    server.clock.at += timedelta(seconds=registration.CHANGE_S)
+    server.clock.at += timedelta(seconds=registration.REFILED_S)
     assert register(server, kit).status_code == 201
     with server.database.snapshot() as session:
         assert [item.name for item in registration.list_waiting(session)] == ["Better Name"]
@@ -291,7 +296,6 @@ def test_keys_change_only_by_both_keys_in_force(quick: Any) -> None:
         ({"version": 3}, {}),
         ({"name": "A Bank"}, {}),
         ({"agent": 1}, {}),
-        ({"issued_at": -30}, {}),
         ({}, {"company_record": None}),
         ({}, {"jwks": None}),
         ({}, {"redirect_uris": ["https://evil.example/cb"]}),
@@ -303,8 +307,6 @@ def test_a_change_that_is_not_the_next_record_is_refused(
 ) -> None:
     quick.clock.at += timedelta(seconds=61)
     auth = new_key()
-    if "issued_at" in record:
-        record = {"issued_at": int(quick.now.timestamp()) + record["issued_at"]}
     refused = change(quick, quick.acme, next_record(quick, auth, **record), auth, **metadata)
     assert (refused.status_code, refused.json()["error"][:8]) == (400, "invalid_")
     assert quick.post(quick.form()).status_code == 200, "the keys stay as they were"
@@ -327,3 +329,70 @@ def test_what_a_changed_company_signs_next_follows_its_new_key(quick: Any) -> No
         quick.clock.at += timedelta(seconds=61)
         record = next_record(quick, quick.acme.auth, version=version, question_key=public(question), signer=signer)
         assert change(quick, quick.acme, record, quick.acme.auth).status_code == 200
+
+
+def version(server: Any) -> int:
+    with server.database.snapshot() as session:
+        return companies.get(session, CompanyId(server.acme.company_id)).version
+
+
+def replaced(server: Any) -> Any:
+    """Let the company put its next record in force, with a new question key."""
+    question = new_key()
+    record = next_record(server, server.acme.auth, version=version(server) + 1, question_key=public(question))
+    done = change(server, server.acme, record, server.acme.auth)
+    if done.status_code == 200:
+        server.acme.question = question
+    return done
+
+
+def test_a_company_changes_its_record_so_often_and_no_more(server: Any) -> None:
+    begins, day = server.now, timedelta(days=1)
+    for _ in range(registration.MAX_CHANGES):
+        assert replaced(server).status_code == 200
+        server.clock.at += day
+    refused = replaced(server)
+    assert (refused.status_code, refused.json()["type"]) == (429, "/problems/company-changed-too-often")
+    assert f"may again from {begins + 30 * day:%Y-%m-%d %H:%M} UTC" in refused.json()["detail"]
+    assert "send the record to the operator" in refused.json()["detail"]
+    wait = timedelta(seconds=int(refused.headers["retry-after"]))
+    assert server.now + wait == begins + 30 * day
+    assert server.post(server.form()).status_code == 200, "the keys stay as they were"
+    urgent = next_record(server, server.acme.auth, version=version(server) + 1)
+    with server.database.transaction() as session:
+        registration.put_next(session, urgent, now=server.now)
+    server.clock.at = begins + 30 * day
+    assert replaced(server).status_code == 429, "what the operator put in force counts too"
+    server.clock.at += day
+    assert replaced(server).status_code == 200
+    assert version(server) == registration.MAX_CHANGES + 3
+
+
+def test_when_a_record_says_that_it_was_issued_lets_nobody_change_it_more_often(quick: Any) -> None:
+    for past in range(registration.MAX_CHANGES):
+        record = next_record(quick, quick.acme.auth, version=past + 2, issued_at=100_000_000 * past)
+        assert change(quick, quick.acme, record, quick.acme.auth).status_code == 200
+    later = next_record(quick, quick.acme.auth, version=version(quick) + 1, issued_at=1)
+    assert change(quick, quick.acme, later, quick.acme.auth).status_code == 429
+
+
+def test_changes_at_once_are_counted_together(
+    postgresql_database: Database, shortkeys: Database, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second waits for the first, which it follows, and counts it."""
+    monkeypatch.setattr(registration, "MAX_CHANGES", 1)
+    server = make_server(World(postgresql_database, shortkeys), clock)
+    second, third = (next_record(server, server.acme.auth, version=number) for number in (2, 3))
+    found: list[int] = []
+
+    def change_on() -> None:
+        found.append(change(server, server.acme, third, server.acme.auth).status_code)
+
+    changing = threading.Thread(target=change_on)
+    with server.database.transaction() as session:
+        registration.put_next(session, second, now=server.now)
+        changing.start()
+        wait_until_blocked(server.database, lambda: not changing.is_alive())
+        assert changing.is_alive(), "the second must wait for the first"
+    changing.join()
+    assert (found, version(server)) == ([429], 2)

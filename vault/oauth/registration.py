@@ -29,9 +29,9 @@ from vault.oauth import authorizations, families
 from vault.oauth.client import AUTH_METHOD, GRANT_TYPES, Form, authenticate
 from vault.oauth.models import invitation as invitations
 from vault.oauth.models import registration
-from vault.parties import companies
+from vault.parties import companies, company_records
 from vault.parties.companies import Company, CompanyId, CompanyRecord, CompanyRefused, UnknownCompany
-from vault.proof.jose import COMPANY_TYPE, BadJws, JwsKey, parse_jws, read_jwk
+from vault.proof.jose import BadJws, JwsKey, read_jwk
 
 UNINVITED_S: Final = 7 * DAY_S
 """How long a registration that nobody invited waits for the operator."""
@@ -45,8 +45,15 @@ MAX_WAITING: Final = 1_000
 MAX_SANDBOX: Final = 1_000
 """How many test companies one server takes that nobody invited; nobody approves them, and each is logged for good."""
 
-CHANGE_S: Final = 60
-"""How long a company's record stays in force at the least, as each is logged for good, and how long one waits."""
+REFILED_S: Final = 60
+"""How long a registration waits at the least before the same company may replace it."""
+
+MAX_CHANGES: Final = 6
+"""How often a company itself may put its next record in force within `CHANGES_S`: weekly new keys, and once in need.
+
+Each is logged for good, and shown with every answer that it gets from then on."""
+
+CHANGES_S: Final = 30 * DAY_S
 
 _FIXED: Final[Mapping[str, tuple[str, ...]]] = {"grant_types": GRANT_TYPES, "response_types": ("code",)}
 
@@ -74,6 +81,14 @@ class BadMetadata(VaultError):
     def __init__(self, detail: str, error: str = "invalid_client_metadata") -> None:
         super().__init__(detail)
         self.error = error
+
+
+class ChangedTooOften(VaultError):
+    """A company's next record, sooner after several others than it may put one in force itself."""
+
+    slug = "company-changed-too-often"
+    title = "Company record was changed too often"
+    status = 429
 
 
 class UnknownInvitation(VaultError):
@@ -185,8 +200,8 @@ def update(
 
     Raises:
         InvalidClientError: The assertion does not hold.
-        BadMetadata: The record does not follow the one in force, changes too much or comes too soon, or the metadata
-            contradict it.
+        BadMetadata: The record does not follow the one in force or changes too much, or the metadata contradict it.
+        ChangedTooOften: The company changed its record often enough; the operator may put this one in force.
     """
     sent = {name: str(metadata.get(name, "")) for name in ("client_assertion_type", "client_assertion")}
     company = authenticate(session, Form(issuer, {**sent, "client_id": client_id}), issuer, now=now).company
@@ -200,11 +215,10 @@ def update(
             raise BadMetadata(
                 "Only the operator changes a company's name, or whether software asks; send the record there."
             )
-        if record.issued_at < _issued_at(company) + CHANGE_S:
-            raise BadMetadata(f"A record is replaced at most once in {CHANGE_S} seconds; sign it anew a little later.")
         after = put_next(session, jws, now=now)
     except CompanyRefused as error:
         raise BadMetadata(error.detail) from error
+    _refuse_too_often(session, company, now)
     return _information(record, jws, "sandbox" if after.sandbox else "approved", now)
 
 
@@ -296,8 +310,10 @@ def _keep_waiting(session: Session, record: CompanyRecord, jws: str, *, invited:
     if waits is not None:
         if waits.record == jws and waits.invited >= invited:
             return  # sent again, perhaps by somebody who saw it: nothing is written
-        if waits.record != jws and waits.received_at_s > unix_s(now) - CHANGE_S:
-            raise BadMetadata(f"A registration is replaced at most once in {CHANGE_S} seconds; send it a little later.")
+        if waits.record != jws and waits.received_at_s > unix_s(now) - REFILED_S:
+            raise BadMetadata(
+                f"A registration is replaced at most once in {REFILED_S} seconds; send it a little later."
+            )
         invited = invited or waits.invited
         connection.execute(delete(registration).where(own))
     uninvited = select(func.count()).select_from(registration).where(~registration.c.invited)
@@ -322,10 +338,18 @@ def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def _issued_at(company: Company) -> int:
-    issued_at = parse_jws(company.record, COMPANY_TYPE).unverified_claims["issued_at"]
-    assert isinstance(issued_at, int)  # it was verified when it was put in force
-    return issued_at
+def _refuse_too_often(session: Session, company: Company, now: datetime) -> None:
+    """Refuse one change more than a company may make, once it holds its row: nobody counts beside it then."""
+    changed_at = company_records.changes(session, company.company_id, at_most=MAX_CHANGES + 1)
+    if len(changed_at) <= MAX_CHANGES or changed_at[-1] <= unix_s(now) - CHANGES_S:
+        return
+    again_s = changed_at[-1] + CHANGES_S
+    raise ChangedTooOften(
+        f"A company changes its record at most {MAX_CHANGES} times in {CHANGES_S // DAY_S} days, and may again from"
+        f" {datetime.fromtimestamp(again_s, UTC):%Y-%m-%d %H:%M} UTC. If it cannot wait, as after a theft of a key, send the"
+        " record to the operator, who can put it in force at once.",
+        retry_after_s=again_s - unix_s(now),
+    )
 
 
 def _refuse_contradiction(metadata: Mapping[str, Any], record: CompanyRecord) -> None:
