@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -12,8 +12,10 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
+from fastapi import FastAPI
 from typer.testing import CliRunner
 
+from tests.audit_kit import Audited
 from tests.http_kit import PURCHASE, PURPOSE, Town, serving, session_of, settle
 from vault.app import follow_statements
 from vault.encoding import b64u
@@ -220,6 +222,45 @@ def test_who_hangs_up_over_a_page_waits_for_nothing_more(town: Town) -> None:
         await following.aclose()  # type: ignore[attr-defined]  # it is a generator
 
     anyio.run(hang_up)
+
+
+def test_who_hangs_up_while_events_wait_crashes_nothing(quick: Audited) -> None:
+    """What lies between the stream and its reader has an event in hand then, and nobody to give it to."""
+    service = quick.service
+    for _ in range(4):
+        service.consent()
+    quick.settle()
+    app = service.client.app
+    assert isinstance(app, FastAPI)
+    path = f"/v1/vaults/{b64u(service.owner.vault)}/history/stream"
+    headers = [(b"authorization", f"Bearer {service.session_token()}".encode())]
+    scope = {
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "GET",
+        "scheme": "https", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers,
+    }  # fmt: skip
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def read_little() -> None:
+        app.state.streams = streams = Streams(service.database)
+        full = anyio.Event()
+
+        async def receive() -> MutableMapping[str, Any]:
+            await full.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message)
+            if b"data: " in message.get("body", b""):
+                await anyio.wait_all_tasks_blocked()
+                full.set()
+                await anyio.sleep_forever()
+
+        with anyio.fail_after(WAIT_S):
+            await app(scope, receive, send)
+        assert not streams._open
+
+    anyio.run(read_little)
+    assert (sent[0]["status"], len(sent)) == (200, 3)
 
 
 def test_all_streams_of_a_process_are_bounded(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
+import anyio
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
@@ -37,7 +38,10 @@ StreamsDep = Annotated[Streams, Depends(_streams)]
 async def _place(reader: ReadVault, streams: StreamsDep) -> AsyncIterator[None]:
     """Hold a place until the stream is over; where all are taken the request is refused before it begins."""
     async with streams.place(reader.vault_id):
-        yield
+        try:
+            yield
+        except* anyio.BrokenResourceError:  # who read it hung up while FastAPI had an event in hand
+            pass
 
 
 @notices_router.get("")
