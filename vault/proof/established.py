@@ -58,7 +58,11 @@ class Event:
 
     @property
     def at(self) -> int:
-        """When it happened, unix seconds."""
+        """When it happened, unix seconds.
+
+        Raises:
+            InvalidProof: The leaf does not say.
+        """
         if self.said_at is None:
             raise InvalidProof("The leaf does not say when its event happened.")
         return self.said_at
@@ -300,7 +304,17 @@ class Evidence:
         return known[at - 1] if at else None
 
     def record(self, event: Event, part: JsonObject, name: str) -> bytes:
-        """Return the record that a leaf names by hash."""
+        """Return the record that a leaf names by hash.
+
+        Args:
+            event: Whose leaf.
+            part: The half of it that names the record.
+            name: Under which name.
+
+        Raises:
+            InvalidProof: The bundle has no bytes of that hash.
+            MalformedInput: What the leaf says there is no hash.
+        """
         found = self.bundle.records.get(parse_b64u(part.get(name), size=32))
         if found is None:
             raise InvalidProof(f"The bundle lacks the {name} that leaf {event.index} names, or it was altered.")
@@ -322,14 +336,22 @@ class Evidence:
             yield _NOTHING_COUNTED
 
     def versions_before(self, event: Event) -> list[ConsentVersion]:
-        """Return the versions of the event's consent that are logged before it, at least one."""
+        """Return the versions of the event's consent that are logged before it, at least one.
+
+        Raises:
+            InvalidProof: None is.
+        """
         logged = [known.version for known in self.versions[event.consent] if known.index < event.index]
         if not logged:
             raise InvalidProof("No verified version of the consent is logged before this event.")
         return logged
 
     def version_at(self, event: Event) -> ConsentVersion:
-        """Return the newest version of the event's consent that is logged before it."""
+        """Return the newest version of the event's consent that is logged before it.
+
+        Raises:
+            InvalidProof: None is.
+        """
         return self.versions_before(event)[-1]
 
     def company_at(self, event: Event) -> Registered:
@@ -346,11 +368,22 @@ class Evidence:
         return parse_company(self.company_record(record), asked)
 
     def company_record(self, event: Event) -> str:
-        """Return the record that a company's leaf names."""
+        """Return the record that a company's leaf names; raises what `record` does."""
         return self.record(event, event.public, "record_sha256").decode("ascii", "replace")
 
     def verify_signed(self, envelope: Envelope, payload_type: PayloadType, name: KeyName, at: int = _LAST_S) -> None:
-        """Refuse a record that no key of this name, vouched for by the operator and in force by then, signed."""
+        """Refuse a record that no key of this name, vouched for by the operator and in force by then, signed.
+
+        Args:
+            envelope: The record.
+            payload_type: What it must be.
+            name: Of the key.
+            at: When it was signed, unix seconds; by default any key that is known may have.
+
+        Raises:
+            InvalidProof: None did, or in a range claimed whole the key that did was never logged.
+            SealError: The signature is wrong, or over another type.
+        """
         for digest, key in self.keys.items():
             if key.name is name and key.not_before <= at and sha256(key.public_key)[:16] == envelope.signatures[0][0]:
                 signed = envelope.digest, payload_type, key.public_key

@@ -15,7 +15,11 @@ _SETTLED_S: Final = 2 * SKEW_S  # by then an answer is logged, whichever clocks 
 
 
 def verify_quota(evidence: Evidence, event: Event) -> None:
-    """Count as the service must: one more than the answer before, and from one again only in a later month."""
+    """Count as the service must: one more than the answer before, and from one again only in a later month.
+
+    Raises:
+        InvalidProof: The answer's leaf says another count, or more than the signed quota.
+    """
     quota, left = evidence.version_at(event).terms.quota_per_month, event.personal.get("quota_left")
     if event.index in evidence.by_agents:
         quota = min(quota, AGENT_ANSWERS_PER_MONTH)
@@ -31,7 +35,11 @@ def verify_quota(evidence: Evidence, event: Event) -> None:
 
 
 def verify_period(event: Event) -> str:
-    """Return the month of an answer or a denial, which must be the one that it happened in."""
+    """Return the month of an answer or a denial, which must be the one that it happened in.
+
+    Raises:
+        InvalidProof: Its leaf says another.
+    """
     period = datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m")
     if event.public.get("period") != period:
         raise InvalidProof(f"The {event.kind} is counted in another month than it was given in.")
@@ -49,6 +57,9 @@ def verify_left(evidence: Evidence, event: Event, decision: DecisionRecord, deci
         event: The answer or denial.
         decision: Its record.
         decided_on: The version of the consent that was decided on.
+
+    Raises:
+        InvalidProof: The consent never had left what the decision was told, or more than its signed quota.
     """
     quota, left = decided_on.terms.quota_per_month, decision.context.get("quota_left")
     if not isinstance(left, int) or left > quota:

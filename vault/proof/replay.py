@@ -41,7 +41,12 @@ def _read(evidence: Evidence, event: Event) -> tuple[DecisionRecord, Callable[[]
 
 
 def verify_denial(evidence: Evidence, event: Event) -> None:
-    """Decide a denial again: it must be denied, for the reasons that the person is told."""
+    """Decide a denial again: it must be denied, for the reasons that the person is told.
+
+    Raises:
+        VaultError: A record is missing or malformed, or the decision was made on other facts than the log and the
+            records show; `InvalidProof` where nothing else says it. What replaying finds is judged later.
+    """
     decision, again = _read(evidence, event)
     # While a question is decided its consent may get another version: any that was logged may have decided.
     decided_on = _verify_terms(evidence, event, decision, evidence.versions_before(event))
@@ -82,7 +87,11 @@ def _verify_agent(evidence: Evidence, event: Event, decision: DecisionRecord) ->
 
 
 def verify_decision(evidence: Evidence, event: Event) -> None:
-    """Decide an answer again: it must be allowed, for the same purpose, to a company that was not suspended."""
+    """Decide an answer again: it must be allowed, for the same purpose, to a company that was not suspended.
+
+    Raises:
+        VaultError: As for a denial.
+    """
     decision, again = _read(evidence, event)
     evidence.defer(again, _verify_allowed)
     decided_on = _verify_terms(evidence, event, decision, [evidence.version_at(event)])
