@@ -38,12 +38,13 @@ from twinvault.witness import Witness
 from vault.db import Database
 from vault.encoding import JsonObject, JsonValue, b64u, dump_json
 from vault.proof.bundle import Bundle, dump_bundle, records_by_hash
+from vault.proof.checkpoint import verify_checkpoint
 from vault.proof.leaf import LeafKind
 from vault.proof.merkle import consistency_proof, leaf_hash, node_hash
-from vault.proof.note import VerifierKey
+from vault.proof.note import COSIGNATURE, VerifierKey
 from vault.proof.tombstone import is_tombstone
 from vault.proof.trust import dump_trust
-from vault.proof.witness import WitnessPolicy
+from vault.proof.witness import WitnessPolicy, cosign
 from vault.schema.category import CATEGORIES, MINTED_PURPOSES, PURPOSES
 from vault.seal.signing import SigningKey, new_seed
 from vault.store.shortkeys import create_table
@@ -238,6 +239,15 @@ def test_a_month_its_witnesses_floods_and_erasures_are_told_alike(
         vectors.add(
             "a quorum of two", month, replace(trust, witnesses=WitnessPolicy((witness.key, stranger()), 2, 600))
         )
+        former = SigningKey(new_seed())
+        renamed = VerifierKey(witness.key.name, former.public_key, COSIGNATURE)
+        seen = month.witnessed
+        assert seen is not None
+        line = cosign(verify_checkpoint(seen.note, plain.log, plain.origin), renamed, former.sign, 1_000).line
+        both = replace(month, witnessed=replace(seen, note=seen.note + line))
+        for name, quorum, others in (("two keys", 1, ()), ("two keys as two", 2, (stranger(),))):
+            policy = WitnessPolicy((witness.key, renamed, *others), quorum, 600)
+            vectors.add(name, both, replace(trust, witnesses=policy))
         key = engaged(site)
         chosen = listed(site, key, busiest(listed(site, key)).consent)
         vectors.add("sampled", bundle_of(site, key, chosen), plain)
@@ -250,7 +260,7 @@ def test_a_month_its_witnesses_floods_and_erasures_are_told_alike(
         for name, lie in erasures(erased).items():
             vectors.add(name, lie, plain)
         vectors.add("no erasure", without(erased, leaf_of(erased, LeafKind.ERASURE)), plain)
-        honest_ones = {"month", "flood", "erased"}
+        honest_ones = {"month", "two keys", "flood", "erased"}
         for name, report in zip(vectors.names, vectors.first, strict=True):
             assert (report is not None and not report.failures) is (name in honest_ones) or name.startswith("closed"), (
                 name

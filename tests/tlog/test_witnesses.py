@@ -14,11 +14,12 @@ from tests.clients.test_witness import listening
 from tests.tlog.test_files import Growing
 from twinvault.witness import Witness
 from vault.db import Database
-from vault.proof.checkpoint import verify_checkpoint
+from vault.proof.checkpoint import Checkpoint, verify_checkpoint
 from vault.proof.errors import InvalidProof, MalformedProof
-from vault.proof.note import NoteSignature, VerifierKey
+from vault.proof.note import COSIGNATURE, NoteSignature, VerifierKey, sign_note
 from vault.proof.receipt import parse_receipt, verify_receipt
-from vault.proof.witness import Witnessed, verify_cosignatures, verify_witnessed
+from vault.proof.witness import Witnessed, WitnessPolicy, cosign, verify_cosignatures, verify_witnessed
+from vault.seal.signing import SigningKey, new_seed
 from vault.tlog import log
 from vault.tlog.witnesses import (
     BadWitnesses,
@@ -176,6 +177,26 @@ def test_a_verifier_says_how_many_and_how_stale(watched: Watched) -> None:
     altered = replace(shown, note=shown.note.replace(lines[5][-20:], lines[5][-20:].swapcase()))
     with pytest.raises(InvalidProof):
         verify_witnessed(altered, checkpoint, key, policy, 0)
+
+
+@pytest.mark.parametrize("newer_first", [False, True])
+def test_two_keys_of_one_name_are_one_witness(newer_first: bool) -> None:
+    """Else whoever has a witness's former key and its present one makes a quorum alone."""
+    seeds, origin = [SigningKey(new_seed()) for _ in range(3)], "log.example/two"
+    names = ("witness.example/1", "witness.example/1", "witness.example/2")
+    keys = tuple(VerifierKey(name, seed.public_key, COSIGNATURE) for name, seed in zip(names, seeds, strict=True))
+    log_seed = SigningKey(new_seed())
+    log_key = VerifierKey(origin, log_seed.public_key)
+    checkpoint = Checkpoint(origin, 1, bytes(32))
+    lines = [cosign(checkpoint, keys[at], seeds[at].sign, 1_000 + at).line for at in (0, 1)]
+    note = sign_note(checkpoint.text, log_key, log_seed.sign) + "".join(lines[::-1] if newer_first else lines)
+    assert verify_cosignatures(note, checkpoint, keys) == {names[0]: 1_001}
+    shown = Witnessed(note)
+    verify_witnessed(shown, checkpoint, log_key, WitnessPolicy(keys, 1, 1), 1_002)
+    with pytest.raises(InvalidProof, match="1 trusted witnesses cosigned where 2 must"):
+        verify_witnessed(shown, checkpoint, log_key, WitnessPolicy(keys, 2, 600), 1_000)
+    with pytest.raises(MalformedProof, match="keys of one name are one witness"):
+        WitnessPolicy(keys[:2], 2, 600)
 
 
 def test_a_log_set_back_learns_it_from_its_witness(watched: Watched, postgresql_database: Database) -> None:

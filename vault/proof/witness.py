@@ -39,7 +39,7 @@ class WitnessPolicy:
     """Which witnesses a verifier trusts, and what it demands of them.
 
     Args:
-        keys: Their keys, of the type `COSIGNATURE`; each counts once.
+        keys: Their keys, of the type `COSIGNATURE`; several of one name are one witness, which counts once.
         quorum: How many of them must have cosigned, at least 1.
         max_age_s: How much older than the newest event their view may be.
     """
@@ -53,8 +53,10 @@ class WitnessPolicy:
             raise MalformedProof("A witness's key is of the type that cosigns, 0x04.")
         if len({key.public_key for key in self.keys}) != len(self.keys):
             raise MalformedProof("A witness is named twice.")
-        if not 1 <= self.quorum <= len(self.keys):
-            raise MalformedProof("The quorum is between 1 and the number of witnesses.")
+        if not 1 <= self.quorum <= len({key.name for key in self.keys}):
+            raise MalformedProof(
+                "The quorum is between 1 and the number of witnesses; keys of one name are one witness."
+            )
         if not 1 <= self.max_age_s < _MAX_S:
             raise MalformedProof("The greatest age of a cosignature is a positive number of seconds.")
 
@@ -91,7 +93,7 @@ def cosign(checkpoint: Checkpoint, key: VerifierKey, sign: Callable[[bytes], byt
 
 
 def verify_cosignatures(unverified_note: str, checkpoint: Checkpoint, keys: Sequence[VerifierKey]) -> dict[str, int]:
-    """Return when each trusted witness cosigned this note's checkpoint, by the witness's name.
+    """Return when each trusted witness cosigned this note's checkpoint, by the witness's name, under any of its keys.
 
     Args:
         unverified_note: The note; its text must be the checkpoint's.
@@ -116,7 +118,7 @@ def verify_cosignatures(unverified_note: str, checkpoint: Checkpoint, keys: Sequ
             verify_signature(key.public_key, line.signature[_TIME_BYTES:], cosigned_text(checkpoint, at_s))
         except SealError as error:
             raise InvalidProof(f"The cosignature by {key.name} is wrong.") from error
-        found[key.name] = at_s
+        found[key.name] = max(at_s, found.get(key.name, 0))
     return found
 
 

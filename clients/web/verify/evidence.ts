@@ -278,8 +278,9 @@ function readWitnesses(value: Json | undefined): WitnessPolicy | undefined {
   const shaped = isObject(value) && Object.keys(value).length === 3 && Array.isArray(keys) && typeof quorum === "number" && typeof max_age_s === "number";
   if (!shaped) throw new Malformed("The trust file's witnesses are a list of keys and two whole numbers.");
   const texts = keys.map(spelled);
-  const distinct = new Set(texts.map((text) => readKey(text, 4).key.toString("hex")));
-  const fit = distinct.size === texts.length && quorum >= 1 && quorum <= texts.length && max_age_s >= 1 && max_age_s < LAST_S;
+  const read = texts.map((text) => readKey(text, 4));
+  const [distinct, witnesses] = [new Set(read.map(({ key }) => key.toString("hex"))), new Set(read.map(({ name }) => name))];
+  const fit = distinct.size === texts.length && quorum >= 1 && quorum <= witnesses.size && max_age_s >= 1 && max_age_s < LAST_S;
   if (!fit) throw new Malformed("The trust file's witnesses do not fit together.");
   return { keys: texts, quorum, max_age_s };
 }

@@ -181,7 +181,7 @@ export function cosignedAt({ text, lines }: Checkpoint, policy: WitnessPolicy): 
     if (signature.length !== 72) refuse("A trusted witness's line is not time and signature.");
     const at = signature.readBigUInt64BE(0);
     if (!isSigned(witness.key, `cosignature/v1\ntime ${at}\n${text}`, signature.subarray(8))) refuse("A trusted witness's cosignature is wrong.");
-    found.set(name, at);
+    if (at >= (found.get(name) ?? 0n)) found.set(name, at); // a witness that changes its key counts once
   }
   if (found.size < policy.quorum) refuse(`${found.size} trusted witnesses cosigned where ${policy.quorum} must.`);
   return found;
