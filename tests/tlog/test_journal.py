@@ -64,6 +64,14 @@ def live(database: Database, key: VerifierKey, sign: Sign, journal: Journal, *ki
     return entries
 
 
+def forget(database: Database, journal: Journal, leaf: Leaf) -> None:
+    """Erase an event, and let the journal forget it."""
+    with database.transaction() as session:
+        log.delete_personal_openings(session, [leaf.pending_id])
+    journal._call_due()
+    journal.forget_erased(database)
+
+
 def set_back(database: Database, size: int) -> None:
     """Take the newest events away, as a restored backup does."""
     with database.transaction() as session:
@@ -99,8 +107,8 @@ def test_what_was_signed_is_kept_beside_its_event_and_forgotten_with_it(
     )
     entries = live(database, log_key, sign, journal, LeafKind.FREEZE, LeafKind.CONSENT, LeafKind.FREEZE)
     assert journal.read().signed == {entries[0]: b"an order", entries[2]: b"an order"}
-    for entry in entries:
-        journal.forget(lambda _, gone=entry: {gone})
+    for leaf in journal.read().leaves:
+        forget(database, journal, leaf)
     assert journal.read().signed == {}
     assert [leaf.entry for leaf in journal.read().leaves] == entries
     assert b"an order" not in journal._path.read_bytes()
@@ -238,8 +246,8 @@ def test_a_file_that_another_process_replaced_is_known_for_another(
     other = Journal(journal._path, ORIGIN)
     for leaf in leaves[:2]:
         journal.append([leaf])
-        other.forget(lambda _, entry=leaf.entry: {entry})
-        other.forget(lambda _: {leaves[2].entry})
+        forget(database, other, leaf)
+        forget(database, other, leaves[2])
         journal.append([leaf])
         other.append([leaf])
     assert {leaf.entry for leaf in journal.read().leaves} == {leaf.entry for leaf in leaves}
@@ -295,7 +303,7 @@ def test_forgetting_drops_the_personal_half_only(
     live(database, log_key, sign, journal, LeafKind.CONSENT, LeafKind.CONSENT)
     first, second = journal.read().leaves
     assert first.personal is not None
-    journal.forget(lambda _: {first.entry})
+    forget(database, journal, first)
     assert first.personal.salt not in journal._path.read_bytes()
     after = journal.read().leaves
     assert (after[0].personal, after[0].public, after[1]) == (None, first.public, second)
@@ -329,6 +337,7 @@ def test_an_event_that_a_set_back_took_away_is_not_forgotten_for_the_one_that_ha
         session.connection().execute(sqlalchemy.update(log_entry).values(entry=bytes(65), kind=LeafKind.ERASURE.value))
         log.delete_personal_openings(session, [before.pending_id])
         journal.write(session, before.index, before.index)
+    journal.forget_erased(database)
     assert journal.read().leaves[0] == before
 
 

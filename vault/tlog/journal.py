@@ -5,21 +5,21 @@ writes each such event here, flushed to the disk, before the event's transaction
 anything is acknowledged. An event that a crash kept from committing may stand here twice; it is told
 from one that a restore took away by its row, which still waits in the database.
 
-The file is one header frame, then one frame per batch: length, its CRC-32, SHA-256 of the content, content.
-A last frame that was being written when the power went is cut off; any other damage is an error.
+The file is one header frame, then one frame per batch (`vault.tlog.journal_records`). What an erasure destroyed is
+taken out of it by writing it anew, which takes as long as it is large. Only what came meanwhile is added while
+nobody may sequence; a file beside it says that this is due, so that whoever starts next finishes it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
-import struct
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Final, cast
@@ -28,11 +28,21 @@ from sqlalchemy import select
 from sqlmodel import Session
 
 from vault.clock import Clock, SystemClock, unix_s
-from vault.proof.leaf import LeafKind, Opening
+from vault.db import Database
+from vault.proof.leaf import LeafKind
 from vault.seal.errors import SealError
 from vault.seal.framing import Reader, frames
-from vault.seal.ids import sha256
+from vault.tlog import tree
 from vault.tlog.errors import JournalDamaged, JournalMissing
+from vault.tlog.journal_records import (
+    Record,
+    contents,
+    damaged_text,
+    dump_record,
+    framed,
+    parse_record,
+    split_records,
+)
 from vault.tlog.log import Leaf, PendingId, between, is_copy
 from vault.tlog.models import log_entry, log_opening
 
@@ -56,7 +66,6 @@ KEPT: Final = timedelta(days=90)
 """How old it must be. Anybody can make events, so size alone must not decide what is forgotten."""
 
 _FORMAT: Final = b"twinvault-journal/1"
-_HEAD: Final = struct.Struct(">II32s")
 _NAME_BYTES: Final = 16
 _CHUNK: Final = 500  # below every database's limit on bound values
 
@@ -130,15 +139,15 @@ class Journal:
         """
         with self._open("rb") as file:
             begins_at, _ = self._header(file)
-            records = [record for content in _contents(file) for record in _split(content)]
-        parsed = [_parse(record) for record in records]
+            records = [record for content in contents(file) for record in split_records(content)]
+        parsed = [parse_record(record) for record in records]
         leaves = {leaf.entry: leaf for leaf in parsed if leaf.kind}
         newest = (parsed[-1].pending_id, parsed[-1].entry) if parsed else None
         signed = {leaf.entry: leaf.signed for leaf in leaves.values() if leaf.signed}
         return Journaled(begins_at, tuple(leaf.leaf() for leaf in leaves.values()), signed, newest)
 
     def write(self, session: Session, first: int, last: int) -> None:
-        """Journal what is journaled of a stretch of the log; with an erasure, forget what its transaction forgot.
+        """Journal what is journaled of a stretch of the log; with an erasure, note that `forget_erased` is due.
 
         Args:
             session: The transaction that numbered the events.
@@ -152,7 +161,7 @@ class Journal:
         leaves = between(session, JOURNALED, first, last)
         self.append(leaves, self._signed(session, leaves))
         if any(leaf.kind in _ERASING for leaf in leaves):
-            self.forget(lambda kept: set(_forgotten(session, kept)))
+            self._call_due()
 
     def append(self, leaves: Iterable[Leaf], signed: Mapping[PendingId, bytes] = MappingProxyType({})) -> None:
         """Add events, with the envelopes of some; when this returns they are on the disk. Adding none writes nothing.
@@ -162,7 +171,7 @@ class Journal:
             JournalDamaged: Somebody else wrote into it.
         """
         now_s = unix_s(self._clock.now())
-        records = [_dump(leaf, now_s, signed.get(leaf.pending_id, b"")) for leaf in leaves]
+        records = [dump_record(leaf, now_s, signed.get(leaf.pending_id, b"")) for leaf in leaves]
         if records:
             self._append(frames(*records))
 
@@ -171,23 +180,70 @@ class Journal:
         newest = session.connection().execute(select(log_entry).order_by(log_entry.c.id.desc()).limit(1)).one_or_none()
         if newest is not None:
             now_s = unix_s(self._clock.now())
-            record = _Record(PendingId(newest.id), newest.leaf_index or 0, now_s, "", newest.entry, None, None, b"")
+            record = Record(PendingId(newest.id), newest.leaf_index or 0, now_s, "", newest.entry, None, None, b"")
             self._append(frames(record.dump()))
 
-    def forget(self, choose: Callable[[list[_Record]], set[bytes]]) -> None:
-        """Drop the personal halves of events and what was signed, as `log.delete_personal_openings` does in the database.
+    def is_due(self) -> bool:
+        """Say whether an erasure was journaled whose events' personal halves may still be here."""
+        return self._due.exists()
 
-        Nobody may sequence meanwhile, so every record is read once.
+    def forget_erased(self, database: Database) -> None:
+        """Drop the personal halves of events that the database has erased, and what was signed; nothing if none is due.
+
+        The file is copied while others go on; what came meanwhile follows, and the copy takes its place, while nobody
+        sequences. Whoever comes second waits for the first. Safe to interrupt anywhere and to run again.
 
         Args:
-            choose: Returns the log entries of those that go; ids would not do, which a database set back gives out anew.
+            database: Of the log, outside of any transaction.
+
+        Raises:
+            JournalMissing: Somebody took the file away.
+            JournalDamaged: It holds something else than what was written.
+
+        Guarantees: when this returns, what was erased before it was called cannot be read here; nothing else is gone.
         """
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)  # the last one that holds it lets go by dying, too
+            while self.is_due():  # again where an erasure came meanwhile, or another file took the place of this one
+                self._forget_erased(database)
+        finally:
+            os.close(folder)
+
+    def _forget_erased(self, database: Database) -> None:
+        staged = self._path.with_name(f"{self._path.name}.emptied")
+        due = self._due.read_bytes()
+        with database.snapshot() as session, staged.open("wb") as copy, self._open("rb") as file:
+            staged.chmod(0o600)
+            begins_at, name = self._header(file)
+            copy.write(self._begin(begins_at))
+            # What was whole when it was called due: what follows, somebody may be writing just now.
+            _copy_emptied(session, file, copy, int.from_bytes(due[_NAME_BYTES:], "big") if due.startswith(name) else 0)
+            copied_bytes = file.tell()
+            copy.flush()
+            os.fsync(copy.fileno())
+        with database.transaction() as session, staged.open("ab") as copy, self._open("rb") as file:
+            tree.lock(session)
+            if self._header(file)[1] != name:
+                return
+            file.seek(copied_bytes)
+            _copy_emptied(session, file, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
+            staged.replace(self._path)
+            self._flush_folder()
+            if self._due.read_bytes() == due:
+                self._due.unlink()
+
+    def _call_due(self) -> None:
+        """Note that something is to be forgotten, and how much of which file is whole; nobody may write meanwhile."""
         with self._open("rb") as file:
-            begins_at, _ = self._header(file)
-            kept = [(record, _parse(record)) for content in _contents(file) for record in _split(content)]
-        forgotten = choose([one for _, one in kept if one.personal and one.kind not in _CHARGED])
-        if forgotten:
-            self._replace(begins_at, [one.emptied() if one.entry in forgotten else record for record, one in kept])
+            _, name = self._header(file)
+        with self._due.open("wb") as file:
+            file.write(name + self._path.stat().st_size.to_bytes(8, "big"))
+            file.flush()
+            os.fsync(file.fileno())
+        self._flush_folder()
 
     def _append(self, content: bytes) -> None:
         with self._open("r+b") as file:
@@ -195,11 +251,11 @@ class Journal:
             if name != self._name:  # the first time, or since another process replaced it
                 self._name, self._sound_bytes = name, file.tell()
             file.seek(self._sound_bytes)
-            for _ in _contents(file):  # what another process wrote, up to a frame that it left unfinished
+            for _ in contents(file):  # what another process wrote, up to a frame that it left unfinished
                 self._sound_bytes = file.tell()
             file.seek(self._sound_bytes)
             file.truncate()
-            file.write(_frame(content))
+            file.write(framed(content))
             file.flush()
             os.fsync(file.fileno())
             self._sound_bytes = file.tell()
@@ -211,14 +267,25 @@ class Journal:
     def _drop_old(self) -> None:
         with self._open("rb") as file:
             begins_at, _ = self._header(file)
-            records = [record for content in _contents(file) for record in _split(content)]
+            records = [record for content in contents(file) for record in split_records(content)]
         before_s = unix_s(self._clock.now() - KEPT)
-        older = [_parse(record) for record in records[: len(records) // 2]]
+        older = [parse_record(record) for record in records[: len(records) // 2]]
         old = list(takewhile(lambda record: record.written_s < before_s, older))
         if old:
             # Where the database was set back, later events have lower indexes: what follows the highest is known whole.
             begins_at = max([begins_at, *(record.index + 1 for record in old)])
             self._replace(begins_at, records[len(old) :])
+            if self.is_due():
+                self._call_due()
+
+    @property
+    def _due(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.due")
+
+    def _begin(self, begins_at: int) -> bytes:
+        """Return the first frame of a new file, with a name that no other has."""
+        name = secrets.token_bytes(_NAME_BYTES)  # an inode's number would not do: the next file may get it again
+        return framed(frames(_FORMAT, self._origin, begins_at.to_bytes(8, "big"), name))
 
     @property
     def _staged(self) -> Path:
@@ -228,10 +295,9 @@ class Journal:
         self._staged.unlink(missing_ok=True)
         descriptor = os.open(self._staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            name = secrets.token_bytes(_NAME_BYTES)  # an inode's number would not do: the next file may get it again
-            file.write(_frame(frames(_FORMAT, self._origin, begins_at.to_bytes(8, "big"), name)))
+            file.write(self._begin(begins_at))
             if records:
-                file.write(_frame(frames(*records)))
+                file.write(framed(frames(*records)))
             file.flush()
             os.fsync(file.fileno())
         return self._staged
@@ -257,15 +323,15 @@ class Journal:
 
     def _header(self, file: BinaryIO) -> tuple[int, bytes]:
         """Return where the journal begins, and the name of this file, which no other has."""
-        content = next(_contents(file), b"")
+        content = next(contents(file), b"")
         try:
             reader = Reader(content, 1 << 16)
             found, origin, begins_at, name = (reader.frame() for _ in range(4))
             reader.end()
         except SealError as error:
-            raise JournalDamaged(_damaged(self._path)) from error
+            raise JournalDamaged(damaged_text(self._path)) from error
         if found != _FORMAT or origin != self._origin:
-            raise JournalDamaged(_damaged(self._path))
+            raise JournalDamaged(damaged_text(self._path))
         return int.from_bytes(begins_at, "big"), name
 
 
@@ -288,113 +354,25 @@ def lacking(session: Session, journaled: Journaled) -> tuple[Leaf, ...]:
     return tuple(leaf for leaf in journaled.leaves if leaf.entry not in found)
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """One event, or a mark, which has no kind."""
-
-    pending_id: PendingId
-    index: int
-    written_s: int
-    kind: str
-    entry: bytes
-    public: Opening | None
-    personal: Opening | None
-    signed: bytes
-
-    def dump(self) -> bytes:
-        halves = [
-            part for half in (self.public, self.personal) for part in ((half.salt, half.body) if half else (b"", b""))
-        ]
-        numbers = [number.to_bytes(8, "big") for number in (self.pending_id, self.index, self.written_s)]
-        return frames(*numbers, self.kind.encode(), self.entry, *halves, self.signed)
-
-    def emptied(self) -> bytes:
-        return replace(self, personal=None, signed=b"").dump()
-
-    def leaf(self) -> Leaf:
-        assert self.public is not None
-        return Leaf(self.pending_id, self.index, LeafKind(self.kind), self.entry, self.public, self.personal)
+def _copy_emptied(session: Session, file: BinaryIO, copy: BinaryIO, end: int | None = None) -> None:
+    """Copy the frames from where the file stands, or those before its byte `end`, without what was erased."""
+    records = (record for content in contents(file, end) for record in split_records(content))
+    while some := list(islice(records, _CHUNK)):
+        parsed = [parse_record(record) for record in some]
+        erased = _erased(session, [one for one in parsed if one.personal and one.kind not in _CHARGED])
+        kept = (one.emptied() if one.entry in erased else record for record, one in zip(some, parsed, strict=True))
+        copy.write(framed(frames(*kept)))
 
 
-def _dump(leaf: Leaf, now_s: int, signed: bytes) -> bytes:
-    kind, opened = leaf.kind.value, (leaf.public, leaf.personal)
-    return _Record(leaf.pending_id, leaf.index, now_s, kind, leaf.entry, *opened, signed).dump()
-
-
-def _parse(record: bytes) -> _Record:
-    try:
-        reader = Reader(record, len(record))
-        name, index, written_s, kind, entry, *halves, signed = (reader.frame() for _ in range(10))
-        reader.end()
-        public, personal = (Opening(salt, body) if salt else None for salt, body in (halves[:2], halves[2:]))
-        if kind:
-            LeafKind(kind.decode())
-    except (SealError, ValueError) as error:
-        raise JournalDamaged("The journal holds something that this release does not know.") from error
-    return _Record(
-        PendingId(int.from_bytes(name, "big")), int.from_bytes(index, "big"), int.from_bytes(written_s, "big"),
-        kind.decode(), entry, public, personal, signed,
-    )  # fmt: skip
-
-
-def _split(content: bytes) -> Iterator[bytes]:
-    reader = Reader(content, len(content))
-    while reader.left_bytes:
-        yield reader.frame()
-
-
-def _frame(content: bytes) -> bytes:
-    return _HEAD.pack(len(content), _length_check(len(content)), sha256(content)) + content
-
-
-def _length_check(size: int) -> int:
-    # Without it a flipped bit of a length would look like an unfinished frame and hide all that follows.
-    return zlib.crc32(size.to_bytes(4, "big"))
-
-
-def _contents(file: BinaryIO) -> Iterator[bytes]:
-    """Yield frames from where the file stands; stop before a last one that was not written to its end.
-
-    Raises:
-        JournalDamaged: A frame is not what was written.
-    """
-    end = os.fstat(file.fileno()).st_size
-    while (at := file.tell()) < end:
-        head = file.read(_HEAD.size)
-        if len(head) < _HEAD.size or (not any(head) and not any(file.read())):
-            break
-        size, check, digest = _HEAD.unpack(head)
-        if check != _length_check(size):
-            raise JournalDamaged(_damaged(Path(str(file.name))))
-        content = file.read(size) if at + _HEAD.size + size <= end else b""
-        if len(content) == size and sha256(content) == digest:
-            yield content
-            continue
-        if at + _HEAD.size + size < end:
-            raise JournalDamaged(_damaged(Path(str(file.name))))
-        break
-    else:
-        return
-    file.seek(at)
-
-
-def _forgotten(session: Session, leaves: list[_Record]) -> Iterator[bytes]:
-    wanted = {leaf.entry for leaf in leaves}
+def _erased(session: Session, leaves: list[Record]) -> set[bytes]:
+    """Return the entries, for ids would not do: a database that was set back gives them out anew."""
     query = select(log_entry.c.entry).join(log_opening, log_opening.c.entry_id == log_entry.c.id)
-    query = query.where(log_opening.c.personal_salt.is_(None))
-    for start in range(0, len(leaves), _CHUNK):
-        named = log_entry.c.id.in_([leaf.pending_id for leaf in leaves[start : start + _CHUNK]])
-        yield from wanted.intersection(session.connection().execute(query.where(named)).scalars())
+    named = log_entry.c.id.in_([leaf.pending_id for leaf in leaves])
+    erased = session.connection().execute(query.where(named, log_opening.c.personal_salt.is_(None))).scalars()
+    return {leaf.entry for leaf in leaves}.intersection(erased)
 
 
 def _has(session: Session, named: list[tuple[PendingId, bytes]]) -> set[bytes]:
     query = select(log_entry.c.id, log_entry.c.entry).where(log_entry.c.id.in_([name for name, _ in named]))
     rows = {row.id: row.entry for row in session.connection().execute(query)}
     return {entry for name, entry in named if rows.get(name) == entry}
-
-
-def _damaged(path: Path) -> str:
-    return (
-        f"The file {path.name} is not the journal that this service wrote. Put the newest copy of it back and start"
-        " again; only if it is lost for good, accept that with `twinvault operator journal begin`."
-    )

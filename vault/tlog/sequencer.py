@@ -86,6 +86,7 @@ class Sequencer:
         self._seen_note = ""
         self._window_s = WINDOW_S
         self._election = _Election(database)
+        self._forgetting: threading.Thread | None = None
 
     @property
     def elected(self) -> bool:
@@ -109,6 +110,7 @@ class Sequencer:
         self._begin_journal(sure=anchored is not None)
         self._bell.open()
         self._sequence(sure=True)
+        self._forget_beside()
         self._thread.start()
 
     def stop(self) -> None:
@@ -116,6 +118,8 @@ class Sequencer:
         self._stopped.set()
         self._bell.ring()
         self._thread.join()
+        if self._forgetting is not None:
+            self._forgetting.join()
         self._election.resign()
         with self._mutex:
             self._bell.close()
@@ -170,6 +174,31 @@ class Sequencer:
             if not places:
                 self._waiting.pop(pending_id, None)
 
+    def forget_erased(self) -> None:
+        """Return once the journal holds nothing any more of what was erased; see `Journal.forget_erased`.
+
+        Raises:
+            JournalMissing: Somebody took the file away.
+            JournalDamaged: It holds something else than what was written.
+        """
+        if self._journal is not None:
+            self._journal.forget_erased(self._database)
+
+    def _forget_beside(self) -> None:
+        """Let another thread do that: an erasure of which nobody waits for an acknowledgement, or one before a crash."""
+        if self._journal is None or not self._journal.is_due():
+            return
+        if self._forgetting is None or not self._forgetting.is_alive():
+            self._forgetting = threading.Thread(target=self._forget, name="journal", daemon=True)
+            self._forgetting.start()
+
+    def _forget(self) -> None:
+        try:
+            self.forget_erased()
+        except Exception as error:  # noqa: BLE001  whatever it is, it stays due and is tried again
+            _log.warning("journal.retry", error_type=type(error).__name__)
+            self._stopped.wait(RETRY_S)
+
     def _follow(self, pending_id: PendingId, place: Hashable, tell: _Tell) -> None:
         with self._mutex:
             if self._failure is not None:
@@ -209,6 +238,7 @@ class Sequencer:
                     asked &= self._waiting.keys()
                 # Their events were committed before this batch and are not in it: another process has them.
                 self._resolve(self._sequenced_elsewhere(asked))
+                self._forget_beside()
             except LogDamaged as error:
                 self._fail(error)
                 return
