@@ -47,14 +47,16 @@ from vault.proof.trust import TrustedRoot
 from vault.schema.answer import Answer, parse_answer
 from vault.schema.consent import ConsentVersion
 from vault.schema.question import Candidate, NextChoice, Question, Recommend, dump_question
+from vault.schema.terms import COHORT_GRANTEE, SELF_GRANTEE
 from vault.schema.trace import Period, period_of
-from vault.seal.derive import imprint_key
+from vault.seal.derive import imprint_key, subject_of
 from vault.seal.dsse import PayloadType, sign_record
-from vault.seal.ids import ConsentId, new_id, sha256
+from vault.seal.ids import ConsentId, SubjectId, new_id, sha256
 from vault.seal.person import Profile, sign_profile
 from vault.seal.row import RowHeader, seal_row
 from vault.seal.signing import SigningKey, new_seed
 from vault.seal.statement import KeyName, KeyStatement, sign_key_statement
+from vault.seal.subject_erasure import DAY_S, sign_subject_erasure
 from vault.tlog.log import append
 from vault.tlog.sequencer import Sequencer
 from vault.twin import release, rows
@@ -92,6 +94,12 @@ class Service(TwinWorld):
         self.sequencer = Sequencer(self.database, self.log, self.log_key.sign)
         self.gate = CompanyGate(ProofReader(ISSUER, NonceClock(b"s" * 32)), TokenMint(ISSUER, self.service))
         self.client = TestClient(self.app(), base_url=ISSUER)
+
+    def as_each_subject(self) -> dict[SubjectId, bytes]:
+        """Sign the order to erase everything under the key towards everybody who may have a consent."""
+        day = unix_s(self.clock.at) // DAY_S
+        keys = [self.signer(grantee) for grantee in (SELF_GRANTEE, COHORT_GRANTEE, self.company.company_id)]
+        return {subject_of(key.public_key): sign_subject_erasure(ORIGIN, day, key).encoded for key in keys}
 
     @property
     def trust(self) -> TrustedRoot:

@@ -41,7 +41,8 @@ class Erasing(Service):
     def erase(self, scope: Scope, order: Envelope | None = None, **how: Any) -> Erased:
         order = order or self.order(scope)
         said = verify_order(order, self.owner.key.public_key, self.owner.vault)
-        asked = ErasureRequest(said.erasure_id, said.scope, Author.OWNER, said.reason, order.digest)
+        signed = self.as_each_subject() if scope.whole else {}
+        asked = ErasureRequest(said.erasure_id, said.scope, Author.OWNER, said.reason, order.digest, signed=signed)
         with self.database.transaction() as session:
             found = erase(session, self.shortkeys, asked, service=self.service, now=self.clock.at, **how)
         short_key_store.delete_scheduled(self.database, self.shortkeys)

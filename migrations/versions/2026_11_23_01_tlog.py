@@ -63,10 +63,19 @@ def upgrade() -> None:
         sa.Column("salt", sa.LargeBinary(), nullable=False),
         sa.Column("group_id", sa.BigInteger(), nullable=True),
         sa.Column("position", sa.Integer(), nullable=True),
+        sa.Column("author", sa.String(16), nullable=True),
+        sa.Column("subject", sa.LargeBinary(), nullable=True),
+        sa.Column("subject_salt", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("entry_id", name=op.f("pk_log_tombstone")),
         sa.ForeignKeyConstraint(["entry_id"], ["log_entry.id"], name=op.f("fk_log_tombstone_entry_id_log_entry")),
     )
     op.create_index("ix_log_tombstone_group_id", "log_tombstone", ["group_id"])
+    op.create_table(
+        "log_subject_erasure",
+        sa.Column("subject", sa.LargeBinary(), nullable=False),
+        sa.Column("envelope", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("subject", name=op.f("pk_log_subject_erasure")),
+    )
     op.create_table(
         "log_member",
         sa.Column("entry_id", _ID, autoincrement=False, nullable=False),
@@ -110,5 +119,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     below = ("log_member", "log_tombstone", "log_opening", "log_entry")
-    for table in ("log_witnessed", "log_copy", "log_head", "log_tile", *below):
+    for table in ("log_witnessed", "log_copy", "log_head", "log_tile", "log_subject_erasure", *below):
         op.drop_table(table)

@@ -185,7 +185,7 @@ def test_a_denial_names_what_it_may_and_is_logged(
     (denial,) = events(service, "denial")
     assert rule in denial["rules"]
     assert (denial["consent"], denial["requester"]) == (b64u(consent.consent_id), service.company.company_id)
-    assert set(denial["public"]) == {"kind", "question_kind", "policy_set", "period"}
+    assert set(denial["public"]) == {"kind", "question_kind", "policy_set", "period", "bound"}
     assert counted(service) == (answered, 1)
 
 

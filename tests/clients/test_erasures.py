@@ -21,9 +21,11 @@ from vault.errors import VaultError
 from vault.proof.errors import InvalidProof
 from vault.schema.terms import ConsentKind
 from vault.schema.trace import Period
+from vault.seal.derive import subject_of
 from vault.seal.dsse import PayloadType, parse_envelope, sign_record
 from vault.seal.erasure import Counted
 from vault.seal.signing import SigningKey, new_seed
+from vault.seal.subject_erasure import sign_subject_erasure
 
 JANUARY, FEBRUARY = Period("2026-01"), Period("2026-02")
 Begin = Callable[..., tuple[Owner, Any]]
@@ -144,6 +146,44 @@ def test_a_certificate_that_does_not_hold_is_refused(full: Owner, tamper: Tamper
         full.erasures.erase(full.erasures.compartments(PURCHASE, JANUARY, JANUARY))
     with pytest.raises((ForgedCertificate, InvalidProof, ApiError)):
         full.erasures.erase(full.erasures.compartments(PURCHASE, FEBRUARY, FEBRUARY))
+
+
+@pytest.mark.parametrize(
+    ("changed", "slug"),
+    [
+        (lambda _owner, _day: [], "subjects-missing"),
+        (lambda owner, day: _as_subject(owner, owner.profile.trust.origin, day - 1), "stale-order"),
+        (lambda owner, day: _as_subject(owner, "another.example/log", day), "bad-seal"),
+    ],
+    ids=["missing", "of the day before", "of another log"],
+)
+def test_everything_is_erased_on_the_word_of_every_pairwise_key_only(
+    full: Owner, monkeypatch: pytest.MonkeyPatch, changed: Callable[[Owner, int], list[str]], slug: str
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(full.erasures, "_as_each_subject", lambda day: changed(full, day))
+        with pytest.raises(ApiError) as refused:
+            full.erasures.erase_everything()
+    assert refused.value.slug == slug
+    assert months(full) == {JANUARY: 5, FEBRUARY: 5}, "nothing was erased"
+    assert full.erasures.erase_everything().certificate.destroyed[Counted.CONSENTS] == 1
+
+
+def test_an_erasure_is_acknowledged_once_the_journal_forgot_it(
+    full: Owner, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = service.app.state
+    monkeypatch.setattr(state.sequencer, "_forget_beside", lambda: None)
+    (consent,) = full.consents()
+    subject = b64u(subject_of(full._keys.towards("owner").public_key)).encode()
+    assert consent.live
+    assert subject in state.journal._path.read_bytes()
+    full.erasures.erase_everything()
+    assert subject not in state.journal._path.read_bytes()
+
+
+def _as_subject(owner: Owner, log: str, day: int) -> list[str]:
+    return [b64u(sign_subject_erasure(log, day, owner._keys.towards("owner")).encoded)]
 
 
 def test_a_batch_that_the_service_hides_or_invents_shows(full: Owner, new_owner: Begin, tamper: Tamper) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 from tests.proof.forge import flip
 from vault.encoding import b64u
-from vault.proof.bundle import Bundle, LoggedLeaf, records_by_hash
+from vault.proof.bundle import Bundle, LoggedLeaf, Withheld, records_by_hash
 from vault.proof.leaf import Opening
 from vault.proof.member import dump_member, is_member, parse_member
 from vault.proof.note import VerifierKey
+from vault.proof.ordered import is_subject_erasure
 from vault.proof.tombstone import dump_tombstone, is_tombstone, parse_tombstone
 from vault.seal.signing import SigningKey, new_seed
 
@@ -136,6 +137,7 @@ def floods(flood: Bundle) -> dict[str, Bundle]:
 
 def erasures(erased: Bundle) -> dict[str, Bundle]:
     first, *rest = [parse_tombstone(record) for record in erased.records.values() if is_tombstone(record)]
+    another = next(stone for stone in rest if stone.subject != first.subject)
     others = [record for record in erased.records.values() if not is_tombstone(record)]
 
     def shown(*some: Any) -> Bundle:
@@ -151,4 +153,19 @@ def erasures(erased: Bundle) -> dict[str, Bundle]:
         "a stone of another size": shown(replace(first, size=first.size + 1), *rest),
         "a stone of another leaf": shown(replace(first, leaf=0), *rest),
         "a stone without a path": shown(replace(first, path=()), *rest),
+        "a stone of nobody": shown(replace(first, subject=b"", subject_salt=b""), *rest),
+        "a stone of another's": shown(replace(first, subject=another.subject), *rest),
+        "a stone of a short subject": shown(replace(first, subject=first.subject[:8]), *rest),
+        "a stone that opens otherwise": shown(replace(first, subject_salt=bytes(64)), *rest),
+        "a stone of a short salt": shown(replace(first, subject_salt=bytes(32)), *rest),
+        "ordered by nobody": replace(
+            erased, records={name: data for name, data in erased.records.items() if not is_subject_erasure(data)}
+        ),
+        "ordered by a forger": replace(
+            erased,
+            records=records_by_hash(
+                [flip(data) if is_subject_erasure(data) else data for data in erased.records.values()]
+            ),
+        ),
+        "ordered for all, subjects withheld": replace(erased, withheld=erased.withheld | {Withheld.EVENT}),
     }

@@ -92,14 +92,14 @@ class Vectors:
 
 def _said(said: dict[str, Any]) -> tuple[Any, ...]:
     failures: Found = [(failure["step"], failure["leaf"]) for failure in said["failures"]]
-    return said["leaves"], said["checked"], said["withheld"], sorted(failures, key=str)
+    return said["leaves"], said["checked"], said["withheld"], said["erased"], sorted(failures, key=str)
 
 
 def _found(report: Report | None) -> tuple[Any, ...]:
     if report is None:
-        return 0, {}, {}, [(Step.BUNDLE.value, None)]
+        return 0, {}, {}, {}, [(Step.BUNDLE.value, None)]
     checked, withheld = (
         {step.name.lower(): count for step, count in counts.items()} for counts in (report.checked, report.withheld)
     )
     failures: Found = [(item.step.value, item.leaf_index) for item in report.failures]
-    return report.leaves, checked, withheld, sorted(failures, key=str)
+    return report.leaves, checked, withheld, report.erased, sorted(failures, key=str)

@@ -159,6 +159,11 @@ def test_a_person_leaves_nothing_but_what_names_nobody(site: Erasing) -> None:
     site.erase(site.scope(OCTOBER))  # whose leaf names the vault too
     erased = site.erase(site.scope())
     left = mentions(site.database, *names)
+    # What shows that this person ordered it stays, by subject: it names no vault.
+    assert left.pop("log_tombstone.subject") == left.pop("log_subject_erasure.subject") == {
+        b64u(own.subject), b64u(company.subject)
+    }  # fmt: skip
+    assert left.pop("log_subject_erasure.envelope") >= {b64u(own.principal_key)}
     assert left.keys() <= {"erasure.certificate", "log_opening.personal_body", "budget_ledger.scope"}
     with site.database.snapshot() as session:
         speaking = [
@@ -267,6 +272,9 @@ def test_whatever_happens_at_the_same_time_leaves_nothing_behind(site: Erasing) 
         "log_opening.personal_body",
         "budget_ledger.scope",
         "party_session.vault_id",
+        "log_tombstone.subject",
+        "log_subject_erasure.subject",
+        "log_subject_erasure.envelope",
     }
     with site.database.snapshot() as session:
         assert rings.listed(session, site.owner.vault) == {}

@@ -13,21 +13,25 @@ from starlette.datastructures import State
 from tests.audit_kit import Audited, failed, verify
 from tests.consent_kit import NOW
 from tests.evidence.test_tombstones import erase_all
+from tests.proof.forge import Forge
 from tests.vault_kit import meet_after
 from tests.waiting import together
 from vault import app
 from vault.answers.floods import ALONE
 from vault.clock import unix_s
+from vault.encoding import b64u, parse_json
 from vault.evidence import auditors
 from vault.notices.feed import notices
+from vault.proof.bound import bind
 from vault.proof.bundle import Bundle, records_by_hash
 from vault.proof.errors import InvalidProof
-from vault.proof.leaf import LeafKind
+from vault.proof.leaf import LeafKind, make_entry
 from vault.proof.member import Member, dump_member, is_member, parse_member, verify_group
+from vault.proof.merkle import Edge, leaf_hash
 from vault.proof.tombstone import is_tombstone
 from vault.proof.verify import Step
 from vault.schema.consent import ConsentVersion
-from vault.seal.ids import ConsentId, new_id
+from vault.seal.ids import ConsentId, SubjectId, new_id
 from vault.tlog import groups, log
 from vault.tlog.log import PendingId
 
@@ -206,6 +210,24 @@ def test_a_group_that_is_not_shown_whole_is_named(quick: Audited, name: str) -> 
     _, bundle = flooded(quick)
     assert failed(verify(quick, bundle)) == set()
     assert {step for step, _ in failed(verify(quick, _change(bundle, LIES[name])))} >= {Step.GROUPS}
+
+
+def test_a_denial_of_a_group_that_another_key_could_have_erased_is_named(quick: Audited) -> None:
+    _, bundle = flooded(quick)
+    [at] = {member.group for member in members_in(bundle)}
+    for bound in (None, bind(SubjectId(bytes(16)))[0]):
+        forge, made = Forge.of(quick.service, bundle), []
+        for member in members_in(bundle):
+            assert member.personal is not None
+            public = {**parse_json(member.public.body), **(bound or {})}
+            entry, opened = make_entry(public, parse_json(member.personal.body))
+            made.append(replace(member, entry=entry, public=opened.public, personal=opened.personal))
+        made.sort(key=lambda member: member.position)
+        forge.events[at].public["root"] = b64u(Edge().extend(leaf_hash(member.entry) for member in made).root)
+        others = [record for record in forge.records.values() if not is_member(record)]
+        lie = replace(forge.bundle(whole=True), withheld=bundle.withheld)
+        lie = replace(lie, records=records_by_hash([*others, *map(dump_member, made)]))
+        assert failed(verify(quick, lie)) == (set() if bound is None else {(Step.GROUPS, at)})
 
 
 @pytest.mark.parametrize("junk", [b"", b',"more":1', b',"place":"x"', b',"public":0', b',"group":-1'])

@@ -22,10 +22,15 @@ from vault.encoding import b64u, parse_json
 from vault.evidence.auditors import SETTLED_S, AuditScope, BadAuditor, register_auditor
 from vault.notices.feed import notices
 from vault.proof.bundle import dump_bundle
+from vault.proof.established import Carried
 from vault.proof.leaf import LeafKind
 from vault.proof.listing import COUNTED, parse_listing
 from vault.proof.member import is_member, parse_member
+from vault.proof.ordered import is_subject_erasure
 from vault.proof.report import Step
+from vault.proof.sampled import Tally
+from vault.proof.tombstone import is_tombstone, parse_tombstone
+from vault.proof.verify import verify_bundle
 from vault.seal.audit import ListingRequest, sign_listing_request
 from vault.seal.ids import new_id
 from vault.seal.signing import SigningKey, new_seed
@@ -188,6 +193,12 @@ def test_floods_and_erasures_are_counted_too(quick: Audited) -> None:
     assert emptied.erased[LeafKind.DENIAL] == row.counts[LeafKind.DENIAL]
     after = bundle_of(quick, key, emptied)
     assert compared(quick, emptied, after).failures == ()
+    report = verify_bundle(after, quick.service.trust, Carried(tally=Tally(emptied)))
+    # Whose events an engagement did not open, their tombstones do not tell it either.
+    stones = [parse_tombstone(record) for record in after.records.values() if is_tombstone(record)]
+    assert {(stone.subject, stone.subject_salt) for stone in stones} == {(b"", b"")}
+    assert not any(map(is_subject_erasure, after.records.values()))
+    assert (report.withheld[Step.ERASURE], report.erased) == (len(stones), {})
     assert any("erased meanwhile" in failure.detail for failure in compared(quick, chosen, after).failures)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -21,22 +22,27 @@ from vault.proof.bundle import Bundle, dump_bundle, records_by_hash
 from vault.proof.established import Event
 from vault.proof.leaf import LeafKind, make_entry
 from vault.proof.merkle import leaf_hash
+from vault.proof.ordered import author_of
 from vault.proof.tombstone import is_tombstone
 from vault.proof.verify import Step, verify_bundle
 from vault.tlog import log, tombstones
 
 
-def erased_on_order(session: Session, scope: str = "person") -> None:
-    """Log an erasure from which the tombstones of this transaction follow."""
-    public: JsonObject = {"scope": scope, "author": "owner", "period": "2026-11"}
-    tombstones.follow_from(session, log.append(session, LeafKind.ERASURE, public, {}).id)
+@contextmanager
+def erased_on_order(site: Audited, scope: str = "person", author: str = "owner", **said: Any) -> Iterator[Session]:
+    """Erase in a transaction, and let its tombstones follow from an erasure by its author."""
+    public: JsonObject = {"scope": scope, "author": author, "period": "2026-11", **said}
+    with site.service.database.transaction() as session:
+        order = log.append(session, LeafKind.ERASURE, public, {})
+        yield session
+        signed = site.service.as_each_subject() if author == "owner" else {}
+        tombstones.follow_from(session, order.id, author_of(public), signed)
 
 
 def erase_all(site: Audited) -> None:
     """Forget everything about the owner that auditors are shown, as erasing a person does."""
     vault = site.service.owner.vault
-    with site.service.database.transaction() as session:
-        erased_on_order(session)
+    with erased_on_order(site) as session:
         records.forget(session, [consent.consent_id for consent in consents.list_for(session, vault)])
         changes.forget(session, vault)
         log.forget_about(session, vault)
@@ -83,10 +89,10 @@ def test_what_is_erased_while_an_audit_is_prepared_does_not_look_concealed(site:
 
 
 def _forget(site: Audited, kind: LeafKind, scope: str = "person") -> None:
-    with site.service.database.transaction() as session:
-        if scope:
-            erased_on_order(session, scope)
-        log.delete_personal_openings(session, [leaf.pending_id for leaf in log.find(session, kind=kind)])
+    how = erased_on_order(site, scope) if scope else site.service.database.transaction()
+    with how as session:
+        ours = log.find(session, kind=kind, about=site.service.owner.vault)
+        log.delete_personal_openings(session, [leaf.pending_id for leaf in ours])
 
 
 def _unlinked(bundle: Bundle) -> int:
@@ -172,8 +178,9 @@ def test_the_erasure_that_a_group_follows_from_must_be_shown(quick: Audited) -> 
     assert len({leaf for step, leaf in failures if step is Step.ERASURE}) > 5
 
 
-ERASED, OTHER = (make_entry({"kind": "erasure", "scope": "person"}, {})[0] for _ in range(2))
-PERSON, NAMED = {"scope": "person"}, b64u(leaf_hash(ERASED))
+PERSON: JsonObject = {"scope": "person", "author": "owner"}
+ERASED, OTHER = (make_entry({"kind": "erasure", **PERSON}, {})[0] for _ in range(2))
+NAMED = b64u(leaf_hash(ERASED))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +202,9 @@ def test_each_erasure_is_followed_by_one_group(
     entries = dict.fromkeys(erasures, ERASED)
     events = {
         LeafKind.ERASURE: [Event(at, LeafKind.ERASURE, public, {}, None) for at, public in erasures.items()],
-        LeafKind.TOMBSTONES: [Event(at, LeafKind.TOMBSTONES, {"orders": to}, {}, None) for at, to in groups.items()],
+        LeafKind.TOMBSTONES: [
+            Event(at, LeafKind.TOMBSTONES, {"orders": to, "author": "owner"}, {}, None) for at, to in groups.items()
+        ],
     }
     shown: Any = SimpleNamespace(entries=entries, events=events)
     assert tombstone.why_unordered(shown).keys() == unordered

@@ -44,6 +44,7 @@ from vault.parties.companies import CompanyStatus, ReplacedMeanwhile
 from vault.parties.people import Person, VaultState
 from vault.policy.permits import NOTHING_TOLD, Forbidden, Permit, decide_ask, verify_grantee
 from vault.policy.records import Ask
+from vault.proof.bound import bind
 from vault.proof.decision import PolicySet
 from vault.proof.leaf import LeafKind
 from vault.schema.answer import SALT_BYTES, Answer, answer_bytes, release_name
@@ -316,7 +317,8 @@ def _log_denial(desk: AnswerDesk, database: Database, asked: Asked, caller: Call
         asked.sender.use_up(session, asked.at)
         shared = isinstance(caller, CompanyCaller) and floods.is_flood(session, caller.company_id, asked.at)
         if not denied.chained:  # nothing about a consent that is not the caller's, not even whether there is one
-            leaf = append(session, LeafKind.DENIAL, public, personal)
+            bound, opens = bind(None)
+            leaf = append(session, LeafKind.DENIAL, {**public, **bound}, {**personal, **opens})
         elif shared:
             leaf = events.record_beside(session, asked.consent_id, LeafKind.DENIAL, public, personal)
         else:

@@ -22,6 +22,7 @@ from vault.consent.models import consent
 from vault.db import Prepared
 from vault.encoding import JsonObject, b64u
 from vault.parties import companies, people
+from vault.proof.bound import bind
 from vault.proof.leaf import LeafKind
 from vault.schema.terms import AGENT_ANSWERS_PER_MONTH, MAX_ANSWERS_PER_MONTH, ConsentKind
 from vault.seal.ids import ConsentId, SubjectId, VaultId, sha256
@@ -188,16 +189,18 @@ def log_event(session: Session, place: Place, kind: LeafKind, public: JsonObject
         place: From `spend`, or taken by a change of the consent.
         kind: What happened.
         public: The leaf's public half, without a word about the person.
-        personal: The rest of the personal half: consent, subject, consent_seq and prev are added here.
+        personal: The rest of the personal half: consent, subject, what binds them, consent_seq and prev are added here.
     """
+    bound, opens = bind(place.subject)
     chained: JsonObject = {
         **personal,
+        **opens,
         "consent": b64u(place.consent_id),
         "subject": b64u(place.subject),
         "consent_seq": place.consent_seq,
         "prev": b64u(place.prev),
     }
-    pending = append(session, kind, public, chained, about=place.vault_id)
+    pending = append(session, kind, {**public, **bound}, chained, about=place.vault_id)
     values = {
         "linked_consent": place.consent_id,
         "linked_seq": place.consent_seq,
@@ -229,8 +232,9 @@ def record_beside(
     row = _STAY.one(session, consent_id=consent_id)
     if row is None:
         raise UnknownConsent(_UNKNOWN)
-    about: JsonObject = {**personal, "consent": b64u(consent_id), "subject": b64u(row.subject)}
-    return append(session, kind, public, about, about=row.vault_id)
+    bound, opens = bind(SubjectId(row.subject))
+    about: JsonObject = {**personal, **opens, "consent": b64u(consent_id), "subject": b64u(row.subject)}
+    return append(session, kind, {**public, **bound}, about, about=row.vault_id)
 
 
 def advance(session: Session, consent_id: ConsentId) -> Place:

@@ -9,8 +9,8 @@ Source: DESIGN section 9.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
 
@@ -28,9 +28,10 @@ from vault.errors import VaultError
 from vault.oauth import authorizations, families
 from vault.parties import people
 from vault.proof.leaf import LeafKind
+from vault.proof.ordered import author_of
 from vault.seal.erasure import Author, ErasureCertificate, Scope, dump_scope, parse_scope, sign_certificate
 from vault.seal.fields import Fields
-from vault.seal.ids import ConsentId
+from vault.seal.ids import ConsentId, SubjectId
 from vault.seal.signing import Signer
 from vault.store import accounts, rings, slots
 from vault.tlog import log, tombstones
@@ -57,6 +58,14 @@ class ErasureConflict(VaultError):
     status = 409
 
 
+class SubjectsMissing(VaultError):
+    """An owner's order to erase everything without the word of each pairwise key that it is about."""
+
+    slug = "subjects-missing"
+    title = "Order lacks subjects"
+    status = 422
+
+
 @dataclass(frozen=True, slots=True)
 class ErasureRequest:
     """Who wants what erased.
@@ -68,6 +77,7 @@ class ErasureRequest:
         reason: Why, at most 200 characters.
         order_sha256: Digest of the owner's signed order; empty where there is none.
         identity_check: SHA-256 of the operator's record of how the person was identified; empty for an owner.
+        signed: Where an owner erases everything: the order under each pairwise key, by subject, verified by the caller.
     """
 
     erasure_id: bytes
@@ -76,6 +86,7 @@ class ErasureRequest:
     reason: str
     order_sha256: bytes = b""
     identity_check: bytes = b""
+    signed: Mapping[SubjectId, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,7 @@ def erase(
     Raises:
         NothingToErase: Nothing of the scope is left.
         ErasureConflict: The id stands for another order.
+        SubjectsMissing: An owner's consents were signed by a pairwise key of which the order says nothing.
 
     Guarantees: after the commit nothing of the scope can be read through this database or answered from; after
         `delete_scheduled` its seeds and handovers cannot be read from a backup either. Charges stay.
@@ -129,8 +141,11 @@ def erase(
     held, found = _take(session, short_keys, asked.scope)
     if found is None:
         raise NothingToErase("Nothing of this is left to erase.")
-    pending = _log(session, asked, now)
+    ordered = _require_subjects(session, asked) if asked.author is Author.OWNER and asked.scope.whole else {}
+    public, pending = _log(session, asked, now)
     _destroy(session, asked.scope, found, held, also)
+    if asked.scope.whole:
+        tombstones.follow_from(session, pending.id, author_of(public), ordered)
     certificate = ErasureCertificate(
         erasure_id=asked.erasure_id,
         scope=asked.scope,
@@ -174,9 +189,11 @@ def erase_again(
     held, found = _take(session, short_keys, scope)
     if found is None:
         return False
-    said = {name: value for name, value in public.items() if name != "kind"}
-    _append(session, LeafKind(str(public["kind"])), {**said, "again": 1}, personal, scope)
+    said = {**{name: value for name, value in public.items() if name != "kind"}, "again": 1}
+    pending = _append(session, LeafKind(str(public["kind"])), said, personal, scope)
     _destroy(session, scope, found, held, also)
+    if scope.whole:
+        tombstones.follow_from(session, pending.id, author_of(said), {})
     return True
 
 
@@ -196,7 +213,18 @@ def _take(session: Session, short_keys: Database, scope: Scope) -> tuple[list[Co
     return held, found if found.compartments or (scope.whole and here) else None
 
 
-def _log(session: Session, asked: ErasureRequest, now: datetime) -> Pending:
+def _require_subjects(session: Session, asked: ErasureRequest) -> dict[SubjectId, bytes]:
+    """Return what was signed as each subject that there is, and nothing else: the rest of it would only join people."""
+    subjects = {consent.subject for consent in consents.list_for(session, asked.scope.vault)}
+    if not subjects <= asked.signed.keys():
+        raise SubjectsMissing(
+            "Nothing was erased: an order to erase everything is signed by the pairwise key of every consent that was "
+            "ever given, so that auditors can tell it from one that nobody gave, and one was given meanwhile. Order again."
+        )
+    return {subject: asked.signed[subject] for subject in sorted(subjects)}
+
+
+def _log(session: Session, asked: ErasureRequest, now: datetime) -> tuple[JsonObject, Pending]:
     kind = LeafKind.RETENTION if asked.author is Author.RETENTION else LeafKind.ERASURE
     public: JsonObject = {
         "scope": "person" if asked.scope.whole else "compartments",
@@ -211,15 +239,12 @@ def _log(session: Session, asked: ErasureRequest, now: datetime) -> Pending:
         "identity_check": b64u(asked.identity_check),
         "at": unix_s(now),
     }
-    return _append(session, kind, public, personal, asked.scope)
+    return public, _append(session, kind, public, personal, asked.scope)
 
 
 def _append(session: Session, kind: LeafKind, public: JsonObject, personal: JsonObject, scope: Scope) -> Pending:
-    """Write the leaf; tombstones of a whole person's openings follow from it."""
-    pending = append(session, kind, public, personal, about=None if scope.whole else scope.vault)
-    if scope.whole:
-        tombstones.follow_from(session, pending.id)
-    return pending
+    """Write the leaf, before anything is destroyed: the order of ids is the order of events."""
+    return append(session, kind, public, personal, about=None if scope.whole else scope.vault)
 
 
 def _destroy(session: Session, scope: Scope, found: Survey, held: list[ConsentId], also: Iterable[Forget]) -> None:

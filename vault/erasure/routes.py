@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,9 +21,10 @@ from vault.http.edge import ClockDep, DatabaseDep
 from vault.parties import people
 from vault.parties.routes import OwnVault
 from vault.seal.dsse import parse_envelope_text
-from vault.seal.erasure import MAX_COMPARTMENTS, Author, Scope, verify_order
+from vault.seal.erasure import MAX_COMPARTMENTS, Author, Order, Scope, verify_order
 from vault.seal.fields import parse_id
-from vault.seal.ids import CompartmentId
+from vault.seal.ids import CompartmentId, SubjectId
+from vault.seal.subject_erasure import DAY_S, verify_subject_erasure
 from vault.store import shortkeys
 from vault.tlog import log
 
@@ -65,6 +66,11 @@ class OrderBody(_Body):
     """An owner's signed order."""
 
     order: str = Field(max_length=1_400_000)
+    subjects: list[Annotated[str, Field(max_length=1_000)]] = Field(
+        default=[],
+        max_length=10_000,
+        description="For the whole person: the order under each pairwise key that ever signed a consent.",
+    )
 
 
 @erasure_router.post("/preview")
@@ -91,7 +97,14 @@ def order(
         signed = verify_order(envelope, owner_key, owner.vault_id)
         if not -_CLOCK_SKEW_S <= unix_s(now) - signed.issued_at <= _FRESH_S:
             raise StaleOrder("An order to erase is sent within a day of being signed; check the clock and sign again.")
-        asked = ErasureRequest(signed.erasure_id, signed.scope, Author.OWNER, signed.reason, envelope.digest)
+        asked = ErasureRequest(
+            signed.erasure_id,
+            signed.scope,
+            Author.OWNER,
+            signed.reason,
+            envelope.digest,
+            signed=_subjects(body, request.app.state.settings.log_origin, signed),
+        )
         state = request.app.state
         erased = erasing.erase(session, custody.short_keys, asked, service=state.service, now=now, also=state.also)
     return acknowledged(request, database, custody, erased)
@@ -115,15 +128,28 @@ def published(request: Request, clock: ClockDep) -> dict[str, Any]:
 
 
 def acknowledged(request: Request, database: Database, custody: Custody, erased: Erased) -> dict[str, Any]:
-    """Drop opened keys, delete the short keys and wait for the log: only now is the erasure acknowledged."""
+    """Drop opened keys, delete the short keys, wait for the log and its journal: only now is it acknowledged."""
     for consent_id in erased.consents:
         custody.forget(consent_id)
     shortkeys.delete_scheduled(database, custody.short_keys)
     state = request.app.state
     index = state.sequencer.wait(erased.leaf_id, state.settings.checkpoint_wait_s)
+    state.sequencer.forget_erased()
     with database.snapshot() as session:
         proof = log.receipt_for(session, index)
     return {"certificate": b64u(erased.certificate), "proof": proof}
+
+
+def _subjects(body: OrderBody, log_origin: str, order: Order) -> dict[SubjectId, bytes]:
+    """Return the order as each subject signed it, if it was on the day of the order."""
+    found = {}
+    for text in body.subjects:
+        envelope = parse_envelope_text(text)
+        said = verify_subject_erasure(envelope, log_origin)
+        if said.day != order.issued_at // DAY_S:
+            raise StaleOrder("What is signed as each subject names the day of the order itself; sign both again.")
+        found[said.subject] = envelope.encoded
+    return found
 
 
 def _survey_json(found: Survey) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def build(session: Session, serving: Serving, first: int, last: int, engagement:
     erased += [one.pending_id for one in kept if one.member.personal is None]
     kept = [one if _is_open(LeafKind.DENIAL, one.member.personal, opened) else _closed(one) for one in kept]
     needed += [] if engagement is None else _listings(session, engagement, size)
-    stones, days = tombstones.proofs(session, erased)
+    stones, days = tombstones.proofs(session, erased, subjects=opened is None)
     around = [*needed, *log.read(session, map(PendingId, days | tombstones.orders_of(session, days)))]
     outside = {leaf.index: leaf for leaf in around if not first <= leaf.index <= last}
     leaves = sorted((_shown(leaf) for leaf in [*outside.values(), *asked]), key=lambda leaf: leaf.index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from vault.proof.bound import verify_bound_event
 from vault.proof.errors import InvalidProof
 from vault.proof.established import Event, Evidence
 from vault.proof.leaf import LeafKind, Part, verify_opening
@@ -42,10 +43,12 @@ def _verify_member(evidence: Evidence, group: Event, member: Member) -> None:
     if member.personal is None:
         if evidence.may_be_closed(member.group, member.position + 1):
             return None
-        return verify_erased(evidence, member.group, member.entry, member.position + 1)
+        return verify_erased(evidence, member.group, member.entry, public, member.position + 1)
     personal = verify_opening(member.entry, Part.PERSONAL, member.personal)
     denial = Event(group.index, LeafKind.DENIAL, public, personal, member.personal.body)
     evidence.grouped.append(denial)
+    if "consent" in personal:
+        verify_bound_event(public, personal)
     said = (personal.get("requester"), denial.at - denial.at % MINUTE_S)
     if said != (group.personal.get("requester"), group.personal.get("minute")):
         raise InvalidProof("A denial stands in the group of another company or minute.")

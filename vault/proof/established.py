@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from heapq import merge
+from itertools import accumulate
 from typing import Any, Final
 
 from vault.encoding import JsonObject, parse_b64u
@@ -20,6 +21,7 @@ from vault.proof.deferred import Deferred, Each, settle
 from vault.proof.errors import InvalidProof
 from vault.proof.leaf import LeafKind
 from vault.proof.member import Member, members_by_group
+from vault.proof.ordered import orders_by_subject
 from vault.proof.question import Registered, parse_company
 from vault.proof.report import Failure, Step
 from vault.proof.sampled import Tally
@@ -29,8 +31,9 @@ from vault.schema.answer import Answer
 from vault.schema.consent import ConsentVersion
 from vault.schema.question import Question
 from vault.seal.dsse import Envelope, PayloadType, verify_envelope
-from vault.seal.ids import sha256
+from vault.seal.ids import SubjectId, sha256
 from vault.seal.statement import KeyName, KeyStatement
+from vault.seal.subject_erasure import SubjectErasure
 
 CHAINED: Final = (LeafKind.CONSENT_REQUEST, LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL)
 """Events that are numbered and chained in their consent."""
@@ -156,7 +159,8 @@ class Evidence:
     checked: Counter[Step] = field(default_factory=Counter)
     withheld: Counter[Step] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
-    unopened: list[LoggedLeaf] = field(default_factory=list)
+    unopened: list[tuple[LoggedLeaf, JsonObject]] = field(default_factory=list)
+    erased: Counter[str] = field(default_factory=Counter)
     signed: set[tuple[bytes, PayloadType, bytes]] = field(default_factory=set)
     deferred: list[Deferred] = field(default_factory=list)
     attempted: tuple[Step, int | None] = (Step.BUNDLE, None)
@@ -253,6 +257,31 @@ class Evidence:
     def unordered(self) -> Mapping[int, str]:
         """Why groups of tombstones account for nothing, by their leaf."""
         return why_unordered(self)
+
+    @cached_property
+    def subject_erasures(self) -> Mapping[SubjectId, SubjectErasure]:
+        """The orders of people to erase a subject of theirs, by the subject."""
+        return orders_by_subject(self.bundle.records.values(), self.trust.origin)
+
+    @property
+    def hides_subjects(self) -> bool:
+        """Whether the bundle leaves out whose events were erased, as whose events there are."""
+        return Withheld.EVENT in self.bundle.withheld
+
+    def hide_subject(self) -> None:
+        """Count an erased event of which the bundle leaves out whose it was."""
+        self.withheld[Step.ERASURE] += 1
+
+    def dated_before(self, leaf: int) -> int:
+        """Return the latest time that an answer or denial logged before a leaf says, unix seconds."""
+        indexes, latest = self._dated
+        return latest[bisect_left(indexes, leaf)]
+
+    @cached_property
+    def _dated(self) -> tuple[list[int], list[int]]:
+        events = list(self.of_kind(LeafKind.ANSWER, LeafKind.DENIAL))
+        said = (event.said_at or 0 for event in events)
+        return [event.index for event in events], [*accumulate(said, max, initial=self.carried.latest_s)]
 
     @cached_property
     def members(self) -> Mapping[int, Sequence[Member]]:

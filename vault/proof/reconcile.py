@@ -11,6 +11,7 @@ from vault.proof.errors import InvalidProof
 from vault.proof.established import SKEW_S, Event, Evidence
 from vault.proof.leaf import LeafKind
 from vault.proof.member import is_member
+from vault.proof.ordered import is_subject_erasure
 from vault.proof.report import Step
 from vault.proof.tombstone import is_tombstone
 from vault.proof.versions import verify_versions
@@ -20,6 +21,14 @@ from vault.seal.ids import sha256
 
 _TOLD: Final = (LeafKind.KEY, LeafKind.MANIFEST)
 _KEY_STATEMENT: Final = frames(PayloadType.KEY.encode())
+
+
+def _is_key(record: bytes) -> bool:
+    return record.startswith(_KEY_STATEMENT)
+
+
+_BESIDE: Final = (_is_key, is_tombstone, is_member, is_subject_erasure)
+"""What no leaf names: each has a step of its own."""
 
 
 def reconcile(evidence: Evidence) -> None:
@@ -33,7 +42,7 @@ def reconcile(evidence: Evidence) -> None:
     verify_versions(evidence)
     named = _named(evidence)
     for digest, record in evidence.bundle.records.items():
-        if not record.startswith(_KEY_STATEMENT) and not is_tombstone(record) and not is_member(record):
+        if not any(beside(record) for beside in _BESIDE):
             evidence.attempt(Step.RECORDS, None, _verify_named, digest, named)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 
@@ -56,9 +56,12 @@ class Report:
         withheld: How many things each step could not look at, because the bundle says that it leaves
             out what they need; nothing is known about those.
         failures: What does not hold; empty means that everything checked holds.
+        erased: How many events were erased, by who ordered it (`vault.proof.ordered.AUTHORS`). Only an owner's order
+            was checked; what anybody else is said to have ordered is the service's word.
     """
 
     leaves: int
     checked: dict[Step, int]
     withheld: dict[Step, int]
     failures: tuple[Failure, ...]
+    erased: dict[str, int] = field(default_factory=dict)

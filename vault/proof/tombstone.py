@@ -3,8 +3,8 @@
 What was erased on one day is one group: a Merkle tree over salted commitments, whose root is a leaf of the
 log. The leaves of the tree stand in the order of their hashes, so a place tells nothing; a group does not tell
 whose openings it holds, nor how many people's. It names the erasures of people that it follows from, all of its
-day: without one, a service could bury what it would rather not show. That a person gave the order is for this
-person to check, who holds it: its signature names the vault.
+day by one kind of author: without one, a service could bury what it would rather not show. Whose order it was,
+`vault.proof.ordered` checks.
 
 Source: RFC 6962 section 2.1, for the tree.
 """
@@ -22,10 +22,13 @@ from vault.errors import MalformedInput
 from vault.proof.errors import InvalidProof, MalformedProof
 from vault.proof.leaf import ENTRY_BYTES, LeafKind
 from vault.proof.merkle import leaf_hash, verify_inclusion
+from vault.proof.ordered import AUTHORS, author_of, verify_ordered
+from vault.proof.ordered import Shown as ShownOrders
+from vault.seal.ids import ID_BYTES
 
 SALT_BYTES: Final = 32
 FORMAT: Final = "twinvault-tombstone/1"
-_FIELDS: Final = {"format", "leaf", "member", "group", "salt", "position", "size", "path"}
+_FIELDS: Final = {"format", "leaf", "member", "group", "salt", "position", "size", "path", "subject", "subject_salt"}
 _BEGINS: Final = b'{"format":"twinvault-tombstone/'
 
 
@@ -41,6 +44,8 @@ class Tombstone:
         position: Place in the group's tree.
         size: How many openings the group holds.
         path: Sibling hashes up to the root.
+        subject: To whom the event is bound, where this person ordered it and the holder may know; else empty.
+        subject_salt: What opens that; empty with it.
     """
 
     leaf: int
@@ -50,6 +55,8 @@ class Tombstone:
     position: int
     size: int
     path: tuple[bytes, ...]
+    subject: bytes = b""
+    subject_salt: bytes = b""
 
 
 def tombstone_hash(salt: bytes, entry: bytes) -> bytes:
@@ -76,6 +83,8 @@ def dump_tombstone(tombstone: Tombstone) -> bytes:
             "position": tombstone.position,
             "size": tombstone.size,
             "path": [b64u(node) for node in tombstone.path],
+            "subject": b64u(tombstone.subject),
+            "subject_salt": b64u(tombstone.subject_salt),
         }
     )
 
@@ -99,9 +108,12 @@ def parse_tombstone(unverified_record: bytes) -> Tombstone:
         leaf, member, group, position, size = (_count(record[name]) for name in counts)
         salt = parse_b64u(record["salt"], size=SALT_BYTES)
         path = tuple(parse_b64u(node, size=32) for node in record["path"])
+        subject, subject_salt = parse_b64u(record["subject"]), parse_b64u(record["subject_salt"])
     except MalformedInput as error:
         raise MalformedProof(f"A tombstone cannot be read: {error.detail}") from error
-    return Tombstone(leaf, member, group, salt, position, size, path)
+    if len(subject) not in {0, ID_BYTES}:
+        raise MalformedProof(f"A tombstone's subject has {ID_BYTES} bytes, or is left out.")
+    return Tombstone(leaf, member, group, salt, position, size, path, subject, subject_salt)
 
 
 def tombstones_by_place(unverified_records: Iterable[bytes]) -> Mapping[tuple[int, int], Sequence[Tombstone]]:
@@ -144,7 +156,7 @@ class _Event(Protocol):
     def public(self) -> JsonObject: ...
 
 
-class Shown(Protocol):
+class Shown(ShownOrders, Protocol):
     """What this step needs of the evidence: the bundle's tombstones, and its leaves that are verified already."""
 
     @property
@@ -164,34 +176,37 @@ class Shown(Protocol):
         """Verified leaves, by kind."""
 
 
-def verify_erased(shown: Shown, leaf: int, entry: bytes, member: int = 0) -> None:
+def verify_erased(shown: Shown, leaf: int, entry: bytes, public: JsonObject, member: int = 0) -> None:
     """Check that some tombstone of a bundle accounts for a missing opening: step 12 of the verifier.
 
     Args:
         shown: The evidence.
         leaf: Index of the leaf whose opening is missing, or whose group holds such an event.
         entry: The 65 bytes that were committed to, shown to be in the log.
+        public: The event's public half, verified.
         member: Which event of the group, from 1; 0 for the leaf itself.
 
     Raises:
-        InvalidProof: None does.
+        InvalidProof: None does, or whoever it says ordered that did not.
     """
     groups = {group.index: group.public for group in shown.events[LeafKind.TOMBSTONES]}
     for tombstone in shown.tombstones.get((leaf, member), ()):
         if tombstone.group in groups:
             if tombstone.group in shown.unordered:
                 raise InvalidProof(shown.unordered[tombstone.group])
-            return verify_tombstone(tombstone, entry, groups[tombstone.group])
+            verify_tombstone(tombstone, entry, groups[tombstone.group])
+            return verify_ordered(shown, tombstone, str(groups[tombstone.group]["author"]), public)
     raise InvalidProof("The personal half is not opened, and no tombstone in a logged group accounts for it.")
 
 
 def why_unordered(shown: Shown) -> dict[int, str]:
     """Return why groups of a bundle account for nothing: a sentence by their leaf.
 
-    A group follows from erasures of people, logged before it, that no other group names.
+    A group follows from erasures of people by its author, logged before it, that no other group names.
     """
     erasures = {b64u(leaf_hash(shown.entries[one.index])): one for one in shown.events[LeafKind.ERASURE]}
-    named = {group.index: _names(group.public.get("orders")) for group in shown.events[LeafKind.TOMBSTONES]}
+    groups = {group.index: group.public for group in shown.events[LeafKind.TOMBSTONES]}
+    named = {group: _names(public.get("orders")) for group, public in groups.items()}
     times = Counter(name for names in named.values() for name in names)
     why: dict[int, str] = {}
     for group, names in named.items():
@@ -200,9 +215,15 @@ def why_unordered(shown: Shown) -> dict[int, str]:
             why[group] = "The tombstone's group follows from no erasure: nobody ordered what it accounts for."
         elif any(one is None or one.index > group or one.public.get("scope") != "person" for one in orders):
             why[group] = "The tombstone's group follows from something that erased no person before it."
+        elif any(not _is_by(groups[group].get("author"), one.public) for one in orders if one):
+            why[group] = "The tombstone's group follows from an erasure by somebody else than it says."
         elif any(times[name] > 1 for name in names):
             why[group] = "Two groups of tombstones follow from one erasure."
     return why
+
+
+def _is_by(author: JsonValue | None, erasure: JsonObject) -> bool:
+    return author in AUTHORS and author == author_of(erasure)
 
 
 def _names(value: JsonValue | None) -> list[str]:

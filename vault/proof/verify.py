@@ -5,13 +5,13 @@
  3 openings     every opening is what its entry committed to; a range claimed whole has no hole, no shut consent
  4 keys         the pinned operator key signed every key statement
  5 consent      every version is signed by its pairwise key and follows the one before
- 6 order        events of one consent are numbered and chained, a range claimed whole hides none; nothing after its end
+ 6 order        events of one consent are bound to its person, numbered and chained, none is hidden; nothing after its end
  7 answer       every answer's record is what its leaf committed to, about this consent
  8 question     the logged key of the company signed the question; the answer is to it
  9 decision     replaying the logged record under the logged policy set allows, or denies, the same to the same asker
 10 certificate  the model was signed by the worker, logged before, not withdrawn, and certified when it answered
 11 quota        every answer is counted, one by one, against the quota of its consent's month
-12 erasure      every event of a consent whose opening is missing has a tombstone in a logged group
+12 erasure      every event of a consent whose opening is missing has a tombstone in a logged group, by whoever may order it
 13 witnesses    as many as the caller demands cosigned, recently enough, a tree that this one continues
 14 time         no answer or denial is dated before what was logged before it
 15 records      no record, and so no decision, comes without a leaf that names it; the leaves of keys, models, companies say theirs
@@ -32,6 +32,7 @@ from functools import partial
 from typing import Final
 
 from vault.encoding import b64u, parse_b64u, parse_json
+from vault.proof.bound import verify_bound_event
 from vault.proof.bundle import Bundle, LoggedLeaf, Withheld
 from vault.proof.certificate import parse_manifest, verify_certificate
 from vault.proof.checkpoint import verify_checkpoint
@@ -98,9 +99,9 @@ def verify_bundle(bundle: Bundle, trust: TrustedRoot, carried: Carried | None = 
         for record in bundle.records.values():
             if record.startswith(_KEY_STATEMENT):
                 evidence.attempt(Step.KEYS, None, _verify_key, record)
-        for leaf in evidence.unopened:
+        for leaf, said in evidence.unopened:
             if not evidence.may_be_closed(leaf.index):
-                evidence.attempt(Step.ERASURE, leaf.index, verify_erased, leaf.index, leaf.entry)
+                evidence.attempt(Step.ERASURE, leaf.index, verify_erased, leaf.index, leaf.entry, said)
         if Withheld.EVENT in bundle.withheld and evidence.carried.tally is None:
             evidence.attempt(Step.LISTING, None, _lacks_listing)
         _verify_people(evidence)
@@ -114,7 +115,13 @@ def verify_bundle(bundle: Bundle, trust: TrustedRoot, carried: Carried | None = 
         evidence.settle(each)
     if not evidence.failures:
         evidence.hand_on()
-    return Report(len(bundle.leaves), dict(evidence.checked), dict(+evidence.withheld), tuple(evidence.failures))
+    return Report(
+        len(bundle.leaves),
+        dict(evidence.checked),
+        dict(+evidence.withheld),
+        tuple(evidence.failures),
+        dict(evidence.erased),
+    )
 
 
 def _verify_people(evidence: Evidence) -> None:
@@ -176,7 +183,7 @@ def _open_leaf(evidence: Evidence, leaf: LoggedLeaf) -> None:
     event = Event(leaf.index, LeafKind(str(public["kind"])), public, personal, body)
     evidence.events[event.kind].append(event)
     if event.kind in CHAINED and leaf.personal is None and leaf.index in evidence.whole:
-        evidence.unopened.append(leaf)
+        evidence.unopened.append((leaf, public))
 
 
 def _verify_continues(evidence: Evidence) -> None:
@@ -231,6 +238,7 @@ def _verify_named(_: Evidence) -> None:
 
 
 def _verify_place(evidence: Evidence, event: Event, before: Event | None) -> None:
+    verify_bound_event(event.public, event.personal)
     number, prev = event.personal.get("consent_seq"), parse_b64u(event.personal.get("prev"))
     if not isinstance(number, int) or number < 1 or len(prev) != (HASH_BYTES if number > 1 else 0):
         raise InvalidProof("The event does not say which of its consent's it is, and what the one before was.")

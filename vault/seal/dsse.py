@@ -44,6 +44,7 @@ class PayloadType(StrEnum):
     SUBJECT = "twinvault/subject/v1"
     ERASURE = "twinvault/erasure/v1"
     ERASED = "twinvault/erased/v1"
+    SUBJECT_ERASURE = "twinvault/subject-erasure/v1"
     PROFILE = "twinvault/profile/v1"
     KEY = "twinvault/key/v1"
     MANIFEST = "twinvault/manifest/v1"

@@ -75,6 +75,18 @@ log_tombstone = Table(
     Column("salt", LargeBinary, nullable=False),
     Column("group_id", BigInteger, index=True),
     Column("position", Integer),
+    # By whose order; and where it is the owner's, to whom the event was bound, and what shows that.
+    Column("author", String(16)),
+    Column("subject", LargeBinary),
+    Column("subject_salt", LargeBinary),
+)
+
+# One row for each subject that its person ordered to erase: what its key signed.
+log_subject_erasure = Table(
+    "log_subject_erasure",
+    SQLModel.metadata,
+    Column("subject", LargeBinary, primary_key=True),
+    Column("envelope", LargeBinary, nullable=False),
 )
 
 # One row for each event that shares a leaf with others: who caused it in which minute, and its place in the group.

@@ -2,25 +2,29 @@
 
 Whoever sees a leaf without its personal opening must be able to tell an erasure from a concealment. The row
 is written by the very call that erases, so neither happens without the other. A group names the erasures of
-people that it follows from, all of its day together: which opening went with which of them, nothing here tells.
+people that it follows from, all of its day and of one kind of author: which opening went with which of them, nothing
+here tells. Where the owner ordered it, subjects are kept beside it, each with the order that its key signed.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Row, bindparam, func, insert, select, update
+from sqlalchemy import Row, bindparam, delete, func, insert, select, update
 from sqlmodel import Session
 
-from vault.encoding import JsonObject, b64u
+from vault.encoding import JsonObject, b64u, parse_b64u, parse_json
 from vault.proof.leaf import LeafKind
 from vault.proof.merkle import Edge, inclusion_proof, leaf_hash, node_hash
+from vault.proof.ordered import OWNER
 from vault.proof.tombstone import SALT_BYTES, Tombstone, dump_tombstone, tombstone_hash
-from vault.tlog.models import log_entry, log_member, log_opening, log_tombstone
+from vault.seal.ids import SubjectId
+from vault.tlog.models import log_entry, log_member, log_opening, log_subject_erasure, log_tombstone
 
 if TYPE_CHECKING:
     from vault.tlog.log import PendingId
@@ -59,55 +63,84 @@ def bury(session: Session, pending_ids: Iterable[int]) -> None:
     wanted = sorted(set(pending_ids))
     for start in range(0, len(wanted), _CHUNK):
         opened = log_opening.c.entry_id.in_(wanted[start : start + _CHUNK]) & log_opening.c.personal_salt.is_not(None)
-        found = connection.execute(select(log_opening.c.entry_id).where(opened).with_for_update()).scalars().all()
+        query = select(log_opening.c.entry_id, log_opening.c.personal_body).where(opened).with_for_update()
+        found = connection.execute(query).all()
         if found:
-            connection.execute(_INSERT, [{"entry_id": name, "salt": secrets.token_bytes(SALT_BYTES)} for name in found])
+            connection.execute(_INSERT, [_tombstone(row.entry_id, row.personal_body) for row in found])
 
 
-def follow_from(session: Session, order: PendingId) -> None:
-    """Let the next group name the erasure of a person, in whose transaction its openings are buried.
+def follow_from(session: Session, order: PendingId, author: str, signed: Mapping[SubjectId, bytes]) -> None:
+    """Let a group of its author's name the erasure of a person, in whose transaction all its openings were buried.
 
     Args:
         session: That transaction.
         order: The erasure's event, whose own opening stays.
+        author: By whose order, one of `vault.proof.ordered.AUTHORS`.
+        signed: What the owner signed as each subject; nothing where somebody else ordered it.
+
+    Guarantees: whose events they were stays here only where this person signed that they go, which shows it.
     """
-    session.connection().execute(_INSERT, {"entry_id": order, "salt": secrets.token_bytes(SALT_BYTES)})
+    connection = session.connection()
+    own = log_tombstone.c.author.is_(None) & log_tombstone.c.group_id.is_(None)
+    kept: dict[str, Any] = {} if author == OWNER else {"subject": None, "subject_salt": None}
+    connection.execute(update(log_tombstone).where(own).values(author=author, **kept))
+    connection.execute(_INSERT, {**_tombstone(order, b"{}"), "author": author})
+    if signed:
+        rows = [{"subject": subject, "envelope": envelope} for subject, envelope in signed.items()]
+        connection.execute(delete(log_subject_erasure).where(log_subject_erasure.c.subject.in_(list(signed))))
+        connection.execute(insert(log_subject_erasure), rows)
+
+
+def _tombstone(entry_id: int, personal_body: bytes) -> dict[str, Any]:
+    personal = parse_json(personal_body)
+    bound = "subject_salt" in personal and "subject" in personal
+    subject, salt = (parse_b64u(personal[name]) if bound else None for name in ("subject", "subject_salt"))
+    fresh = secrets.token_bytes(SALT_BYTES)
+    return {"entry_id": entry_id, "salt": fresh, "author": None, "subject": subject, "subject_salt": salt}
 
 
 def publish(session: Session, day: date) -> PendingId | None:
-    """Log the root of all tombstones that no group holds yet; nothing if there is none.
+    """Log the roots of all tombstones that no group holds yet, one for each author; nothing if there is none.
 
     The app does so once a day, and before it shows an auditor a leaf that needs one. Two at once take turns.
 
     Args:
         session: An open writing transaction.
-        day: Today, in UTC: the group's name.
+        day: Today, in UTC: the groups' name.
 
     Returns:
         The newest group's leaf: once it is in the log, every group is. None if nothing was ever erased.
     """
-    from vault.tlog.log import PendingId, append  # noqa: PLC0415  # the log buries what it erases: each needs the other
+    from vault.tlog.log import PendingId  # noqa: PLC0415  # the log buries what it erases: each needs the other
 
     connection = session.connection()
     waiting = _WITH_ENTRIES.where(log_tombstone.c.group_id.is_(None)).order_by(log_tombstone.c.entry_id)
     found = connection.execute(waiting.with_for_update(of=log_tombstone)).all()
+    for author in sorted({row.author or "" for row in found}):
+        _publish(session, day, author, [row for row in found if (row.author or "") == author])
+    newest = connection.execute(select(func.max(log_tombstone.c.group_id))).scalar_one()
+    return None if newest is None else PendingId(newest)
+
+
+def _publish(session: Session, day: date, author: str, found: list[Row[Any]]) -> None:
+    from vault.tlog.log import append  # noqa: PLC0415  # the log buries what it erases: each needs the other
+
     orders, rows = ([row for row in found if (row.kind == _ORDER) is is_order] for is_order in (True, False))
     if not rows:
-        newest = connection.execute(select(func.max(log_tombstone.c.group_id))).scalar_one()
-        return None if newest is None else PendingId(newest)
+        return
     hashed = sorted((tombstone_hash(row.salt, row.entry), row.entry_id) for row in rows)
     root = Edge().extend(leaf for leaf, _ in hashed).root
     public: JsonObject = {
         "root": b64u(root),
         "count": len(hashed),
         "day": day.isoformat(),
+        "author": author,
         "orders": [*sorted(b64u(leaf_hash(order.entry)) for order in orders)],
     }
     group = append(session, LeafKind.TOMBSTONES, public, {})
     places = [{"of_entry": name, "in_group": group.id, "at_position": at} for at, (_, name) in enumerate(hashed)]
     places += [{"of_entry": order.entry_id, "in_group": group.id, "at_position": None} for order in orders]
-    connection.execute(_PLACE, places)
-    return group.id
+    session.connection().execute(_PLACE, places)
 
 
 def are_waiting(session: Session) -> bool:
@@ -127,12 +160,13 @@ def is_due(session: Session, today: date) -> bool:
     return body is None or today.isoformat().encode() not in bytes(body)
 
 
-def proofs(session: Session, pending_ids: Iterable[int]) -> tuple[list[bytes], set[int]]:
+def proofs(session: Session, pending_ids: Iterable[int], *, subjects: bool = True) -> tuple[list[bytes], set[int]]:
     """Return the tombstones of these events as a bundle carries them, and the events that hold their groups.
 
     Args:
         session: A snapshot.
         pending_ids: Events whose opening is missing; those without a tombstone in a signed group are left out.
+        subjects: Whether whose they were is shown, and each of these subjects' order, where the owner ordered it.
     """
     groups: defaultdict[int, list[int]] = defaultdict(list)
     wanted = sorted(set(pending_ids))
@@ -140,8 +174,17 @@ def proofs(session: Session, pending_ids: Iterable[int]) -> tuple[list[bytes], s
         mine = _WITH_ENTRIES.where(log_tombstone.c.entry_id.in_(wanted[start : start + _CHUNK]))
         for row in session.connection().execute(mine.where(log_tombstone.c.group_id.is_not(None))):
             groups[row.group_id].append(row.entry_id)
-    found = [dump_tombstone(one) for group, names in groups.items() for one in _in_group(session, group, set(names))]
-    return found, set(groups)
+    stones = [one for group, names in groups.items() for one in _in_group(session, group, set(names))]
+    if not subjects:
+        return [dump_tombstone(replace(one, subject=b"", subject_salt=b"")) for one in stones], set(groups)
+    return [*map(dump_tombstone, stones), *_signed(session, {one.subject for one in stones})], set(groups)
+
+
+def _signed(session: Session, subjects: set[bytes]) -> Iterator[bytes]:
+    wanted = sorted(subjects)
+    for start in range(0, len(wanted), _CHUNK):
+        mine = log_subject_erasure.c.subject.in_(wanted[start : start + _CHUNK])
+        yield from session.connection().execute(select(log_subject_erasure.c.envelope).where(mine)).scalars()
 
 
 def orders_of(session: Session, groups: Iterable[int]) -> set[int]:
@@ -170,4 +213,5 @@ def _in_group(session: Session, group: int, wanted: set[int]) -> Iterator[Tombst
     for row in rows:
         if row.entry_id in wanted and row.leaf_index is not None:
             path = tuple(inclusion_proof(row.position, len(rows), hash_at))
-            yield Tombstone(row.leaf_index, row.member, index, row.salt, row.position, len(rows), path)
+            whose = row.subject or b"", row.subject_salt or b""
+            yield Tombstone(row.leaf_index, row.member, index, row.salt, row.position, len(rows), path, *whose)

@@ -150,11 +150,14 @@ def _grown(before: Checkpoint, after: Checkpoint | None, proof: list[bytes]) -> 
 def _sum(reports: list[Report]) -> Report:
     checked: Counter[Step] = Counter()
     withheld: Counter[Step] = Counter()
+    erased: Counter[str] = Counter()
     for report in reports:
         checked.update(report.checked)
         withheld.update(report.withheld)
+        erased.update(report.erased)
     failures = tuple(failure for report in reports for failure in report.failures)
-    return Report(sum(report.leaves for report in reports), dict(checked), dict(withheld), failures)
+    leaves = sum(report.leaves for report in reports)
+    return Report(leaves, dict(checked), dict(withheld), failures, dict(erased))
 
 
 def _read_index(folder: Path) -> tuple[int, int, list[list[bytes]]]:

@@ -26,6 +26,7 @@ from vault.seal.erasure import Author, ErasureCertificate, Order, Scope, sign_or
 from vault.seal.ids import CompartmentId, ConsentId, new_id
 from vault.seal.ring import Compartment
 from vault.seal.statement import KeyName
+from vault.seal.subject_erasure import DAY_S, sign_subject_erasure
 
 
 class ForgedCertificate(ClientError):
@@ -239,10 +240,19 @@ class Erasures:
         scope = Scope(self._keys.vault, compartments)
         order = Order(new_id(), scope, reason, unix_s(self._clock.now()))
         signed = sign_order(order, self._keys.signer)
-        body = {"order": b64u(signed.encoded)}
+        body: dict[str, Any] = {"order": b64u(signed.encoded)}
+        if scope.whole:
+            body["subjects"] = self._as_each_subject(order.issued_at // DAY_S)
         response = self._api.request("POST", self._path, auth=self._auth, json=body, repeatable=True)
         wanted = Expected(order.erasure_id, scope, Author.OWNER, signed.digest)
         return verify_erased(self._api, self._profile, json_of(response), wanted, self._clock)
+
+    def _as_each_subject(self, day: int) -> list[str]:
+        """Sign the order once more under each pairwise key that signed a consent: that much, auditors may see."""
+        grantees = sorted({consent.current.terms.grantee for consent in self._owner.consents()})
+        log = self._profile.trust.origin
+        signed = (sign_subject_erasure(log, day, self._keys.towards(grantee)) for grantee in grantees)
+        return [b64u(one.encoded) for one in signed]
 
     def hand_out_again(self) -> tuple[tuple[ConsentId, ...], tuple[ConsentId, ...]]:
         """Renew, under the same terms, every live consent whose keys were taken away, with keys of what is left.

@@ -8,6 +8,7 @@ from typing import Any, Final
 from twinvault.api import Api, ClientError, field
 from twinvault.profile import Profile
 from vault.encoding import JsonObject, b64u, parse_b64u
+from vault.proof.bound import verify_bound_event
 from vault.proof.bundle import parse_bundle
 from vault.proof.checkpoint import Checkpoint, verify_checkpoint
 from vault.proof.leaf import LeafKind, Opening, Part, verify_opening
@@ -154,12 +155,14 @@ def verify_logged(receipt: Any, trust: TrustedRoot) -> Logged:
         trust: The caller's pinned keys.
 
     Raises:
-        InvalidProof: The receipt is malformed or not this log's.
+        InvalidProof: The receipt is malformed or not this log's, or somebody else could have the event erased.
     """
     proof, entry = field(receipt, "proof"), parse_b64u(field(receipt, "entry"))
     verify_receipt(proof, entry, trust.log, trust.origin)
     public = verify_opening(entry, Part.PUBLIC, _opening(field(receipt, "public", dict)))
     personal = verify_opening(entry, Part.PERSONAL, _opening(field(receipt, "personal", dict)))
+    if "subject" in personal:
+        verify_bound_event(public, personal)
     parsed = parse_receipt(proof)
     return Logged(
         str(public["kind"]), parsed.index, personal, verify_checkpoint(parsed.checkpoint, trust.log, trust.origin)

@@ -71,5 +71,6 @@ function add(total: Report, part: Report): void {
   for (const kind of ["checked", "withheld"] as const) {
     for (const [step, count] of Object.entries(part[kind]) as [Step, number][]) total[kind][step] = (total[kind][step] ?? 0) + count;
   }
+  for (const [author, count] of Object.entries(part.erased)) total.erased[author] = (total.erased[author] ?? 0) + count;
   for (const failure of part.failures) total.failures.push(failure);
 }

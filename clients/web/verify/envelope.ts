@@ -8,7 +8,7 @@ import { refuse, sha256 } from "./tree.js";
 const TYPES = new Set(
   (
     "genesis succession account ring-page ring-head batch head-list acknowledgement handover reseal row sign-in consent " +
-    "subject erasure erased profile key manifest legacy freeze executors audit audit-listing"
+    "subject erasure erased subject-erasure profile key manifest legacy freeze executors audit audit-listing"
   )
     .split(" ")
     .map((name) => `twinvault/${name}/v1`),

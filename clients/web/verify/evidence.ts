@@ -8,6 +8,7 @@ import type { Tally } from "./listing.js";
 import { COMPANY, readJws } from "./jws.js";
 import { readCompany, type Company, type Question } from "./question.js";
 import type { PolicySet } from "./rules.js";
+import { OWNER, ordersBySubject, verifyByOwner } from "./ordered.js";
 import { Members, Tombstones, whyUnordered } from "./shown.js";
 import { Invalid, fromB64u, readKey, readPublicKey, refuse, type Checkpoint, type Key, type WitnessPolicy } from "./tree.js";
 
@@ -29,9 +30,11 @@ export interface Report {
   checked: Partial<Record<Step, number>>;
   withheld: Partial<Record<Step, number>>;
   failures: Failure[];
+  /** How many events were erased, by who ordered it: only an owner's order was checked. */
+  erased: Record<string, number>;
 }
 
-export const emptyReport = (): Report => ({ leaves: 0, checked: {}, withheld: {}, failures: [] });
+export const emptyReport = (): Report => ({ leaves: 0, checked: {}, withheld: {}, failures: [], erased: {} });
 
 /** Run one check and keep its refusal as a failure of the step. */
 export function attempt(report: Report, step: Step, leaf: number | null, check: () => void): void {
@@ -104,7 +107,7 @@ export class Evidence {
   readonly report: Report;
   readonly events: Event[] = [];
   readonly grouped: Event[] = [];
-  readonly unopened: Leaf[] = [];
+  readonly unopened: { leaf: Leaf; shown: JsonObject }[] = [];
   readonly keys = new Map<string, ServiceKey>();
   readonly versions = new Map<string, { index: number; version: Version }[]>();
   readonly answers = new Map<number, Answer>();
@@ -118,6 +121,7 @@ export class Evidence {
   private readonly byKind = new Map<string, Event[]>();
   private readonly saying = new Map<string, Map<string, Event[]>>();
   private unordered: Map<number, string> | undefined;
+  private orders: Map<string, number> | undefined;
 
   constructor(
     readonly bundle: Bundle,
@@ -176,11 +180,23 @@ export class Evidence {
     return this.withhold("openings", this.bundle.withheld.has("event") && !this.stones.has(leaf, member));
   }
 
-  /** Check that a tombstone accounts for a missing opening. */
-  verifyErased(leaf: number, member: number, entry: Buffer): void {
+  /** Check that a tombstone accounts for a missing opening, by whoever may order it; count it by author. */
+  verifyErased(leaf: number, member: number, entry: Buffer, shown: JsonObject): void {
     const groups = this.of("tombstones");
     this.unordered ??= whyUnordered(groups, this.of("erasure"));
-    this.stones.verify(leaf, member, entry, new Map(groups.map((event) => [event.index, event.public])), this.unordered);
+    const stone = this.stones.verify(leaf, member, entry, new Map(groups.map((event) => [event.index, event.public])), this.unordered);
+    if (stone.author === OWNER) {
+      if (this.withhold("erasure", this.bundle.withheld.has("event") && !stone.subject.length)) return;
+      this.orders ??= ordersBySubject(this.bundle.records.values(), this.trust.origin);
+      verifyByOwner(this.orders, stone.subject, stone.subjectSalt, shown, member ? 0 : this.datedBefore(leaf));
+    }
+    this.report.erased[stone.author] = (this.report.erased[stone.author] ?? 0) + 1;
+  }
+
+  /** The latest time that an answer or denial logged before a leaf says. */
+  private datedBefore(leaf: number): number {
+    const before = this.chained("answer", "denial").filter((event) => event.index < leaf);
+    return before.reduce((latest, event) => Math.max(latest, saidAt(event) ?? 0), this.carried.latest);
   }
 
   /** The record that a leaf names by hash. */

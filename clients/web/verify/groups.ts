@@ -1,6 +1,7 @@
 // Step 18: every denial that shares a leaf with others is shown, or has a tombstone; step 9 decides each again.
 import { isDecided } from "./asked.js";
 import { timeOf, type Event, type Evidence } from "./evidence.js";
+import { verifyBoundEvent } from "./ordered.js";
 import { verifyDenial } from "./replay.js";
 import { open, type Member } from "./shown.js";
 import { leafHash, refuse, treeRoot } from "./tree.js";
@@ -33,12 +34,13 @@ function verifyMember(evidence: Evidence, group: Event | undefined, member: Memb
   const shown = open(member.entry, "public", member.public);
   if (shown["kind"] !== "denial") refuse("An event of a group of denials is none.");
   if (!member.personal) {
-    if (!evidence.mayBeClosed(index, member.place + 1)) evidence.verifyErased(index, member.place + 1, member.entry);
+    if (!evidence.mayBeClosed(index, member.place + 1)) evidence.verifyErased(index, member.place + 1, member.entry, shown);
     return;
   }
   const personal = open(member.entry, "personal", member.personal);
   const denial: Event = { index, kind: "denial", entry: member.entry, public: shown, personal, body: member.personal.body };
   evidence.grouped.push(denial);
+  if (personal["consent"] !== undefined) verifyBoundEvent(shown, personal);
   const at = timeOf(denial);
   if (personal["requester"] !== group?.personal["requester"] || at - (at % MINUTE_S) !== group?.personal["minute"]) {
     refuse("A denial stands in the group of another company or minute.");

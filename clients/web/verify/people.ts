@@ -4,6 +4,7 @@ import { CONSENT, isByPerson, readVersion, verifyGrant, verifyPerson, verifySucc
 import { CHAINED, consentOf, type Event, type Evidence } from "./evidence.js";
 import { agree } from "./json.js";
 import { REQUEST, readJws } from "./jws.js";
+import { verifyBoundEvent } from "./ordered.js";
 import { fromB64u, refuse, sha256 } from "./tree.js";
 
 export function verifyPeople(evidence: Evidence): void {
@@ -36,6 +37,7 @@ function verifyVersion(evidence: Evidence, event: Event): void {
 }
 
 function verifyPlace(evidence: Evidence, event: Event, before: Event | undefined): void {
+  verifyBoundEvent(event.public, event.personal);
   const [number, prev] = [event.personal["consent_seq"], fromB64u(event.personal["prev"])];
   if (typeof number !== "number" || number < 1 || prev.length !== (number > 1 ? 32 : 0)) {
     return refuse("The event does not say which of its consent's it is, and what the one before was.");

@@ -4,6 +4,7 @@ import { isKeyStatement, readEnvelope } from "./envelope.js";
 import { SKEW_S, saidAt, timeOf, type Event, type Evidence } from "./evidence.js";
 import { agree, spelled } from "./json.js";
 import { COMPANY, readJws, verifyJws } from "./jws.js";
+import { isSubjectErasure } from "./ordered.js";
 import { readCompany, type Company } from "./question.js";
 import { readPolicySet } from "./rules.js";
 import { isMember, isTombstone } from "./shown.js";
@@ -15,7 +16,7 @@ export function reconcile(evidence: Evidence): void {
   verifyVersions(evidence);
   const named = namedRecords(evidence);
   for (const [digest, record] of evidence.bundle.records) {
-    if (isKeyStatement(record) || isTombstone(record) || isMember(record)) continue;
+    if (isKeyStatement(record) || isTombstone(record) || isMember(record) || isSubjectErasure(record)) continue;
     evidence.attempt("records", null, () => {
       if (!named.has(digest)) refuse(`No leaf names the record ${digest}: it was decided or signed, but never logged.`);
     });

@@ -1,5 +1,6 @@
 // Openings, and the records that account for what is not opened or shares a leaf.
 import { count, fields, hashes, readOpening, type Opening } from "./bundle.js";
+import { isBy } from "./ordered.js";
 import { Malformed, parseJson, spelled, type JsonObject } from "./json.js";
 import { fromB64u, leafHash, refuse, sha256, verifyInclusion } from "./tree.js";
 
@@ -30,6 +31,9 @@ interface Tombstone {
   position: number;
   size: number;
   path: Buffer[];
+  /** To whom the event is bound, where the owner ordered it and the holder may know; else empty. */
+  subject: Buffer;
+  subjectSalt: Buffer;
 }
 
 /** The tombstones of a bundle, by the leaf and the event of it that they are about; what cannot be read accounts for nothing. */
@@ -38,10 +42,12 @@ export class Tombstones {
 
   constructor(records: Iterable<Buffer>) {
     for (const said of beginning(records, TOMBSTONE, (record) => {
-      fields(record, ["format", "leaf", "member", "group", "salt", "position", "size", "path"]);
+      fields(record, ["format", "leaf", "member", "group", "salt", "position", "size", "path", "subject", "subject_salt"]);
       const [leaf, member] = [count(record["leaf"]), count(record["member"])];
       const [group, position, size] = [count(record["group"]), count(record["position"]), count(record["size"])];
-      const stone = { group, salt: fromB64u(record["salt"], 32), position, size, path: hashes(record["path"], 32) };
+      const [subject, subjectSalt] = [fromB64u(record["subject"]), fromB64u(record["subject_salt"])];
+      if (![0, 16].includes(subject.length)) throw new Malformed("A tombstone's subject has 16 bytes, or is left out.");
+      const stone = { group, salt: fromB64u(record["salt"], 32), position, size, path: hashes(record["path"], 32), subject, subjectSalt };
       return { place: `${leaf} ${member}`, stone };
     })) {
       append(this.found, said.place, said.stone);
@@ -52,8 +58,8 @@ export class Tombstones {
     return this.found.has(`${leaf} ${member}`);
   }
 
-  /** Check that a tombstone accounts for a missing opening, in one of the logged groups. */
-  verify(leaf: number, member: number, entry: Buffer, groups: Map<number, JsonObject>, unordered: Map<number, string>): void {
+  /** Return the tombstone that accounts for a missing opening, in one of the logged groups, and its group's author. */
+  verify(leaf: number, member: number, entry: Buffer, groups: Map<number, JsonObject>, unordered: Map<number, string>): Tombstone & { author: string } {
     const stone = this.found.get(`${leaf} ${member}`)?.find(({ group }) => groups.has(group));
     const group = stone && groups.get(stone.group);
     if (!stone || !group) return refuse("The personal half is not opened, and no tombstone in a logged group accounts for it.");
@@ -61,6 +67,7 @@ export class Tombstones {
     if (group["count"] !== stone.size || entry.length !== 65) refuse("A tombstone names another size than its group has.");
     const hash = leafHash(Buffer.concat([stone.salt, entry.subarray(33)]));
     verifyInclusion(hash, stone.position, stone.size, stone.path, fromB64u(group["root"], 32));
+    return { ...stone, author: spelled(group["author"]) };
   }
 }
 
@@ -83,6 +90,8 @@ export function whyUnordered(groups: Logged[], erasures: (Logged & { entry: Buff
     if (!names.length) why.set(group.index, "The tombstone's group follows from no erasure: nobody ordered it.");
     else if (orders.some((one) => !one || one.index > group.index || one.public["scope"] !== "person")) {
       why.set(group.index, "The tombstone's group follows from something that erased no person before it.");
+    } else if (orders.some((one) => one && !isBy(group.public["author"], one.public))) {
+      why.set(group.index, "The tombstone's group follows from an erasure by somebody else than it says.");
     } else if (names.some((name) => every.indexOf(name) !== every.lastIndexOf(name))) {
       why.set(group.index, "Two groups of tombstones follow from one erasure.");
     }

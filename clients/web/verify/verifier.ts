@@ -65,8 +65,8 @@ function verifyOpenings(evidence: Evidence, checkpoint: Checkpoint): void {
       evidence.keys.set(key.digest, key);
     });
   }
-  for (const leaf of evidence.unopened) {
-    if (!evidence.mayBeClosed(leaf.index)) evidence.attempt("erasure", leaf.index, () => evidence.verifyErased(leaf.index, 0, leaf.entry));
+  for (const { leaf, shown } of evidence.unopened) {
+    if (!evidence.mayBeClosed(leaf.index)) evidence.attempt("erasure", leaf.index, () => evidence.verifyErased(leaf.index, 0, leaf.entry, shown));
   }
   if (bundle.withheld.has("event") && !carried.tally) {
     evidence.attempt("listing", null, () => refuse("The bundle does not open every consent: only beside the engagement's listing does it prove anything."));
@@ -78,7 +78,7 @@ function openLeaf(evidence: Evidence, leaf: Leaf): void {
   const personal = leaf.personal && open(leaf.entry, "personal", leaf.personal);
   const kind = spelled(shown["kind"]);
   evidence.add({ index: leaf.index, kind, entry: leaf.entry, public: shown, personal: personal ?? {}, body: leaf.personal?.body });
-  if (!personal && CHAINED.includes(kind) && evidence.isWhole(leaf.index)) evidence.unopened.push(leaf);
+  if (!personal && CHAINED.includes(kind) && evidence.isWhole(leaf.index)) evidence.unopened.push({ leaf, shown });
 }
 
 function verifyContinues({ bundle, carried }: Evidence, now: Checkpoint): void {

@@ -49,7 +49,7 @@ function isFolder(path: string): boolean {
 
 function show(report: Report): void {
   const inOrder = (counts: object): object => Object.fromEntries(Object.keys(STEPS).flatMap((step) => (step in counts ? [[step, counts[step as never]]] : [])));
-  const { leaves, checked, withheld, failures } = report;
-  process.stdout.write(`${JSON.stringify({ leaves, checked: inOrder(checked), withheld: inOrder(withheld), failures })}\n`);
+  const { leaves, checked, withheld, failures, erased } = report;
+  process.stdout.write(`${JSON.stringify({ leaves, checked: inOrder(checked), withheld: inOrder(withheld), erased, failures })}\n`);
   process.exitCode = failures.length ? 1 : 0;
 }

@@ -173,6 +173,7 @@ def _report_json(report: Report) -> dict[str, Any]:
         "leaves": report.leaves,
         "checked": {step.name.lower(): count for step, count in sorted(report.checked.items())},
         "withheld": {step.name.lower(): count for step, count in sorted(report.withheld.items())},
+        "erased": dict(sorted(report.erased.items())),
         "failures": [
             {"step": item.step.value, "name": item.step.name.lower(), "leaf": item.leaf_index, "detail": item.detail}
             for item in report.failures
