@@ -74,6 +74,7 @@ class Tamper(httpx.BaseTransport):
     """A server in between that changes answers, drops them, or repeats old ones."""
 
     rules: list[tuple[str, str, Callable[[httpx.Response], httpx.Response]]] = field(default_factory=list)
+    lost: list[tuple[str, str]] = field(default_factory=list)
     sent: list[httpx.Request] = field(default_factory=list)
     inner: httpx.BaseTransport = field(default_factory=httpx.HTTPTransport)
 
@@ -81,8 +82,14 @@ class Tamper(httpx.BaseTransport):
         """Let `change` have every answer to requests whose path ends so."""
         self.rules.append((method, path, change))
 
+    def lose(self, method: str, path: str) -> None:
+        """Let no request whose path ends so reach the service."""
+        self.lost.append((method, path))
+
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         self.sent.append(request)
+        if any(request.method == method and request.url.path.endswith(path) for method, path in self.lost):
+            raise httpx.ConnectError("lost on the way")
         response = self.inner.handle_request(request)
         response.read()
         for method, path, change in self.rules:

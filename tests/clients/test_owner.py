@@ -14,6 +14,7 @@ import pytest
 from tests.client_kit import PASSPHRASE, PURCHASE, Service, Tamper, company_terms, json_answer, purchases
 from twinvault.api import Api, ApiError
 from twinvault.company import Company
+from twinvault.consenting import this_month
 from twinvault.consents import NothingToGive, UnknownConsent
 from twinvault.jws import sign_jws
 from twinvault.keys import KEPT_S
@@ -22,21 +23,23 @@ from twinvault.profile import Profile, RolledBack
 from twinvault.receipts import NoReceipt
 from twinvault.signin import WrongOrigin
 from twinvault.terms import OWN_PURPOSE, BadRequest
+from vault.clock import SystemClock
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
 from vault.proof.errors import InvalidProof
 from vault.proof.jose import COMPANY_TYPE, parse_jws
-from vault.schema.category import Category
+from vault.schema.category import CATEGORIES, Category
 from vault.schema.consent import ConsentEvent
 from vault.schema.question import NextChoice, QuestionKind
 from vault.schema.terms import ConsentKind
-from vault.schema.trace import Period
+from vault.schema.trace import Period, periods_from
 from vault.seal.dsse import parse_envelope
 from vault.seal.errors import SealError
 from vault.seal.handover import KeyKind, open_handover, parse_handover, verify_handover
 from vault.seal.identity import Identity
 from vault.seal.kit import RecoveryKit
 from vault.seal.recipient import Recipient
+from vault.seal.ring import MONTHS_AHEAD
 from vault.seal.signing import SigningKey, new_seed
 from vault.seal.statement import KeyName, KeyStatement, sign_key_statement, verify_key_statement
 
@@ -67,6 +70,35 @@ def test_a_vault_opens_by_passphrase_and_by_kit_and_by_nothing_else(
     assert "passphrase" in refusal.value.next_step
     with pytest.raises(VaultError):
         Owner.unlock(profile, passphrase="", api=api)
+
+
+def many_categories() -> list[Category]:
+    return sorted(CATEGORIES)[:20]
+
+
+def test_a_vault_of_many_categories_begins_with_the_months_that_a_stranger_may_send_and_gets_the_others(
+    new_owner: Begin, tamper: Tamper
+) -> None:
+    owner, _ = new_owner(categories=many_categories())
+    begun = next(one for one in tamper.sent if one.url.path == "/v1/vaults")
+    assert len(begun.content) <= 1 << 18
+    ring = owner._rings.read().ring
+    assert {(c.category, c.period) for c in ring.compartments.values()} == {
+        (category, period) for category in many_categories() for period in ring.pages
+    }
+    assert len(ring.pages) == MONTHS_AHEAD + 1
+
+
+def test_a_vault_whose_later_months_do_not_get_through_still_gives_its_kit(
+    new_owner: Begin, tamper: Tamper, api: Api
+) -> None:
+    tamper.lose("PUT", "/ring")
+    owner, kit = new_owner(categories=many_categories())
+    tamper.lost.clear()
+    assert Owner.unlock(Profile.load(owner.profile.folder), kit=kit, api=api).vault == owner.vault
+    now = this_month(SystemClock())
+    assert not owner.publish(many_categories(), [now])
+    assert owner.publish(many_categories(), periods_from(now, MONTHS_AHEAD + 1))
 
 
 def test_a_self_and_a_cohort_consent_at_once_take_one_reading_and_both_are_proven(owner: Owner, tamper: Tamper) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from vault.answers.ask import AnswerDesk, ask
 from vault.answers.asked import Asked, CompanySender, OwnerSender, Sender, parse_body
@@ -13,7 +15,8 @@ from vault.answers.clerks import Clerks, Steps
 from vault.answers.evenly import even_refusals
 from vault.clock import Clock
 from vault.db import Database
-from vault.http.edge import ClockDep, DatabaseDep, RawBody, documented, returned
+from vault.http.edge import ClockDep, DatabaseDep, documented, returned
+from vault.http.middleware import SHORT_BYTES
 from vault.parties.routes import caller_of, require_owner
 from vault.schema.question import QUESTION_SCHEMA
 from vault.seal.fields import parse_id
@@ -24,6 +27,20 @@ MEDIA_TYPE = "application/x-ndjson"
 answers_router = APIRouter(prefix="/v1", tags=["answers"])
 
 
+async def _question(request: Request, database: DatabaseDep, clock: ClockDep) -> bytes:
+    """Return the body; a long one is read only of a caller whose headers hold.
+
+    They are looked at once more when it is asked, and of a short body only then.
+    """
+    declared = request.headers.get("content-length")
+    if declared is None or int(declared) > SHORT_BYTES:
+        await run_in_threadpool(_sender, request, request.app.state.answer_desk, database, clock, clock.now())
+    return await request.body()
+
+
+QuestionBody = Annotated[bytes, Depends(_question)]
+
+
 @answers_router.put(
     "/consents/{consent}/answers/{question_id}",
     response_class=Response,
@@ -31,7 +48,7 @@ answers_router = APIRouter(prefix="/v1", tags=["answers"])
     openapi_extra=documented(takes="application/json", body=QUESTION_SCHEMA, security=("company", "session")),
 )
 async def put_answer(
-    *, consent: str, question_id: str, body: RawBody, request: Request, database: DatabaseDep, clock: ClockDep
+    *, consent: str, question_id: str, body: QuestionBody, request: Request, database: DatabaseDep, clock: ClockDep
 ) -> Response:
     """Answer a question under a consent; `question_id` is the asker's, and asking the same again repeats the answer.
 

@@ -17,7 +17,7 @@ from vault.erasure.erase import Erased, ErasureRequest
 from vault.erasure.retention import oldest_kept
 from vault.erasure.survey import Survey, survey
 from vault.errors import VaultError
-from vault.http.edge import ClockDep, DatabaseDep
+from vault.http.edge import ClockDep, DatabaseDep, documented, read_late
 from vault.parties import people
 from vault.parties.routes import OwnVault
 from vault.seal.dsse import parse_envelope_text
@@ -73,8 +73,14 @@ class OrderBody(_Body):
     )
 
 
-@erasure_router.post("/preview")
-def preview(body: ScopeBody, owner: OwnVault, custody: CustodyDep, database: DatabaseDep) -> dict[str, Any]:
+_SCOPE = documented(takes="application/json", body=ScopeBody.model_json_schema())
+_ORDER = documented(takes="application/json", body=OrderBody.model_json_schema())
+
+
+@erasure_router.post("/preview", openapi_extra=_SCOPE)
+def preview(
+    *, owner: OwnVault, body: Annotated[ScopeBody, read_late(ScopeBody)], custody: CustodyDep, database: DatabaseDep
+) -> dict[str, Any]:
     """Say what an erasure would destroy, whose consents lose keys, and which models may have learned from it."""
     named = None if body.compartments is None else tuple(CompartmentId(parse_id(name)) for name in body.compartments)
     with database.snapshot() as session:
@@ -82,10 +88,11 @@ def preview(body: ScopeBody, owner: OwnVault, custody: CustodyDep, database: Dat
     return _survey_json(found)
 
 
-@erasure_router.post("", status_code=201)
+@erasure_router.post("", status_code=201, openapi_extra=_ORDER)
 def order(
-    *, body: OrderBody, owner: OwnVault, custody: CustodyDep, request: Request, database: DatabaseDep, clock: ClockDep
-) -> dict[str, Any]:
+    *, owner: OwnVault, body: Annotated[OrderBody, read_late(OrderBody)], custody: CustodyDep, request: Request,
+    database: DatabaseDep, clock: ClockDep,
+) -> dict[str, Any]:  # fmt: skip
     """Erase what the owner's signed order names; acknowledged once keys are gone and the log shows it.
 
     The same order again returns the same certificate.

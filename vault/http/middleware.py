@@ -24,9 +24,11 @@ SHORT_BYTES: Final = 64 * 1024
 """Longest body of most routes: JSON takes up to thirty times its length in memory, before the caller is known."""
 
 _LONGER: Final = (
-    (2 << 20, re.compile(r"/v1/vaults(/[^/]+/erasures(/preview)?)?|/v1/consents/[^/]+/answers/[^/]+|/v1/audit/[a-z]+")),
+    (1 << 18, re.compile(r"/v1/vaults")),  # nobody is known before a vault is; its first months, others follow
+    # What follows is read only of somebody who is known, or knows a legacy key.
+    (2 << 20, re.compile(r"/v1/vaults/[^/]+/erasures(/preview)?|/v1/consents/[^/]+/answers/[^/]+")),
     (8 << 20, re.compile(r"/v1/vaults/[^/]+/consents(/[^/]+/versions)?|/v1/legacies/[^/]+/openings")),
-    (1 << 62, re.compile(r"/v1/vaults/[^/]+/(batches|ring)")),  # read only once the caller is known
+    (1 << 62, re.compile(r"/v1/vaults/[^/]+/(batches|ring)")),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from vault.consent.routes import CustodyDep
@@ -12,7 +12,7 @@ from vault.db import Database
 from vault.encoding import b64u, parse_b64u
 from vault.erasure import erase as erasing
 from vault.erasure.routes import acknowledged
-from vault.http.edge import ClockDep, DatabaseDep, returned
+from vault.http.edge import ClockDep, DatabaseDep, documented, read_late, returned
 from vault.legacy import legacies, orders, shown, steps
 from vault.legacy.errors import UnknownLegacy
 from vault.legacy.shown import KeptSteps
@@ -106,11 +106,23 @@ def freeze(
     return {"receipt": _logged(request, database, leaf_id)}
 
 
-@executors_router.post("/openings", status_code=201)
+def _known(legacy: str, database: DatabaseDep) -> bytes:
+    """Return the id of a plan that there is: its executors know it, and nobody else."""
+    legacy_id = parse_id(legacy)
+    with database.snapshot() as session:
+        steps.get(session, legacy_id)
+    return legacy_id
+
+
+@executors_router.post(
+    "/openings",
+    status_code=201,
+    openapi_extra=documented(takes="application/json", body=OpeningBody.model_json_schema()),
+)
 def open_sealed(
     *,
-    legacy: str,
-    body: OpeningBody,
+    legacy_id: Annotated[bytes, Depends(_known)],
+    body: Annotated[OpeningBody, read_late(OpeningBody)],
     custody: CustodyDep,
     request: Request,
     database: DatabaseDep,
@@ -124,7 +136,7 @@ def open_sealed(
     with as_seal_error():
         sealed = [parse_advance(parse_b64u(item)) for item in body.sealed]
     with database.transaction() as session:
-        leaf_id = orders.open_sealed(session, parse_id(legacy), envelope, sealed, custody=custody, now=clock.now())
+        leaf_id = orders.open_sealed(session, legacy_id, envelope, sealed, custody=custody, now=clock.now())
     return {"receipt": _logged(request, database, leaf_id)}
 
 

@@ -9,11 +9,12 @@ owner.give_company(asked)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from twinvault.api import Api, field, json_of
+from twinvault.api import Api, ClientError, field, json_of
 from twinvault.consenting import Consenting, this_month
 from twinvault.consents import Changed, OwnConsent, UnknownConsent
 from twinvault.device import Device, Flushed
@@ -42,6 +43,7 @@ from vault.seal.ring import MONTHS_AHEAD
 from vault.seal.signing import SigningKey
 from vault.seal.slot import passphrase_key, recovery_key
 
+_FIRST_COMPARTMENTS: Final = 80  # as many as the service takes, with their keys, of somebody whom it does not know yet
 _READ_BACK: Final = 24  # months: a trace with a wrong year must not publish keys of centuries
 
 
@@ -78,6 +80,9 @@ class Owner(Consenting):
     ) -> tuple[Owner, RecoveryKit]:
         """Begin a vault with its own device and compartments for the coming year.
 
+        Of many categories, the later months follow once the vault is there; what of them does not get through, an
+        import brings, or `cover`.
+
         Args:
             folder: Where its profile will lie on this machine.
             trust: The keys to pin.
@@ -96,13 +101,18 @@ class Owner(Consenting):
             ApiError: The service refuses.
             BadProfile: The folder exists.
         """
-        api, clock = api or Api(trust.issuer), clock or SystemClock()
+        api, clock, named = api or Api(trust.issuer), clock or SystemClock(), list(categories)
+        periods = periods_from(this_month(clock), MONTHS_AHEAD + 1)
+        first = periods[: max(1, _FIRST_COMPARTMENTS // max(1, len(named)))]
         profile, keys, kit = create_vault(
-            api, folder, trust, passphrase=passphrase, time_zone=time_zone, categories=list(categories),
-            periods=periods_from(this_month(clock), MONTHS_AHEAD + 1), person=person or Person(), language=language,
-            clock=clock,
+            api, folder, trust, passphrase=passphrase, time_zone=time_zone, categories=named, periods=first,
+            person=person or Person(), language=language, clock=clock,
         )  # fmt: skip
-        return cls(api, profile, keys, clock), kit
+        owner = cls(api, profile, keys, clock)
+        if first != periods:
+            with suppress(ClientError):  # the vault is there, and its kit must reach its owner
+                owner.publish(named, periods)
+        return owner, kit
 
     @classmethod
     def unlock(
