@@ -118,4 +118,4 @@ def test_a_head_without_an_end_is_refused_before_it_fills_the_memory(tmp_path: P
         with httpx.Client(base_url=service.url) as client:  # bodies and the heads of other requests do not count
             for _ in range(4):
                 assert client.get("/livez", headers=long).status_code == 200
-                assert client.post("/v1/audit/bundle", content=b"a" * (2 * MOST_HEAD_BYTES)).status_code == 400
+                assert client.post("/v1/vaults", content=b"a" * (2 * MOST_HEAD_BYTES)).status_code == 422

@@ -135,15 +135,21 @@ def test_a_copy_put_back_by_hand_is_compared_when_the_app_starts(past: Past) -> 
     assert past.day_of_february() == past.spent
 
 
-def test_a_database_set_back_without_the_operator_starts_frozen(past: Past) -> None:
-    """A disk's snapshot, say, which bears no mark: whatever was acknowledged over it would fork the log."""
+def _set_back(past: Past) -> tuple[int, str]:
+    """Put the database back as it was at the backup, without a mark; return the log's head in it."""
     database, _ = past.site.databases()
     put = archive._put_sqlite if database.is_sqlite else archive._put_postgresql
     put(next(path for path in past.backup.iterdir() if path.name != "backup.json"), database)
     with database.transaction() as session:
         log.call_compared(session)
-        before = log.head(session)
+        head = log.head(session)
     database.close()
+    return head
+
+
+def test_a_database_set_back_without_the_operator_starts_frozen(past: Past) -> None:
+    """A disk's snapshot, say, which bears no mark: whatever was acknowledged over it would fork the log."""
+    database, before = past.site.databases()[0], _set_back(past)
     for _ in range(2):
         _serves_nothing(past, "log-damaged", "twinvault operator restore --replace")
         _worker_leaves_it_alone(past)
@@ -157,6 +163,24 @@ def test_a_database_set_back_without_the_operator_starts_frozen(past: Past) -> N
     with past.app() as client:
         assert client.get("/readyz").status_code == 200
     assert not past.event_of(past.withdrawn).live
+
+
+@on_sqlite
+def test_a_database_set_back_of_which_there_is_no_backup_is_its_own(past: Past) -> None:
+    """A snapshot of a disk is all that is left: it is compared with the journal like a backup, and serves again."""
+    _set_back(past)
+    _serves_nothing(past, "log-damaged", "twinvault operator backup")
+    copy = past.backup.parent / "copy"
+    assert past.run("backup", str(copy)).exit_code == 0
+    refused = past.run("restore", str(copy))
+    assert refused.exit_code == 1
+    assert "--replace" in refused.stderr
+    told = restore(past.site, copy)
+    assert (told["consents_ended"], told["charges"], told["frozen"]) == (1, 1, "")
+    with past.app() as client:
+        assert client.get("/readyz").status_code == 200
+    assert not past.event_of(past.withdrawn).live
+    assert past.day_of_february() == past.spent
 
 
 @on_sqlite

@@ -183,7 +183,8 @@ def require_later(session: Session, head: Checkpoint | None, seen: Checkpoint) -
         raise LogDamaged(
             f"The database holds an older or another log than the one of {seen.size} leaves that was signed here. "
             "Stop the service and bring the newest database back; only if it is lost for good, restore the newest "
-            "backup with `twinvault operator restore --replace`."
+            "backup with `twinvault operator restore --replace`. If this database is newer than any backup, or there is "
+            "none, make one of it first with `twinvault operator backup`."
         )
 
 
