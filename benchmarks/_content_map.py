@@ -20,8 +20,8 @@ from typing import Any, Final
 
 from benchmarks._coordinate_words import published_files
 from benchmarks._shared import data_folder
-from vault.answers.reveals import reveals_of
 from vault.encoding import dump_json
+from vault.imprint.reveals import reveals_of
 from vault.schema.trace import Action
 
 MAPS, DEPARTMENTS = Path("vault/imprint/data"), Path("vault/twin/data")

@@ -14,9 +14,9 @@ from tests.company_kit import CompanyKit
 from tests.consent_kit import PURPOSE
 from tests.vault_kit import PURCHASE
 from tests.waiting import together
-from vault.answers import reveals
 from vault.consent import exposure
 from vault.encoding import b64u
+from vault.imprint import reveals
 from vault.imprint.words import words_digest
 from vault.parties import companies
 from vault.proof.bundle import Bundle

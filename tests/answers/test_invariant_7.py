@@ -32,11 +32,12 @@ from tests.twin.worker_kit import OCTOBER, RETAIL, SEPTEMBER
 from tests.vault_kit import MONTH, PURCHASE
 from vault.answers import routes
 from vault.answers.clerks import Steps
-from vault.answers.reveals import narrow, reveals_of
+from vault.answers.reveals import narrow
 from vault.db import Database
 from vault.encoding import JsonObject, b64u, parse_json
 from vault.imprint.features import Cadence
 from vault.imprint.noise import DiscreteGaussian, Integers
+from vault.imprint.reveals import reveals_of
 from vault.imprint.rows import Row, noisy
 from vault.parties import people
 from vault.parties.people import VaultState

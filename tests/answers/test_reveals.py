@@ -8,8 +8,10 @@ import pytest
 from tests.consent_kit import PURPOSE
 from tests.vault_kit import PURCHASE
 from vault.answers import reveals
-from vault.answers.reveals import narrow, reveals_of
+from vault.answers.reveals import narrow
+from vault.imprint import reveals as classifier
 from vault.imprint.features import feature_map
+from vault.imprint.reveals import least_revealed, reveals_of
 from vault.schema.category import CATEGORIES, Category
 from vault.schema.question import Candidate, NextChoice, Recommend
 from vault.seal.ids import ConsentId
@@ -70,7 +72,7 @@ def test_words_reveal_what_they_name(code: str, text: str, revealed: set[str]) -
 
 
 def test_words_name_every_special_category() -> None:
-    assert set().union(*reveals._CATEGORIES.values()) == {name for name, term in CATEGORIES.items() if term.special}
+    assert set().union(*classifier._CATEGORIES.values()) == {name for name, term in CATEGORIES.items() if term.special}
 
 
 def test_only_special_categories_are_ever_named() -> None:
@@ -116,6 +118,26 @@ def test_a_synonym_reads_no_coordinate_that_the_consent_does_not_opt_in_to() -> 
     assert opened.reveals == {HEALTH}
     assert opened.about is not None
     assert opened.about[0, RETAIL.codes.index("completejourney:sinus-and-allergy")]
+
+
+@pytest.mark.parametrize("opted_in", [NOBODY, frozenset({HEALTH}), frozenset({HEALTH, SEXUAL})])
+@pytest.mark.parametrize(
+    "candidates",
+    [
+        (Candidate("completejourney:bread", ""),),
+        (Candidate("completejourney:sinus-and-allergy", ""), Candidate("x:1", "condoms")),
+        (Candidate("x:1", "nasal spray"), Candidate("x:2", "infant formula"), Candidate("x:3", "Insulin pen")),
+    ],
+)
+def test_whoever_holds_a_question_knows_what_it_reveals_but_for_what_is_opted_in(
+    candidates: tuple[Candidate, ...], opted_in: frozenset[Category]
+) -> None:
+    for question in (Recommend(PURCHASE, PURPOSE, candidates, 1), NextChoice(PURCHASE, PURPOSE, 5)):
+        told = narrow(question, RETAIL, opted_in, ASKER).reveals
+        least = least_revealed(question, RETAIL.digest, opted_in)
+        assert least is not None
+        assert least <= told <= least | opted_in
+        assert least_revealed(question, bytes(32), opted_in) is None, "of another release's map nothing is known"
 
 
 def test_a_text_beside_a_known_code_is_not_read() -> None:

@@ -22,6 +22,7 @@ from vault.errors import VaultError
 from vault.proof.bundle import dump_bundle, parse_bundle, records_by_hash
 from vault.proof.leaf import LeafKind, Part, verify_opening
 from vault.proof.note import VerifierKey
+from vault.proof.published import CLASSIFIERS
 from vault.schema.answer import SCHEMA_VERSION
 from vault.schema.category import Purpose
 from vault.schema.question import Candidate, NextChoice, Question, Recommend
@@ -172,6 +173,27 @@ def test_a_proven_answer_to_something_else_is_refused(twin: Twin, other_answers:
     with pytest.raises(NoReceipt, match="another question"):
         _verify(twin, genuine, id_of_it, QUESTION, requester="A" * 22)
     _verify(twin, genuine, id_of_it, QUESTION)
+
+
+def test_a_service_that_tells_its_rules_of_nothing_special_is_named_by_whoever_asked(
+    twin: Twin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rule denies this question; told nothing of it, it does not, and no auditor sees the question."""
+    insulin = Recommend(PURCHASE, PURPOSE, (Candidate(CODES[0], ""), Candidate("acme:1", "Insulin pen, 3 ml")), 1)
+    with pytest.raises(ApiError):
+        twin.company.ask(twin.consent, insulin)
+    monkeypatch.setattr("vault.answers.reveals.revealed_by", lambda _: frozenset())
+    with pytest.raises(NoReceipt, match=r"step 9 \(decision\): The decision was told of other special categories"):
+        twin.company.ask(twin.consent, insulin)
+
+
+def test_an_answer_by_another_classifier_than_the_clients_is_not_believed_unseen(
+    twin: Twin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a service that lies names an older one."""
+    monkeypatch.setattr("vault.answers.ask.VERSION", CLASSIFIERS[0])
+    with pytest.raises(NoReceipt, match=f"classified by {CLASSIFIERS[0]}"):
+        twin.company.ask(twin.consent, QUESTION)
 
 
 def _question_id(data: bytes) -> bytes:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vault.answers.reveals import reveals_of
 from vault.imprint import words
 from vault.imprint.features import ACTIVE_DAY, OTHER, Cadence, NoFeatureMap, feature_map, mapped_for, text_code
+from vault.imprint.reveals import reveals_of
 from vault.imprint.rows import month_sum, objects_by_day
 from vault.imprint.words import words_digest
 from vault.proof.certificate import BUILT_IN

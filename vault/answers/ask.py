@@ -25,7 +25,6 @@ from vault.answers.errors import QuestionIdUsed, TwinNotReady
 from vault.answers.means import Choice, Visit, find_means
 from vault.answers.opened import OpenedRows
 from vault.answers.records import AnsweredMeanwhile, Kept, Records
-from vault.answers.reveals import VERSION
 from vault.clock import month_of, unix_s
 from vault.consent import consents, events, exposure, handovers
 from vault.consent.consents import Consent, StoredVersion
@@ -35,6 +34,7 @@ from vault.db import Database
 from vault.encoding import JsonObject, b64u
 from vault.errors import VaultError
 from vault.imprint.features import Cadence, feature_map
+from vault.imprint.reveals import VERSION
 from vault.imprint.words import words_digest
 from vault.keys.serving import Serving
 from vault.oauth.resource import CompanyGate

@@ -24,6 +24,7 @@ from vault.proof.member import Member, members_by_group
 from vault.proof.ordered import orders_by_subject
 from vault.proof.question import Registered, parse_company
 from vault.proof.report import Failure, Step
+from vault.proof.revealed import Classifier
 from vault.proof.sampled import Tally
 from vault.proof.tombstone import Tombstone, tombstones_by_place, why_unordered
 from vault.proof.trust import TrustedRoot
@@ -146,6 +147,7 @@ class Evidence:
     bundle: Bundle
     trust: TrustedRoot
     carried: Carried
+    classifier: Classifier | None = None
     checkpoint: Checkpoint | None = None
     events: defaultdict[LeafKind, list[Event]] = field(default_factory=lambda: defaultdict(list))
     grouped: list[Event] = field(default_factory=list)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Final
 
 from vault.encoding import b64u, parse_b64u, parse_json
+from vault.proof.certificate import parse_manifest
 from vault.proof.decision import Decision, parse_policy_set
 from vault.proof.decision_record import DecisionRecord, consent_entity, month_number, parse_decision
 from vault.proof.deferred import decide_again
@@ -14,8 +15,10 @@ from vault.proof.errors import InvalidProof
 from vault.proof.established import Event, Evidence
 from vault.proof.leaf import LeafKind
 from vault.proof.quota import verify_left
+from vault.proof.revealed import verify_revealed
 from vault.schema.consent import ConsentVersion
 from vault.schema.terms import ConsentKind
+from vault.seal.dsse import parse_envelope
 
 _NOT_SPENT: Final = ["not-spent"]  # the rules allowed, but no longer when it was to be logged
 
@@ -99,10 +102,20 @@ def verify_decision(evidence: Evidence, event: Event) -> None:
     context = decision.context
     if context.get("purpose") != event.public.get("purpose"):
         raise InvalidProof("The decision was made for another purpose.")
+    _verify_revealed(evidence, event, decision, decided_on)
     requester = str(event.personal.get("requester"))
     status = evidence.before(event, LeafKind.COMPANY_STATUS, "company", requester)
     if status is not None and status.public.get("status") != "active":
         raise InvalidProof("The company was suspended when it asked.")
+
+
+def _verify_revealed(evidence: Evidence, event: Event, decision: DecisionRecord, decided_on: ConsentVersion) -> None:
+    classifier, question = evidence.classifier, evidence.questions.get(event.index)
+    if classifier is None or question is None or event.public.get("classifier") != classifier.version:
+        return
+    manifest = parse_manifest(parse_envelope(evidence.record(event, event.public, "manifest")).payload)
+    opted_in = decided_on.terms.explicit_special
+    verify_revealed(classifier, question, manifest.map_sha256, opted_in, decision.context.get("reveals", ""))
 
 
 def _verify_allowed(outcome: Decision) -> None:

@@ -51,6 +51,7 @@ from vault.proof.quota import verify_quota
 from vault.proof.reconcile import reconcile
 from vault.proof.replay import verify_decision, verify_denial
 from vault.proof.report import Failure, Report, Step
+from vault.proof.revealed import Classifier
 from vault.proof.tombstone import verify_erased
 from vault.proof.trust import TrustedRoot
 from vault.proof.witness import WitnessPolicy, verify_witnessed
@@ -69,7 +70,14 @@ _OF_A_CONSENT: Final = (LeafKind.CONSENT_REQUEST, LeafKind.CONSENT, LeafKind.ANS
 _KEY_STATEMENT: Final = frames(PayloadType.KEY.encode())  # how the encoding of every key statement begins
 
 
-def verify_bundle(bundle: Bundle, trust: TrustedRoot, carried: Carried | None = None, each: Each = map) -> Report:
+def verify_bundle(
+    bundle: Bundle,
+    trust: TrustedRoot,
+    carried: Carried | None = None,
+    each: Each = map,
+    *,
+    classifier: Classifier | None = None,
+) -> Report:
     """Check everything that a bundle shows.
 
     Args:
@@ -77,6 +85,7 @@ def verify_bundle(bundle: Bundle, trust: TrustedRoot, carried: Carried | None = 
         trust: The caller's own pinned keys.
         carried: What the parts before this one established, where it is one part of an audit; it is brought up to date.
         each: Runs the dear checks, of companies' signatures and of decisions; they need nothing but what they are given.
+        classifier: Holds what decisions were told of answers against the questions shown, where they name its version.
 
     Returns:
         What was checked and every failure with its step and leaf. If the checkpoint or an inclusion
@@ -84,7 +93,7 @@ def verify_bundle(bundle: Bundle, trust: TrustedRoot, carried: Carried | None = 
 
     Source: C2SP tlog-checkpoint and tlog-proof; RFC 6962 section 2.1.
     """
-    evidence = Evidence(bundle, trust, carried or Carried())
+    evidence = Evidence(bundle, trust, carried or Carried(), classifier)
     evidence.attempt(Step.CHECKPOINT, None, _verify_root)
     for leaf in bundle.leaves if evidence.checkpoint else ():
         evidence.attempt(Step.INCLUSION, leaf.index, _verify_entry, leaf)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from twinvault.api import Api, ClientError
 from twinvault.profile import Profile, RolledBack
-from twinvault.receipts import remember_checkpoint
+from twinvault.receipts import CLASSIFIER, remember_checkpoint
 from vault.clock import Clock, SystemClock, unix_s
 from vault.encoding import JsonObject, b64u
 from vault.proof.bundle import MAX_BUNDLE_BYTES, parse_bundle
@@ -184,7 +184,7 @@ class Auditor:
             RolledBack: Its log contradicts one that this auditor has seen.
         """
         bundle = parse_bundle(unverified_data)
-        report = verify_bundle(bundle, self._trust, each=each)
+        report = verify_bundle(bundle, self._trust, each=each, classifier=CLASSIFIER)
         if asked is not None and range(bundle.complete_from, bundle.complete_to) != asked:
             detail = (
                 f"The leaves from {asked.start} until {asked.stop} were asked for; the bundle claims others as whole."

@@ -15,6 +15,7 @@ from typing import Final, cast
 from twinvault.api import ApiError, field
 from twinvault.auditor import Auditor, UnreadableFile, read_file
 from twinvault.profile import write_private
+from twinvault.receipts import CLASSIFIER
 from vault.encoding import JsonObject, JsonValue, b64u, dump_json, parse_b64u, parse_json
 from vault.errors import MalformedInput
 from vault.proof.bundle import Bundle, parse_bundle
@@ -118,7 +119,7 @@ def verify_audit(folder: Path, trust: TrustedRoot, listing: Listing | None = Non
         except InvalidProof as error:
             return _sum([*reports, unreadable(error)])
         before = carried.checkpoint
-        report = verify_bundle(bundle, trust, carried, each)
+        report = verify_bundle(bundle, trust, carried, each, classifier=CLASSIFIER)
         reports.append(report)
         if not report.failures and before is not None:
             reports.append(_grown(before, carried.checkpoint, proof))

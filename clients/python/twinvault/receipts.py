@@ -8,6 +8,7 @@ from typing import Any, Final
 from twinvault.api import Api, ClientError, field
 from twinvault.profile import Profile
 from vault.encoding import JsonObject, b64u, parse_b64u
+from vault.imprint.reveals import VERSION, least_revealed
 from vault.proof.bound import verify_bound_event
 from vault.proof.bundle import parse_bundle
 from vault.proof.checkpoint import Checkpoint, verify_checkpoint
@@ -15,6 +16,7 @@ from vault.proof.leaf import LeafKind, Opening, Part, verify_opening
 from vault.proof.merkle import verify_consistency
 from vault.proof.note import parse_b64
 from vault.proof.receipt import parse_receipt, verify_receipt
+from vault.proof.revealed import Classifier
 from vault.proof.trust import TrustedRoot
 from vault.proof.verify import Step, verify_bundle
 from vault.schema.answer import Answer, parse_answer
@@ -28,6 +30,10 @@ _NEEDED: Final = (
     Step.CHECKPOINT, Step.INCLUSION, Step.OPENINGS, Step.KEYS, Step.CONSENT,
     Step.ORDER, Step.ANSWER, Step.DECISION, Step.CERTIFICATE, Step.QUOTA,
 )  # fmt: skip
+
+
+CLASSIFIER: Final = Classifier(VERSION, least_revealed)
+"""Holds what decisions were told against the questions of whoever holds them."""
 
 
 class NoReceipt(ClientError):
@@ -81,7 +87,7 @@ def verify_answered(
     it, a certified model and its quota (DESIGN invariant 3).
     """
     bundle = parse_bundle(unverified_bundle)
-    report = verify_bundle(bundle, trust)
+    report = verify_bundle(bundle, trust, classifier=CLASSIFIER)
     if report.failures:
         first = report.failures[0]
         raise NoReceipt(
@@ -91,8 +97,13 @@ def verify_answered(
         raise NoReceipt("The answer's bundle lacks what the verifier needs; nothing was shown to be wrong or right.")
     for leaf in bundle.leaves:
         personal = {} if leaf.personal is None else verify_opening(leaf.entry, Part.PERSONAL, leaf.personal)
-        kind = verify_opening(leaf.entry, Part.PUBLIC, leaf.public)["kind"]
-        if kind == LeafKind.ANSWER.value and personal.get("question_id") == b64u(question_id):
+        public = verify_opening(leaf.entry, Part.PUBLIC, leaf.public)
+        if public["kind"] == LeafKind.ANSWER.value and personal.get("question_id") == b64u(question_id):
+            if public.get("classifier") != CLASSIFIER.version:
+                raise NoReceipt(
+                    f"What the answer could reveal was classified by {public.get('classifier')}, which this client cannot "
+                    f"do again: it knows {CLASSIFIER.version}. Whichever of client and service is older must be updated."
+                )
             answer = parse_answer(bundle.records[parse_b64u(personal.get("record"), size=32)])
             _verify_about(answer, personal, consent, question, requester)
             checkpoint = verify_checkpoint(bundle.checkpoint, trust.log, trust.origin)
