@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -103,7 +104,7 @@ def test_imported_readings_and_clicks_are_looked_back_at(
     owner, _ = new_owner(categories=[HEALTH, CLICKED])
     monkeypatch.setattr(common, "unlock_owner", lambda *_, **__: owner)
     both = ["--category", HEALTH, "--category", CLICKED]
-    told(capsys, "give", "--kind", "self", *both, "--special", HEALTH, "--yes")
+    told(capsys, "give", "--kind", "self", *both, "--yes")
     at = [datetime(2026, 1, day, 12, tzinfo=UTC) for day in range(1, 31)]
     steps = [
         Trace(f"s{n}", "watch", one, HEALTH, Action.MEASURE, "metric:steps", "", 6_000_000) for n, one in enumerate(at)
@@ -114,6 +115,11 @@ def test_imported_readings_and_clicks_are_looked_back_at(
     file = tmp_path / "traces.jsonl"
     file.write_text("".join(json.dumps(dump_trace(one)) + "\n" for one in [*steps, *again, slept, *clicks]))
     assert told(capsys, "import", str(file))["categories"] == {HEALTH: 61, CLICKED: 30}
+    with pytest.raises(NoReflection, match="specially protected") as refused:
+        look(owner, HEALTH)
+    allow = re.search("`twinvault owner (renew [^`]+)`", refused.value.detail)
+    assert allow is not None
+    told(capsys, *allow[1].split(), "--yes")
     owner.refresh()
     work()
     found = told(capsys, "mirror", "--category", HEALTH, "--top-n", "6")

@@ -123,7 +123,7 @@ def test_all_keys_roll_over_under_a_serving_app_and_worker(house: House) -> None
 
     (handed,) = owner.handed_over(consent)
     assert (handed.epochs, len(handed.indexes)) == ((1, 2), 2)
-    assert {item.keys: item.epochs for item in owner.handed_over(owner._self_consent().id)} == {  # type: ignore[union-attr]
+    assert {item.keys: item.epochs for item in owner.handed_over(owner.self_consent().id)} == {  # type: ignore[union-attr]
         KeyKind.RAW: (2,), KeyKind.IMPRINT: (2,),
     }  # fmt: skip  # the import renewed it, which begins a new chain
 

@@ -18,8 +18,9 @@ from zoneinfo import ZoneInfo
 from twinvault.api import ClientError, field
 from twinvault.owner import Owner
 from twinvault.terms import OWN_PURPOSE
+from vault.encoding import b64u
 from vault.imprint.features import OTHER, Day, FeatureMap, feature_map
-from vault.schema.category import Category, parse_purpose
+from vault.schema.category import Category, is_special, parse_purpose
 from vault.schema.question import NextChoice
 from vault.schema.trace import local_date, parse_period
 
@@ -92,7 +93,7 @@ def look(owner: Owner, category: Category, top_n: int = 10) -> Mirror:
     releases = [row for row in field(twin, "releases", list) if row.get("category") == category]
     months = sorted({field(row, "period") for row in releases})
     if not months:
-        raise NoReflection("Your twin has no row of this category yet; `twinvault owner refresh` makes them.")
+        raise NoReflection(_why_no_row(owner, category))
     zone, mapped = ZoneInfo(owner.profile.text("time_zone")), feature_map(category)
     by_day = _days(owner, mapped, months, zone)
     if not by_day:
@@ -124,6 +125,18 @@ def look(owner: Owner, category: Category, top_n: int = 10) -> Mirror:
         blur=blur,
         named=len(set(most) & set(list(believed)[: len(most)])),
     )
+
+
+def _why_no_row(owner: Owner, category: Category) -> str:
+    """Return why a twin has no row of a category, and what to do."""
+    consent = owner.self_consent()
+    if consent is not None and is_special(category) and category not in consent.current.terms.explicit_special:
+        return (
+            f"Your self consent does not explicitly allow {category}, which is specially protected, so it stays sealed."
+            f" `twinvault owner renew {b64u(consent.id)} --special {category}` allows it; a refresh then makes rows of"
+            " months whose days are not spent on your other categories."
+        )
+    return "Your twin has no row of this category yet; `twinvault owner refresh` makes them."
 
 
 def _days(owner: Owner, mapped: FeatureMap, months: Iterable[str], zone: ZoneInfo) -> dict[date, set[str]]:

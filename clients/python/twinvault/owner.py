@@ -219,7 +219,7 @@ class Owner(Consenting):
             The renewal, or None where nothing was missing or no self consent is live.
         """
         self.erasures.hand_out_again()
-        consent = self._self_consent()
+        consent = self.self_consent()
         if consent is None:
             return None
         terms = consent.current.terms
@@ -275,7 +275,7 @@ class Owner(Consenting):
             ApiError: The service denies it; the sentence names the rule.
             NoReceipt: The answer does not prove that it is in the log; it is not returned.
         """
-        consent = self._self_consent()
+        consent = self.self_consent()
         if consent is None:
             raise UnknownConsent("No self consent is live; run `twinvault owner give --kind self`.")
         question_id = question_id or new_id()
@@ -305,7 +305,8 @@ class Owner(Consenting):
         self._device.close()
         self._api.close()
 
-    def _self_consent(self) -> OwnConsent | None:
+    def self_consent(self) -> OwnConsent | None:
+        """Return the self consent that is live; None without one."""
         live = (consent for consent in self._consents.read() if consent.live)
         return next((consent for consent in live if consent.current.terms.kind is ConsentKind.SELF), None)
 
