@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 _HERE = Path(__file__).parent
 _WORKERS = 2
 _TEST_S = 120
-_ALL_TESTS_S = 900
+_ALL_TESTS_S = 1800
 _ATTEMPTS = 3
 _SKIP = shutil.ignore_patterns(
     ".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", "node_modules", "dist", "*-site"

@@ -304,7 +304,9 @@ def test_oversize_and_empty_uploads_are_refused(sqlite_database: Database, short
             send(sqlite_database, source.caller, body)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_malformed_uploads_raise_one_family_and_store_nothing(
     sqlite_database: Database, shortkeys: Database, data: st.DataObject

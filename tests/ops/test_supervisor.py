@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -82,7 +83,8 @@ def service(site: Site) -> Iterator[Service]:
         process.kill()
         process.wait()
         for pid in chain.from_iterable(children):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it noticed by itself
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_each_child_has_its_own_settings_and_nothing_of_its_sibling(service: Service, site: Site) -> None:
