@@ -14,16 +14,21 @@ from tests.twin.worker_kit import OCTOBER, SEPTEMBER, epsilon
 from tests.vault_kit import MONTH, PURCHASE, publish
 from vault.answers.reveals import narrow
 from vault.imprint.features import feature_map
+from vault.policy.permits import decide_train
 from vault.proof.verify import verify_bundle
 from vault.schema.category import Category
 from vault.schema.question import Candidate, NextChoice, Recommend
+from vault.schema.terms import ConsentKind
 from vault.schema.trace import Action, Trace
-from vault.seal.ids import new_id
+from vault.seal.ids import ConsentId, new_id
 from vault.twin import release, rows
 from vault.twin.children import Children
 from vault.twin.infer import infer, read
+from vault.twin.months import open_months, plan
+from vault.twin.opening import Ask, Wanted
 from vault.twin.reader import closed_form
 from vault.twin.refresh import noise_of
+from vault.twin.requests import TRAIN_PURPOSE
 
 HEALTH, CLICKED = Category("pd:Health"), Category("pd:LinkClicked")
 MEASURED, CLICKS, RETAIL = feature_map(HEALTH), feature_map(CLICKED), feature_map(PURCHASE)
@@ -131,3 +136,20 @@ def test_readings_that_were_not_explicitly_allowed_stay_sealed_and_hold_up_nothi
     assert (alone.rows, alone.reason) == (0, "not-covered")
     consent = walker.consent(**about(HEALTH))
     assert slug_of(walker.ask(consent, NextChoice(HEALTH, PURPOSE, 5))) == "not-covered"
+
+
+def test_a_cohort_would_learn_on_how_many_days_a_range_occurred(walker: Service) -> None:
+    walk(walker)
+    given = walker.give(
+        ConsentKind.COHORT, data_from=SEPTEMBER, purposes=frozenset({TRAIN_PURPOSE}), **about(HEALTH, **ALLOWED)
+    )
+    with Children() as children:
+        worker = walker.worker(children)
+        with walker.database.snapshot() as session:
+            opening = plan(session, worker, ConsentId(given.consent_id), decide_train, TRAIN_PURPOSE)
+        october = next(month for month in opening.months if month.period == OCTOBER)
+        (found,) = open_months(worker, opening, [(october, Ask(Wanted.DAYS, MEASURED, OCTOBER))])
+    at = MEASURED.codes.index("metric:steps:3")
+    assert found[0] == 28, "days with a reading"
+    assert {place: int(days) for place, days in enumerate(found[1 : MEASURED.size]) if days} == {at: 28}
+    assert (found[MEASURED.size :] == 28 * MEASURED.day_vector(["metric:steps:3"])).all()
