@@ -1,6 +1,6 @@
 """What measured series lose as ranges of a day rather than as sums and squares, and what a month's row foretells.
 
-`python -m benchmarks._measured --json` reads the public Fitbit days of 26 people and answers two questions. First: a
+`python -m benchmarks._measured` reads the public Fitbit days of 26 people and answers two questions. First: a
 year of days is drawn from each person's own, and both encodings, under the same clip and the noise of the same
 owner-day epsilon, are asked for the mean and the spread of a day. Second: the row of each person's April is read by the
 service's closed-form reader, and asked in which range a day of May lies.
