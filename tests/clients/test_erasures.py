@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from twinvault.cli import common, main
 from twinvault.device import Device
 from twinvault.erasures import ForgedCertificate, NothingThere
 from twinvault.owner import Owner
+from twinvault.receipts import NoReceipt
+from vault.consent import versions
+from vault.consent.events import Place
 from vault.encoding import b64u, parse_b64u, parse_json
 from vault.errors import VaultError
 from vault.proof.errors import InvalidProof
@@ -24,6 +28,7 @@ from vault.schema.trace import Period
 from vault.seal.derive import subject_of
 from vault.seal.dsse import PayloadType, parse_envelope, sign_record
 from vault.seal.erasure import Counted
+from vault.seal.ids import SubjectId
 from vault.seal.signing import SigningKey, new_seed
 from vault.seal.subject_erasure import sign_subject_erasure
 
@@ -167,6 +172,21 @@ def test_everything_is_erased_on_the_word_of_every_pairwise_key_only(
     assert refused.value.slug == slug
     assert months(full) == {JANUARY: 5, FEBRUARY: 5}, "nothing was erased"
     assert full.erasures.erase_everything().certificate.destroyed[Counted.CONSENTS] == 1
+
+
+def test_a_withdrawal_that_is_logged_as_another_subjects_is_noticed(
+    full: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else that subject's key, and so the service, could have it erased before an auditor sees it."""
+    real = versions.log_event
+
+    def as_anothers(session: Any, place: Place, *said: Any) -> Any:
+        return real(session, replace(place, subject=SubjectId(bytes(16))), *said)
+
+    monkeypatch.setattr(versions, "log_event", as_anothers)
+    (consent,) = full.consents()
+    with pytest.raises(NoReceipt, match="not about the version that was signed"):
+        full.withdraw(consent.id)
 
 
 def test_an_erasure_is_acknowledged_once_the_journal_forgot_it(

@@ -133,9 +133,9 @@ def verify_changed(receipt: Any, trust: TrustedRoot, version: ConsentVersion, en
         InvalidProof: The receipt is malformed or not this log's.
     """
     shown = verify_logged(receipt, trust)
-    said = tuple(shown.personal.get(name) for name in ("consent", "version", "record"))
+    said = tuple(shown.personal.get(name) for name in ("consent", "version", "record", "subject"))
     if shown.kind != LeafKind.CONSENT.value or said != (
-        b64u(version.consent_id), version.version, b64u(envelope.digest),
+        b64u(version.consent_id), version.version, b64u(envelope.digest), b64u(version.subject),
     ):  # fmt: skip
         raise NoReceipt("The log's entry is not about the version that was signed.")
     return shown.checkpoint
