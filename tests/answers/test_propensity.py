@@ -97,13 +97,15 @@ def test_a_consent_that_does_not_name_the_kind_refuses_it(shop: Service) -> None
 
 def test_no_head_without_a_certificate_answers(quick: Service) -> None:
     consent = quick.consent(questions=ASKED)
-    assert slug_of(quick.ask(consent, about(BUYING))) == "no-certified-model"
+    nothing = quick.ask(consent, about(BUYING))
+    assert (slug_of(nothing), "has trained one" in nothing.json()["detail"]) == ("no-certified-model", True)
     head, manifest = shipped()
     stale = replace(manifest, trained_at=unix_s(quick.clock.at - timedelta(days=401)))
     with quick.database.transaction() as session:
         release.publish(session, head, stale, quick.worker_key)
         release.publish(session, head, replace(manifest, trained_at=unix_s(quick.clock.at)), SigningKey(new_seed()))
-    assert slug_of(quick.ask(consent, about(BUYING))) == "no-certified-model"
+    lapsed = quick.ask(consent, about(BUYING))
+    assert (slug_of(lapsed), "operator models list" in lapsed.json()["detail"]) == ("no-certified-model", True)
 
 
 def test_the_shipped_head_has_a_certificate_that_holds() -> None:

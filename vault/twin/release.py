@@ -38,6 +38,11 @@ _NEWEST: Final = Prepared(_WITH_STATE.where(model.c.map_digest == bindparam("map
 _ENVELOPE: Final = select(model.c.envelope).where(model.c.manifest_digest == bindparam("manifest_digest"))
 _BYTES: Final = select(model.c.model).where(model.c.manifest_digest == bindparam("manifest_digest"))
 _MOST_KNOWN: Final = 16
+_NONE_YET: Final = "No model here may answer now; try again once the operator has trained one."
+_LAPSED: Final = (
+    "No model here may answer now: the one for this question is too old to be certified. Try again once the operator has"
+    " upgraded the service or trained another; `twinvault operator models list` names what lapsed."
+)
 
 
 class NoCertifiedModel(VaultError):
@@ -195,6 +200,7 @@ def _current(
     rows = _NEWEST.all(session, map_digest=map_digest)
     found = [(_stated(row.envelope, row.leaf_id), row.withdrawn) for row in rows]
     trained = [(one, ended) for one, ended in found if one.manifest.model_sha256 not in accepted.built_in]
+    lapsed = False
     for one, ended in trained or found:
         if ended:
             continue
@@ -203,10 +209,8 @@ def _current(
             _verify_certificate(one.manifest, now.replace(second=0, microsecond=0), accepted)
             return Model(_computing(session, one.manifest), one.manifest, one.envelope, one.leaf_id)
         except (InvalidProof, SealError):
-            continue
-    raise NoCertifiedModel(
-        "No model here may answer now; try again once the operator has trained one.", retry_after_s=_RETRY_S
-    )
+            lapsed = lapsed or unix_s(now) - one.manifest.trained_at > accepted.age_s
+    raise NoCertifiedModel(_LAPSED if lapsed else _NONE_YET, retry_after_s=_RETRY_S)
 
 
 def manifests(session: Session, worker_keys: Collection[bytes]) -> list[Manifest]:
