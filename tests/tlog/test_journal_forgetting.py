@@ -58,6 +58,12 @@ def erase(database: Database, leaf: Leaf) -> None:
         log.delete_personal_openings(session, [leaf.pending_id])
 
 
+def late(before: Journaled) -> Leaf:
+    """Return an event that the database never had."""
+    known = before.leaves[1]
+    return Leaf(log.PendingId(99), 99, LeafKind.CONSENT, bytes(65), known.public, known.personal)
+
+
 def forgotten(journal: Journal, before: Journaled, *gone: int, more: int = 0) -> None:
     """Demand that everything is there but the personal halves of some, in no file of the folder."""
     after = journal.read().leaves
@@ -150,19 +156,19 @@ def test_what_comes_meanwhile_follows_and_nobody_waits_for_the_copy(
 ) -> None:
     journal, database, before = begun
     other, copied = fresh(journal), journal._path.with_name("log.journal.emptied")
-    late = Leaf(log.PendingId(99), 99, LeafKind.CONSENT, bytes(65), before.leaves[1].public, before.leaves[1].personal)
+    event = late(before)
 
     def meanwhile(step: int) -> None:
         if step == 0:
             monkeypatch.undo()
             with database.transaction() as session:  # as whoever sequences
                 tree.lock(session)
-                other.append([late])
+                other.append([event])
             with journal._path.open("ab") as file:
                 file.write(b"\x00\x00\x01")  # and dies while it writes
             copy = copied.read_bytes()
             assert all(leaf.entry in copy for leaf in before.leaves)
-            assert late.entry not in copy
+            assert event.entry not in copy
 
     at_each_step(monkeypatch, meanwhile)
     journal.forget_erased(database)
@@ -170,7 +176,7 @@ def test_what_comes_meanwhile_follows_and_nobody_waits_for_the_copy(
     other.append([before.leaves[1]])
     assert [leaf.entry for leaf in fresh(journal).read().leaves] == [
         *[leaf.entry for leaf in before.leaves],
-        late.entry,
+        event.entry,
     ]
 
 
@@ -199,17 +205,15 @@ def test_a_file_that_another_took_the_place_of_meanwhile_is_read_again(
     def meanwhile(step: int) -> None:
         if step == 0:
             monkeypatch.undo()
-            content = journal._path.read_bytes()
             other.set_aside("aside")
             other.begin(0)
-            other.append(before.leaves)
+            other.append([*before.leaves, late(before)])
             other._call_due()
             journal._path.with_name("log.journal.aside").unlink()
-            assert journal._path.read_bytes() != content
 
     at_each_step(monkeypatch, meanwhile)
     journal.forget_erased(database)
-    forgotten(journal, before, 0)
+    forgotten(journal, before, 0, more=1)
 
 
 def test_two_at_once_take_turns(begun: Begun) -> None:
