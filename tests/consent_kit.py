@@ -9,6 +9,8 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+from sqlmodel import Session
+
 from tests.company_kit import CompanyKit, sign
 from tests.vault_kit import MONTH, NOW, PURCHASE, Owner, begin
 from vault.clock import unix_s
@@ -19,7 +21,7 @@ from vault.consent.handovers import REQUIRED, Custody
 from vault.consent.versions import Submission
 from vault.db import Database
 from vault.keys.processor import Processor
-from vault.parties import companies
+from vault.parties import companies, people
 from vault.schema.category import Category, Purpose
 from vault.schema.consent import (
     ConsentEvent,
@@ -37,6 +39,7 @@ from vault.seal.dsse import Envelope, PayloadType, sign_record
 from vault.seal.handover import KeyKind, seal_handover
 from vault.seal.identity import Identity
 from vault.seal.ids import ConsentId, new_id
+from vault.seal.person import Profile, sign_profile
 from vault.seal.ring import Compartment, open_seed
 from vault.seal.signing import Signer, SigningKey, new_seed
 from vault.seal.subject import SubjectCertificate, sign_subject
@@ -224,6 +227,12 @@ class World:
         with self.database.transaction() as session:
             return changes.amend(session, submission, vault_id=self.owner.vault, custody=self.custody, now=NOW)
 
+    def declare(self, session: Session, profile: Profile) -> None:
+        """Put the owner's next profile in force."""
+        sequence = people.get(session, self.owner.vault).sequence + 1
+        signed = sign_profile(self.owner.key, profile, vault_id=self.owner.vault, sequence=sequence)
+        people.set_profile(session, self.owner.vault, signed, now=NOW)
+
     def withdraw(self, version: ConsentVersion) -> Change:
         """Withdraw and acknowledge, as the route does."""
         envelope = self.signed(self.next(version, ConsentEvent.WITHDRAWN))
@@ -243,6 +252,7 @@ class Spending:
     exposure: Addition = NOTHING
     agent: bool = False
     company_version: int = 1
+    profile: Profile = field(default_factory=Profile)
 
 
 def spending(world: World, version: ConsentVersion, exposure: Addition = NOTHING, *, agent: bool = False) -> Spending:

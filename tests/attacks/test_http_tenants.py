@@ -43,6 +43,7 @@ _MADE_UP = {
     ("PUT", "legacy"): b'{"plan":"AAAA"}',
     ("PUT", "{locator_hash}"): b'{"slot":"AAAA"}',
     ("POST", "freezes"): b'{"order":"AAAA"}',
+    ("POST", "profiles"): b'{"profile":"AAAA"}',
     ("POST", "erasures"): b'{"order":"AAAA"}',
     ("POST", "preview"): b"{}",
 }

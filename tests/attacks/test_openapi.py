@@ -83,6 +83,7 @@ _SIGNED: Final = {
     "POST /v1/vaults/{vault}/consents/{consent}/versions",
     "POST /v1/vaults/{vault}/erasures",
     "POST /v1/vaults/{vault}/freezes",
+    "POST /v1/vaults/{vault}/profiles",
     "PUT /v1/register/{client_id}",
     "PUT /v1/vaults/{vault}/account",
     "PUT /v1/vaults/{vault}/legacy",

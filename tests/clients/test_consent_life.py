@@ -35,9 +35,11 @@ from vault.schema.terms import ConsentKind
 from vault.seal.dsse import PayloadType, parse_envelope, sign_record, unverified_record
 from vault.seal.handover import KeyKind
 from vault.seal.ids import ConsentId, sha256
+from vault.seal.person import Profile as Person
 from vault.seal.signing import SigningKey
 from vault.seal.statement import KeyName, KeyStatement, sign_key_statement
 
+_NOBODY_IN_PARTICULAR = {"minor": 0, "guardian_ok": 0, "deceased": 0}
 SIGNER = SigningKey(bytes(range(32)))
 
 
@@ -59,6 +61,37 @@ def test_a_freeze_is_seen_and_logged_until_it_is_lifted_and_its_order_counts_onc
     kinds = [event["kind"] for event in owner.history()]
     assert kinds.count("freeze") == 2
     assert owner.withdraw(ConsentId(given.consent_id)).version.event is ConsentEvent.WITHDRAWN
+
+
+def test_what_the_rules_go_by_is_changed_by_a_signed_and_logged_profile_that_counts_once(
+    owner: Owner, tamper: Tamper
+) -> None:
+    assert owner.person() == Person()
+    owner.declare(Person(minor=True, guardian_ok=True))
+    assert owner.person() == Person(minor=True, guardian_ok=True)
+    sent = next(request for request in tamper.sent if request.url.path.endswith("/profiles"))
+    with pytest.raises(ApiError) as replayed:
+        owner._api.request("POST", sent.url.path, auth=owner._auth, json=json.loads(sent.content))
+    assert "sequence" in replayed.value.detail
+    owner.declare(Person())
+    assert owner.person() == Person()
+    assert [event["kind"] for event in owner.history()].count("profile") == 2
+
+
+def test_a_profile_that_the_service_only_claims_is_noticed(owner: Owner, tamper: Tamper) -> None:
+    tamper.on("POST", "/profiles", lambda response: json_answer({**response.json(), "profile": _NOBODY_IN_PARTICULAR}))
+    with pytest.raises(ApiError, match="did not put"):
+        owner.declare(Person(minor=True))
+    tamper.rules.clear()
+    owner.freeze(frozen=True)
+    frozen = owner._api.get(f"{owner._path}/person", auth=owner._auth)
+    receipts: list[Any] = []
+    tamper.on("POST", "/freezes", lambda response: receipts.append(response.json()["receipt"]) or response)  # type: ignore[func-returns-value]
+    owner.freeze(frozen=False)
+    claimed = {**frozen, "profile": _NOBODY_IN_PARTICULAR, "receipt": receipts[0]}
+    tamper.on("POST", "/profiles", lambda _: json_answer(claimed))
+    with pytest.raises(NoReceipt, match="not about the order"):
+        owner.declare(Person())
 
 
 def test_a_freeze_that_the_service_only_claims_is_noticed(owner: Owner, tamper: Tamper) -> None:

@@ -26,6 +26,7 @@ from vault.proof.leaf import LeafKind
 from vault.schema.consent import ConsentEvent, ConsentVersion
 from vault.schema.terms import ConsentKind
 from vault.seal.ids import ConsentId
+from vault.seal.person import Profile
 
 THREADS = 16
 DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
@@ -199,7 +200,7 @@ def test_no_spend_commits_after_a_withdrawal(world: World) -> None:
     assert_dense(found)
 
 
-@pytest.mark.parametrize("stop", ["withdrawal", "freeze", "suspension"])
+@pytest.mark.parametrize("stop", ["withdrawal", "freeze", "profile", "suspension"])
 def test_a_spend_that_waits_for_a_lock_sees_what_the_lock_protected(
     postgresql_database: Database, shortkeys: Database, stop: str
 ) -> None:
@@ -224,6 +225,8 @@ def test_a_spend_that_waits_for_a_lock_sees_what_the_lock_protected(
                 changes.withdraw(session, envelope, vault_id=world.owner.vault, now=NOW)
             case "freeze":
                 people.freeze(session, world.owner.vault, VaultState.FROZEN, world.owner.genesis, now=NOW)
+            case "profile":
+                world.declare(session, Profile(minor=True))
             case _:
                 company = CompanyId(world.company.company_id)
                 companies.set_status(session, company, CompanyStatus.SUSPENDED, now=NOW)
@@ -251,6 +254,17 @@ def test_a_frozen_vault_or_suspended_company_spends_nothing(world: World, stop: 
             answer(world, own)
     else:
         assert answer(world, own) == 4
+
+
+@pytest.mark.parametrize("changed", [Profile(minor=True), Profile(guardian_ok=True), Profile(deceased=True)])
+def test_what_was_decided_on_another_profile_spends_nothing(world: World, changed: Profile) -> None:
+    decided = spending(world, world.give())
+    with world.database.transaction() as session:
+        world.declare(session, changed)
+    with pytest.raises(NotSpent), world.database.transaction() as session:
+        events.spend(session, decided, NOW)
+    with world.database.transaction() as session:
+        assert events.spend(session, replace(decided, profile=changed), NOW).quota_left == 4
 
 
 def test_two_withdrawals_at_once_still_ask_for_a_new_epoch(postgresql_database: Database, shortkeys: Database) -> None:

@@ -27,7 +27,7 @@ from vault.seal.derive import imprint_key
 from vault.seal.dsse import PayloadType
 from vault.seal.errors import SealError
 from vault.seal.ids import ConsentId, new_id, sha256
-from vault.seal.person import sign_freeze
+from vault.seal.person import Profile, sign_freeze
 from vault.seal.signing import SigningKey, new_seed
 from vault.twin import rows
 from vault.twin.children import Children
@@ -297,6 +297,17 @@ def test_a_freeze_is_seen_by_whoever_holds_the_consent(world: TwinWorld, childre
     freeze(world)
     with world.database.transaction() as session:
         assert not hold(session, permit, NOW)
+
+
+def test_a_profile_is_seen_by_whoever_holds_the_consent(world: TwinWorld, children: Children) -> None:
+    version = world.keep_twin()
+    worker = world.worker(children)
+    with world.database.transaction() as session:
+        permit = permitted(session, worker, ConsentId(version.consent_id), decide_refresh, REFRESH_PURPOSE)
+        world.declare(session, Profile(minor=True, guardian_ok=True))
+    with world.database.transaction() as session:
+        assert not hold(session, permit, NOW)
+        assert hold(session, replace(permit, profile=Profile(minor=True, guardian_ok=True)), NOW)
 
 
 def test_nothing_commits_under_a_version_that_was_replaced(lite: TwinWorld, children: Children, while_opening) -> None:

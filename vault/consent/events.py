@@ -7,7 +7,7 @@ consent's row: the row lock makes the log's order the order of events.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -26,6 +26,7 @@ from vault.proof.bound import bind
 from vault.proof.leaf import LeafKind
 from vault.schema.terms import AGENT_ANSWERS_PER_MONTH, MAX_ANSWERS_PER_MONTH, ConsentKind
 from vault.seal.ids import ConsentId, SubjectId, VaultId, sha256
+from vault.seal.person import Profile
 from vault.tlog.log import Pending, append
 
 
@@ -47,6 +48,10 @@ class Spendable(Protocol):
     @property
     def company_version(self) -> int:
         """The version of the asking company's record that was decided on; 0 where no company asks."""
+
+    @property
+    def profile(self) -> Profile:
+        """The person's profile that was decided on."""
 
     @property
     def agent(self) -> bool:
@@ -101,7 +106,7 @@ _SPEND: Final = Prepared(
         consent.c.not_after > bindparam("now"),
         _used < consent.c.quota_per_month,
         _used < bindparam("at_most"),
-        people.not_frozen(consent.c.vault_id),
+        people.not_frozen(consent.c.vault_id, *people.AS_DECIDED),
         (consent.c.kind != ConsentKind.COMPANY.value)
         | companies.is_in_force(consent.c.grantee, bindparam("company_version")),
     )
@@ -139,6 +144,11 @@ _LINK: Final = Prepared(
 )
 
 
+def decided(permit: Spendable) -> dict[str, bool]:
+    """Return what `people.AS_DECIDED` compares with."""
+    return {f"decided_{name}": value for name, value in asdict(permit.profile).items()}
+
+
 def spend(session: Session, permit: Spendable, now: datetime) -> Spent:
     """Spend one answer, or refuse; the answer's record and `log_event` follow in the same transaction.
 
@@ -149,19 +159,21 @@ def spend(session: Session, permit: Spendable, now: datetime) -> Spent:
 
     Raises:
         NotSpent: At this moment the consent is not live, has another version, is outside its window
-            or has no quota left, the vault is frozen, the company suspended or its record replaced.
+            or has no quota left, the vault is frozen, its profile or the company's record replaced, the company
+            suspended.
         ExposureSpent: The person's month holds no more of it, over all companies.
         RankedMeanwhile: The person's exposure must be read and decided on again.
 
     Guarantees:
         After the commit of a withdrawal, freeze or suspension no spending commits, and none that was decided on
-        a company's record before the one in force; quotas are never overdrawn, whatever the concurrency.
+        a profile or a company's record before the one in force; quotas are never overdrawn, whatever the concurrency.
     """
     at_most = AGENT_ANSWERS_PER_MONTH if permit.agent else MAX_ANSWERS_PER_MONTH
     values = {
         "spent_consent": permit.consent_id,
         "decided_version": permit.version,
         "company_version": permit.company_version,
+        **decided(permit),
         "now": unix_s(now),
         "month": month_of(now),
         "at_most": at_most,

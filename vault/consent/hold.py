@@ -9,7 +9,7 @@ from sqlalchemy import bindparam, select
 from sqlmodel import Session
 
 from vault.clock import unix_s
-from vault.consent.events import Spendable
+from vault.consent.events import Spendable, decided
 from vault.consent.models import consent
 from vault.parties import people
 
@@ -21,7 +21,7 @@ _HOLD: Final = (
         consent.c.version == bindparam("version"),
         consent.c.not_before <= bindparam("now"),
         consent.c.not_after > bindparam("now"),
-        people.not_frozen(consent.c.vault_id),
+        people.not_frozen(consent.c.vault_id, *people.AS_DECIDED),
     )
     .with_for_update()
 )
@@ -36,9 +36,10 @@ def hold(session: Session, permit: Spendable, now: datetime) -> bool:
         now: The current time.
 
     Returns:
-        Whether it is live, in the version that was decided on and inside its window, and the vault not frozen.
+        Whether it is live, in the version that was decided on and inside its window, and the vault not frozen nor
+        its profile another.
 
-    Guarantees: what commits with a true answer commits before any withdrawal or freeze of it is logged.
+    Guarantees: what commits with a true answer commits before any withdrawal, freeze or profile is logged.
     """
-    values = {"consent_id": permit.consent_id, "version": permit.version, "now": unix_s(now)}
+    values = {"consent_id": permit.consent_id, "version": permit.version, "now": unix_s(now), **decided(permit)}
     return session.connection().execute(_HOLD, values).one_or_none() is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -24,6 +25,7 @@ from vault.seal.slot import Slot, parse_slot
 from vault.store import accounts, rings, slots
 from vault.store.errors import NotStored
 from vault.store.rings import VerifiedRing
+from vault.tlog.log import Pending
 from vault.tlog.shown import receipt_json
 
 vaults_router = APIRouter(prefix="/v1", tags=["vaults"])
@@ -86,6 +88,12 @@ class FreezeBody(_Body):
     """A signed order to freeze or unfreeze."""
 
     order: str = Field(max_length=4096)
+
+
+class ProfileBody(_Body):
+    """A signed profile."""
+
+    profile: str = Field(max_length=4096)
 
 
 class SlotBody(_Body):
@@ -277,7 +285,7 @@ def put_ring(
 
 @vaults_router.get("/vaults/{vault}/person")
 def person(vault: str, caller: OwnerDep, database: DatabaseDep) -> dict[str, Any]:
-    """Return whether the vault is frozen, and the sequence number of its last profile or freeze record."""
+    """Return whether the vault is frozen, its profile, and the sequence number of its last profile or freeze record."""
     vault_id = own(vault, caller)
     with database.snapshot() as session:
         return _person_json(people.get(session, vault_id))
@@ -296,14 +304,32 @@ def freeze(
     with database.transaction() as session:
         pending = people.follow_freeze(session, vault_id, order, now=clock.now())
         followed = _person_json(people.get(session, vault_id))
+    return {**followed, "receipt": _receipt(request, database, pending)}
+
+
+@vaults_router.post("/vaults/{vault}/profiles")
+def set_profile(
+    *, vault: str, body: ProfileBody, caller: OwnerDep, request: Request, database: DatabaseDep, clock: ClockDep
+) -> dict[str, Any]:
+    """Put the owner's signed profile in force; acknowledged once it is logged. Nothing decided on another is answered."""
+    vault_id = own(vault, caller)
+    profile = parse_envelope_text(body.profile)
+    with database.transaction() as session:
+        pending = people.set_profile(session, vault_id, profile, now=clock.now())
+        followed = _person_json(people.get(session, vault_id))
+    return {**followed, "receipt": _receipt(request, database, pending)}
+
+
+def _receipt(request: Request, database: Database, pending: Pending) -> dict[str, Any]:
     state = request.app.state
     state.sequencer.wait(pending.id, state.settings.checkpoint_wait_s)
     with database.snapshot() as session:
-        return {**followed, "receipt": receipt_json(session, pending.id)}
+        return receipt_json(session, pending.id)
 
 
 def _person_json(found: people.Person) -> dict[str, Any]:
-    return {"state": found.state, "sequence": found.sequence}
+    profile = {name: int(value) for name, value in asdict(found.profile).items()}
+    return {"state": found.state, "sequence": found.sequence, "profile": profile}
 
 
 def _ring(body: RingBody, vault: VaultId, owner_key: bytes, shortkeys: Database) -> VerifiedRing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -32,6 +32,8 @@ _LOCK: Final = (
     sqlalchemy.select(_TABLE.c.vault_id).where(_TABLE.c.vault_id == sqlalchemy.bindparam("vault_id")).with_for_update()
 )
 _STAY: Final = _LOCK.with_for_update(read=True)
+AS_DECIDED: Final = [_TABLE.c[one.name] == sqlalchemy.bindparam(f"decided_{one.name}") for one in fields(Profile)]
+"""That a person's profile is still the one that was decided on."""
 
 
 class UnknownVault(VaultError):
@@ -148,8 +150,11 @@ def succeed(session: Session, vault_id: VaultId, envelope: Envelope, *, now: dat
     return _person(row)
 
 
-def set_profile(session: Session, vault_id: VaultId, envelope: Envelope, *, now: datetime) -> Person:
-    """Put a signed profile in force; writes the row and its leaf.
+def set_profile(session: Session, vault_id: VaultId, envelope: Envelope, *, now: datetime) -> Pending:
+    """Put a signed profile in force; writes the row and its leaf. For `AS_DECIDED`, what `freeze` guarantees holds.
+
+    Returns:
+        The leaf, to wait for.
 
     Raises:
         SealError: The profile does not verify or is not the next record.
@@ -159,8 +164,7 @@ def set_profile(session: Session, vault_id: VaultId, envelope: Envelope, *, now:
     profile = verify_profile(envelope, owner_key=row.owner_key, vault_id=vault_id, sequence=row.sequence + 1)
     row.minor, row.guardian_ok, row.deceased = profile.minor, profile.guardian_ok, profile.deceased
     row.sequence += 1
-    _record(session, row, LeafKind.PROFILE, envelope, now)
-    return _person(row)
+    return _record(session, row, LeafKind.PROFILE, envelope, now)
 
 
 def follow_freeze(session: Session, vault_id: VaultId, envelope: Envelope, *, now: datetime) -> Pending:
@@ -278,14 +282,16 @@ def is_sandbox(session: Session, vault_id: VaultId) -> bool:
     return session.exec(marked).one_or_none() is True
 
 
-def not_frozen(vault_id: sqlalchemy.ColumnElement[bytes] | bytes) -> sqlalchemy.ColumnElement[bool]:
-    """Return the condition that a vault lives here and is not frozen, for a WHERE.
+def not_frozen(
+    vault_id: sqlalchemy.ColumnElement[bytes] | bytes, *also: sqlalchemy.ColumnElement[bool]
+) -> sqlalchemy.ColumnElement[bool]:
+    """Return the condition that a vault lives here and is not frozen, for a WHERE; `also` is about the person's row.
 
     The row is share-locked where the condition is evaluated: under PostgreSQL's READ COMMITTED a
     plain subquery would keep the statement's old snapshot even after waiting for a freeze.
     """
     active = select(PersonRow.vault_id).where(
-        col(PersonRow.vault_id) == vault_id, col(PersonRow.state) == VaultState.ACTIVE
+        col(PersonRow.vault_id) == vault_id, col(PersonRow.state) == VaultState.ACTIVE, *also
     )
     return active.with_for_update(read=True).exists()
 

@@ -5,7 +5,7 @@ Source: DESIGN section 5; GDPR articles 6, 7 and 9 for what the rules ask.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from vault.consent.consents import Consent
@@ -20,6 +20,7 @@ from vault.schema.category import Category
 from vault.schema.terms import ConsentKind
 from vault.schema.trace import Period
 from vault.seal.ids import ConsentId, SubjectId, VaultId
+from vault.seal.person import Profile
 
 
 class Forbidden(VaultError):
@@ -100,6 +101,7 @@ class Permit:
         categories: What may be read.
         data_from: First month that may be read.
         data_to: Last month that may be read.
+        profile: The person's that was decided on, and spending refuses any other.
         company_version: Of the asking company's record that was decided on, and spending refuses any other; 0 where
             no company asks.
         agent: Whether a software agent asks.
@@ -118,6 +120,7 @@ class Permit:
     data_from: Period
     data_to: Period
     company_version: int
+    profile: Profile = field(repr=False)
     agent: bool
     exposure: Addition
     decision: bytes
@@ -225,6 +228,7 @@ def _permit(
         data_from=data[0],
         data_to=data[1],
         company_version=0 if company is None else company.version,
+        profile=facts.person.profile,
         agent=company is not None and company.agent,
         exposure=exposure,
         decision=dump_json(dump_decision(record)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Final
 
 from twinvault.api import Api, ApiError, field, json_of
@@ -28,8 +28,10 @@ from vault.schema.language import Language
 from vault.schema.terms import ConsentKind, Terms
 from vault.schema.trace import Period, period_of
 from vault.seal.advance import Advance
+from vault.seal.dsse import Envelope
 from vault.seal.ids import ConsentId
-from vault.seal.person import Role, sign_freeze
+from vault.seal.person import Profile as Person
+from vault.seal.person import Role, sign_freeze, sign_profile
 
 _FROZEN: Final = "frozen"
 
@@ -219,10 +221,21 @@ class Consenting:
         done = json_of(self._api.request("POST", f"{self._path}/freezes", auth=self._auth, json=body))
         if (field(done, "state") == _FROZEN) is not frozen:
             raise ApiError("unexpected-answer", 200, "The service did not follow the order.")
-        shown = verify_logged(field(done, "receipt", dict), self.profile.trust)
-        if (shown.kind, shown.personal.get("record")) != (LeafKind.FREEZE.value, b64u(order.digest)):
-            raise NoReceipt("The log's entry is not about the order that was signed.")
-        remember_checkpoint(self._api, self.profile, shown.checkpoint)
+        self._require_logged(done, LeafKind.FREEZE, order)
+
+    def person(self) -> Person:
+        """Return what the rules go by about the owner, as the service keeps it."""
+        return _person_in(self._person())
+
+    def declare(self, person: Person) -> None:
+        """Sign and log what the rules go by about the owner from now on; nothing decided before it is answered."""
+        sequence = field(self._person(), "sequence", int) + 1
+        signed = sign_profile(self._keys.signer, person, vault_id=self._keys.vault, sequence=sequence)
+        body = {"profile": b64u(signed.encoded)}
+        done = json_of(self._api.request("POST", f"{self._path}/profiles", auth=self._auth, json=body))
+        if _person_in(done) != person:
+            raise ApiError("unexpected-answer", 200, "The service did not put the profile in force.")
+        self._require_logged(done, LeafKind.PROFILE, signed)
 
     def handed_over(self, consent_id: ConsentId) -> list[Handed]:
         """Return which of the service's keys hold the keys that a consent handed over, verified step by step.
@@ -251,6 +264,12 @@ class Consenting:
         """
         return {one: self._company(one) for one in dict.fromkeys(grantees)}
 
+    def _require_logged(self, done: Any, kind: LeafKind, signed: Envelope) -> None:
+        shown = verify_logged(field(done, "receipt", dict), self.profile.trust)
+        if (shown.kind, shown.personal.get("record")) != (kind.value, b64u(signed.digest)):
+            raise NoReceipt("The log's entry is not about the order that was signed.")
+        remember_checkpoint(self._api, self.profile, shown.checkpoint)
+
     def _person(self) -> Any:
         return self._api.get(f"{self._path}/person", auth=self._auth)
 
@@ -276,3 +295,8 @@ class Consenting:
 def this_month(clock: Clock) -> Period:
     """Return the calendar month of a clock."""
     return period_of(clock.now().date())
+
+
+def _person_in(answer: Any) -> Person:
+    flags = field(answer, "profile", dict)
+    return Person(**{one.name: bool(field(flags, one.name, int)) for one in fields(Person)})

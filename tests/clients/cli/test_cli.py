@@ -72,6 +72,7 @@ COMMANDS = {
         "renew",
         "freeze",
         "unfreeze",
+        "person",
         "devices",
         "revoke-device",
         "receipt",

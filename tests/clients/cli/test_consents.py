@@ -249,6 +249,30 @@ def test_a_frozen_vault_answers_nobody(owner: Run, run: Run, request_file: Path,
     run(*ask)
 
 
+def test_what_the_rules_go_by_is_shown_and_changed(
+    owner: Run, run: Run, request_file: Path, work: Callable[[], None]
+) -> None:
+    consent = owner("give", "--request", request_file, "--yes")["consent"]
+    owner("refresh")
+    work()
+    ask = ("company", "ask", consent, "--purpose", PURPOSE, "--profile", "acme")
+    run(*ask)
+    told = {"minor": False, "guardian_ok": False, "deceased": False}
+    assert owner("person").items() >= told.items()
+    assert owner("person", "--minor")["minor"]
+    run(*ask, expect=1)
+    rules = {
+        rule["rule"] for event in owner("history")["history"] if event["kind"] == "denial" for rule in event["rules"]
+    }
+    assert "minor-without-guardian" in rules
+    assert owner("person", "--guardian").items() >= {"minor": True, "guardian_ok": True}.items()
+    run(*ask)
+    assert owner("person", "--adult", "--no-guardian").items() >= told.items()
+    assert [event["kind"] for event in owner("history")["history"]].count("profile") == 3
+    assert owner("person", "--adult").items() >= told.items()  # nothing to sign
+    assert [event["kind"] for event in owner("history")["history"]].count("profile") == 3
+
+
 def test_a_lost_device_is_revoked(owner: Run) -> None:
     (device,) = owner("devices")["devices"]
     assert (device["role"], device["revoked"], device["this_machine"]) == ("owner", False, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -159,6 +160,29 @@ def freeze(
 ) -> None:
     """Stop everything at once: no answer, no refresh, no training, whatever was consented, until `unfreeze`."""
     _freeze(common.unlock_owner(profile, passphrase_file), frozen=True, as_json=as_json)
+
+
+@owner.command("person")
+def person_of(
+    *,
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    minor: Annotated[bool | None, typer.Option("--minor/--adult", help="Under the age of consenting alone.")] = None,
+    guardian: Annotated[
+        bool | None, typer.Option("--guardian/--no-guardian", help="A guardian agreed to what is consented.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the rules go by about you; with an option, sign and log that it changed."""
+    found = common.unlock_owner(profile, passphrase_file)
+    person = found.person()
+    changed = replace(
+        person, minor=person.minor if minor is None else minor,
+        guardian_ok=person.guardian_ok if guardian is None else guardian,
+    )  # fmt: skip
+    if changed != person:
+        found.declare(changed)
+    common.emit({"vault": b64u(found.vault), **asdict(changed)}, as_json=as_json)
 
 
 @owner.command()
