@@ -16,7 +16,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from tests.client_kit import company_terms, purchases
-from tests.http_kit import QUESTION, Caller, House, new_databases, serving
+from tests.http_kit import QUESTION, Caller, House, await_sequencer, new_databases, serving
 from tests.ops import rollover_child
 from tests.site_kit import operate, worker_settings
 from twinvault.cli import common
@@ -228,6 +228,7 @@ def test_an_owner_is_told_that_what_was_sealed_in_advance_is_spent(
     assert "Make a new plan" not in CliRunner().invoke(notice_commands, []).stderr
 
     def told_by_the_server() -> list[str]:
+        await_sequencer(house.database)
         return [said for notice in owner.history() if "sealed consents in advance" in (said := notice["sentence"])]
 
     def doctor() -> str:
