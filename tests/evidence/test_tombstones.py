@@ -19,7 +19,7 @@ from vault.consent import changes, consents
 from vault.encoding import JsonObject, b64u
 from vault.proof import tombstone
 from vault.proof.bundle import Bundle, dump_bundle, records_by_hash
-from vault.proof.established import Event
+from vault.proof.event import Event
 from vault.proof.leaf import LeafKind, make_entry
 from vault.proof.merkle import leaf_hash
 from vault.proof.ordered import author_of

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from vault.proof.bound import verify_bound_event
 from vault.proof.errors import InvalidProof
-from vault.proof.established import Event, Evidence
+from vault.proof.established import Evidence
+from vault.proof.event import Event
 from vault.proof.leaf import LeafKind, Part, verify_opening
 from vault.proof.member import MINUTE_S, Member, verify_group
 from vault.proof.report import Step

@@ -19,6 +19,7 @@ from vault.proof.checkpoint import Checkpoint
 from vault.proof.decision import PolicySet
 from vault.proof.deferred import Deferred, Each, settle
 from vault.proof.errors import InvalidProof
+from vault.proof.event import CHAINED, LAST_S, NOTHING_COUNTED, Counted, Event, Version
 from vault.proof.leaf import LeafKind
 from vault.proof.member import Member, members_by_group
 from vault.proof.ordered import orders_by_subject
@@ -36,79 +37,8 @@ from vault.seal.ids import SubjectId, sha256
 from vault.seal.statement import KeyName, KeyStatement
 from vault.seal.subject_erasure import SubjectErasure
 
-CHAINED: Final = (LeafKind.CONSENT_REQUEST, LeafKind.CONSENT, LeafKind.ANSWER, LeafKind.DENIAL)
-"""Events that are numbered and chained in their consent."""
-
 SKEW_S: Final = 300
 """By how much the clocks of several processes of one service may differ."""
-
-_LAST_S: Final = 2**32
-
-
-@dataclass(frozen=True)
-class Event:
-    """One leaf with what its openings show; `personal` is empty where the holder may not open it."""
-
-    index: int
-    kind: LeafKind
-    public: JsonObject
-    personal: JsonObject
-    personal_body: bytes | None
-
-    @property
-    def consent(self) -> str:
-        """The consent that it is about."""
-        return str(self.personal.get("consent"))
-
-    @property
-    def at(self) -> int:
-        """When it happened, unix seconds.
-
-        Raises:
-            InvalidProof: The leaf does not say.
-        """
-        if self.said_at is None:
-            raise InvalidProof("The leaf does not say when its event happened.")
-        return self.said_at
-
-    @property
-    def said_at(self) -> int | None:
-        """When it happened, if it says so."""
-        at = self.personal.get("at", self.public.get("at"))
-        return at if isinstance(at, int) and 0 <= at < _LAST_S else None
-
-
-@dataclass(frozen=True)
-class Version:
-    """One verified version of a consent and where it is logged."""
-
-    index: int
-    version: ConsentVersion
-    envelope_sha256: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """An answer as its consent's quota counted it.
-
-    Args:
-        index: Its leaf.
-        at: When it was asked for, unix seconds.
-        month: In which month it was counted: never an earlier one than the answer before.
-        number: Which of its month it was, from 1.
-    """
-
-    index: int
-    at: int
-    month: str
-    number: int
-
-    def used_in(self, period: str) -> int:
-        """Return how many answers of a month are used after this one."""
-        return self.number if self.month >= period else 0
-
-
-_NOTHING_COUNTED: Final = Counted(-1, 0, "", 0)
 
 
 @dataclass
@@ -304,7 +234,7 @@ class Evidence:
             for event in found
             for part in (event.public, event.personal)
         )
-        return max((at for at in said if isinstance(at, int) and 0 <= at < _LAST_S), default=0)
+        return max((at for at in said if isinstance(at, int) and 0 <= at < LAST_S), default=0)
 
     @property
     def whole(self) -> range:
@@ -364,7 +294,7 @@ class Evidence:
         if event.consent in self.carried.counted:
             yield self.carried.counted[event.consent]
         elif given.version.version == 1 and given.index in self.looked_at:
-            yield _NOTHING_COUNTED
+            yield NOTHING_COUNTED
 
     def versions_before(self, event: Event) -> list[ConsentVersion]:
         """Return the versions of the event's consent that are logged before it, at least one.
@@ -402,7 +332,7 @@ class Evidence:
         """Return the record that a company's leaf names; raises what `record` does."""
         return self.record(event, event.public, "record_sha256").decode("ascii", "replace")
 
-    def verify_signed(self, envelope: Envelope, payload_type: PayloadType, name: KeyName, at: int = _LAST_S) -> None:
+    def verify_signed(self, envelope: Envelope, payload_type: PayloadType, name: KeyName, at: int = LAST_S) -> None:
         """Refuse a record that no key of this name, vouched for by the operator and in force by then, signed.
 
         Args:

@@ -24,7 +24,8 @@ from vault.proof.accounting import (
 from vault.proof.certificate import SHIPPED, Manifest, parse_manifest, verify_epsilon
 from vault.proof.charge import Charge, parse_charge
 from vault.proof.errors import InvalidProof, MalformedProof
-from vault.proof.established import Event, Evidence
+from vault.proof.established import Evidence
+from vault.proof.event import Event
 from vault.proof.leaf import LeafKind
 from vault.proof.report import Step
 from vault.schema.reader import Reader

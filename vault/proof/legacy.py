@@ -14,7 +14,8 @@ from typing import Final
 from vault.clock import DAY_S
 from vault.encoding import b64u, parse_b64u
 from vault.proof.errors import InvalidProof
-from vault.proof.established import SKEW_S, Event, Evidence
+from vault.proof.established import SKEW_S, Evidence
+from vault.proof.event import Event
 from vault.proof.leaf import LeafKind
 from vault.proof.report import Step
 from vault.proof.waited import SLACK_S, parse_waited, verify_waited

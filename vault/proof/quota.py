@@ -7,7 +7,8 @@ from typing import Final
 
 from vault.proof.decision_record import DecisionRecord
 from vault.proof.errors import InvalidProof
-from vault.proof.established import SKEW_S, Counted, Event, Evidence
+from vault.proof.established import SKEW_S, Evidence
+from vault.proof.event import Counted, Event
 from vault.schema.consent import ConsentVersion
 from vault.schema.terms import AGENT_ANSWERS_PER_MONTH
 

@@ -8,7 +8,8 @@ from typing import Final
 from vault.encoding import JsonObject, JsonValue, b64u
 from vault.proof.certificate import parse_manifest
 from vault.proof.errors import InvalidProof
-from vault.proof.established import SKEW_S, Event, Evidence
+from vault.proof.established import SKEW_S, Evidence
+from vault.proof.event import Event
 from vault.proof.leaf import LeafKind
 from vault.proof.member import is_member
 from vault.proof.ordered import is_subject_erasure

@@ -12,7 +12,8 @@ from vault.proof.decision import Decision, parse_policy_set
 from vault.proof.decision_record import DecisionRecord, consent_entity, month_number, parse_decision
 from vault.proof.deferred import decide_again
 from vault.proof.errors import InvalidProof
-from vault.proof.established import Event, Evidence
+from vault.proof.established import Evidence
+from vault.proof.event import Event
 from vault.proof.leaf import LeafKind
 from vault.proof.quota import verify_left
 from vault.proof.revealed import verify_revealed

@@ -39,7 +39,8 @@ from vault.proof.checkpoint import verify_checkpoint
 from vault.proof.deferred import Each, check_signature, holds
 from vault.proof.denials import verify_denials
 from vault.proof.errors import InvalidProof
-from vault.proof.established import CHAINED, SKEW_S, Carried, Event, Evidence, Version
+from vault.proof.established import SKEW_S, Carried, Evidence
+from vault.proof.event import CHAINED, Event, Version
 from vault.proof.jose import REQUEST_TYPE, parse_jws
 from vault.proof.leaf import LeafKind, Part, verify_opening
 from vault.proof.ledger import verify_ledger

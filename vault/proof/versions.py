@@ -7,7 +7,8 @@ from itertools import pairwise
 from vault.encoding import JsonObject, b64u
 from vault.proof.decision import parse_policy_set
 from vault.proof.errors import InvalidProof
-from vault.proof.established import Event, Evidence
+from vault.proof.established import Evidence
+from vault.proof.event import Event
 from vault.proof.leaf import LeafKind
 from vault.proof.question import Registered, parse_company, verify_follows
 from vault.proof.report import Step
