@@ -78,6 +78,7 @@ def test_what_may_be_told_waits_for_nothing(watch: Watch) -> None:
 def test_a_wait_for_a_clerk_does_not_move_the_beat(service: Service, watch: Watch) -> None:
     office, free = service.client.app.state.clerks, threading.Event()  # type: ignore[attr-defined]
     busy = [office._submit(clerks._Turn.DECIDE, free.wait) for _ in range(office._count)]
+    until(lambda: all(one.running() for one in busy), "every clerk has begun, so only the question can wait")
 
     def free_one_late() -> None:
         until(lambda: office._tasks.qsize() == 1, "the question waits for a clerk")
