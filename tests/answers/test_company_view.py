@@ -27,6 +27,7 @@ OFFER = offer("acme:1", "acme:2")
 
 OF_THIS_QUESTION = {
     "question_id", "jws", "salt", "question", "record", "decision", "quota_left", "agent_quota_left", "consent_seq", "prev",
+    "bound", "subject_salt",
 }  # fmt: skip
 """What differs from one question to the next, whoever the person is; the test looks at the countable ones itself."""
 

@@ -41,6 +41,7 @@ from vault.imprint.reveals import reveals_of
 from vault.imprint.rows import Row, noisy
 from vault.parties import people
 from vault.parties.people import VaultState
+from vault.proof.bound import verify_bound_event
 from vault.proof.bundle import Bundle
 from vault.proof.leaf import LeafKind
 from vault.schema.answer import answer_bytes
@@ -68,7 +69,7 @@ _UNCOUNTED = (
     *_LOG_TREE,
 )  # the statements themselves are compared
 _NOT_OF_A_PERSON = ("log_tile", "leaf_index", "DELETE FROM spent")
-_HASHED = {"question", "decision", "record", "prev"}
+_HASHED = {"question", "decision", "record", "prev", "bound", "subject_salt"}
 
 
 @dataclass
@@ -126,9 +127,11 @@ def _leaves(bundle: Bundle, ids: dict[str, str]) -> list[JsonObject]:
         if public["kind"] not in {LeafKind.ANSWER, LeafKind.CONSENT}:
             continue  # models, rules and companies are the same leaves for both
         personal = parse_json(leaf.personal.body) if leaf.personal else {}
+        if personal:
+            verify_bound_event(public, personal)  # by a salt of its own, which is left out below
         found += [
-            public,
-            {name: ids.get(str(value), value) for name, value in personal.items() if name not in _HASHED},
+            {name: ids.get(str(value), value) for name, value in half.items() if name not in _HASHED}
+            for half in (public, personal)
         ]
     return found
 

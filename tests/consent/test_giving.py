@@ -15,6 +15,7 @@ from vault.consent.errors import ConsentConflict
 from vault.encoding import b64u
 from vault.parties import companies
 from vault.parties.companies import CompanyStatus
+from vault.proof.bound import verify_bound_event
 from vault.schema.consent import ConsentEvent
 from vault.schema.terms import BadConsent, ConsentKind
 from vault.seal.derive import pairwise_key
@@ -35,6 +36,9 @@ def test_a_given_consent_is_in_force_with_its_keys_and_leaves(world: World, kind
             handovers.read(session, world.shortkeys, found.consent_id, 1, key_kind)
         logged = {name: (public, personal) for name, public, personal in leaves(session)}
     public, personal = logged["consent"]
+    assert personal is not None
+    verify_bound_event(public, personal)
+    del public["bound"], personal["subject_salt"]
     assert public == {
         "kind": "consent",
         "consent_kind": kind,
