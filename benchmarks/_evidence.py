@@ -1,4 +1,4 @@
-"""What an auditor checks of every logged answer: its place in the tree, both openings, its company's signature.
+"""What an auditor checks of every logged answer: its place in the tree, both openings, whose it is, the company's signature.
 
 A process of its own, so that its memory is what checking takes: `python -m benchmarks._evidence FILE JWK PROCESSES`.
 """
@@ -18,22 +18,38 @@ from typing import Any
 
 from twinvault.jws import key_of, sign_jws
 from twinvault.processes import Processes
-from vault.encoding import b64u, dump_json, parse_json
+from vault.encoding import JsonObject, b64u, dump_json, parse_json
+from vault.proof.bound import bind, verify_bound_event
 from vault.proof.deferred import check_signature
 from vault.proof.jose import QUESTION_TYPE
-from vault.proof.leaf import Opening, Part, make_entry, verify_opening
+from vault.proof.leaf import LeafKind, Opening, Part, make_entry, verify_opening
 from vault.proof.merkle import Edge, leaf_hash
 from vault.proof.question import dump_signed_question, parse_signed_question
 from vault.seal.framing import Reader, frames
+from vault.seal.ids import SubjectId
 from vault.seal.signing import SigningKey
 
 COMPANY = "bench"
 ISSUER = "https://twin.example"
 CONSENT = bytes(16)
 AT_S = 1_795_000_000
-PUBLIC = {"kind": "answer", "purpose": "service-provision", "model": "m" * 43, "period": "2026-11"}
-PERSONAL = {"subject": "s" * 22, "consent": "c" * 22, "consent_seq": 3, "at": AT_S}
+SUBJECT = SubjectId(bytes(16))
+PUBLIC: JsonObject = {
+    "purpose": "dpv:ProvideProductRecommendations", "question_kind": "next_choice", "period": "2026-11",
+    "classifier": "reveals-4", "manifest": "m" * 43, "model": "m" * 43, "policy_set": "p" * 43, "words": "w" * 43,
+}  # fmt: skip
+PERSONAL: JsonObject = {
+    "subject": b64u(SUBJECT), "consent": b64u(CONSENT), "consent_seq": 3, "version": 1, "at": AT_S, "decision": "d" * 43,
+    "prev": "p" * 43, "question_id": "q" * 22, "quota_left": 4, "record": "r" * 43, "requester": "r" * 22,
+}  # fmt: skip
+"""What a logged answer's halves hold, beside its question and whose it is bound to."""
 _DISTINCT = 256
+
+
+def halves_of(record: bytes) -> tuple[JsonObject, JsonObject]:
+    """Return what the leaf of an answer to this question says in public, but for its kind, and to who may open it."""
+    bound, opens = bind(SUBJECT)
+    return {**PUBLIC, **bound}, {**PERSONAL, **opens, "question": b64u(hashlib.sha256(record).digest())}
 
 
 def write(file: Path, count: int) -> tuple[str, bytes]:
@@ -52,7 +68,8 @@ def write(file: Path, count: int) -> tuple[str, bytes]:
         }  # fmt: skip
         signed = sign_jws(company, {"typ": QUESTION_TYPE, "kid": key_of(company).kid}, claims)
         record = dump_signed_question(signed, body, secrets.token_bytes(16))
-        entry, opened = make_entry(PUBLIC, {**PERSONAL, "question": b64u(hashlib.sha256(record).digest())})
+        public, personal = halves_of(record)
+        entry, opened = make_entry({"kind": LeafKind.ANSWER, **public}, personal)
         halves = (opened.public.salt, opened.public.body, opened.personal.salt, opened.personal.body)
         framed = frames(entry, *halves, record)
         made.append((len(framed).to_bytes(4, "big") + framed, leaf_hash(entry)))
@@ -74,8 +91,9 @@ def verify_one(item: tuple[str, bytes]) -> bytes:
     reader = Reader(framed, len(framed))
     entry, public_salt, public_body, personal_salt, personal_body, record = (reader.frame() for _ in range(6))
     reader.end()
-    verify_opening(entry, Part.PUBLIC, Opening(public_salt, public_body))
+    public = verify_opening(entry, Part.PUBLIC, Opening(public_salt, public_body))
     personal = verify_opening(entry, Part.PERSONAL, Opening(personal_salt, personal_body))
+    verify_bound_event(public, personal)
     if personal["question"] != b64u(hashlib.sha256(record).digest()):
         raise ValueError("the record of a question is not the logged one")
     jws, body = parse_signed_question(record)

@@ -41,8 +41,6 @@ PRIVATE = Ed25519PrivateKey.generate()
 KEY = VerifierKey("log.example/bench", PRIVATE.public_key().public_bytes_raw())
 BUNDLE_BYTES = TILE_WIDTH * (2 + ENTRY_BYTES)
 MILLION = 1_000_000
-PUBLIC = {"purpose": "service-provision", "model": "m" * 43, "period": "2026-11"}
-PERSONAL = {"subject": "s" * 22, "consent": "c" * 22, "consent_seq": 3, "at": 1_795_000_000, "record": "r" * 43}
 
 
 @contextmanager
@@ -72,7 +70,7 @@ def one_event(database: Database, sequencer: Sequencer) -> float:
     """Record one event, wait for its place and return the seconds it took."""
     started_s = time.perf_counter()
     with database.transaction(durable=False) as session:  # as for an answer: the checkpoint's commit flushes it
-        pending = log.append(session, LeafKind.ANSWER, PUBLIC, PERSONAL)
+        pending = log.append(session, LeafKind.ANSWER, *_evidence.halves_of(b"a question"))
     sequencer.wait(pending.id, 60)
     return time.perf_counter() - started_s
 
