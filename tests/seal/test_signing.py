@@ -83,13 +83,38 @@ def test_a_border_moved_between_signature_and_message_is_refused() -> None:
             verify_signature((key.public_key + b"\0")[:size], signature, b"pay")
 
 
-def test_a_library_that_forgives_the_cofactor_is_not_used() -> None:
+_LIBRARIES = {
+    "everything": "lambda signed, key: signed[64:]",
+    "the cofactor": "lambda signed, key: signed[64:] if signed[:32] == OFF_BY_8 else honest(signed, key)",
+    "S beyond L": "lambda signed, key: honest(signed[:32] + modulo_l(signed[32:64]) + signed[64:], key)",
+    "R of small order": "openssl",
+}
+
+
+@pytest.mark.parametrize("forgives", _LIBRARIES)
+def test_a_library_that_forgives_more_than_the_rule_is_not_used(forgives: str) -> None:
     """Nothing is verified by it: the package does not even load, and says what to install."""
-    lenient = (
-        "import nacl.bindings\n"
-        "nacl.bindings.crypto_sign_open = lambda signed, key: signed[64:]\n"
-        "import vault.seal.signing\n"
-    )
+    off_by_8 = next(case.data[:32] for case in raw() if case.name == "empty r-plus-small-1")
+    lenient = f"""
+import nacl.bindings
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from nacl.exceptions import BadSignatureError
+
+honest, OFF_BY_8 = nacl.bindings.crypto_sign_open, {off_by_8!r}
+
+def modulo_l(s):
+    return (int.from_bytes(s, "little") % {L}).to_bytes(32, "little")
+
+def openssl(signed, key):
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signed[:64], signed[64:])
+    except InvalidSignature:
+        raise BadSignatureError from None
+
+nacl.bindings.crypto_sign_open = {_LIBRARIES[forgives]}
+import vault.seal.signing
+"""
     run = subprocess.run([sys.executable, "-c", lenient], check=False, capture_output=True, text=True, timeout=60)
     assert run.returncode == 1
     assert "ImportError: The libsodium of this machine verifies Ed25519 by another rule" in run.stderr

@@ -22,14 +22,24 @@ PUBLIC_KEY_BYTES: Final = 32
 _P: Final = 2**255 - 19
 _Y_OF_ORDER_8: Final = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
 _Y_OF_SMALL_ORDER: Final = frozenset({0, 1, _P - 1, _Y_OF_ORDER_8, _P - _Y_OF_ORDER_8})
-_UP_TO_THE_COFACTOR: Final = (
-    bytes.fromhex("8c1e6a6d6874a90537c21cd615f2badb87b20215f2edce44cf557a5ca77a8e26"),
-    bytes.fromhex(
+_LAX: Final = (
+    bytes.fromhex(  # R is off by a point of order 8: it holds up to the cofactor
+        "8c1e6a6d6874a90537c21cd615f2badb87b20215f2edce44cf557a5ca77a8e26"
         "1c354c4c7a6de4bcb4fd275f391333dd9bf17d38b41332753f60cf56d5ef4fcc"
         "c94703048dd6d2a4fe47a2bcbc552089621eab5d1d73ce0e43310f20fb5e9e08"
     ),
+    bytes.fromhex(  # S is a good one plus L
+        "8c1e6a6d6874a90537c21cd615f2badb87b20215f2edce44cf557a5ca77a8e26"
+        "1d84c09c915b1e355f4130b3950f6754270b37696f36f1b6ca5d4a9b4cf48860"
+        "ec3eca8b0a771067f8f398e95b13737ceff8af093679a7e943fa2ecba121441e"
+    ),
+    bytes.fromhex(  # R has order 4, and the key a part of small order
+        "074bc7fe71800c0b151ac6cc8f02637dfdcbb74656676d17b8a87f9d0444f0ba"
+        "0000000000000000000000000000000000000000000000000000000000000000"
+        "cc6774dc0b06ba4bc2434973663e2096eff0c927f96088e6769f6ac72ca89f08"
+    ),
 )
-"""A good key, and a signature over nothing whose R is off by a point of order 8."""
+"""Keys and signatures over nothing, each of which a library takes that lacks one part of the rule."""
 
 
 class Signer(Protocol):
@@ -114,18 +124,18 @@ def verify_signature(public_key: bytes, signature: bytes, data: bytes) -> None:
 
 
 def _require_one_rule() -> None:
-    """Refuse a libsodium that compares only up to the cofactor.
+    """Refuse a libsodium that takes more than the rule does, or compares only up to the cofactor.
 
     It would take signatures that another verifier refuses, and whoever holds a key can make them.
     """
-    key, signature = _UP_TO_THE_COFACTOR
-    try:
-        verify_signature(key, signature, b"")
-    except SealError:
-        return
-    raise ImportError(
-        "The libsodium of this machine verifies Ed25519 by another rule; install the wheel of pynacl 1.6.2."
-    )
+    for lax in _LAX:
+        try:
+            verify_signature(lax[:PUBLIC_KEY_BYTES], lax[PUBLIC_KEY_BYTES:], b"")
+        except SealError:
+            continue
+        raise ImportError(
+            "The libsodium of this machine verifies Ed25519 by another rule; install the wheel of pynacl 1.6.2."
+        )
 
 
 _require_one_rule()
