@@ -17,6 +17,7 @@ from twinvault.api import Api
 from twinvault.cli import common, main
 from twinvault.mirror import DAILY, NoReflection, look
 from twinvault.owner import Owner
+from vault.encoding import b64u
 from vault.imprint.features import feature_map
 from vault.schema.category import Category
 from vault.schema.terms import ConsentKind
@@ -131,6 +132,34 @@ def test_imported_readings_and_clicks_are_looked_back_at(
     assert {one.code: one.really for one in clicked.seen if one.really} == {"funnel:cart": 1.0}
     month = next(month for month in owner.twin()["spending"] if month["period"] == "2026-01")
     assert 2.9 < month["day"] <= 3.0, "both together"
+
+
+def test_an_empty_mirror_names_what_covers_a_category_and_keeps_what_was_allowed(
+    new_owner: Callable[..., tuple[Owner, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    owner, _ = new_owner(categories=[HEALTH, CLICKED])
+    monkeypatch.setattr(common, "unlock_owner", lambda *_, **__: owner)
+
+    def advised() -> list[str]:
+        with pytest.raises(NoReflection, match="stays sealed") as refused:
+            look(owner, HEALTH)
+        return re.findall("`twinvault owner ([^`]+)`", refused.value.detail)
+
+    def covered() -> tuple[set[str], set[str]]:
+        consent = owner.self_consent()
+        assert consent is not None
+        return {*consent.current.terms.categories}, {*consent.current.terms.explicit_special}
+
+    told(capsys, "give", "--kind", "self", "--category", CLICKED, "--special", "pd:Genetic", "--yes")
+    withdraw, give = advised()
+    told(capsys, *withdraw.split())
+    assert advised() == [f"give --kind self --category {HEALTH} --special {HEALTH}"], "nothing is left to add it to"
+    told(capsys, *give.split(), "--yes")
+    assert covered() == ({HEALTH, CLICKED}, {HEALTH, "pd:Genetic"})
+    told(capsys, "renew", b64u(owner.self_consent().id), "--special", "pd:Genetic", "--yes")  # type: ignore[union-attr]
+    (renew,) = advised()
+    told(capsys, *renew.split(), "--yes")
+    assert covered() == ({HEALTH, CLICKED}, {HEALTH, "pd:Genetic"})
 
 
 def test_months_without_a_trace_reflect_nothing(seen: Owner) -> None:

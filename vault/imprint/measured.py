@@ -77,7 +77,7 @@ class Metric:
 
 
 class Readings:
-    """The readings of one metric on one local date; of each, no more than a hash is kept.
+    """The readings of one metric on one local date; beside each source's total, no more than a hash of each is kept.
 
     Args:
         metric: Which.

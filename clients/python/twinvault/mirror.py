@@ -130,10 +130,21 @@ def look(owner: Owner, category: Category, top_n: int = 10) -> Mirror:
 def _why_no_row(owner: Owner, category: Category) -> str:
     """Return why a twin has no row of a category, and what to do."""
     consent = owner.self_consent()
-    if consent is not None and is_special(category) and category not in consent.current.terms.explicit_special:
+    terms = None if consent is None else consent.current.terms
+    covered, allowed = (terms.categories, terms.explicit_special) if terms else (frozenset(), frozenset())
+    # What is named to `--category` and `--special` is all that there is: what is there already is named again.
+    special = "".join(f" --special {one}" for one in sorted(allowed.union({category} if is_special(category) else ())))
+    if category not in covered:
+        categories = "".join(f" --category {one}" for one in sorted({category, *covered}))
+        ended = "" if consent is None else f"`twinvault owner withdraw {b64u(consent.id)}` ends it; "
+        return (
+            f"No self consent of yours covers {category}, so it stays sealed."
+            f" {ended}`twinvault owner give --kind self{categories}{special}` makes one that does."
+        )
+    if consent is not None and is_special(category) and category not in allowed:
         return (
             f"Your self consent does not explicitly allow {category}, which is specially protected, so it stays sealed."
-            f" `twinvault owner renew {b64u(consent.id)} --special {category}` allows it; a refresh then makes rows of"
+            f" `twinvault owner renew {b64u(consent.id)}{special}` allows it; a refresh then makes rows of"
             " months whose days are not spent on your other categories."
         )
     return "Your twin has no row of this category yet; `twinvault owner refresh` makes them."
