@@ -14,7 +14,7 @@ from tests.twin.worker_kit import OCTOBER, SEPTEMBER, epsilon
 from tests.vault_kit import MONTH, PURCHASE, publish
 from vault.answers.reveals import narrow
 from vault.imprint.features import feature_map
-from vault.policy.permits import decide_train
+from vault.policy.permits import NotCovered, decide_train
 from vault.proof.verify import verify_bundle
 from vault.schema.category import Category
 from vault.schema.question import Candidate, NextChoice, Recommend
@@ -153,3 +153,19 @@ def test_a_cohort_would_learn_on_how_many_days_a_range_occurred(walker: Service)
     assert found[0] == 28, "days with a reading"
     assert {place: int(days) for place, days in enumerate(found[1 : MEASURED.size]) if days} == {at: 28}
     assert (found[MEASURED.size :] == 28 * MEASURED.day_vector(["metric:steps:3"])).all()
+
+
+def test_a_cohort_consent_without_explicit_opt_in_hands_no_child_a_key_to_readings(walker: Service) -> None:
+    walk(walker)
+    training = {"data_from": SEPTEMBER, "purposes": frozenset({TRAIN_PURPOSE})}
+    both = walker.give(ConsentKind.COHORT, necessary=frozenset({PURCHASE, HEALTH}), optional=frozenset(), **training)
+    alone = walker.give(ConsentKind.COHORT, **about(HEALTH, **training))
+    with Children() as children, walker.database.snapshot() as session:
+        worker = walker.worker(children)
+        opening = plan(session, worker, ConsentId(both.consent_id), decide_train, TRAIN_PURPOSE)
+        with pytest.raises(NotCovered):
+            plan(session, worker, ConsentId(alone.consent_id), decide_train, TRAIN_PURPOSE)
+    assert {month.category for month in opening.months} == {PURCHASE}
+    readings = {walker.owner.compartment(HEALTH, period).id for period in (SEPTEMBER, OCTOBER, MONTH)}
+    assert opening.keys.seeds
+    assert not readings & opening.keys.seeds.keys()
