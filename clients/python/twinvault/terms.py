@@ -100,9 +100,10 @@ def own_terms(
 def asked_terms(
     company_id: str, purposes: Iterable[Purpose], necessary: Iterable[Category], *, data_from: Period, data_to: Period,
     handling: Handling, optional: Iterable[Category] = (), questions: Iterable[QuestionKind] = _ASKABLE,
-    quota_per_month: int = 100, days: int = 365, agent: bool = False, clock: Clock | None = None,
+    quota_per_month: int = 100, days: int = 365, agent: bool = False, explicit_special: Iterable[Category] = (),
+    influence: bool = False, post_mortem: Iterable[Purpose] = (), clock: Clock | None = None,
 ) -> Terms:  # fmt: skip
-    """Return what a company asks for from now on, nothing sensitive and no influence among it.
+    """Return what a company asks for from now on, nothing sensitive and no influence among it unless that is said.
 
     Args:
         company_id: Who asks.
@@ -116,6 +117,9 @@ def asked_terms(
         quota_per_month: Answers a month.
         days: How long the consent is to last.
         agent: Whether software decides by itself what to ask.
+        explicit_special: Special categories that are read or that an answer could reveal; the person opts in one by one.
+        influence: Whether a purpose tries to influence the person.
+        post_mortem: Purposes that would stay allowed after the person's death.
         clock: Tells the time; the machine's own by default.
 
     Raises:
@@ -134,10 +138,10 @@ def asked_terms(
         not_before=now_s,
         not_after=now_s + days * DAY_S,
         quota_per_month=quota_per_month,
-        explicit_special=frozenset(),
-        influence_opt_in=False,
+        explicit_special=frozenset(explicit_special),
+        influence_opt_in=influence,
         agent_allowed=agent,
-        post_mortem=frozenset(),
+        post_mortem=frozenset(post_mortem),
         handling=handling,
     )
 

@@ -92,6 +92,23 @@ def test_what_was_not_asked_cannot_be_added(owner: Run, request_file: Path) -> N
     assert shown(owner, given["consent"])["changes"][0].removeprefix("1 given ") in in_days(0)
 
 
+def test_what_takes_an_explicit_word_can_be_asked_for_and_is_given_by_that_word_alone(
+    owner: Run, run: Run, request_file: Path, tmp_path: Path
+) -> None:
+    asked = tmp_path / "sensitive.jws"
+    run("company", "request", "--purpose", PURPOSE, "--purpose", "x:InfluenceBehaviour", "--controller", "Acme",
+        "--withdrawal", "https://a.example", "--rights", "https://b.example", "--from", "2026-01", "--to", "2026-06",
+        "--special", "pd:Health", "--influence", "--after-death", PURPOSE, "--out", asked, "--profile", "acme")  # fmt: skip
+    small = shown(owner, owner("give", "--request", asked, "--yes")["consent"])
+    assert small["special"] == []
+    said = ("--special", "pd:Health", "--influence", "--after-death", PURPOSE)
+    given = owner("give", "--request", asked, "--yes", *said)["consent"]
+    assert shown(owner, given)["special"] == ["pd:Health"]
+    assert "allowed special categories: Health; influence: yes" in owner("receipt", given, plain=True)
+    for word in (said[:2], said[2:3], said[3:]):
+        assert "more than was asked" in owner("give", "--request", request_file, "--yes", *word, expect=1)
+
+
 def test_anything_is_narrowed_then_renewed_then_withdrawn(
     owner: Run, run: Run, request_file: Path, tmp_path: Path, service: Service
 ) -> None:

@@ -117,6 +117,14 @@ def request(
     location: Annotated[list[str], typer.Option("--location", help="Where answers are kept.")] = ["EU"],  # noqa: B006  (as above)
     retention: Annotated[str, typer.Option("--retention", help="How long: ISO 8601, such as P30D.")] = "P30D",
     agent: Annotated[bool, typer.Option("--agent", help="Software decides by itself what to ask.")] = False,
+    special: Annotated[
+        list[str] | None,
+        typer.Option("--special", help="Special category (health, belief ...) that is read or could show; one by one."),
+    ] = None,
+    influence: Annotated[bool, typer.Option("--influence", help="A purpose tries to influence the person.")] = False,
+    after_death: Annotated[
+        list[str] | None, typer.Option("--after-death", help="Purpose that would stay allowed after death.")
+    ] = None,
     profile: ProfileName = DEFAULT_PROFILE,
     as_json: AsJson = False,
 ) -> None:
@@ -131,6 +139,8 @@ def request(
         found.company_id, common.parse_purposes(purpose), common.parse_categories(category),
         data_from=common.parse_month(first, "--from"), data_to=common.parse_month(last, "--to"), handling=handling,
         optional=common.parse_categories(optional or [], "--optional"), questions=question, quota_per_month=quota, days=days, agent=agent,
+        explicit_special=common.parse_categories(special or [], "--special"), influence=influence,
+        post_mortem=common.parse_purposes(after_death or [], "--after-death"),
     )  # fmt: skip
     if out is not None:
         write_private(out, found.sign_request(terms).encode() + b"\n")
