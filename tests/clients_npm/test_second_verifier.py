@@ -23,7 +23,7 @@ from tests.clients_npm.alterations import damages, erasures, floods, notes, stra
 from tests.clients_npm.models import certificates, ledgers, releases
 from tests.clients_npm.vectors import Vectors
 from tests.evidence.test_companies import asked_with, changed_keys, put_by_thief, shown, signed_anew, told_as
-from tests.evidence.test_floods import flooded
+from tests.evidence.test_floods import as_anothers, flooded, members_in, told_anew
 from tests.evidence.test_forged_months import LIES as FORGED_MONTHS
 from tests.evidence.test_listing_lies import LIES as LISTING_LIES
 from tests.evidence.test_tombstones import erase_all
@@ -254,13 +254,16 @@ def test_a_month_its_witnesses_floods_and_erasures_are_told_alike(
         _, flood = flooded(site)
         for name, lie in floods(flood).items():
             vectors.add(name, lie, plain)
+        vectors.add("denials of another's", told_anew(site, flood, as_anothers), plain)
+        [group] = {member.group for member in members_in(flood)}
+        vectors.add("a group alone", site.bundle(group, group), plain)
         erase_all(site)
         erased = site.bundle()
         assert any(map(is_tombstone, erased.records.values()))
         for name, lie in erasures(erased).items():
             vectors.add(name, lie, plain)
         vectors.add("no erasure", without(erased, leaf_of(erased, LeafKind.ERASURE)), plain)
-        honest_ones = {"month", "two keys", "flood", "erased"}
+        honest_ones = {"month", "two keys", "flood", "a group alone", "erased"}
         for name, report in zip(vectors.names, vectors.first, strict=True):
             assert (report is not None and not report.failures) is (name in honest_ones) or name.startswith("closed"), (
                 name

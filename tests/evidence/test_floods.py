@@ -19,7 +19,7 @@ from tests.waiting import together
 from vault import app
 from vault.answers.floods import ALONE
 from vault.clock import unix_s
-from vault.encoding import b64u, parse_json
+from vault.encoding import JsonObject, b64u, parse_json
 from vault.evidence import auditors
 from vault.notices.feed import notices
 from vault.proof.bound import bind
@@ -212,22 +212,61 @@ def test_a_group_that_is_not_shown_whole_is_named(quick: Audited, name: str) -> 
     assert {step for step, _ in failed(verify(quick, _change(bundle, LIES[name])))} >= {Step.GROUPS}
 
 
+def told_anew(site: Audited, bundle: Bundle, change: Callable[[JsonObject, JsonObject], object]) -> Bundle:
+    """Let the denials that share a leaf have said something else, in a log signed anew."""
+    [at] = {member.group for member in members_in(bundle)}
+    forge, made = Forge.of(site.service, bundle), []
+    for member in sorted(members_in(bundle), key=lambda member: member.position):
+        assert member.personal is not None
+        public, personal = parse_json(member.public.body), parse_json(member.personal.body)
+        change(public, personal)
+        entry, opened = make_entry(public, personal)
+        made.append(replace(member, entry=entry, public=opened.public, personal=opened.personal))
+    forge.events[at].public["root"] = b64u(Edge().extend(leaf_hash(member.entry) for member in made).root)
+    others = [record for record in forge.records.values() if not is_member(record)]
+    lie = replace(forge.bundle(whole=True), withheld=bundle.withheld)
+    return replace(lie, records=records_by_hash([*others, *map(dump_member, made)]))
+
+
+def as_anothers(public: JsonObject, personal: JsonObject) -> None:
+    """Bind a denial to a subject that the service made up."""
+    if "consent" in personal:
+        own = SubjectId(bytes(range(16)))
+        bound, opens = bind(own)
+        public.update(bound)
+        personal.update({**opens, "subject": b64u(own)})
+
+
 def test_a_denial_of_a_group_that_another_key_could_have_erased_is_named(quick: Audited) -> None:
     _, bundle = flooded(quick)
     [at] = {member.group for member in members_in(bundle)}
-    for bound in (None, bind(SubjectId(bytes(16)))[0]):
-        forge, made = Forge.of(quick.service, bundle), []
-        for member in members_in(bundle):
-            assert member.personal is not None
-            public = {**parse_json(member.public.body), **(bound or {})}
-            entry, opened = make_entry(public, parse_json(member.personal.body))
-            made.append(replace(member, entry=entry, public=opened.public, personal=opened.personal))
-        made.sort(key=lambda member: member.position)
-        forge.events[at].public["root"] = b64u(Edge().extend(leaf_hash(member.entry) for member in made).root)
-        others = [record for record in forge.records.values() if not is_member(record)]
-        lie = replace(forge.bundle(whole=True), withheld=bundle.withheld)
-        lie = replace(lie, records=records_by_hash([*others, *map(dump_member, made)]))
-        assert failed(verify(quick, lie)) == (set() if bound is None else {(Step.GROUPS, at)})
+    assert failed(verify(quick, told_anew(quick, bundle, lambda _public, _personal: None))) == set()
+    elsewhere = bind(SubjectId(bytes(16)))[0]
+    lie = told_anew(quick, bundle, lambda public, _: public.update(elsewhere))
+    assert failed(verify(quick, lie)) == {(Step.GROUPS, at)}
+
+
+def test_a_denial_of_a_group_that_is_bound_to_the_services_own_key_is_named(quick: Audited) -> None:
+    """It holds together, and its subject could order that it goes: but the consent is somebody else's."""
+    _, bundle = flooded(quick)
+    [at] = {member.group for member in members_in(bundle)}
+    assert failed(verify(quick, told_anew(quick, bundle, as_anothers))) == {(Step.GROUPS, at)}
+
+
+def test_a_stretch_shows_under_which_consents_its_shared_denials_were_asked(quick: Audited) -> None:
+    """Where a consent has no other event in it, the denials could not be decided again: an honest service looked false."""
+    consent, other = quick.service.consent(), quick.service.consent()
+    for one in (consent, other):
+        quick.service.withdraw(one)
+    before = quick.settle()
+    denied(quick, consent, ALONE)
+    denied(quick, other, 1)
+    publish(quick)
+    report = verify(quick, quick.bundle(before))
+    assert report.failures == ()
+    assert report.checked[Step.DECISION] == ALONE + 1
+    [group] = {member.group for member in members_in(quick.bundle())}
+    assert verify(quick, quick.bundle(group, group)).failures == ()
 
 
 @pytest.mark.parametrize("junk", [b"", b',"more":1', b',"place":"x"', b',"public":0', b',"group":-1'])

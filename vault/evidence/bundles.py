@@ -64,7 +64,11 @@ def build(session: Session, serving: Serving, first: int, last: int, engagement:
     opened = None if engagement is None else engagement.opened
     whole = log.find(session, after=first - 1, limit=last - first + 1)
     asked = [leaf if _is_open(leaf.kind, leaf.personal, opened) else replace(leaf, personal=None) for leaf in whole]
-    events = [parse_json(leaf.personal.body) for leaf in asked if leaf.kind in _CHAINED and leaf.personal]
+    shared = {leaf.pending_id: leaf.index for leaf in asked if leaf.kind is LeafKind.DENIALS}
+    every = groups.members(session, shared)
+    kept = [one if _is_open(LeafKind.DENIAL, one.member.personal, opened) else _closed(one) for one in every]
+    halves = [*(leaf.personal for leaf in asked if leaf.kind in _CHAINED), *(one.member.personal for one in kept)]
+    events = [parse_json(half.body) for half in halves if half]
     named = {ConsentId(parse_b64u(event["consent"])) for event in events if "consent" in event}
     askers = {event.get("requester") for event in events}
     askers |= {parse_json(leaf.public.body)["company"] for leaf in whole if leaf.kind is LeafKind.COMPANY}
@@ -76,11 +80,8 @@ def build(session: Session, serving: Serving, first: int, last: int, engagement:
     for kind in _OF_COMPANIES:
         found = log.find(session, kind=kind, limit=first)
         needed += [leaf for leaf in found if parse_json(leaf.public.body)["company"] in askers]
-    shared = {leaf.pending_id: leaf.index for leaf in asked if leaf.kind is LeafKind.DENIALS}
-    kept = groups.members(session, shared)
     erased = [leaf.pending_id for leaf in whole if _is_erased(leaf)]
-    erased += [one.pending_id for one in kept if one.member.personal is None]
-    kept = [one if _is_open(LeafKind.DENIAL, one.member.personal, opened) else _closed(one) for one in kept]
+    erased += [one.pending_id for one in every if one.member.personal is None]
     needed += [] if engagement is None else _listings(session, engagement, size)
     stones, days = tombstones.proofs(session, erased, subjects=opened is None)
     around = [*needed, *log.read(session, map(PendingId, days | tombstones.orders_of(session, days)))]

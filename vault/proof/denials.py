@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from vault.encoding import b64u
 from vault.proof.bound import verify_bound_event
 from vault.proof.errors import InvalidProof
 from vault.proof.established import Evidence
@@ -50,6 +51,8 @@ def _verify_member(evidence: Evidence, group: Event, member: Member) -> None:
     evidence.grouped.append(denial)
     if "consent" in personal:
         verify_bound_event(public, personal)
+        if personal.get("subject") != b64u(evidence.version_at(denial).subject):
+            raise InvalidProof("A denial of a group names another person than signed the consent.")
     said = (personal.get("requester"), denial.at - denial.at % MINUTE_S)
     if said != (group.personal.get("requester"), group.personal.get("minute")):
         raise InvalidProof("A denial stands in the group of another company or minute.")

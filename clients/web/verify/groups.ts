@@ -40,7 +40,10 @@ function verifyMember(evidence: Evidence, group: Event | undefined, member: Memb
   const personal = open(member.entry, "personal", member.personal);
   const denial: Event = { index, kind: "denial", entry: member.entry, public: shown, personal, body: member.personal.body };
   evidence.grouped.push(denial);
-  if (personal["consent"] !== undefined) verifyBoundEvent(shown, personal);
+  if (personal["consent"] !== undefined) {
+    verifyBoundEvent(shown, personal);
+    if (personal["subject"] !== evidence.versionAt(denial).subject) refuse("A denial of a group names another person than signed the consent.");
+  }
   const at = timeOf(denial);
   if (personal["requester"] !== group?.personal["requester"] || at - (at % MINUTE_S) !== group?.personal["minute"]) {
     refuse("A denial stands in the group of another company or minute.");
