@@ -19,7 +19,7 @@ from twinvault.receipts import NoReceipt, verify_answered
 from twinvault.terms import OWN_PURPOSE
 from vault.encoding import b64u, parse_b64u, parse_json
 from vault.errors import VaultError
-from vault.proof.bundle import dump_bundle, parse_bundle, records_by_hash
+from vault.proof.bundle import Withheld, dump_bundle, parse_bundle, records_by_hash
 from vault.proof.leaf import LeafKind, Part, verify_opening
 from vault.proof.note import VerifierKey
 from vault.proof.published import CLASSIFIERS
@@ -33,6 +33,8 @@ from vault.seal.signing import SigningKey, new_seed
 PURPOSE = Purpose("dpv:ProvideProductRecommendations")
 CODES = ("completejourney:bacon", "completejourney:apples", "completejourney:bag-snacks")
 QUESTION = Recommend(PURCHASE, PURPOSE, tuple(Candidate(code, "") for code in CODES), 2)
+
+INSULIN = Recommend(PURCHASE, PURPOSE, (Candidate(CODES[0], ""), Candidate("acme:1", "Insulin pen, 3 ml")), 1)
 
 
 @dataclass
@@ -179,12 +181,11 @@ def test_a_service_that_tells_its_rules_of_nothing_special_is_named_by_whoever_a
     twin: Twin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rule denies this question; told nothing of it, it does not, and no auditor sees the question."""
-    insulin = Recommend(PURCHASE, PURPOSE, (Candidate(CODES[0], ""), Candidate("acme:1", "Insulin pen, 3 ml")), 1)
     with pytest.raises(ApiError):
-        twin.company.ask(twin.consent, insulin)
+        twin.company.ask(twin.consent, INSULIN)
     monkeypatch.setattr("vault.answers.reveals.revealed_by", lambda _: frozenset())
     with pytest.raises(NoReceipt, match=r"step 9 \(decision\): The decision was told of other special categories"):
-        twin.company.ask(twin.consent, insulin)
+        twin.company.ask(twin.consent, INSULIN)
 
 
 def test_an_answer_by_another_classifier_than_the_clients_is_not_believed_unseen(
@@ -194,6 +195,26 @@ def test_an_answer_by_another_classifier_than_the_clients_is_not_believed_unseen
     monkeypatch.setattr("vault.answers.ask.VERSION", CLASSIFIERS[0])
     with pytest.raises(NoReceipt, match=f"classified by {CLASSIFIERS[0]}"):
         twin.company.ask(twin.consent, QUESTION)
+
+
+def test_a_service_that_withholds_the_question_from_whoever_asked_it_is_not_believed(
+    twin: Twin, other_answers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody signs what a bundle withholds: a service could call the question so, and nothing would be classified again."""
+    monkeypatch.setattr("vault.answers.reveals.revealed_by", lambda _: frozenset())
+    other_answers(lambda data: dump_bundle(replace(parse_bundle(data), withheld=frozenset({Withheld.QUESTION}))))
+    with pytest.raises(NoReceipt, match="lacks what the verifier needs"):
+        twin.company.ask(twin.consent, INSULIN)
+
+
+def test_an_answer_of_a_model_whose_map_the_client_does_not_know_is_not_believed_unseen(
+    twin: Twin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a service that lies names a model of another category, whose codes say nothing about the question."""
+    monkeypatch.setattr("vault.answers.reveals.revealed_by", lambda _: frozenset())
+    monkeypatch.setattr("vault.imprint.reveals.mapped_for", lambda _: ())  # of this process, the client alone asks that
+    with pytest.raises(NoReceipt, match="reads a map of codes that this client does not know"):
+        twin.company.ask(twin.consent, INSULIN)
 
 
 def _question_id(data: bytes) -> bytes:

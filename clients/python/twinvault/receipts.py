@@ -10,7 +10,8 @@ from twinvault.profile import Profile
 from vault.encoding import JsonObject, b64u, parse_b64u
 from vault.imprint.reveals import VERSION, least_revealed
 from vault.proof.bound import verify_bound_event
-from vault.proof.bundle import parse_bundle
+from vault.proof.bundle import Bundle, parse_bundle
+from vault.proof.certificate import parse_manifest
 from vault.proof.checkpoint import Checkpoint, verify_checkpoint
 from vault.proof.leaf import LeafKind, Opening, Part, verify_opening
 from vault.proof.merkle import verify_consistency
@@ -22,13 +23,13 @@ from vault.proof.verify import Step, verify_bundle
 from vault.schema.answer import Answer, parse_answer
 from vault.schema.consent import ConsentVersion
 from vault.schema.question import Question, body_sha256, may_name
-from vault.seal.dsse import Envelope
+from vault.seal.dsse import Envelope, parse_envelope
 from vault.seal.ids import ConsentId
 from vault.seal.version import Remembered
 
 _NEEDED: Final = (
     Step.CHECKPOINT, Step.INCLUSION, Step.OPENINGS, Step.KEYS, Step.CONSENT,
-    Step.ORDER, Step.ANSWER, Step.DECISION, Step.CERTIFICATE, Step.QUOTA,
+    Step.ORDER, Step.ANSWER, Step.QUESTION, Step.DECISION, Step.CERTIFICATE, Step.QUOTA,
 )  # fmt: skip
 
 
@@ -99,16 +100,27 @@ def verify_answered(
         personal = {} if leaf.personal is None else verify_opening(leaf.entry, Part.PERSONAL, leaf.personal)
         public = verify_opening(leaf.entry, Part.PUBLIC, leaf.public)
         if public["kind"] == LeafKind.ANSWER.value and personal.get("question_id") == b64u(question_id):
-            if public.get("classifier") != CLASSIFIER.version:
-                raise NoReceipt(
-                    f"What the answer could reveal was classified by {public.get('classifier')}, which this client cannot "
-                    f"do again: it knows {CLASSIFIER.version}. Whichever of client and service is older must be updated."
-                )
+            _verify_classified(bundle, public, question)
             answer = parse_answer(bundle.records[parse_b64u(personal.get("record"), size=32)])
             _verify_about(answer, personal, consent, question, requester)
             checkpoint = verify_checkpoint(bundle.checkpoint, trust.log, trust.origin)
             return VerifiedAnswer(answer, unverified_bundle, sum(report.checked.values()), checkpoint)
     raise NoReceipt("The log proves no answer to this question.")
+
+
+def _verify_classified(bundle: Bundle, public: JsonObject, question: Question) -> None:
+    """Refuse an answer of which the verifier could not tell what it could reveal: a liar would name what nobody knows."""
+    if public.get("classifier") != CLASSIFIER.version:
+        raise NoReceipt(
+            f"What the answer could reveal was classified by {public.get('classifier')}, which this client cannot "
+            f"do again: it knows {CLASSIFIER.version}. Whichever of client and service is older must be updated."
+        )
+    envelope = parse_envelope(bundle.records[parse_b64u(public.get("manifest"), size=32)])
+    if CLASSIFIER.least(question, parse_manifest(envelope.payload).map_sha256, frozenset()) is None:
+        raise NoReceipt(
+            f"The answer's model reads a map of codes that this client does not know for {question.category}, so what "
+            "the answer could reveal cannot be classified again. Whichever of client and service is older must be updated."
+        )
 
 
 def _verify_about(answer: Answer, personal: JsonObject, consent: ConsentId, question: Question, requester: str) -> None:
