@@ -17,20 +17,23 @@ from twinvault.cli import common, main
 from twinvault.device import Device
 from twinvault.erasures import ForgedCertificate, NothingThere
 from twinvault.owner import Owner
+from twinvault.profile import RolledBack
 from twinvault.receipts import NoReceipt
 from vault.consent import versions
 from vault.consent.events import Place
 from vault.encoding import b64u, parse_b64u, parse_json
 from vault.errors import VaultError
 from vault.proof.errors import InvalidProof
+from vault.schema.consent import dump_consent, parse_consent
 from vault.schema.terms import ConsentKind
 from vault.schema.trace import Period
 from vault.seal.derive import subject_of
-from vault.seal.dsse import PayloadType, parse_envelope, sign_record
+from vault.seal.dsse import PayloadType, parse_envelope, sign_record, unverified_record
 from vault.seal.erasure import Counted
 from vault.seal.ids import SubjectId
 from vault.seal.signing import SigningKey, new_seed
 from vault.seal.subject_erasure import sign_subject_erasure
+from vault.seal.version import Remembered
 
 JANUARY, FEBRUARY = Period("2026-01"), Period("2026-02")
 Begin = Callable[..., tuple[Owner, Any]]
@@ -172,6 +175,27 @@ def test_everything_is_erased_on_the_word_of_every_pairwise_key_only(
     assert refused.value.slug == slug
     assert months(full) == {JANUARY: 5, FEBRUARY: 5}, "nothing was erased"
     assert full.erasures.erase_everything().certificate.destroyed[Counted.CONSENTS] == 1
+
+
+def test_who_will_not_believe_the_services_consents_any_more_can_still_have_everything_erased(full: Owner) -> None:
+    """A backup that was put back shows an older version than this machine has seen: all the more reason to leave."""
+    (consent,) = full.consents()
+    full.profile.remember(f"consent/{b64u(consent.id)}", Remembered(9, bytes(32)))
+    with pytest.raises(RolledBack):
+        full.consents()
+    assert full.erasures.erase_everything().certificate.destroyed[Counted.CONSENTS] == 1
+
+
+def test_nobodys_order_is_signed_as_a_subject_that_the_service_makes_up(full: Owner, tamper: Tamper) -> None:
+    """To whom else this owner could have consented, and as whom, the service does not learn by naming a company."""
+    (mine,) = full._api.get(f"/v1/vaults/{b64u(full.vault)}/consents", auth=full._auth)["consents"]
+    version = parse_consent(unverified_record(parse_envelope(parse_b64u(mine["versions"][0]["envelope"]))))
+    terms = replace(version.terms, grantee="B" * 22, kind=ConsentKind.COMPANY)
+    elsewhere = replace(version, terms=terms, request_sha256=bytes(range(32)))
+    forged = sign_record(PayloadType.CONSENT, dump_consent(elsewhere), SigningKey(new_seed()))
+    made_up = {**mine, "versions": [{**mine["versions"][0], "envelope": b64u(forged.encoded)}]}
+    tamper.on("GET", "/consents", lambda _: json_answer({"consents": [mine, made_up]}))
+    assert full.erasures._as_each_subject(1) == _as_subject(full, full.profile.trust.origin, 1)
 
 
 def test_a_withdrawal_that_is_logged_as_another_subjects_is_noticed(

@@ -64,6 +64,10 @@ class Consenting:
         """Return every consent of this vault, verified, ended ones included."""
         return self._consents.read()
 
+    def grantees(self) -> list[str]:
+        """Return to whom the service shows consents by this owner's keys, even if it does not show them whole."""
+        return self._consents.grantees()
+
     def consent(self, consent_id: ConsentId) -> OwnConsent:
         """Return one consent of this vault, verified, ended or not."""
         return self._consents.get(consent_id)

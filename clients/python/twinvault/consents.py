@@ -139,6 +139,20 @@ class ConsentKeeper:
         shown = field(self._api.get(self._path, auth=self._auth), "consents", list)
         return [self._verify(item) for item in shown]
 
+    def grantees(self) -> list[str]:
+        """Return to whom the service shows consents by this owner's keys, whether it shows them whole or not.
+
+        A database that was set back shows what `read` refuses; that must keep nobody from having everything erased.
+        """
+        shown = field(self._api.get(self._path, auth=self._auth), "consents", list)
+        found: set[str] = set()
+        for item in (item for consent in shown for item in field(consent, "versions", list)):
+            version = parse_consent(unverified_record(parse_envelope(parse_b64u(field(item, "envelope")))))
+            # Else the service could learn, by naming a grantee, as whom this owner would consent to it.
+            if version.principal_key == self._keys.towards(version.terms.grantee).public_key:
+                found.add(version.terms.grantee)
+        return sorted(found)
+
     def get(self, consent_id: ConsentId) -> OwnConsent:
         """Return one consent.
 

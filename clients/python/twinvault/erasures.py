@@ -70,6 +70,9 @@ class Owning(Protocol):
     def consents(self) -> list[OwnConsent]:
         """Return every consent of the vault."""
 
+    def grantees(self) -> list[str]:
+        """Return to whom consents were given, even if they are not shown whole any more."""
+
     def renew(self, consent_id: ConsentId) -> Changed:
         """Renew one under the same terms, with keys of what is left."""
 
@@ -249,9 +252,8 @@ class Erasures:
 
     def _as_each_subject(self, day: int) -> list[str]:
         """Sign the order once more under each pairwise key that signed a consent: that much, auditors may see."""
-        grantees = sorted({consent.current.terms.grantee for consent in self._owner.consents()})
         log = self._profile.trust.origin
-        signed = (sign_subject_erasure(log, day, self._keys.towards(grantee)) for grantee in grantees)
+        signed = (sign_subject_erasure(log, day, self._keys.towards(grantee)) for grantee in self._owner.grantees())
         return [b64u(one.encoded) for one in signed]
 
     def hand_out_again(self) -> tuple[tuple[ConsentId, ...], tuple[ConsentId, ...]]:
