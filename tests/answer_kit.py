@@ -95,9 +95,9 @@ class Service(TwinWorld):
         self.gate = CompanyGate(ProofReader(ISSUER, NonceClock(b"s" * 32)), TokenMint(ISSUER, self.service))
         self.client = TestClient(self.app(), base_url=ISSUER)
 
-    def as_each_subject(self) -> dict[SubjectId, bytes]:
+    def as_each_subject(self, days_ago: int = 0) -> dict[SubjectId, bytes]:
         """Sign the order to erase everything under the key towards everybody who may have a consent."""
-        day = unix_s(self.clock.at) // DAY_S
+        day = unix_s(self.clock.at) // DAY_S - days_ago
         keys = [self.signer(grantee) for grantee in (SELF_GRANTEE, COHORT_GRANTEE, self.company.company_id)]
         return {subject_of(key.public_key): sign_subject_erasure(ORIGIN, day, key).encoded for key in keys}
 

@@ -17,7 +17,7 @@ from tests.attacks.log.liar import IN_FORCE, Liar
 from tests.attacks.log.test_legacy import ATTACKS as LEGACY_ATTACKS
 from tests.attacks.log.test_legacy_orders import ORDERS as LEGACY_ORDERS
 from tests.attacks.log.test_legacy_waiting import UNWATCHED
-from tests.audit_kit import audited, closed, leaf_of, without
+from tests.audit_kit import audited, closed, kind_of, leaf_of, without
 from tests.clients.test_witness import listening
 from tests.clients_npm.alterations import damages, erasures, floods, notes, stranger, unwitnessed, values, with_leaf
 from tests.clients_npm.models import certificates, ledgers, releases
@@ -42,6 +42,7 @@ from vault.proof.checkpoint import verify_checkpoint
 from vault.proof.leaf import LeafKind
 from vault.proof.merkle import consistency_proof, leaf_hash, node_hash
 from vault.proof.note import COSIGNATURE, VerifierKey
+from vault.proof.ordered import is_subject_erasure
 from vault.proof.tombstone import is_tombstone
 from vault.proof.trust import dump_trust
 from vault.proof.witness import WitnessPolicy, cosign
@@ -262,6 +263,12 @@ def test_a_month_its_witnesses_floods_and_erasures_are_told_alike(
         assert any(map(is_tombstone, erased.records.values()))
         for name, lie in erasures(erased).items():
             vectors.add(name, lie, plain)
+        begin = min(leaf.index for leaf in erased.leaves if kind_of(leaf) == "consent")
+        for first in (0, begin):
+            part = site.bundle(first)
+            rest = [data for data in part.records.values() if not is_subject_erasure(data)]
+            old = site.service.as_each_subject(days_ago=60).values()
+            vectors.add(f"ordered long before {first}", replace(part, records=records_by_hash([*rest, *old])), plain)
         vectors.add("no erasure", without(erased, leaf_of(erased, LeafKind.ERASURE)), plain)
         honest_ones = {"month", "two keys", "flood", "a group alone", "erased"}
         for name, report in zip(vectors.names, vectors.first, strict=True):

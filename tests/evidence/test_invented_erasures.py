@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,7 +17,7 @@ from tests.evidence.test_tombstones import erase_all, erased_on_order
 from twinvault.receipts import verify_logged
 from vault.clock import unix_s
 from vault.consent.events import record_event
-from vault.encoding import JsonObject, b64u, dump_json, parse_json
+from vault.encoding import JsonObject, JsonValue, b64u, dump_json, parse_b64u, parse_json
 from vault.proof.bound import bind
 from vault.proof.bundle import Bundle, records_by_hash
 from vault.proof.checkpoint import Checkpoint
@@ -21,7 +25,7 @@ from vault.proof.errors import InvalidProof
 from vault.proof.leaf import LeafKind, make_entry
 from vault.proof.merkle import leaf_hash
 from vault.proof.note import VerifierKey, sign_note
-from vault.proof.ordered import is_subject_erasure
+from vault.proof.ordered import is_subject_erasure, orders_by_subject, verify_ordered
 from vault.proof.receipt import Receipt
 from vault.proof.tombstone import dump_tombstone, is_tombstone, parse_tombstone
 from vault.proof.trust import TrustedRoot
@@ -32,7 +36,7 @@ from vault.seal.dsse import PayloadType
 from vault.seal.framing import frames
 from vault.seal.ids import ConsentId, SubjectId
 from vault.seal.signing import SigningKey, new_seed
-from vault.seal.subject_erasure import DAY_S, sign_subject_erasure
+from vault.seal.subject_erasure import DAY_S, SubjectErasure, sign_subject_erasure
 from vault.tlog import log, tombstones
 
 Signed = dict[SubjectId, bytes]
@@ -120,6 +124,37 @@ def test_a_withdrawal_is_not_buried_without_the_persons_key(
     assert tried(told(beside(order(theirs, day)), lambda said: said.update(subject="", subject_salt=""))) == bare
     honest = verify(site, beside(order(theirs, day)))
     assert (honest.failures, honest.erased) == ((), {"owner": 2})
+
+
+def test_an_old_order_buries_nothing_at_the_beginning_of_a_stretch_either(
+    withdrawn: tuple[Audited, ConsentVersion, list[int]],
+) -> None:
+    """Where nothing is dated before it: an order that the service refused to carry out, and kept."""
+    site, consent, buried = withdrawn
+    day = unix_s(site.service.clock.at) // DAY_S
+    bury(site, buried, order(site.service.signer(consent.terms.grantee), day - 60))
+    gone = [leaf.index for leaf in shown(site).leaves if kind_of(leaf) in {"consent", "denial"} and not leaf.personal]
+    assert failed(verify(site, site.bundle(gone[0]))) == {(Step.ERASURE, index) for index in gone}
+
+
+@pytest.mark.parametrize(
+    ("period", "is_reached"),
+    [("2026-11", True), ("0000-00", True), ("2026-12", False), ("2026-1", False), ("2026-11 ", False), (202611, False), (None, False)],
+)  # fmt: skip
+def test_an_event_is_of_a_month_that_its_owners_order_reaches(period: JsonValue, is_reached: bool) -> None:
+    key = SigningKey(new_seed())
+    subject = subject_of(key.public_key)
+    public, opens = bind(subject)
+    (said,) = orders_by_subject(order(key, 20_784).values(), ORIGIN).values()  # 27 November 2026
+    forever = SubjectErasure(ORIGIN, key.public_key, 2**53 - 1)
+    for one, reached in ((said, is_reached), (forever, is_reached or period == "2026-12")):
+        evidence: Any = SimpleNamespace(
+            hides_subjects=False, subject_erasures={subject: one}, dated_before=lambda _: 0, erased=Counter()
+        )
+        stone: Any = SimpleNamespace(leaf=1, member=1, subject=subject, subject_salt=parse_b64u(opens["subject_salt"]))
+        with nullcontext() if reached else pytest.raises(InvalidProof, match="older than the event"):
+            verify_ordered(evidence, stone, "owner", {**public, "period": period})
+        assert evidence.erased["owner"] == reached
 
 
 def test_an_answer_after_a_buried_withdrawal_does_not_look_allowed(quick: Audited) -> None:

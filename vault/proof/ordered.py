@@ -6,14 +6,18 @@ erased by them, or again, rests on the service's word: it is counted by whose, s
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from vault.encoding import JsonObject
+from vault.clock import month_of
+from vault.encoding import JsonObject, JsonValue
 from vault.proof.bound import verify_bound
 from vault.proof.errors import InvalidProof
+from vault.proof.event import LAST_S
 from vault.seal.dsse import PayloadType, parse_envelope
 from vault.seal.errors import SealError
 from vault.seal.framing import frames
@@ -27,6 +31,7 @@ AUTHORS: Final = (OWNER, "executors", "operator", AGAIN)
 
 _SKEW_S: Final = 600
 _WITHIN_S: Final = 2 * DAY_S + _SKEW_S  # an order is carried out within a day of being signed, some time on its day
+_MONTH: Final = re.compile("[0-9]{4}-[0-9]{2}")
 _BEGINS: Final = frames(PayloadType.SUBJECT_ERASURE.encode())
 
 
@@ -108,7 +113,15 @@ def verify_ordered(shown: Shown, tombstone: _Erasable, author: str, public: Json
         if ordered is None:
             raise InvalidProof("The tombstone says that its owner ordered it, but no key of the subject did.")
         verify_bound(public, tombstone.subject, tombstone.subject_salt)
-        if not tombstone.member and shown.dated_before(tombstone.leaf) > ordered.at_s + _WITHIN_S:
+        reaches_s = min(ordered.at_s + _WITHIN_S, LAST_S)
+        later = not tombstone.member and shown.dated_before(tombstone.leaf) > reaches_s
+        # A stretch of the log that begins with the event has nothing dated before it: the event itself says its month.
+        if later or not _is_month_until(public.get("period"), reaches_s):
             raise InvalidProof("The owner's order is older than the event that it is said to have erased.")
     shown.erased[author] += 1
     return None
+
+
+def _is_month_until(period: JsonValue | None, at_s: int) -> bool:
+    is_month = isinstance(period, str) and _MONTH.fullmatch(period) is not None
+    return is_month and str(period) <= month_of(datetime.fromtimestamp(at_s, UTC))

@@ -9,6 +9,7 @@ export const OWNER = "owner";
 const AUTHORS = [OWNER, "executors", "operator", "again"];
 const DAY_S = 86_400;
 const WITHIN_S = 2 * DAY_S + 600; // an order is carried out within a day of being signed
+const LAST_S = 2 ** 32;
 const ORDER = "twinvault/subject-erasure/v1";
 const BEGINS = Buffer.concat([Buffer.of(0, 0, 0, ORDER.length), Buffer.from(ORDER)]);
 
@@ -58,5 +59,8 @@ export function verifyByOwner(orders: Map<string, number>, subject: Buffer, salt
   const day = orders.get(subject.toString("base64url"));
   if (day === undefined) return refuse("The tombstone says that its owner ordered it, but no key of the subject did.");
   verifyBound(shown, subject, salt);
-  if (datedBefore > day * DAY_S + WITHIN_S) refuse("The owner's order is older than the event that it is said to have erased.");
+  const reaches = Math.min(day * DAY_S + WITHIN_S, LAST_S);
+  const period = shown["period"];
+  const isMonthUntil = typeof period === "string" && /^[0-9]{4}-[0-9]{2}$/.test(period) && period <= new Date(reaches * 1000).toISOString().slice(0, 7);
+  if (datedBefore > reaches || !isMonthUntil) refuse("The owner's order is older than the event that it is said to have erased.");
 }
