@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.dying import die
-from tests.tlog.test_journal import Sign, live
+from tests.tlog.test_journal import HandClock, Sign, live
 from tests.waiting import together, until
 from vault.db import Database
 from vault.proof.leaf import LeafKind
@@ -214,6 +215,22 @@ def test_a_file_that_another_took_the_place_of_meanwhile_is_read_again(
     at_each_step(monkeypatch, meanwhile)
     journal.forget_erased(database)
     forgotten(journal, before, 0, more=1)
+
+
+def test_what_somebody_left_who_died_over_a_journal_grown_too_large_is_forgotten_too(begun: Begun) -> None:
+    journal, database, before = begun
+
+    def drop_old() -> None:
+        later = Journal(journal._path, ORIGIN, max_bytes=1, clock=HandClock(time=datetime(2126, 11, 27, tzinfo=UTC)))
+        later.append(before.leaves[1:2])
+
+    assert not ended(drop_old, 3)  # before what it wrote beside is flushed
+    erase(database, before.leaves[2])
+    journal._call_due()
+    left = [path.name for path in journal._path.parent.glob("log.journal.*") if path.suffix not in {".anchor", ".due"}]
+    assert len(left) == 1
+    journal.forget_erased(database)
+    forgotten(journal, before, 0, 2, more=0)
 
 
 def test_two_at_once_take_turns(begun: Begun) -> None:

@@ -120,15 +120,17 @@ class Journal:
 
     def begin(self, size: int) -> None:
         """Make an empty journal of what happens from this size of the log on, unless another process just did."""
+        staged = self._beside(str(os.getpid()))
+        self._stage(staged, size, [])
         with suppress(FileExistsError):
-            self._path.hardlink_to(self._stage(size, []))
-        self._staged.unlink()
+            self._path.hardlink_to(staged)
+        staged.unlink()
         self._flush_folder()
 
     def set_aside(self, name: str) -> None:
         """Rename the file, if there is one, so that another may begin."""
         if self.exists():
-            self._path.rename(self._path.with_name(f"{self._path.name}.{name}"))
+            self._path.rename(self._beside(name))
 
     def read(self) -> Journaled:
         """Return everything it holds.
@@ -200,7 +202,8 @@ class Journal:
             JournalMissing: Somebody took the file away.
             JournalDamaged: It holds something else than what was written.
 
-        Guarantees: when this returns, what was erased before it was called cannot be read here; nothing else is gone.
+        Guarantees: when this returns, what was erased before it was called, and that the database still knows, cannot be
+            read here; nothing else is gone. What a restore took from the database before it was forgotten stays here.
         """
         folder = os.open(self._path.parent, os.O_RDONLY)
         try:
@@ -211,7 +214,7 @@ class Journal:
             os.close(folder)
 
     def _forget_erased(self, database: Database) -> None:
-        staged = self._path.with_name(f"{self._path.name}.emptied")
+        staged = self._beside("emptied")
         due = self._due.read_bytes()
         with database.snapshot() as session, staged.open("wb") as copy, self._open("rb") as file:
             staged.chmod(0o600)
@@ -230,6 +233,8 @@ class Journal:
             _copy_emptied(session, file, copy)
             copy.flush()
             os.fsync(copy.fileno())
+            if self._younger.exists():  # of somebody who died over it, with what is to be forgotten
+                self._younger.unlink()
             staged.replace(self._path)
             self._flush_folder()
             if self._due.read_bytes() == due:
@@ -280,7 +285,7 @@ class Journal:
 
     @property
     def _due(self) -> Path:
-        return self._path.with_name(f"{self._path.name}.due")
+        return self._beside("due")
 
     def _begin(self, begins_at: int) -> bytes:
         """Return the first frame of a new file, with a name that no other has."""
@@ -288,22 +293,26 @@ class Journal:
         return framed(frames(_FORMAT, self._origin, begins_at.to_bytes(8, "big"), name))
 
     @property
-    def _staged(self) -> Path:
-        return self._path.with_name(f"{self._path.name}.{os.getpid()}")
+    def _younger(self) -> Path:
+        """What takes the place of a file that became too large; only whoever may sequence touches it."""
+        return self._beside("younger")
 
-    def _stage(self, begins_at: int, records: list[bytes]) -> Path:
-        self._staged.unlink(missing_ok=True)
-        descriptor = os.open(self._staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    def _beside(self, name: str) -> Path:
+        return self._path.with_name(f"{self._path.name}.{name}")
+
+    def _stage(self, staged: Path, begins_at: int, records: list[bytes]) -> None:
+        staged.unlink(missing_ok=True)
+        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(self._begin(begins_at))
             if records:
                 file.write(framed(frames(*records)))
             file.flush()
             os.fsync(file.fileno())
-        return self._staged
 
     def _replace(self, begins_at: int, records: list[bytes]) -> None:
-        self._stage(begins_at, records).replace(self._path)
+        self._stage(self._younger, begins_at, records)
+        self._younger.replace(self._path)
         self._flush_folder()
 
     def _flush_folder(self) -> None:
