@@ -22,6 +22,7 @@ from twinvault.receipts import NoReceipt
 from vault.consent import versions
 from vault.consent.events import Place
 from vault.encoding import b64u, parse_b64u, parse_json
+from vault.erasure import routes
 from vault.errors import VaultError
 from vault.proof.errors import InvalidProof
 from vault.schema.consent import dump_consent, parse_consent
@@ -175,6 +176,24 @@ def test_everything_is_erased_on_the_word_of_every_pairwise_key_only(
     assert refused.value.slug == slug
     assert months(full) == {JANUARY: 5, FEBRUARY: 5}, "nothing was erased"
     assert full.erasures.erase_everything().certificate.destroyed[Counted.CONSENTS] == 1
+
+
+def test_nobody_waits_to_write_while_somebodys_word_is_verified(
+    full: Owner, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be thousands, by keys that anybody made up."""
+    real, written = routes.verify_subject_erasure, []
+
+    def meanwhile(*said: Any) -> Any:
+        with monkeypatch.context() as impatient:
+            impatient.setattr("vault.db._BUSY_TIMEOUT_S", 5)
+            with service.app.state.database.transaction() as session:  # refused where this very request is writing
+                written.append(session)
+        return real(*said)
+
+    monkeypatch.setattr(routes, "verify_subject_erasure", meanwhile)
+    full.erasures.erase_everything()
+    assert len(written) == 1
 
 
 def test_who_will_not_believe_the_services_consents_any_more_can_still_have_everything_erased(full: Owner) -> None:

@@ -21,7 +21,7 @@ from vault.http.edge import ClockDep, DatabaseDep, documented, read_late
 from vault.parties import people
 from vault.parties.routes import OwnVault
 from vault.seal.dsse import parse_envelope_text
-from vault.seal.erasure import MAX_COMPARTMENTS, Author, Order, Scope, verify_order
+from vault.seal.erasure import MAX_COMPARTMENTS, Author, Scope, verify_order
 from vault.seal.fields import parse_id
 from vault.seal.ids import CompartmentId, SubjectId
 from vault.seal.subject_erasure import DAY_S, verify_subject_erasure
@@ -98,6 +98,7 @@ def order(
     The same order again returns the same certificate.
     """
     envelope = parse_envelope_text(body.order)
+    subjects = _subjects(body, request.app.state.settings.log_origin)  # before anybody waits for this one to write
     now = clock.now()
     with database.transaction() as session:
         owner_key = people.get(session, owner.vault_id).owner_key
@@ -110,7 +111,7 @@ def order(
             Author.OWNER,
             signed.reason,
             envelope.digest,
-            signed=_subjects(body, request.app.state.settings.log_origin, signed),
+            signed=_of_day(subjects, signed.issued_at // DAY_S),
         )
         state = request.app.state
         erased = erasing.erase(session, custody.short_keys, asked, service=state.service, now=now, also=state.also)
@@ -147,16 +148,20 @@ def acknowledged(request: Request, database: Database, custody: Custody, erased:
     return {"certificate": b64u(erased.certificate), "proof": proof}
 
 
-def _subjects(body: OrderBody, log_origin: str, order: Order) -> dict[SubjectId, bytes]:
-    """Return the order as each subject signed it, if it was on the day of the order."""
+def _subjects(body: OrderBody, log_origin: str) -> dict[SubjectId, tuple[int, bytes]]:
+    """Return the order as each subject signed it, with the day that it says."""
     found = {}
     for text in body.subjects:
         envelope = parse_envelope_text(text)
         said = verify_subject_erasure(envelope, log_origin)
-        if said.day != order.issued_at // DAY_S:
-            raise StaleOrder("What is signed as each subject names the day of the order itself; sign both again.")
-        found[said.subject] = envelope.encoded
+        found[said.subject] = said.day, envelope.encoded
     return found
+
+
+def _of_day(subjects: dict[SubjectId, tuple[int, bytes]], day: int) -> dict[SubjectId, bytes]:
+    if any(said != day for said, _ in subjects.values()):
+        raise StaleOrder("What is signed as each subject names the day of the order itself; sign both again.")
+    return {subject: encoded for subject, (_, encoded) in subjects.items()}
 
 
 def _survey_json(found: Survey) -> dict[str, Any]:
