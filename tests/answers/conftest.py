@@ -23,6 +23,13 @@ def quick(sqlite_database: Database, shortkeys: Database, tmp_path: Path) -> Ite
         yield found
 
 
+@pytest.fixture
+def crowded(postgresql_database: Database, shortkeys: Database, tmp_path: Path) -> Iterator[Service]:
+    """The same on PostgreSQL only, for what many do at once there."""
+    with running(_made(postgresql_database, shortkeys, tmp_path)) as found:
+        yield found
+
+
 def _made(database: Database, shortkeys: Database, folder: Path) -> Service:
     service = Service(database, shortkeys, keyring=folder / "keyring")
     service.release_model()

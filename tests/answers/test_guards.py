@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import sqlalchemy
 
 from tests.answer_kit import NEXT, OFFER, REFRESH_WINDOW, RETAIL, Service, answer_in, become, freeze, slug_of
 from tests.answers.test_ask import counted, events
 from tests.company_kit import CompanyKit
 from tests.consent_kit import PURPOSE
 from tests.vault_kit import PURCHASE
-from tests.waiting import together
+from tests.waiting import together, until
+from vault.answers import ask as asking
+from vault.answers import floods
 from vault.consent import exposure
 from vault.encoding import b64u
 from vault.imprint import reveals
@@ -46,6 +51,66 @@ def refused_for(service: Service, consent: ConsentVersion, rule: str, question: 
     assert told.pop("instance").startswith("/requests/")
     assert (response.status_code, told) == (403, NOT_PERMITTED)
     assert events(service, "denial")[-1]["rules"] == [rule]
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (freeze, "vault-frozen"),
+        (lambda service: become(service, Profile(minor=True)), "minor-without-guardian"),
+    ],
+)
+def test_a_refusal_for_what_the_person_became_meanwhile_names_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch, change: Callable[[Service], None], rule: str
+) -> None:
+    """The rules allowed it, the transaction did not: of a change of the consent the company may know, of this not."""
+    consent = service.consent()
+    changed_while_decided(service, monkeypatch, change)
+    refused_for(service, consent, rule)
+
+
+def test_what_is_allowed_as_before_is_answered_whatever_the_person_became_meanwhile(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consent = service.consent()
+    changed_while_decided(service, monkeypatch, lambda one: become(one, Profile(minor=True, guardian_ok=True)))
+    answer_in(service.ask(consent))
+    assert events(service, "denial") == []
+
+
+def changed_while_decided(service: Service, monkeypatch: pytest.MonkeyPatch, change: Callable[[Service], None]) -> None:
+    """Let something change once, after the rules decided and before the answer is committed."""
+    commit = asking._commit
+
+    def change_first(*arguments: Any) -> Any:
+        monkeypatch.setattr(asking, "_commit", commit)
+        change(service)
+        return commit(*arguments)
+
+    monkeypatch.setattr(asking, "_commit", change_first)
+
+
+def test_denials_that_queue_up_hold_up_no_suspension(crowded: Service) -> None:
+    """PostgreSQL lets whoever shares a row pass by who waits for it alone: it would wait as long as they come."""
+    consent, refused = crowded.consent(), list[Any]()
+    freeze(crowded)
+    waiting = threading.Thread(target=lambda: refused.append(crowded.ask(consent)))
+    with crowded.database.transaction() as session:
+        floods.is_flood(session, crowded.company.company_id, crowded.clock.at)
+        waiting.start()
+        until(lambda: counts_wait(crowded), "a denial waits for the one before it")
+        with crowded.database.transaction() as another:
+            free = another.execute(sqlalchemy.text("SELECT company_id FROM company FOR UPDATE SKIP LOCKED")).all()
+    waiting.join()
+    assert len(free) == 1, "a suspension would wait for a denial that waits itself"
+    assert refused[0].status_code == 403
+
+
+def counts_wait(service: Service) -> int:
+    """Return how many wait at a company's count of denials."""
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%denial_count%'"
+    with service.database.snapshot() as session:
+        return int(session.execute(sqlalchemy.text(waits)).scalar_one())
 
 
 @pytest.mark.parametrize(

@@ -121,11 +121,16 @@ class AnswerDesk:
                 self.forget(consent_id)
 
 
+class _ChangedMeanwhile(Exception):  # the question is decided again
+    """The person's vault was frozen, or another profile put in force, after it was read."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Draft:
     """An answer that is allowed but neither spent nor logged, and so not given."""
 
     permit: Permit
+    person: Person
     answer: Answer
     records: Records
     sealed: bytes
@@ -167,7 +172,7 @@ def ask(desk: AnswerDesk, database: Database, asked: Asked) -> Steps:
 
     Raises:
         Forbidden: The rules do not allow it; the denial is logged.
-        NotSpent: They did, but no longer when it was to be logged; the denial is logged.
+        NotSpent: They did, but the consent no longer when it was to be logged; the denial is logged.
         QuestionIdUsed: The id stands for another question.
         TwinNotReady: The owner's own twin has no row yet.
         NoCertifiedModel: No model may answer now.
@@ -189,8 +194,8 @@ def ask(desk: AnswerDesk, database: Database, asked: Asked) -> Steps:
             _log_denial(desk, database, asked, caller, allowed)
             raise allowed.refusal
     # By a request with the same question id, whose answer is this one's too; or more was ranked for the person; or the
-    # company has another record, whose key did not sign the question.
-    except (AnsweredMeanwhile, RankedMeanwhile, ReplacedMeanwhile):
+    # company has another record, whose key did not sign the question; or it was decided on what the person is no more.
+    except (AnsweredMeanwhile, RankedMeanwhile, ReplacedMeanwhile, _ChangedMeanwhile):
         return (yield from ask(desk, database, asked))
     match allowed:
         case Kept():
@@ -257,7 +262,7 @@ def _decide(session: Session, desk: AnswerDesk, asked: Asked, caller: Caller) ->
     found = Records(answer_bytes(answer), permit.decision, asked.record, company.encode())
     sealed = found.seal(desk.serving, asked.consent_id, asked.question_id)
     words = words_digest(mapped) if isinstance(means, Choice) else b""  # a visit has no text to read
-    return _Draft(permit, answer, found, sealed, model.envelope, words, consent.stored)
+    return _Draft(permit, person, answer, found, sealed, model.envelope, words, consent.stored)
 
 
 def _commit(database: Database, asked: Asked, caller: Caller, draft: _Draft) -> Given | _Denied:
@@ -298,6 +303,9 @@ def _commit(database: Database, asked: Asked, caller: Caller, draft: _Draft) -> 
             )
             records.add(session, kept)
     except NotSpent as refusal:
+        with database.snapshot() as session:
+            if people.find(session, draft.permit.vault_id) != draft.person:  # a company is told of its consent alone
+                raise _ChangedMeanwhile from None
         return _Denied(refusal, ("not-spent",), draft.permit.decision, chained=True)
     except ExposureSpent:
         return _Denied(Forbidden(NOTHING_TOLD), ("not-spent",), draft.permit.decision, chained=True)
@@ -312,10 +320,12 @@ def _log_denial(desk: AnswerDesk, database: Database, asked: Asked, caller: Call
     }
     personal: JsonObject = {**_about(asked, caller, denied.decision), "rules": [*denied.rules]}
     with database.transaction() as session:
-        if isinstance(caller, CompanyCaller):
-            companies.hold(session, caller.company_id, caller.version)
         asked.sender.use_up(session, asked.at)
         shared = isinstance(caller, CompanyCaller) and floods.is_flood(session, caller.company_id, asked.at)
+        # After the company's count, at which its denials take turns: PostgreSQL lets who shares a row pass by a suspension
+        # that waits for it, so that denials which queued up with it in hand would hold that up as long as more come.
+        if isinstance(caller, CompanyCaller):
+            companies.hold(session, caller.company_id, caller.version)
         if not denied.chained:  # nothing about a consent that is not the caller's, not even whether there is one
             bound, opens = bind(None)
             leaf = append(session, LeafKind.DENIAL, {**public, **bound}, {**personal, **opens})
