@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
-from sqlalchemy import bindparam, case, select, update
+from sqlalchemy import bindparam, case, func, select, update
 from sqlmodel import Session
 
 from vault.clock import month_of, unix_s
@@ -21,7 +21,8 @@ from vault.consent.exposure import Addition
 from vault.consent.models import consent
 from vault.db import Prepared
 from vault.encoding import JsonObject, b64u
-from vault.parties import companies, people
+from vault.parties import companies, people, turns
+from vault.parties.turns import Turns
 from vault.proof.bound import bind
 from vault.proof.leaf import LeafKind
 from vault.schema.terms import AGENT_ANSWERS_PER_MONTH, MAX_ANSWERS_PER_MONTH, ConsentKind
@@ -96,6 +97,12 @@ class Spent(Place):
 
 # A clock that went back a month must not refill a quota: only a later month does.
 _used = case((consent.c.quota_month < bindparam("month"), 0), else_=consent.c.quota_used)
+_SHARED: Final = Turns(
+    select(
+        turns.shared(func.encode(consent.c.vault_id, "hex")).label("person"),
+        turns.shared(consent.c.grantee).label("company"),
+    ).where(consent.c.consent_id == bindparam("consent_id"))
+)
 _SPEND: Final = Prepared(
     update(consent)
     .where(
@@ -178,6 +185,7 @@ def spend(session: Session, permit: Spendable, now: datetime) -> Spent:
         "month": month_of(now),
         "at_most": at_most,
     }
+    _SHARED.take(session, consent_id=permit.consent_id)
     row = _SPEND.one(session, **values)
     if row is None:
         raise NotSpent("The consent changed while the question was answered, or its quota is spent; ask again.")

@@ -24,8 +24,9 @@ from vault.clock import unix_s
 from vault.db import Prepared
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
-from vault.parties import company_records
+from vault.parties import company_records, turns
 from vault.parties.models import CompanyRow
+from vault.parties.turns import Turns
 from vault.proof.jose import COMPANY_TYPE, BadJws, JwsKey, parse_jwk, parse_jws, read_jwk
 from vault.proof.leaf import LeafKind
 from vault.schema.company import MAX_REDIRECTS, parse_company_name, parse_contact, parse_redirect
@@ -40,7 +41,10 @@ _ID = re.compile(r"[A-Za-z0-9_-]{22}")
 _CLOCK_SKEW_S = 300
 
 _TABLE: Final = SQLModel.metadata.tables["company"]
-_FIND: Final = Prepared(sqlalchemy.select(_TABLE).where(_TABLE.c.company_id == sqlalchemy.bindparam("company_id")))
+_MINE: Final = _TABLE.c.company_id == sqlalchemy.bindparam("company_id")
+_FIND: Final = Prepared(sqlalchemy.select(_TABLE).where(_MINE))
+_SHARED: Final = Turns(sqlalchemy.select(turns.shared(_TABLE.c.company_id)).where(_MINE))
+_ALONE: Final = Turns(sqlalchemy.select(turns.alone(_TABLE.c.company_id)).where(_MINE))
 _HOLD: Final = Prepared(
     sqlalchemy.select(_TABLE.c.company_id)
     .where(
@@ -308,6 +312,7 @@ def hold(session: Session, company_id: CompanyId, version: int) -> None:
     Raises:
         ReplacedMeanwhile: It has another by now.
     """
+    _SHARED.take(session, company_id=company_id)
     if _HOLD.one(session, company_id=company_id, version=version) is None:
         raise ReplacedMeanwhile
 
@@ -345,6 +350,7 @@ def list_companies(session: Session, *, after: str = "", at_most: int = 100) -> 
 
 
 def _locked(session: Session, company_id: CompanyId) -> CompanyRow:
+    _ALONE.take(session, company_id=company_id)
     row = session.exec(
         select(CompanyRow)
         .where(col(CompanyRow.company_id) == company_id)

@@ -16,7 +16,9 @@ from vault.clock import unix_s
 from vault.db import Prepared
 from vault.encoding import JsonObject, b64u
 from vault.errors import VaultError
+from vault.parties import turns
 from vault.parties.models import PersonRecordRow, PersonRow, SessionRow
+from vault.parties.turns import Turns
 from vault.proof.leaf import LeafKind
 from vault.seal.dsse import Envelope
 from vault.seal.errors import SealError
@@ -27,10 +29,10 @@ from vault.tlog.log import Pending, PendingId, append, delete_personal_openings
 _CLOCK_SKEW_S = 300
 
 _TABLE: Final = SQLModel.metadata.tables["person"]
-_FIND: Final = Prepared(sqlalchemy.select(_TABLE).where(_TABLE.c.vault_id == sqlalchemy.bindparam("vault_id")))
-_LOCK: Final = (
-    sqlalchemy.select(_TABLE.c.vault_id).where(_TABLE.c.vault_id == sqlalchemy.bindparam("vault_id")).with_for_update()
-)
+_MINE: Final = _TABLE.c.vault_id == sqlalchemy.bindparam("vault_id")
+_FIND: Final = Prepared(sqlalchemy.select(_TABLE).where(_MINE))
+_LOCK: Final = sqlalchemy.select(_TABLE.c.vault_id).where(_MINE).with_for_update()
+_ALONE: Final = Turns(sqlalchemy.select(turns.alone(sqlalchemy.func.encode(_TABLE.c.vault_id, "hex"))).where(_MINE))
 _STAY: Final = _LOCK.with_for_update(read=True)
 AS_DECIDED: Final = [_TABLE.c[one.name] == sqlalchemy.bindparam(f"decided_{one.name}") for one in fields(Profile)]
 """That a person's profile is still the one that was decided on."""
@@ -319,6 +321,7 @@ def lock(session: Session, vault_id: VaultId) -> bool:
 
     Who also locks consents or the ring locks the person first: so does every answer, by `not_frozen`.
     """
+    _ALONE.take(session, vault_id=vault_id)
     return session.connection().execute(_LOCK, {"vault_id": vault_id}).one_or_none() is not None
 
 
@@ -357,6 +360,7 @@ def forget(session: Session, vault_id: VaultId) -> None:
 
 
 def _locked(session: Session, vault_id: VaultId) -> PersonRow:
+    _ALONE.take(session, vault_id=vault_id)
     row = session.exec(
         select(PersonRow)
         .where(col(PersonRow.vault_id) == vault_id)
