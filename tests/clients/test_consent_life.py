@@ -78,6 +78,15 @@ def test_what_the_rules_go_by_is_changed_by_a_signed_and_logged_profile_that_cou
     assert [event["kind"] for event in owner.history()].count("profile") == 2
 
 
+def test_nobody_signs_their_own_death(owner: Owner) -> None:
+    with pytest.raises(ApiError) as refused:
+        owner.declare(Person(deceased=True))
+    assert refused.value.slug == "signed-by-the-dead"
+    assert owner.person() == Person()
+    assert [event["kind"] for event in owner.history()].count("profile") == 0
+    owner.declare(Person(minor=True))  # the number is not used up
+
+
 def test_a_profile_that_the_service_only_claims_is_noticed(owner: Owner, tamper: Tamper) -> None:
     tamper.on("POST", "/profiles", lambda response: json_answer({**response.json(), "profile": _NOBODY_IN_PARTICULAR}))
     with pytest.raises(ApiError, match="did not put"):

@@ -117,6 +117,14 @@ class VaultBody(_Body):
     ring: RingBody
 
 
+class SignedByTheDead(VaultError):
+    """An owner's own profile that says that the owner has died."""
+
+    slug = "signed-by-the-dead"
+    title = "Profile says that its owner has died"
+    status = 422
+
+
 class VaultAnswer(BaseModel):
     """The id of a vault."""
 
@@ -316,7 +324,10 @@ def set_profile(
     profile = parse_envelope_text(body.profile)
     with database.transaction() as session:
         pending = people.set_profile(session, vault_id, profile, now=clock.now())
-        followed = _person_json(people.get(session, vault_id))
+        person = people.get(session, vault_id)
+        if person.profile.deceased:  # the next sign-in would end what no executors declared, which no bundle explains
+            raise SignedByTheDead("That you have died, your executors say; sign the profile without it.")
+        followed = _person_json(person)
     return {**followed, "receipt": _receipt(request, database, pending)}
 
 

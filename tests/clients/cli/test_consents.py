@@ -22,6 +22,7 @@ from twinvault.profile import Profile
 from vault.clock import SystemClock
 from vault.encoding import b64u
 from vault.parties import companies
+from vault.seal.person import Profile as Person
 
 PURPOSE = "dpv:ProvideProductRecommendations"
 HEADER = "household_id,basket_id,product_id,transaction_timestamp,product_category,quantity,sales_value\n"
@@ -282,12 +283,21 @@ def test_what_the_rules_go_by_is_shown_and_changed(
         rule["rule"] for event in owner("history")["history"] if event["kind"] == "denial" for rule in event["rules"]
     }
     assert "minor-without-guardian" in rules
-    assert owner("person", "--guardian").items() >= {"minor": True, "guardian_ok": True}.items()
+    assert owner("person", "--minor", "--guardian").items() >= {"minor": True, "guardian_ok": True}.items()
     run(*ask)
     assert owner("person", "--adult", "--no-guardian").items() >= told.items()
     assert [event["kind"] for event in owner("history")["history"]].count("profile") == 3
-    assert owner("person", "--adult").items() >= told.items()  # nothing to sign
-    assert [event["kind"] for event in owner("history")["history"]].count("profile") == 3
+
+
+def test_an_owner_signs_what_they_said_of_themselves_whatever_the_service_says(
+    owner: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"minor": True, "guardian_ok": False, "deceased": False}
+    with monkeypatch.context() as lying:
+        lying.setattr(Owner, "person", lambda _: Person(minor=True, guardian_ok=True, deceased=True))
+        assert owner("person", "--minor").items() >= said.items()
+        assert "Say --minor or --adult" in owner("person", "--guardian", expect=2)
+    assert owner("person").items() >= said.items()
 
 
 def test_a_lost_device_is_revoked(owner: Run) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +31,7 @@ from vault.schema.terms import ConsentKind
 from vault.schema.trace import Trace, local_date
 from vault.seal.ids import DeviceId
 from vault.seal.kit import dump_kit, parse_kit
+from vault.seal.person import Profile as Person
 
 owner = typer.Typer(no_args_is_help=True, help="Your vault: seal traces, decide who may ask, see who asked what.")
 
@@ -173,16 +174,16 @@ def person_of(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the rules go by about you; with an option, sign and log that it changed."""
+    """Show what the rules go by about you, as the service keeps it; with options, sign and log what you say here."""
+    if minor is None and guardian is not None:
+        raise typer.BadParameter(
+            "Say --minor or --adult too: you sign what you say here, and nothing that the service says."
+        )
     found = common.unlock_owner(profile, passphrase_file)
-    person = found.person()
-    changed = replace(
-        person, minor=person.minor if minor is None else minor,
-        guardian_ok=person.guardian_ok if guardian is None else guardian,
-    )  # fmt: skip
-    if changed != person:
-        found.declare(changed)
-    common.emit({"vault": b64u(found.vault), **asdict(changed)}, as_json=as_json)
+    person = found.person() if minor is None else Person(minor, bool(guardian))
+    if minor is not None:
+        found.declare(person)
+    common.emit({"vault": b64u(found.vault), **asdict(person)}, as_json=as_json)
 
 
 @owner.command()
