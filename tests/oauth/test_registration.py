@@ -12,7 +12,7 @@ import sqlalchemy
 from tests.company_kit import REDIRECT, CompanyKit, new_key, public
 from tests.consent_kit import World
 from tests.leaves import leaves
-from tests.oauth.conftest import make_server
+from tests.oauth.conftest import ISSUER, make_server
 from tests.oauth.test_authorize import shown
 from tests.vault_kit import wait_until_blocked
 from vault.db import Database
@@ -287,6 +287,23 @@ def test_keys_change_only_by_both_keys_in_force(quick: Any) -> None:
     assert change(quick, quick.acme, theirs, auth).status_code == 400, "another company's record"
     with quick.database.snapshot() as session:
         assert {companies.get(session, CompanyId(kit.company_id)).version for kit in (quick.acme, other)} == {1}
+
+
+def test_a_company_with_the_same_key_puts_no_record_of_another_in_force(quick: Any) -> None:
+    """A test company has whatever name it gave itself: so an approved one would get it, as often as it likes."""
+    bank = CompanyKit(name="Your Bank")
+    assert register(quick, bank, sandbox=True).status_code == 201
+    shared = next_record(quick, quick.acme.auth, question_key=public(bank.question))
+    assert change(quick, quick.acme, shared, quick.acme.auth).status_code == 200
+    renamed = next_record(
+        quick, quick.acme.auth, version=3, name=bank.name, signer=bank.question, question_key=public(bank.question)
+    )
+    asserted = bank.assertion(ISSUER, quick.now)
+    refused = change(quick, bank, renamed, quick.acme.auth, client_assertion=asserted)
+    assert (refused.status_code, "another company" in refused.json().get("error_description", "")) == (400, True)
+    with quick.database.snapshot() as session:
+        company = companies.get(session, CompanyId(quick.acme.company_id))
+    assert (company.version, company.name) == (2, quick.acme.name)
 
 
 @pytest.mark.parametrize(

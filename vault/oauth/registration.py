@@ -211,10 +211,10 @@ def update(
     try:
         record = companies.verify_company_record(jws, signer=company.question_key, now=now)
         _refuse_contradiction(metadata, record)
+        if record.company_id != company.company_id:  # whose question key may be the same
+            raise BadMetadata("The record is another company's.")
         if (record.name, record.agent) != (company.name, company.agent):
-            raise BadMetadata(
-                "Only the operator changes a company's name, or whether software asks; send the record there."
-            )
+            raise BadMetadata("Only the operator changes a name, or whether software asks; send the record there.")
         after = put_next(session, jws, now=now)
     except CompanyRefused as error:
         raise BadMetadata(error.detail) from error
