@@ -25,9 +25,11 @@ from vault.imprint import reveals
 from vault.imprint.words import words_digest
 from vault.parties import companies
 from vault.proof.bundle import Bundle
+from vault.schema.category import Purpose
 from vault.schema.consent import ConsentVersion
 from vault.schema.question import Candidate, Recommend
 from vault.schema.terms import ConsentKind
+from vault.seal.ids import new_id
 from vault.seal.person import Profile
 
 NOT_PERMITTED = {"type": "/problems/not-permitted", "title": "Not permitted", "status": 403, "detail": "This is not permitted."}  # fmt: skip
@@ -44,13 +46,44 @@ def offer(*codes: str, top_n: int = 1) -> Recommend:
     return Recommend(PURCHASE, PURPOSE, tuple(Candidate(code, "") for code in codes), top_n)
 
 
-def refused_for(service: Service, consent: ConsentVersion, rule: str, question: Any = NEXT) -> None:
+def refused_for(
+    service: Service, consent: ConsentVersion, rule: str, question: Any = NEXT, question_id: bytes | None = None
+) -> None:
     """Check that the company learns nothing and the owner's log says why."""
-    response = service.ask(consent, question)
+    response = service.ask(consent, question, question_id)
     told = response.json()
     assert told.pop("instance").startswith("/requests/")
     assert (response.status_code, told) == (403, NOT_PERMITTED)
     assert events(service, "denial")[-1]["rules"] == [rule]
+
+
+@pytest.mark.parametrize(
+    ("profile", "purpose", "rule"),
+    [
+        (Profile(minor=True), PURPOSE, "minor-without-guardian"),
+        (Profile(deceased=True), PURPOSE, "deceased"),
+        (Profile(minor=True, guardian_ok=True), Purpose("x:Persuasion"), "influence-of-minor"),
+    ],
+)
+def test_no_answer_is_repeated_that_the_person_s_profile_forbids_by_now(
+    quick: Service, profile: Profile, purpose: Purpose, rule: str
+) -> None:
+    consent = quick.consent(purposes=frozenset({PURPOSE, purpose}), influence_opt_in=True)
+    question, question_id = replace(NEXT, purpose=purpose), new_id()
+    answer_in(quick.ask(consent, question, question_id))
+    become(quick, profile)
+    refused_for(quick, consent, rule, question, question_id)
+
+
+@pytest.mark.parametrize(
+    "profile", [Profile(guardian_ok=True), Profile(minor=True, guardian_ok=True), Profile(deceased=True)]
+)
+def test_an_answer_is_repeated_whatever_profile_allows_it(quick: Service, profile: Profile) -> None:
+    """Though its quota is spent: whoever were decided about anew could be told by that."""
+    consent, question_id = quick.consent(quota_per_month=1, post_mortem=frozenset({PURPOSE})), new_id()
+    first, _ = answer_in(quick.ask(consent, NEXT, question_id))
+    become(quick, profile)
+    assert answer_in(quick.ask(consent, NEXT, question_id))[0] == first
 
 
 @pytest.mark.parametrize(

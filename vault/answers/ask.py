@@ -48,6 +48,7 @@ from vault.proof.bound import bind
 from vault.proof.decision import PolicySet
 from vault.proof.leaf import LeafKind
 from vault.schema.answer import SALT_BYTES, Answer, answer_bytes, release_name
+from vault.schema.category import MINTED_PURPOSES
 from vault.schema.terms import SELF_GRANTEE
 from vault.schema.trace import periods_from
 from vault.seal.handover import KeyKind
@@ -62,6 +63,7 @@ REPEATED_S: Final = 24 * 3600
 """For how long the same question is answered again with the same answer."""
 
 _NOT_READY_S: Final = 30
+_STEERING: Final = MINTED_PURPOSES | {"dpv:PoliticalCampaign"}
 
 Caller: TypeAlias = CompanyCaller | OwnerCaller
 
@@ -217,7 +219,7 @@ def _decide(session: Session, desk: AnswerDesk, asked: Asked, caller: Caller) ->
         return _Denied(refusal, ("not-yours",), b"", chained=False)
     person = people.get(session, consent.vault_id)
     kept = records.find(session, consent.consent_id, asked.question_id)
-    if kept is not None and _open_for_repeats(consent, person, caller, asked.at):
+    if kept is not None and _open_for_repeats(consent, person, caller, asked):
         return _repeated(kept, asked, caller)
     terms, mapped = consent.current.terms, feature_map(asked.question.category, desk.cadence)
     means = find_means(session, asked, mapped, terms.explicit_special, desk.worker_statements.keys())
@@ -355,12 +357,15 @@ def _about(asked: Asked, caller: Caller, decision: bytes) -> JsonObject:
     }
 
 
-def _open_for_repeats(consent: Consent, person: Person, caller: Caller, now: datetime) -> bool:
+def _open_for_repeats(consent: Consent, person: Person, caller: Caller, asked: Asked) -> bool:
     """Say whether an answer given before may be shown again; what may not is decided, and denied, like any question."""
     active = not isinstance(caller, CompanyCaller) or caller.status is CompanyStatus.ACTIVE
-    terms = consent.current.terms
-    in_window = terms.not_before <= unix_s(now) < terms.not_after
-    return consent.live and in_window and active and person.state is VaultState.ACTIVE
+    terms, profile, purpose = consent.current.terms, person.profile, asked.question.purpose
+    in_window = terms.not_before <= unix_s(asked.at) < terms.not_after
+    # What the rules say of a profile: deciding only about who has one would tell them by the time that it takes.
+    lives = not profile.deceased or purpose in terms.post_mortem
+    spoken_for = not profile.minor or (profile.guardian_ok and purpose not in _STEERING)
+    return consent.live and in_window and active and person.state is VaultState.ACTIVE and lives and spoken_for
 
 
 def _repeated(kept: Kept, asked: Asked, caller: Caller) -> Kept:
