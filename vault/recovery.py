@@ -24,7 +24,7 @@ from vault.erasure.erase import erase_again
 from vault.evidence import auditors
 from vault.legacy import legacies
 from vault.oauth import authorizations, families
-from vault.parties import companies, people, restoring, sessions
+from vault.parties import companies, people, restoring, sessions, turns
 from vault.parties.companies import CompanyId, CompanyStatus
 from vault.parties.people import VaultState
 from vault.parties.restoring import Repeated
@@ -105,7 +105,7 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
         and change of a company's keys that was acknowledged, and that the journal reaches back to, is in force; and no
         token, code or session from before the database was set back counts.
     """
-    with database.transaction() as session:
+    with turns.needless(), database.transaction() as session:
         tree.lock(session)  # another process may be starting too, or writing the journal
         journaled = journal.read()
         missing = lacking(session, journaled)

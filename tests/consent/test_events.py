@@ -21,7 +21,7 @@ from vault.consent import changes, consents, events
 from vault.consent.errors import NotSpent, UnknownConsent
 from vault.db import Database
 from vault.encoding import b64u, dump_json
-from vault.parties import companies, people
+from vault.parties import companies, people, turns
 from vault.parties.companies import CompanyId, CompanyStatus
 from vault.parties.people import VaultState
 from vault.proof.leaf import LeafKind
@@ -279,6 +279,18 @@ def test_who_comes_later_waits_behind_a_stop_that_waits(
     stopping.join(240)
     coming.join(240)
     assert came[:1] == [stop]
+
+
+def test_who_is_alone_takes_no_turns(postgresql_database: Database, shortkeys: Database) -> None:
+    """Where a restored database follows again what thousands ordered, it does so in one transaction."""
+    world = World(postgresql_database, shortkeys)
+    held = sqlalchemy.text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()")
+    with world.database.transaction() as session:
+        people.lock(session, world.owner.vault)
+        assert session.execute(held).scalar_one() == 1
+    with turns.needless(), world.database.transaction() as session:
+        people.lock(session, world.owner.vault)
+        assert session.execute(held).scalar_one() == 0
 
 
 def waiting(world: World) -> int:
