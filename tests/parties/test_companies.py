@@ -14,7 +14,7 @@ from tests.company_kit import CompanyKit, b64, new_key, public
 from tests.leaves import leaves
 from tests.vault_kit import wait_until_blocked
 from vault.db import Database
-from vault.parties import companies
+from vault.parties import companies, turns
 from vault.parties.companies import CompanyId, CompanyRefused, CompanyStatus, ReplacedMeanwhile, UnknownCompany
 
 
@@ -220,7 +220,8 @@ def test_a_next_record_waits_for_the_denial_before_it_and_stops_the_one_after(
     record = acme.record(now, version=2)
 
     def rotate(session: Session) -> None:
-        companies.rotate(session, record, now=now)
+        with turns.needless():  # as a recovery does, which the row alone holds up
+            companies.rotate(session, record, now=now)
 
     def hold(session: Session) -> str:
         try:
