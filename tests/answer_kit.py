@@ -20,7 +20,7 @@ from tests.vault_kit import MONTH, PURCHASE
 from vault.answers.ask import AnswerDesk
 from vault.answers.clerks import Clerks
 from vault.answers.routes import answers_router
-from vault.clock import unix_s
+from vault.clock import DAY_S, unix_s
 from vault.encoding import JsonObject, b64u, dump_json
 from vault.http.problems import install_problems
 from vault.imprint.block import DAILY, Block, dump_block
@@ -56,7 +56,7 @@ from vault.seal.person import Profile, sign_profile
 from vault.seal.row import RowHeader, seal_row
 from vault.seal.signing import SigningKey, new_seed
 from vault.seal.statement import KeyName, KeyStatement, sign_key_statement
-from vault.seal.subject_erasure import DAY_S, sign_subject_erasure
+from vault.seal.subject_erasure import sign_subject_erasure
 from vault.tlog.log import append
 from vault.tlog.sequencer import Sequencer
 from vault.twin import release, rows

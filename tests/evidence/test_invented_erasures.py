@@ -15,7 +15,7 @@ from tests.answer_kit import ORIGIN
 from tests.audit_kit import Audited, failed, kind_of, verify
 from tests.evidence.test_tombstones import erase_all, erased_on_order
 from twinvault.receipts import verify_logged
-from vault.clock import unix_s
+from vault.clock import DAY_S, unix_s
 from vault.consent.events import record_event
 from vault.encoding import JsonObject, JsonValue, b64u, dump_json, parse_b64u, parse_json
 from vault.proof.bound import bind
@@ -36,7 +36,7 @@ from vault.seal.dsse import PayloadType
 from vault.seal.framing import frames
 from vault.seal.ids import ConsentId, SubjectId
 from vault.seal.signing import SigningKey, new_seed
-from vault.seal.subject_erasure import DAY_S, SubjectErasure, sign_subject_erasure
+from vault.seal.subject_erasure import SubjectErasure, sign_subject_erasure
 from vault.tlog import log, tombstones
 
 Signed = dict[SubjectId, bytes]

@@ -16,6 +16,7 @@ from tests.policies.cases import CASES, FOLDER
 from tests.policies.draw import random_record
 from tests.policies.life import NOT_ASKED
 from tests.policies.oracle import INFLUENCE, LIVE, SALE, SPECIAL, decide
+from vault.answers import ask
 from vault.policy.records import without_profile
 from vault.policy.review import Case, find_faults
 from vault.proof.decision import PolicySet, evaluate, load_policy_set, load_shipped_policy_set
@@ -178,7 +179,7 @@ def test_the_rules_use_the_same_words_as_the_consents() -> None:
         "special" + re.sub(r"([A-Z])", r"-\1", name.removeprefix("pd:")).lower() for name in SPECIAL
     }
     assert {event.state for event in ConsentEvent if event.live} == LIVE
-    assert MINTED_PURPOSES < INFLUENCE
+    assert MINTED_PURPOSES < INFLUENCE == ask._STEERING
     assert all(parse_purpose(purpose) for purpose in INFLUENCE | SALE)
     rules = "".join(TEXTS.values())
     assert set(re.findall(r'"(pd:\w+)"', rules)) == SPECIAL < set(CATEGORIES)

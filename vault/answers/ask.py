@@ -64,6 +64,7 @@ REPEATED_S: Final = 24 * 3600
 
 _NOT_READY_S: Final = 30
 _STEERING: Final = MINTED_PURPOSES | {"dpv:PoliticalCampaign"}
+"""What nobody may do to a minor: the purposes of the rule `influence-of-minor`."""
 
 Caller: TypeAlias = CompanyCaller | OwnerCaller
 

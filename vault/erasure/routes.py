@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from vault.clock import unix_s
+from vault.clock import DAY_S, unix_s
 from vault.consent.handovers import Custody
 from vault.consent.routes import CustodyDep
 from vault.db import Database
@@ -24,7 +24,7 @@ from vault.seal.dsse import parse_envelope_text
 from vault.seal.erasure import MAX_COMPARTMENTS, Author, Scope, verify_order
 from vault.seal.fields import parse_id
 from vault.seal.ids import CompartmentId, SubjectId
-from vault.seal.subject_erasure import DAY_S, verify_subject_erasure
+from vault.seal.subject_erasure import verify_subject_erasure
 from vault.store import shortkeys
 from vault.tlog import log
 

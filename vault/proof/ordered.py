@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from vault.clock import month_of
+from vault.clock import DAY_S, month_of
 from vault.encoding import JsonObject, JsonValue
 from vault.proof.bound import verify_bound
 from vault.proof.errors import InvalidProof
@@ -22,7 +22,7 @@ from vault.seal.dsse import PayloadType, parse_envelope
 from vault.seal.errors import SealError
 from vault.seal.framing import frames
 from vault.seal.ids import SubjectId
-from vault.seal.subject_erasure import DAY_S, SubjectErasure, verify_subject_erasure
+from vault.seal.subject_erasure import SubjectErasure, verify_subject_erasure
 
 OWNER: Final = "owner"
 AGAIN: Final = "again"

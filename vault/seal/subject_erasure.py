@@ -7,8 +7,8 @@ a day instead of a second, so that nothing in it joins two subjects of one perso
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
+from vault.clock import DAY_S
 from vault.encoding import JsonObject, b64u
 from vault.seal.derive import subject_of
 from vault.seal.dsse import Envelope, PayloadType, sign_record, unverified_record, verify_envelope
@@ -16,8 +16,6 @@ from vault.seal.errors import SealError
 from vault.seal.fields import Fields
 from vault.seal.ids import SubjectId
 from vault.seal.signing import Signer
-
-DAY_S: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ def verify_subject_erasure(envelope: Envelope, log: str) -> SubjectErasure:
         SealError: Malformed, not signed by the key that it names, or about another log.
     """
     fields = Fields(unverified_record(envelope))
-    said = SubjectErasure(fields.text("log"), fields.hash("principal_key"), fields.integer("day"))
+    said = SubjectErasure(fields.text("log"), fields.public_key("principal_key"), fields.integer("day"))
     fields.end()
     verify_envelope(envelope, PayloadType.SUBJECT_ERASURE, said.principal_key)
     if said.log != log:

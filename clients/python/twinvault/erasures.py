@@ -16,7 +16,7 @@ from twinvault.profile import Profile
 from twinvault.rings import RingKeeper
 from twinvault.traces import TraceReader
 from twinvault.vaults import Keys
-from vault.clock import Clock, unix_s
+from vault.clock import DAY_S, Clock, unix_s
 from vault.encoding import b64u, parse_b64u
 from vault.proof.receipt import verify_receipt
 from vault.schema.category import Category
@@ -26,7 +26,7 @@ from vault.seal.erasure import Author, ErasureCertificate, Order, Scope, sign_or
 from vault.seal.ids import CompartmentId, ConsentId, new_id
 from vault.seal.ring import Compartment
 from vault.seal.statement import KeyName
-from vault.seal.subject_erasure import DAY_S, sign_subject_erasure
+from vault.seal.subject_erasure import sign_subject_erasure
 
 
 class ForgedCertificate(ClientError):
