@@ -18,10 +18,11 @@ from tests.proof.forge import Forge, Told
 from tests.verifying import verify_both
 from vault.db import Database
 from vault.encoding import b64u, dump_json, parse_json
+from vault.proof.bound import bind
 from vault.proof.bundle import Bundle
 from vault.proof.leaf import LeafKind
 from vault.proof.report import Step
-from vault.seal.ids import sha256
+from vault.seal.ids import SubjectId, sha256
 from vault.store.shortkeys import create_table
 
 
@@ -57,6 +58,19 @@ def public(kind: LeafKind, place: int = -1, **said: Any) -> Callable[[Forge], To
     def change(forge: Forge) -> Told:
         event = told(forge, kind, place)
         event.public.update(said)
+        return event
+
+    return change
+
+
+def about_another(kind: LeafKind) -> Callable[[Forge], Told]:
+    """Name another person, and bind the event to that one."""
+
+    def change(forge: Forge) -> Told:
+        event, other = told(forge, kind), SubjectId(bytes(16))
+        bound, opens = bind(other)
+        event.public.update(bound)
+        event.personal.update({**opens, "subject": b64u(other)})
         return event
 
     return change
@@ -154,8 +168,9 @@ LIES: dict[str, tuple[Step, Callable[[Forge], Told]]] = {
     "a first event that follows another": (Step.ORDER, personal(LeafKind.CONSENT, 0, prev=b64u(bytes(32)))),
     "a later event that follows none": (Step.ORDER, personal(LeafKind.DENIAL, prev="")),
     "an event that follows nonsense": (Step.ORDER, personal(LeafKind.CONSENT, 0, prev=["x"])),
-    "an answer about another person": (Step.ORDER, personal(LeafKind.ANSWER, subject="A" * 22)),
-    "a denial about another person": (Step.ORDER, personal(LeafKind.DENIAL, subject="A" * 22)),
+    "an answer about another person": (Step.ORDER, about_another(LeafKind.ANSWER)),
+    "a denial about another person": (Step.ORDER, about_another(LeafKind.DENIAL)),
+    "a denial bound to somebody else": (Step.ORDER, personal(LeafKind.DENIAL, subject="A" * 22)),
     "a withdrawal told as another event": (Step.CONSENT, personal(LeafKind.CONSENT, event="narrowed")),
     "a withdrawal told as of another time": (Step.CONSENT, personal(LeafKind.CONSENT, at=1)),
     "a withdrawal in another state": (Step.CONSENT, public(LeafKind.CONSENT, event_state="dpv:ConsentGiven")),
