@@ -145,7 +145,7 @@ class World:
             pages = (page for page, _ in owner.pages.values())
             wanted = (c for page in pages for c in page.compartments.values())
             t = granted.terms
-            compartments = [c for c in wanted if c.category in t.categories and t.data_from <= c.period <= t.data_to]
+            compartments = [c for c in wanted if c.category in t.usable and t.data_from <= c.period <= t.data_to]
         recipient = (to or (self.processor if kind is KeyKind.RAW else self.serving)).recipient
         about = handover.HandoverTerms(
             vault=owner.vault,

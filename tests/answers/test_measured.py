@@ -30,7 +30,7 @@ from vault.twin.reader import closed_form
 from vault.twin.refresh import noise_of
 from vault.twin.requests import TRAIN_PURPOSE
 
-HEALTH, CLICKED = Category("pd:Health"), Category("pd:LinkClicked")
+HEALTH, CLICKED, NO_MAP = Category("pd:Health"), Category("pd:LinkClicked"), Category("pd:Location")
 MEASURED, CLICKS, RETAIL = feature_map(HEALTH), feature_map(CLICKED), feature_map(PURCHASE)
 ALL = frozenset({PURCHASE, HEALTH, CLICKED})
 ALLOWED = {"explicit_special": frozenset({HEALTH})}
@@ -40,8 +40,9 @@ ALLOWED = {"explicit_special": frozenset({HEALTH})}
 def walker(quick: Service) -> Service:
     """An owner with empty compartments of purchases, readings and clicks."""
     months = (SEPTEMBER, OCTOBER, MONTH)
-    pages = [quick.owner.extend(sorted(ALL), period) for period in months]
-    ids = {quick.owner.compartment(category, period).id for period in months for category in ALL}
+    every = sorted({*ALL, NO_MAP})
+    pages = [quick.owner.extend(every, period) for period in months]
+    ids = {quick.owner.compartment(category, period).id for period in months for category in every}
     publish(
         quick.database, quick.shortkeys, quick.owner, quick.owner.sign(), pages,
         {name: quick.owner.locked[name] for name in ids},
@@ -132,9 +133,9 @@ def test_readings_that_were_not_explicitly_allowed_stay_sealed_and_hold_up_nothi
     assert stored(walker, HEALTH) == []
     assert [row.sigma for row in stored(walker, PURCHASE)] == [noise_of(RETAIL).sigma] * 2, "and take no share"
     with Children() as children:
-        alone = walker.refresh(children, walker.keep_twin(**about(HEALTH)))
+        alone = walker.refresh(children, walker.keep_twin(**about(HEALTH, optional=frozenset({NO_MAP}))))
     assert (alone.rows, alone.reason) == (0, "not-covered")
-    consent = walker.consent(**about(HEALTH))
+    consent = walker.consent(necessary=both, optional=frozenset())
     assert slug_of(walker.ask(consent, NextChoice(HEALTH, PURPOSE, 5))) == "not-covered"
 
 
@@ -159,7 +160,7 @@ def test_a_cohort_consent_without_explicit_opt_in_hands_no_child_a_key_to_readin
     walk(walker)
     training = {"data_from": SEPTEMBER, "purposes": frozenset({TRAIN_PURPOSE})}
     both = walker.give(ConsentKind.COHORT, necessary=frozenset({PURCHASE, HEALTH}), optional=frozenset(), **training)
-    alone = walker.give(ConsentKind.COHORT, **about(HEALTH, **training))
+    alone = walker.give(ConsentKind.COHORT, **about(HEALTH, **training, optional=frozenset({NO_MAP})))
     with Children() as children, walker.database.snapshot() as session:
         worker = walker.worker(children)
         opening = plan(session, worker, ConsentId(both.consent_id), decide_train, TRAIN_PURPOSE)

@@ -79,6 +79,22 @@ def test_an_opt_in_to_what_answers_could_reveal_is_said_though_nothing_of_it_is_
 
 
 @pytest.mark.parametrize("language", Language)
+@pytest.mark.parametrize("kind", ConsentKind)
+def test_what_is_not_explicitly_allowed_is_said_to_stay_sealed(language: Language, kind: ConsentKind) -> None:
+    asked = {"grantee": {ConsentKind.SELF: "owner", ConsentKind.COHORT: "operator"}.get(kind, TERMS.grantee)}
+    if kind is ConsentKind.COHORT:
+        asked |= {"questions": frozenset(), "quota_per_month": 0}
+    allowed = replace(TERMS, kind=kind, **asked)  # type: ignore[arg-type]  # one table of changed fields
+    without = render(replace(allowed, explicit_special=frozenset()), "Acme", language).splitlines()
+    added = set(without) - set(render(allowed, "Acme", language).splitlines())
+    sealed = {
+        Language.EN: "stays sealed: Health.",
+        Language.FR: f"scellé : {LABELS[Language.FR][Category('pd:Health')]}.",
+    }
+    assert [line for line in added if line.endswith(sealed[language])]
+
+
+@pytest.mark.parametrize("language", Language)
 def test_each_special_category_and_influence_needs_a_yes_of_its_own(language: Language) -> None:
     both = frozenset({Category("pd:Health"), Category("pd:Sexual")})
     steps = explicit_steps(replace(TERMS, explicit_special=both), language)

@@ -160,9 +160,29 @@ def test_only_uncovered_categories_need_a_new_epoch(database: Database, shortkey
 
 def test_narrowing_a_self_consent_needs_a_new_epoch(database: Database, shortkeys: Database) -> None:
     world = World(database, shortkeys, (BREAD, HEALTH))
-    own = world.give(ConsentKind.SELF, optional=frozenset({HEALTH}))
+    health = frozenset({HEALTH})
+    own = world.give(ConsentKind.SELF, optional=health, explicit_special=health)
     narrowed = world.next(own, ConsentEvent.NARROWED, terms=replace(own.terms, optional=frozenset()))
     assert world.amend(narrowed).new_epoch_needed == (HEALTH,)
+
+
+@pytest.mark.parametrize("event", [ConsentEvent.NARROWED, ConsentEvent.RENEWED])
+def test_taking_an_opt_in_back_needs_a_new_epoch_unless_another_consent_holds_one(
+    database: Database, shortkeys: Database, event: ConsentEvent
+) -> None:
+    world = World(database, shortkeys, (BREAD, HEALTH))
+    health: frozenset[Category] = frozenset({HEALTH})
+    never = world.give(ConsentKind.COHORT, optional=health)
+    own = world.give(ConsentKind.SELF, optional=health, explicit_special=health)
+    without = replace(own.terms, explicit_special=frozenset())
+    taken = world.next(own, event, terms=without)
+    assert world.amend(taken).new_epoch_needed == (HEALTH,), "the cohort's consent never had these keys"
+    allowed = world.next(never, ConsentEvent.RENEWED, terms=replace(never.terms, explicit_special=health))
+    assert world.amend(allowed).new_epoch_needed == ()
+    again = world.next(taken, ConsentEvent.RENEWED, terms=own.terms)
+    assert world.amend(again).new_epoch_needed == ()
+    assert world.amend(world.next(again, event, terms=without)).new_epoch_needed == ()
+    assert world.withdraw(allowed).new_epoch_needed == (HEALTH,)
 
 
 @pytest.mark.parametrize(

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.consent_kit import World
 from tests.vault_kit import Owner
+from vault.consent import handovers
 from vault.consent.errors import BadHandover
+from vault.consent.handovers import REQUIRED
 from vault.consent.versions import Submission
 from vault.db import Database
 from vault.schema.category import Category
+from vault.schema.consent import ConsentEvent, ConsentVersion
 from vault.schema.terms import ConsentKind
 from vault.schema.trace import Period
 from vault.seal.errors import SealError
 from vault.seal.handover import KeyKind
 from vault.seal.identity import Identity
-from vault.seal.ids import ConsentId
-from vault.seal.ring import extend_page
+from vault.seal.ids import ConsentId, sha256
+from vault.seal.ring import Compartment, extend_page
 from vault.seal.signing import SigningKey, new_seed
 
 BREAD, HEALTH = Category("pd:Purchase"), Category("pd:Health")
@@ -79,6 +83,38 @@ def test_keys_beyond_the_consent_are_refused(database: Database, shortkeys: Data
     envelope, certificate = world.signed(version), world.certificate(version)
     with pytest.raises(BadHandover, match="does not cover"):
         world.give_this(Submission(envelope, (handed,), certificate, request))
+
+
+@pytest.mark.parametrize("kind", ConsentKind)
+def test_keys_to_a_special_category_that_the_terms_do_not_allow_are_refused(
+    database: Database, shortkeys: Database, kind: ConsentKind
+) -> None:
+    world = World(database, shortkeys, (BREAD, HEALTH))
+    both, allowed = frozenset({BREAD, HEALTH}), frozenset({HEALTH})
+    places = [world.owner.compartment(), world.owner.compartment(HEALTH)]
+    version, request = world.first(kind, necessary=both)
+
+    def handed(about: ConsentVersion, compartments: list[Compartment]) -> tuple[bytes, ...]:
+        return tuple(world.handover(one, about, compartments=compartments) for one in sorted(REQUIRED[kind]))
+
+    with pytest.raises(BadHandover, match=r"pd:Health, a special category .* leave its compartments out"):
+        world.give_this(world.submission(version, request, handovers=handed(version, places)))
+    world.give_this(world.submission(version, request, handovers=handed(version, places[:1])))
+
+    # An opt-in comes with the keys, and they go with it.
+    opted = replace(version.terms, explicit_special=allowed)
+    asked = world.request(opted) if request else ""
+    renewed = world.next(version, ConsentEvent.RENEWED, terms=opted)
+    if request:
+        renewed = replace(renewed, request_sha256=sha256(asked.encode()))
+    world.amend(renewed, asked, handovers=handed(renewed, places))
+    narrowed = world.next(renewed, ConsentEvent.NARROWED, terms=version.terms)
+    with pytest.raises(BadHandover, match="a special category"):
+        world.amend(narrowed, handovers=handed(narrowed, places))
+    world.amend(narrowed, handovers=handed(narrowed, places[:1]))
+    with world.database.snapshot() as session:
+        held = [handovers.compartments(session, world.shortkeys, ConsentId(version.consent_id), n) for n in (1, 2, 3)]
+    assert held == [frozenset(), frozenset(), frozenset({places[0].id})]
 
 
 def test_a_compartment_that_the_ring_does_not_list_is_refused(world: World) -> None:

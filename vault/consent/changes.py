@@ -59,8 +59,8 @@ class Change:
     Args:
         version: The version now in force.
         pending: Its leaf, to wait for.
-        new_epoch_needed: Categories that no live self or cohort consent covers any more: the owner's
-            client publishes a new epoch of them for the current and future months, so that keys
+        new_epoch_needed: Categories of which no live self or cohort consent hands keys over any more: the
+            owner's client publishes a new epoch of them for the current and future months, so that keys
             already handed over open nothing new.
     """
 
@@ -281,5 +281,5 @@ def _uncovered(session: Session, before: Consent) -> tuple[Category, ...]:
         for other in consents.list_for(session, before.vault_id)
         if other.live and other.current.terms.kind in _COVERING
     ]
-    covered = {category for terms in live for category in terms.categories}
-    return tuple(sorted(before.current.terms.categories - covered))
+    covered = {category for terms in live for category in terms.usable}
+    return tuple(sorted(before.current.terms.usable - covered))

@@ -83,7 +83,7 @@ def verify_handovers(
     Raises:
         BadHandover: A kind of keys missing, twice or never allowed for this kind of consent; about
             another consent; to another identity; longer than the consent; or a compartment that the
-            ring does not list or the consent does not cover.
+            ring does not list, the consent does not cover, or whose special category it does not explicitly allow.
         SealError: Malformed, another vault's, or not signed by its owner.
     """
     handovers = [verify_handover(parse_handover(data), vault_id, owner_key) for data in encoded]
@@ -240,3 +240,8 @@ def _refuse_wider(session: Session, item: VerifiedHandover, terms: Terms) -> Non
             raise BadHandover("A handover names a compartment that the ring does not list.")
         if compartment.category not in terms.categories or not terms.data_from <= compartment.period <= terms.data_to:
             raise BadHandover("A handover holds keys to a category or month that the consent does not cover.")
+        if compartment.category not in terms.usable:
+            raise BadHandover(
+                f"A handover holds keys to {compartment.category}, a special category that the consent does not explicitly"
+                " allow; leave its compartments out, or sign terms that name it in explicit_special."
+            )

@@ -139,6 +139,11 @@ class Terms:
         """All categories, necessary or optional."""
         return self.necessary | self.optional
 
+    @property
+    def usable(self) -> frozenset[Category]:
+        """The categories whose keys are handed over: all but the special ones that were not opted into."""
+        return frozenset(one for one in self.categories if one in self.explicit_special or not is_special(one))
+
 
 def narrower_or_equal(granted: Terms, requested: Terms) -> bool:
     """Tell whether a grant stays inside what was asked: what is granted is never wider.

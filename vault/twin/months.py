@@ -23,7 +23,7 @@ from vault.parties import people
 from vault.policy.permits import Permit
 from vault.policy.records import Use
 from vault.proof.decision import PolicySet
-from vault.schema.category import Category, Purpose, is_special
+from vault.schema.category import Category, Purpose
 from vault.schema.trace import Period, period_of, periods_from
 from vault.seal.ids import CompartmentId, ConsentId, VaultId, sha256
 from vault.seal.ring import Compartment
@@ -208,7 +208,7 @@ def permitted(
     if data_to < terms.data_from or not mapped:
         raise NothingToOpen("No month of a category with a feature map has closed yet under this consent.")
     # What is specially protected and not explicitly allowed stays sealed, and keeps the rest from nothing.
-    allowed = frozenset(one for one in mapped if one in terms.explicit_special or not is_special(one))
+    allowed = mapped & terms.usable
     return decide(Use(consent, person, purpose, allowed or mapped, terms.data_from, data_to, now), worker.policy_set)
 
 

@@ -30,7 +30,8 @@ from vault.seal.advance import Advance
 from vault.seal.dsse import Envelope, PayloadType, parse_envelope, sign_record, unverified_record, verify_envelope
 from vault.seal.fields import parse_id
 from vault.seal.handover import Handover, HandoverTerms, KeyKind, seal_handover
-from vault.seal.ids import ConsentId, new_id, sha256
+from vault.seal.ids import CompartmentId, ConsentId, new_id, sha256
+from vault.seal.ring import Compartment
 from vault.seal.statement import KeyName
 from vault.seal.subject import SubjectCertificate, sign_subject
 from vault.seal.version import Remembered
@@ -310,14 +311,26 @@ class ConsentKeeper:
 
     def _handovers(self, version: ConsentVersion, own: OwnRing, at_most_s: float) -> list[Handover]:
         terms = version.terms
-        compartments = own.covered(terms.categories, terms.data_from, terms.data_to)
+        if not terms.usable:
+            special = " ".join(f"--special {one}" for one in sorted(terms.categories))
+            raise NothingToGive(
+                f"All that is named is specially protected, and none of it explicitly allowed, so there is nothing to hand"
+                f" over; allow it with `{special}`, each for itself, or end a consent with `twinvault owner withdraw`."
+            )
+        compartments = own.covered(terms.usable, terms.data_from, terms.data_to)
         if not compartments:
             raise NothingToGive("The vault has no keys of these categories and months; import traces first.")
-        return [self._handover(version, own, kind, at_most_s) for kind in HANDOVERS[terms.kind]]
+        return [self._handover(version, own, kind, compartments, at_most_s) for kind in HANDOVERS[terms.kind]]
 
-    def _handover(self, version: ConsentVersion, own: OwnRing, kind: KeyKind, at_most_s: float) -> Handover:
+    def _handover(
+        self,
+        version: ConsentVersion,
+        own: OwnRing,
+        kind: KeyKind,
+        compartments: Mapping[CompartmentId, Compartment],
+        at_most_s: float,
+    ) -> Handover:
         terms = version.terms
-        compartments = own.covered(terms.categories, terms.data_from, terms.data_to)
         # Verified against the pinned operator before anything is sealed to it.
         recipient = sealing_key(self._api, self._profile, _HOLDER[kind], self._clock, at_most_s=at_most_s)
         handed = HandoverTerms(

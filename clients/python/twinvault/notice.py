@@ -20,7 +20,7 @@ from vault.schema.question import QuestionKind
 from vault.schema.terms import AGENT_ANSWERS_PER_MONTH, ConsentKind, Terms
 from vault.seal.ids import sha256
 
-TEMPLATE: Final = "twinvault-notice/3"
+TEMPLATE: Final = "twinvault-notice/4"
 """Changes with every change of a word below: a notice of another template cannot be rendered again."""
 
 
@@ -40,6 +40,7 @@ class _Words:
     budget: str
     until: str
     special: str
+    sealed: str
     none: str
     influence: str
     allow_special: str
@@ -79,6 +80,7 @@ _ENGLISH: Final = _Words(
     budget="Answers use up none of your privacy budget: that is spent when your summaries are made, not when they are read.",
     until="From {not_before} until {not_after}, not only once; then it ends by itself.",
     special="Specially protected data that is read or that an answer could reveal: {special}. You explicitly allow: {allowed}.",
+    sealed="No key is handed over to what you do not explicitly allow; it stays sealed: {sealed}.",
     none="none",
     influence="You explicitly allow purposes that try to influence you.",
     allow_special="Specially protected: do you explicitly allow what is read of, or could reveal, your {special}?",
@@ -147,6 +149,7 @@ _FRENCH: Final = _Words(
         "Données spécialement protégées qui sont lues ou qu'une réponse pourrait révéler : {special}. Vous autorisez "
         "explicitement : {allowed}."
     ),
+    sealed="Aucune clé n'est remise pour ce que vous n'autorisez pas explicitement ; cela reste scellé : {sealed}.",
     none="aucune",
     influence="Vous autorisez explicitement des finalités qui cherchent à vous influencer.",
     allow_special=(
@@ -248,6 +251,8 @@ def render(terms: Terms, company: str = "", language: Language = Language.EN) ->
     if special:
         allowed = _list(labels[category] for category in terms.explicit_special) or words.none
         lines.append(words.special.format(special=_list(labels[category] for category in special), allowed=allowed))
+    if sealed := terms.categories - terms.usable:
+        lines.append(words.sealed.format(sealed=_list(labels[category] for category in sealed)))
     if terms.influence_opt_in:
         lines.append(words.influence)
     if terms.agent_allowed:

@@ -242,6 +242,7 @@ def test_usage_errors_are_exit_2(run: Any, tmp_path: Path) -> None:
         (("owner", "unlock", "--trust", "TRUST"), 2, "goes with --kit"),
         (("company", "request", *REQUEST.split(), *["--out", "x", "--renew", "y"]), 2, "one of them"),
         (("owner", "import", "EMPTY", "--time-zone", "UTC"), 2, "goes with --dry-run"),
+        (("owner", "init", "--trust", "TRUST", "--category", "pd:Health"), 2, "begin with --no-twin"),
         (("owner", "legacy", "plan", *["--out", "x", "--executors", "3", "--threshold", "2", "--request", "x"]), 2, "--choice answer"),
     ],
     ids=lambda part: " ".join(part[:3]) if isinstance(part, tuple) else None,

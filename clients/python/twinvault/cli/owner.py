@@ -26,6 +26,7 @@ from twinvault.owner import Owner
 from twinvault.profile import read_trust, write_private
 from twinvault.terms import OWN_PURPOSE
 from vault.encoding import b64u
+from vault.schema.category import is_special
 from vault.schema.language import Language
 from vault.schema.terms import ConsentKind
 from vault.schema.trace import Trace, local_date
@@ -58,6 +59,12 @@ def init(
     """Begin a vault; prints the recovery kit once: keep it on paper."""
     categories = common.parse_categories(category)
     common.parse_zone(time_zone)
+    if twin and all(map(is_special, categories)):  # said before there is a vault, so that its kit is not lost on it
+        each = "".join(f" --category {one} --special {one}" for one in sorted(categories))
+        raise typer.BadParameter(
+            "All that is named is specially protected and needs your explicit opt-in: begin with --no-twin, then run"
+            f" `twinvault owner give --kind self{each}`."
+        )
     passphrase = common.read_passphrase(passphrase_file, new=True)
     pinned = read_trust(trust)
     made, kit = Owner.init(
