@@ -118,6 +118,7 @@ def upgrade() -> None:
             ["consent_id"], ["consent.consent_id"], name=op.f("fk_consent_version_consent_id_consent")
         ),
     )
+    op.create_index(op.f("ix_consent_version_leaf_id"), "consent_version", ["leaf_id"])
     op.create_table(
         "handover",
         sa.Column("digest", sa.LargeBinary(), nullable=False),
@@ -131,7 +132,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_handover")),
         sa.ForeignKeyConstraint(["consent_id"], ["consent.consent_id"], name=op.f("fk_handover_consent_id_consent")),
     )
-    op.create_index(op.f("ix_handover_consent_id"), "handover", ["consent_id"])
+    op.create_index("ix_handover_place", "handover", ["consent_id", "version", "key_kind"])
     op.create_index(
         "ix_handover_recipient",
         "handover",

@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("code_hash", sa.LargeBinary(), nullable=True),
         sa.Column("family_id", sa.LargeBinary(), nullable=True),
     )
+    op.create_index("ix_oauth_authorization_company_id", "oauth_authorization", ["company_id"])
     op.create_index("ix_oauth_authorization_expires_at_s", "oauth_authorization", ["expires_at_s"])
     op.create_index("ix_oauth_authorization_vault_id", "oauth_authorization", ["vault_id"])
     op.create_index("ix_oauth_authorization_user_code", "oauth_authorization", ["user_code"], unique=True)
@@ -42,6 +43,8 @@ def upgrade() -> None:
         sa.Column("retry_until_s", sa.BigInteger(), nullable=False),
         sa.Column("expires_at_s", sa.BigInteger(), nullable=False),
     )
+    op.create_index("ix_oauth_family_company_id", "oauth_family", ["company_id"])
+    op.create_index("ix_oauth_family_consent_id", "oauth_family", ["consent_id"])
     op.create_index("ix_oauth_family_expires_at_s", "oauth_family", ["expires_at_s"])
     op.create_table(
         "oauth_registration",

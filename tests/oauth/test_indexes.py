@@ -1,4 +1,4 @@
-"""What a request of a company's looks up is found by an index on both databases."""
+"""What companies' requests, withdrawals and auditors look up is found by an index on both databases."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ def test_every_look_up_uses_an_index(server: Any) -> None:
         "vault_id = :x AND grant_id = 'a'": b"x",
     }
     tables = [("oauth_authorization", where, value) for where, value in queries.items()]
+    tables += [("oauth_authorization", "company_id = :x AND state != 'redeemed'", "a")]
     tables += [("oauth_family", "family_id = :x", b"x"), ("oauth_family", "expires_at_s <= :x", 1)]
+    tables += [("oauth_family", "consent_id IN (:x)", b"x"), ("oauth_family", "company_id = :x", "a")]
     tables += [("consent", "consent_id = :x", b"x"), ("spent", "digest IN (:x)", b"x")]
+    tables += [("consent_version", "leaf_id IN (:x)", 1)]
     with server.database.snapshot() as session:
         if not server.database.is_sqlite:
             session.execute(sqlalchemy.text("SET LOCAL enable_seqscan = off"))  # empty tables are scanned otherwise
