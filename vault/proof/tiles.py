@@ -106,15 +106,15 @@ def parse_bundle(bundle: bytes) -> list[bytes]:
 
 
 class Subtrees:
-    """The complete subtrees within one tile, by height; they grow to the right as the tree does."""
+    """The complete subtrees within one tile, by height; they grow to the right as the tree does.
+
+    One thread at a time may extend it, while others read.
+    """
 
     def __init__(self) -> None:
         self._by_height: list[list[bytes]] = [[]]
-
-    @property
-    def width(self) -> int:
-        """How many hashes of the tile are known, 0 to 256."""
-        return len(self._by_height[0])
+        self.width = 0
+        """How many hashes of the tile are known with every subtree that they complete, 0 to 256."""
 
     def extend(self, hashes: Sequence[bytes]) -> None:
         """Add the tile's next hashes and every subtree that they complete."""
@@ -125,6 +125,7 @@ class Subtrees:
                 self._by_height.append([])
             above = self._by_height[height + 1]
             above.extend(node_hash(below[2 * at], below[2 * at + 1]) for at in range(len(above), len(below) // 2))
+        self.width = len(self._by_height[0])
 
     def at(self, height: int, place: int) -> bytes:
         """Return the root of one subtree of 2**height hashes."""

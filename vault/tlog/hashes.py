@@ -55,16 +55,20 @@ class HashCache:
         """Return a reader of the complete subtrees of the signed tree of `size` leaves."""
 
         def tile(level: int, index: int, width: int) -> Subtrees:
-            with self._mutex:
-                found = self._tiles.setdefault((level, index), Subtrees())
-                self._tiles.move_to_end((level, index))
-                if found.width < width:
-                    found.extend(_missing(session, level, index, found.width, width))
-                while len(self._tiles) > _MAX_TILES:
-                    self._tiles.popitem(last=False)
-            return found
+            found = self._tiles.get((level, index))
+            return self._read_on(session, level, index, width) if found is None or found.width < width else found
 
         return hashes_from_subtrees(size, tile)
+
+    def _read_on(self, session: Session, level: int, index: int, width: int) -> Subtrees:
+        with self._mutex:
+            found = self._tiles.setdefault((level, index), Subtrees())
+            self._tiles.move_to_end((level, index))
+            if found.width < width:
+                found.extend(_missing(session, level, index, found.width, width))
+            while len(self._tiles) > _MAX_TILES:
+                self._tiles.popitem(last=False)
+        return found
 
 
 def _missing(session: Session, level: int, index: int, known: int, width: int) -> list[bytes]:
