@@ -141,6 +141,8 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
         legacies.end_again(session, {VaultId(parse_b64u(personal["vault"])) for _, personal in plans}, now=now)
         stopped = sum(_stop_again(session, public, now) for public, _ in _opened(missing, LeafKind.MODEL_WITHDRAWN))
         journal.mark(session)
+        if erasures:  # whoever was to forget them may have died, and what is lacking here is found in no database
+            journal.call_due()
     shortkeys.delete_scheduled(database, short_keys)
     rotated = sum(became is Repeated.FOLLOWED for _, became in repeated)
     registered, lost = (

@@ -68,7 +68,7 @@ def forget(database: Database, journal: Journal, leaf: Leaf) -> None:
     """Erase an event, and let the journal forget it."""
     with database.transaction() as session:
         log.delete_personal_openings(session, [leaf.pending_id])
-    journal._call_due()
+    journal.call_due()
     journal.forget_erased(database)
 
 

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from tests.dying import die
-from tests.tlog.test_journal import HandClock, Sign, live
+from tests.tlog.test_journal import HandClock, Sign, live, set_back
 from tests.waiting import together, until
 from vault.db import Database
 from vault.proof.leaf import LeafKind
 from vault.proof.note import VerifierKey
+from vault.seal.erasure import Scope, dump_scope
+from vault.seal.ids import CompartmentId, VaultId
 from vault.tlog import log, tree
 from vault.tlog.errors import JournalDamaged, JournalMissing
 from vault.tlog.journal import Journal, Journaled
@@ -190,7 +192,7 @@ def test_what_is_erased_meanwhile_is_forgotten_too(begun: Begun, monkeypatch: py
             monkeypatch.undo()
             erase(database, before.leaves[1])
             other.append(before.leaves[3:])
-            other._call_due()
+            other.call_due()
 
     at_each_step(monkeypatch, meanwhile)
     journal.forget_erased(database)
@@ -209,7 +211,7 @@ def test_a_file_that_another_took_the_place_of_meanwhile_is_read_again(
             other.set_aside("aside")
             other.begin(0)
             other.append([*before.leaves, late(before)])
-            other._call_due()
+            other.call_due()
             journal._path.with_name("log.journal.aside").unlink()
 
     at_each_step(monkeypatch, meanwhile)
@@ -226,11 +228,37 @@ def test_what_somebody_left_who_died_over_a_journal_grown_too_large_is_forgotten
 
     assert not ended(drop_old, 3)  # before what it wrote beside is flushed
     erase(database, before.leaves[2])
-    journal._call_due()
+    journal.call_due()
     left = [path.name for path in journal._path.parent.glob("log.journal.*") if path.suffix not in {".anchor", ".due"}]
     assert len(left) == 1
     journal.forget_erased(database)
     forgotten(journal, before, 0, 2, more=0)
+
+
+def test_of_an_erased_person_what_a_restore_took_from_the_database_is_forgotten_too(
+    sqlite_database: Database, log_key: VerifierKey, sign: Sign, tmp_path: Path
+) -> None:
+    """A process dies between an erasure's leaf and the forgetting, and a backup older than all of it is put back."""
+    held = Held(tmp_path / "log.journal", ORIGIN)
+    ann, bob = VaultId(b"a" * 16), VaultId(b"b" * 16)
+    part = Scope(bob, (CompartmentId(b"c" * 16),))
+    for kind, about, said in (
+        (LeafKind.CONSENT, ann, {"whose": 1}),
+        (LeafKind.CONSENT, bob, {"whose": 2}),
+        (LeafKind.RELEASE, ann, {"charge": 3}),
+        (LeafKind.ERASURE, bob, dump_scope(part)),
+        (LeafKind.ERASURE, None, dump_scope(Scope(ann, None))),
+        (LeafKind.CONSENT, ann, {"whose": 6}),  # who comes back is somebody that nobody erased
+    ):
+        with sqlite_database.transaction() as session:
+            log.append(session, kind, {}, {**said}, about=about)
+    live(sqlite_database, log_key, sign, held)
+    before = held.read()
+    assert [leaf.about for leaf in before.leaves] == [ann, bob, ann, bob, None, ann]
+    set_back(sqlite_database, 0)
+    fresh(held).forget_erased(sqlite_database)
+    forgotten(fresh(held), before, 0)
+    assert [leaf.about for leaf in held.read().leaves] == [None, bob, ann, bob, None, ann]
 
 
 def test_two_at_once_take_turns(begun: Begun) -> None:

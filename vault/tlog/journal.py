@@ -39,6 +39,7 @@ from vault.tlog.journal_records import (
     contents,
     damaged_text,
     dump_record,
+    erased_whole,
     framed,
     parse_record,
     split_records,
@@ -65,7 +66,7 @@ MAX_BYTES: Final = 256 << 20
 KEPT: Final = timedelta(days=90)
 """How old it must be. Anybody can make events, so size alone must not decide what is forgotten."""
 
-_FORMAT: Final = b"twinvault-journal/1"
+_FORMAT: Final = b"twinvault-journal/2"
 _NAME_BYTES: Final = 16
 _CHUNK: Final = 500  # below every database's limit on bound values
 
@@ -163,7 +164,7 @@ class Journal:
         leaves = between(session, JOURNALED, first, last)
         self.append(leaves, self._signed(session, leaves))
         if any(leaf.kind in _ERASING for leaf in leaves):
-            self._call_due()
+            self.call_due()
 
     def append(self, leaves: Iterable[Leaf], signed: Mapping[PendingId, bytes] = MappingProxyType({})) -> None:
         """Add events, with the envelopes of some; when this returns they are on the disk. Adding none writes nothing.
@@ -182,7 +183,7 @@ class Journal:
         newest = session.connection().execute(select(log_entry).order_by(log_entry.c.id.desc()).limit(1)).one_or_none()
         if newest is not None:
             now_s = unix_s(self._clock.now())
-            record = Record(PendingId(newest.id), newest.leaf_index or 0, now_s, "", newest.entry, None, None, b"")
+            record = Record(PendingId(newest.id), newest.leaf_index or 0, now_s, "", newest.entry, None, None, b"", b"")
             self._append(frames(record.dump()))
 
     def is_due(self) -> bool:
@@ -202,8 +203,8 @@ class Journal:
             JournalMissing: Somebody took the file away.
             JournalDamaged: It holds something else than what was written.
 
-        Guarantees: when this returns, what was erased before it was called, and that the database still knows, cannot be
-            read here; nothing else is gone. What a restore took from the database before it was forgotten stays here.
+        Guarantees: when this returns, what was erased before it was called cannot be read here; nothing else is gone. Of a
+            person who was erased, that is also what a restore took from the database, which knows it no more.
         """
         folder = os.open(self._path.parent, os.O_RDONLY)
         try:
@@ -240,8 +241,8 @@ class Journal:
             if self._due.read_bytes() == due:
                 self._due.unlink()
 
-    def _call_due(self) -> None:
-        """Note that something is to be forgotten, and how much of which file is whole; nobody may write meanwhile."""
+    def call_due(self) -> None:
+        """Note that something is to be forgotten, and how much of which file is whole; nobody may sequence meanwhile."""
         with self._open("rb") as file:
             _, name = self._header(file)
         with self._due.open("wb") as file:
@@ -281,7 +282,7 @@ class Journal:
             begins_at = max([begins_at, *(record.index + 1 for record in old)])
             self._replace(begins_at, records[len(old) :])
             if self.is_due():
-                self._call_due()
+                self.call_due()
 
     @property
     def _due(self) -> Path:
@@ -365,11 +366,16 @@ def lacking(session: Session, journaled: Journaled) -> tuple[Leaf, ...]:
 
 def _copy_emptied(session: Session, file: BinaryIO, copy: BinaryIO, end: int | None = None) -> None:
     """Copy the frames from where the file stands, or those before its byte `end`, without what was erased."""
-    records = (record for content in contents(file, end) for record in split_records(content))
+    at = file.tell()
+    whole = erased_whole(file, end)
+    file.seek(at)
+    records = enumerate(record for content in contents(file, end) for record in split_records(content))
     while some := list(islice(records, _CHUNK)):
-        parsed = [parse_record(record) for record in some]
-        erased = _erased(session, [one for one in parsed if one.personal and one.kind not in _CHARGED])
-        kept = (one.emptied() if one.entry in erased else record for record, one in zip(some, parsed, strict=True))
+        parsed = [(place, record, parse_record(record)) for place, record in some]
+        personal = [(place, one) for place, _, one in parsed if one.personal and one.kind not in _CHARGED]
+        erased = _erased(session, [one for _, one in personal])
+        erased |= {one.entry for place, one in personal if place < whole.get(one.about, 0)}
+        kept = (one.emptied() if one.entry in erased else record for _, record, one in parsed)
         copy.write(framed(frames(*kept)))
 
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from vault.encoding import parse_b64u, parse_json
 from vault.proof.leaf import LeafKind, Opening
 from vault.seal.errors import SealError
 from vault.seal.framing import Reader, frames
-from vault.seal.ids import sha256
+from vault.seal.ids import ID_BYTES, sha256
 from vault.tlog.errors import JournalDamaged
 from vault.tlog.log import Leaf, PendingId
 
@@ -35,6 +36,7 @@ class Record:
     public: Opening | None
     personal: Opening | None
     signed: bytes
+    about: bytes
 
     def dump(self) -> bytes:
         """Return its bytes."""
@@ -42,16 +44,17 @@ class Record:
             part for half in (self.public, self.personal) for part in ((half.salt, half.body) if half else (b"", b""))
         ]
         numbers = [number.to_bytes(8, "big") for number in (self.pending_id, self.index, self.written_s)]
-        return frames(*numbers, self.kind.encode(), self.entry, *halves, self.signed)
+        return frames(*numbers, self.kind.encode(), self.entry, *halves, self.signed, self.about)
 
     def emptied(self) -> bytes:
-        """Return its bytes without the personal half and what was signed."""
-        return replace(self, personal=None, signed=b"").dump()
+        """Return its bytes without the personal half, what was signed, and whom it concerns."""
+        return replace(self, personal=None, signed=b"", about=b"").dump()
 
     def leaf(self) -> Leaf:
         """Return the event; a mark is none."""
         assert self.public is not None
-        return Leaf(self.pending_id, self.index, LeafKind(self.kind), self.entry, self.public, self.personal)
+        kind, about = LeafKind(self.kind), self.about or None
+        return Leaf(self.pending_id, self.index, kind, self.entry, self.public, self.personal, about)
 
 
 def dump_record(leaf: Leaf, now_s: int, signed: bytes) -> bytes:
@@ -63,7 +66,7 @@ def dump_record(leaf: Leaf, now_s: int, signed: bytes) -> bytes:
         signed: The envelope that put it in force; empty for none.
     """
     kind, opened = leaf.kind.value, (leaf.public, leaf.personal)
-    return Record(leaf.pending_id, leaf.index, now_s, kind, leaf.entry, *opened, signed).dump()
+    return Record(leaf.pending_id, leaf.index, now_s, kind, leaf.entry, *opened, signed, leaf.about or b"").dump()
 
 
 def parse_record(record: bytes) -> Record:
@@ -74,7 +77,7 @@ def parse_record(record: bytes) -> Record:
     """
     try:
         reader = Reader(record, len(record))
-        name, index, written_s, kind, entry, *halves, signed = (reader.frame() for _ in range(10))
+        name, index, written_s, kind, entry, *halves, signed, about = (reader.frame() for _ in range(11))
         reader.end()
         public, personal = (Opening(salt, body) if salt else None for salt, body in (halves[:2], halves[2:]))
         if kind:
@@ -83,8 +86,24 @@ def parse_record(record: bytes) -> Record:
         raise JournalDamaged("The journal holds something that this release does not know.") from error
     return Record(
         PendingId(int.from_bytes(name, "big")), int.from_bytes(index, "big"), int.from_bytes(written_s, "big"),
-        kind.decode(), entry, public, personal, signed,
+        kind.decode(), entry, public, personal, signed, about,
     )  # fmt: skip
+
+
+def erased_whole(file: BinaryIO, end: int | None = None) -> dict[bytes, int]:
+    """Return everybody who was erased whole, with the place of the last record that says so: who came back stays.
+
+    Args:
+        file: From whose place on frames are read.
+        end: Before which byte to stop; by default the file's end.
+    """
+    kind, found = LeafKind.ERASURE.value.encode(), {}
+    for place, record in enumerate(record for content in contents(file, end) for record in split_records(content)):
+        if kind in record and (one := parse_record(record)).kind == LeafKind.ERASURE and one.personal:
+            said = parse_json(one.personal.body)
+            if said.get("whole") == 1:
+                found[parse_b64u(said["vault"], size=ID_BYTES)] = place
+    return found
 
 
 def split_records(content: bytes) -> Iterator[bytes]:

@@ -90,6 +90,7 @@ class Leaf:
         entry: The 65 logged bytes.
         public: Opens the public half.
         personal: Opens the personal half; None once erased.
+        about: Whom it concerns, where whoever recorded it said so; None once erased.
     """
 
     pending_id: PendingId
@@ -98,6 +99,7 @@ class Leaf:
     entry: bytes
     public: Opening
     personal: Opening | None
+    about: bytes | None = None
 
 
 def append(
@@ -393,4 +395,5 @@ def _leaf(row: Any) -> Leaf:
         entry=row.entry,
         public=Opening(row.public_salt, row.public_body),
         personal=None if erased else Opening(row.personal_salt, row.personal_body),
+        about=row.about,
     )
