@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import bindparam, delete, func, insert, select, tuple_, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlmodel import Session
 
 from vault.seal.batch import Batch, VerifiedBatch
@@ -134,10 +134,13 @@ def are_stored(session: Session, vault: VaultId, device: DeviceId, sent: Iterabl
         select(batch.c.compartment_id, batch.c.seq, batch.c.digest).where(
             batch.c.vault_id == vault,
             batch.c.device_id == device,
-            tuple_(batch.c.compartment_id, batch.c.seq).in_(list(places)),
+            # Each by itself: SQLite finds no row by a pair, and would read every batch of the vault.
+            batch.c.compartment_id.in_({compartment for compartment, _ in places}),
+            batch.c.seq.in_({seq for _, seq in places}),
         )
     )
-    return {(row.compartment_id, row.seq): row.digest for row in found} == places
+    stored = {(row.compartment_id, row.seq): row.digest for row in found}
+    return all(stored.get(place) == digest for place, digest in places.items())
 
 
 def read(session: Session, vault: VaultId, compartment: CompartmentId, *, after: int = 0) -> list[StoredBatch]:
