@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from typer.testing import CliRunner
 
 from tests.site_kit import ISSUER, ORIGIN, app_settings, make_site, operate
 from vault.ops import serve, worker
-from vault.ops.site import NoSite, Site
+from vault.ops.site import DatabaseAway, NoSite, Site
 from vault.ops.supervisor import Supervisor
 from vault.proof.trust import parse_trust
 
@@ -67,6 +69,86 @@ def test_a_lost_database_is_not_begun_anew(lost: str, site: Site) -> None:
         assert isinstance(result.exception, NoSite)
         assert f"{lost} is gone" in str(result.exception)
     assert not (site.folder / lost).exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"no database, but long enough to look at" * 100])
+def test_a_damaged_database_is_one_sentence_for_every_command(damage: bytes, site: Site, tmp_path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        (site.folder / f"vault.sqlite{suffix}").unlink(missing_ok=True)
+    (site.folder / "vault.sqlite").write_bytes(damage)
+    folder = ["--site", str(site.folder)]
+    for command in (["auditors", "list"], ["train"], ["companies", "list"], ["keys", "show"],
+                    ["publish-log", str(tmp_path / "log")]):  # fmt: skip
+        result = operate([*command, *folder])
+        assert (result.exit_code, isinstance(result.exception, SystemExit)) == (1, True), (command, result.exception)
+        assert result.output.startswith("twinvault: The database does not answer as it should ("), command
+        assert "SELECT" not in result.output
+    if damage:
+        assert operate(["backup", str(tmp_path / "copy"), *folder]).exit_code == 1
+        assert not (tmp_path / "copy").exists(), "what is no backup keeps nobody from making one of that name"
+        for command in (serve, worker):
+            assert isinstance(CliRunner().invoke(command, [str(site.folder)]).exception, DatabaseAway)
+
+
+def test_a_database_that_is_away_is_one_sentence_without_its_password(site: Site) -> None:
+    settings = site.folder / "app.env"
+    other = "VAULT_DATABASE_URL=postgresql+psycopg://root:geheim@127.0.0.1:1/x"
+    lines = [other if line.startswith("VAULT_DATABASE_URL") else line for line in settings.read_text().splitlines()]
+    settings.write_text("\n".join(lines))
+    result = operate(["auditors", "list", "--site", str(site.folder)])
+    assert (result.exit_code, isinstance(result.exception, SystemExit)) == (1, True), result.exception
+    assert result.output.startswith("twinvault: The database does not answer as it should (OperationalError).")
+    assert "geheim" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "VAULT_ISSUER: Field required."),
+        ("VAULT_ISSUER\n", "NAME=VALUE"),
+        ("VAULT_DATABASE_URL=garbage\n", "VAULT_DATABASE_URL: must be sqlite:///FILE or "),
+    ],
+)
+def test_settings_that_are_damaged_are_named_in_one_sentence(text: str, said: str, site: Site) -> None:
+    (site.folder / "app.env").write_text(text)
+    for command in (["doctor", "--site"], ["train", "--site"], ["init"]):
+        result = operate([*command, str(site.folder)])
+        assert (result.exit_code, isinstance(result.exception, SystemExit)) == (1, True), (command, result.exception)
+        assert said in result.output
+        assert str(site.folder / "app.env") in result.output
+
+
+def test_setting_up_that_is_cut_off_at_any_file_is_finished_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each flush to the disk is where a machine may go down; what was written before it may be cut short."""
+    whole, flushed = os.fsync, list[str]()
+
+    def flush(file: int, *, last: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{file}").readlink().name)
+        if len(flushed) == last:
+            os.ftruncate(file, 0)
+            raise KeyboardInterrupt
+        whole(file)
+
+    for last in range(1, 30):
+        folder = tmp_path / str(last)
+        flushed.clear()
+        with monkeypatch.context() as cut:
+            cut.setattr(os, "fsync", partial(flush, last=last))
+            try:
+                make_site(folder)
+            except KeyboardInterrupt:
+                pass
+            else:
+                break
+        make_site(folder)
+        assert Site(folder).witnesses.sites == ()
+        assert parse_trust(Site(folder).trust_file.read_bytes().strip()).issuer == ISSUER
+        for process in ("app", "worker"):
+            assert Site(folder).environment(process)["VAULT_DATABASE_URL"]
+    for name in ("app.env", "worker.env", "witnesses.json", "trust.json", "operator.key", "log.key"):
+        assert [file for file in flushed if file.startswith(name)], f"{name} is on the disk before the next is written"
 
 
 def test_the_workers_user_reads_nothing_of_the_apps(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

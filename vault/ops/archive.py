@@ -91,16 +91,23 @@ def back_up(site: Site, folder: Path) -> int:
 
     Raises:
         BadBackup: The folder exists.
+        DatabaseAway: The database cannot be read, or the disk is full.
         NoTool: On PostgreSQL, `pg_dump` is missing or refuses.
+
+    Guarantees: when it fails, there is no folder.
     """
     if folder.exists():
         raise BadBackup("The folder exists; a backup never overwrites another. Name a new one.")
     folder.mkdir(mode=0o700, parents=True)
-    with site.opened() as (database, _):
-        copy = folder / (_SQLITE if database.is_sqlite else _POSTGRESQL)
-        note, size = (_copy_sqlite if database.is_sqlite else _copy_postgresql)(database, copy)
-    record = dump_json({"format": _FORMAT, "sha256": _digest(copy), "checkpoint": note, "leaves": size})
-    (folder / "backup.json").write_bytes(record + b"\n")
+    try:
+        with site.opened() as (database, _):
+            copy = folder / (_SQLITE if database.is_sqlite else _POSTGRESQL)
+            note, size = (_copy_sqlite if database.is_sqlite else _copy_postgresql)(database, copy)
+        record = dump_json({"format": _FORMAT, "sha256": _digest(copy), "checkpoint": note, "leaves": size})
+        (folder / "backup.json").write_bytes(record + b"\n")
+    except BaseException:
+        shutil.rmtree(folder)  # what is there is no backup, and its name may be tried again
+        raise
     return size
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import sqlalchemy
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
 from vault.budget import ledger
 from vault.errors import VaultError
@@ -68,11 +67,6 @@ def examine(site: Site, now: datetime) -> Iterator[Finding]:
             yield Finding(name, False, refusal.detail)
         except OSError as error:
             yield Finding(name, False, f"Not readable: {error.strerror}.")
-        except SQLAlchemyError as error:
-            kind = type(error).__name__  # its message quotes statements and the database's address
-            yield Finding(
-                name, False, f"The database does not answer as it should ({kind}); restore the newest backup."
-            )
 
 
 class Unwell(VaultError):

@@ -14,6 +14,7 @@ vault.sqlite shortkeys.sqlite   the databases, unless other URLs were given
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -27,12 +28,12 @@ from vault.db import Database, migrate
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
 from vault.keys import statements
-from vault.keys.kms import LocalKeyring
+from vault.keys.kms import LocalKeyring, write_once
 from vault.keys.operator import APP, Keyrings, make_keyrings
 from vault.proof.note import VerifierKey
 from vault.proof.trust import TrustedRoot, dump_trust, parse_trust
 from vault.seal.statement import KeyName
-from vault.settings import AppSettings, sentences_of
+from vault.settings import AppSettings, WorkerSettings, sentences_of
 from vault.store import shortkeys
 from vault.tlog.anchor import Anchor
 from vault.tlog.files import LogFiles
@@ -62,6 +63,14 @@ class BadSettings(VaultError):
     slug = "bad-settings"
     title = "Settings cannot be used"
     status = 400
+
+
+class DatabaseAway(VaultError):
+    """A database that cannot be opened, or that answers with something else than it was asked for."""
+
+    slug = "database-away"
+    title = "Database does not answer"
+    status = 503
 
 
 @dataclass(frozen=True)
@@ -126,8 +135,8 @@ class Site:
         others = (known for known in self.witnesses.sites if known.key.name != witness.key.name)
         plan = WitnessPlan((*others, witness), quorum, max_age_s)
         trust = replace(parse_trust(self.trust_file.read_bytes().strip()), witnesses=plan.policy)
-        self.witnesses_file.write_bytes(dump_plan(plan) + b"\n")
-        self.trust_file.write_bytes(dump_trust(trust) + b"\n")
+        _replace(self.witnesses_file, dump_plan(plan) + b"\n")
+        _replace(self.trust_file, dump_trust(trust) + b"\n")
         return plan
 
     @property
@@ -146,12 +155,23 @@ class Site:
 
         Raises:
             NoSite: The folder was never set up.
+            BadSettings: No process could start with them.
         """
         path = self.folder / f"{process}.env"
         if not path.is_file():
             raise NoSite(f"There is no installation in {self.folder}; run `twinvault operator init {self.folder}`.")
-        lines = path.read_text().splitlines()
-        return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+        lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+        if not all("=" in line for line in lines):
+            raise BadSettings(f"{path} cannot be used: each of its lines is NAME=VALUE, or begins with #.")
+        found = dict(line.split("=", 1) for line in lines)
+        values = {name.removeprefix("VAULT_").lower(): value for name, value in found.items()}
+        try:
+            (AppSettings if process == "app" else WorkerSettings).model_validate(values)
+        except ValidationError as error:
+            raise BadSettings(
+                f"{path} cannot be used; correct it, or put it back from a copy. {sentences_of(error)}"
+            ) from error
+        return found
 
     def databases(self, process: str = "app") -> tuple[Database, Database]:
         """Return the main and the short-key database, as the settings of `app` or `worker` name them."""
@@ -166,6 +186,7 @@ class Site:
 
         Raises:
             NoSite: One is gone.
+            DatabaseAway: A file is none of SQLite's.
         """
         for database in self.databases(process):
             if database.is_sqlite and not Path(str(database.url.database)).is_file():
@@ -173,6 +194,9 @@ class Site:
                     f"The database {database.url.database} is gone. Put it back, or restore the newest backup with"
                     " `twinvault operator restore`; short keys are in no backup, and what they lock is lost with them."
                 )
+            if database.is_sqlite:
+                with _answering(), closing(database):
+                    database.engine.connect().close()
 
     @contextmanager
     def opened(self, *, may_lack: bool = False) -> Iterator[tuple[Database, Database]]:
@@ -183,11 +207,12 @@ class Site:
 
         Raises:
             NoSite: A database is gone.
+            DatabaseAway: One refuses what it is asked, or cannot be reached.
         """
         if not may_lack:
             self.require_databases()
         database, short_keys = self.databases()
-        with closing(database), closing(short_keys):
+        with _answering(), closing(database), closing(short_keys):
             yield database, short_keys
 
     def keyring_folder(self, name: KeyName) -> Path:
@@ -263,9 +288,9 @@ def set_up(
     _write_once(folder / "worker.env", {**shared, "VAULT_WORKER_KEYRING": str(keyrings.worker)})
     log_key = VerifierKey(log_origin, LocalKeyring(keyrings.app).public_key(APP[KeyName.LOG]))
     if not site.witnesses_file.exists():
-        site.witnesses_file.write_bytes(dump_plan(WitnessPlan((), 0, DEFAULT_MAX_AGE_S)) + b"\n")
+        _replace(site.witnesses_file, dump_plan(WitnessPlan((), 0, DEFAULT_MAX_AGE_S)) + b"\n")
     trust = TrustedRoot(issuer, log_origin, log_key, keyrings.operator_key, site.witnesses.policy)
-    site.trust_file.write_bytes(dump_trust(trust) + b"\n")
+    _replace(site.trust_file, dump_trust(trust) + b"\n")
     with site.opened(may_lack=True) as (database, short):
         migrate(database)
         shortkeys.create_table(short)
@@ -294,9 +319,30 @@ def _require_answering(url: str) -> None:
             ) from error
 
 
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Say in words what a database says instead of an answer; its own quote statements and its address."""
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        told = getattr(error, "orig", None) or error
+        why = str(told) if isinstance(told, sqlite3.Error) else type(told).__name__
+        raise DatabaseAway(
+            f"The database does not answer as it should ({why}). Check that it runs, its address and the space on its"
+            " disk; if it is damaged, restore the newest backup."
+        ) from error
+
+
 def _write_once(path: Path, values: Mapping[str, str]) -> None:
-    if path.exists():
-        return
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.writelines(f"{name}={value}\n" for name, value in values.items())
+    if not path.exists():
+        write_once(path, "".join(f"{name}={value}\n" for name, value in values.items()).encode())
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file that others may read; who dies meanwhile leaves the one before."""
+    staged = path.with_name(f"{path.name}.new")
+    with staged.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    staged.replace(path)
