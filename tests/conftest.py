@@ -16,6 +16,7 @@ import pytest
 import sqlalchemy
 import structlog
 
+from tests.wheel_kit import build, install
 from vault.db import Database, migrate
 from vault.store.shortkeys import create_table
 
@@ -66,6 +67,18 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         connection.exec_driver_sql("SELECT 1")
     database.close()
     return path
+
+
+@pytest.fixture(scope="session")
+def built_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source archive and the wheel made from it alone."""
+    return build(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="session")
+def base_python(built_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a fresh environment with the wheel and what its base needs, no extra."""
+    return install(built_wheel, tmp_path_factory.mktemp("installed"))
 
 
 @pytest.fixture(scope="session")

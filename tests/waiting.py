@@ -17,16 +17,17 @@ T = TypeVar("T")
 _BOUND_S = 240  # A busy machine starts a service's three processes in this time; only what is broken waits so long.
 
 
-def until(ask: Callable[[], T | None], what: str) -> T:
+def until(ask: Callable[[], T | None], what: str, *, bound_s: float = _BOUND_S) -> T:
     """Ask again and again; return the first answer that counts as true.
 
     Args:
         ask: Called every few milliseconds.
         what: What is waited for, to say so when it does not come.
+        bound_s: After how many seconds it is taken not to come.
     """
-    deadline = time.monotonic() + _BOUND_S
+    deadline = time.monotonic() + bound_s
     while not (found := ask()):
-        assert time.monotonic() < deadline, f"this did not happen within {_BOUND_S} seconds: {what}"
+        assert time.monotonic() < deadline, f"this did not happen within {bound_s} seconds: {what}"
         time.sleep(0.02)
     return found
 

@@ -3,12 +3,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 from rich.console import Console
 
 from tests.waiting import until
+from tests.wheel_kit import run
 from twinvault.demo import histories
 from twinvault.demo.evidence import flip_bit, read_shown
 from twinvault.demo.histories import (
@@ -70,49 +73,97 @@ def _processes(folder: Path) -> list[int]:
     return found
 
 
-def _play() -> dict[str, Any]:
+def _require(figures: dict[str, Any]) -> None:
+    assert figures.keys() == KEYS
+    assert figures["households"] == HOUSEHOLDS + 1
+    assert (figures["stored_plaintext_hits"], figures["canary_found_when_planted"]) == (0, True)
+    assert figures["leaves"] > 10 * HOUSEHOLDS
+    assert 0 < figures["epsilon_owner_day"] <= 3
+    assert 0 < figures["epsilon_person"] <= 3
+    assert len(figures["answer"]["predicted"]) == 5
+    assert figures["receipt_verified"] is figures["tamper_detected"] is figures["refused_after_withdrawal"] is True
+    assert figures["auditor_failures"] == 0
+
+
+@contextmanager
+def _begun(ended_by: signal.Signals, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start a demo that stays up and listens to a signal, which tests that run in a shell's background ignore."""
+    before = signal.signal(ended_by, signal.SIG_DFL)
+    with (folder / "story.txt").open("w") as story:
+        demo = subprocess.Popen([*DEMO, "--json"], stdout=subprocess.PIPE, stderr=story, text=True)
+    signal.signal(ended_by, before)
+    try:
+        yield demo
+    finally:
+        if demo.poll() is None:
+            demo.send_signal(signal.SIGTERM)
+        demo.communicate(timeout=120)
+
+
+def _pasted(command: str) -> str:
+    """Return what a line does in a fresh terminal: another folder, no environment of the project."""
     done = subprocess.run(
-        [*DEMO, "--exit", "--json", "--households", str(HOUSEHOLDS)], capture_output=True, timeout=900, check=False
-    )
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
-    figures: dict[str, Any] = json.loads(done.stdout)
-    return figures
+        ["/bin/sh", "-c", command], cwd="/", env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, command + done.stderr
+    return done.stdout
 
 
 @pytest.mark.slow
 def test_the_story_holds_twice_in_a_row_and_leaves_nothing_behind(own_temporary: Path) -> None:
-    for _ in range(2):
-        figures = _play()
-        assert figures.keys() == KEYS
-        assert figures["households"] == HOUSEHOLDS + 1
-        assert (figures["stored_plaintext_hits"], figures["canary_found_when_planted"]) == (0, True)
-        assert figures["leaves"] > 10 * HOUSEHOLDS
-        assert 0 < figures["epsilon_owner_day"] <= 3
-        assert 0 < figures["epsilon_person"] <= 3
-        assert len(figures["answer"]["predicted"]) == 5
-        assert figures["receipt_verified"] is figures["tamper_detected"] is figures["refused_after_withdrawal"] is True
-        assert figures["auditor_failures"] == 0
-        assert _processes(own_temporary) == []
-        assert list(own_temporary.glob("twinvault-demo-*")) == []
+    done = subprocess.run([*DEMO, "--exit", "--json"], capture_output=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    _require(json.loads(done.stdout))
+    assert _processes(own_temporary) == []
+    assert list(own_temporary.glob("twinvault-demo-*")) == []
+
+
+@pytest.mark.slow
+def test_what_the_demo_says_to_paste_works_in_any_terminal_until_that_of_the_demo_is_closed(
+    own_temporary: Path, base_python: Path
+) -> None:
+    """Owner, company, SDK and auditor; and the wheel without extras verifies what the demo wrote."""
+    with _begun(signal.SIGHUP, own_temporary) as demo:
+        said = own_temporary / "story.txt"
+        until(lambda: "Ctrl-C stops" in said.read_text() or demo.poll() is not None, "the story is over", bound_s=900)
+        assert demo.poll() is None, said.read_text()[-3000:]
+        farewell = said.read_text().partition("To paste into another terminal:")[2]
+        owner, company, auditor = (line for line in farewell.splitlines() if "-m twinvault " in line)
+        history = _pasted(owner)
+        assert "Corner Bakery: version 1 of your consent is in force." in history
+        assert "The consent does not cover this purpose. (purpose-not-covered)" in history
+        assert "salt" not in history
+        assert "verified: True" in _pasted(company)
+        assert "failures: none" in _pasted(auditor)
+        title, *program = farewell.partition("# the company asks, in five lines")[2].splitlines()[:6]
+        code = own_temporary / "ask.py"
+        code.write_text("\n".join(program))
+        assert _pasted(f"{title.partition(' for ')[2]} {code}").startswith("(Prediction(code='completejourney:")
+        _, bundle, _, trust = shlex.split(auditor)[-4:]
+        report = run(str(base_python), "-m", "twinvault", "auditor", "verify", bundle, "--trust", trust, "--json")
+        assert json.loads(report.stdout)["failures"] == []
+        demo.send_signal(signal.SIGHUP)
+        figures, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 130
+    _require(json.loads(figures))
+    assert list(own_temporary.glob("twinvault-demo-*")) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_everything_that_was_started(own_temporary: Path, number: signal.Signals) -> None:
-    before = signal.signal(
-        number, signal.SIG_DFL
-    )  # tests that run in a shell's background ignore it, as the demo would
-    demo = subprocess.Popen([*DEMO, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    signal.signal(number, before)
     homes = "twinvault-demo-*/homes/household-*"
-    until(
-        lambda: len(list(own_temporary.glob(homes))) > 3 or demo.poll() is not None, "the cohort's clients run as well"
-    )
-    assert demo.poll() is None
-    assert len(_processes(own_temporary)) > 4
-    demo.send_signal(number)
-    output, _ = demo.communicate(timeout=120)
-    assert (demo.returncode, output) == (130, b"")
+    with _begun(number, own_temporary) as demo:
+        until(
+            lambda: len(list(own_temporary.glob(homes))) > 3 or demo.poll() is not None,
+            "the cohort's clients run as well",
+        )
+        assert demo.poll() is None
+        assert len(_processes(own_temporary)) > 4
+        demo.send_signal(number)
+        output, _ = demo.communicate(timeout=120)
+    assert (demo.returncode, output) == (130, "")
     assert list(own_temporary.glob("twinvault-demo-*")) == []
 
 

@@ -8,5 +8,19 @@ from twinvault.company import Company
 from twinvault.device import Device
 from twinvault.owner import Owner
 from twinvault.profile import Profile
+from vault.schema.question import NextChoice, Propensity, Recommend
+from vault.seal.fields import parse_id
 
-__all__ = ["ApiError", "Auditor", "ClientError", "Company", "Device", "Owner", "Profile"]
+__all__ = [
+    "ApiError",
+    "Auditor",
+    "ClientError",
+    "Company",
+    "Device",
+    "NextChoice",
+    "Owner",
+    "Profile",
+    "Propensity",
+    "Recommend",
+    "parse_id",
+]

@@ -23,14 +23,16 @@ def test_an_owner_reads_and_follows_what_happened(
     monkeypatch.setattr(common, "unlock_owner", lambda *_, **__: owner)
     known = owner.history()
 
-    def told(*options: str) -> list[str]:
+    def told(*options: str, command: str = "notices") -> list[str]:
         with pytest.raises(SystemExit):
-            main(["owner", "notices", *options])
+            main(["owner", command, *options])
         return capsys.readouterr().out.splitlines()
 
     plain = told()
     assert plain[0].endswith("Your vault began.")
     assert len(plain) == len(known)
+    assert told(command="history") == plain, "for a person; what each event proves is for programs"
+    assert [event["entry"] for event in json.loads(told("--json", command="history")[0])["history"]]
     assert [json.loads(line) for line in told("--json", "--after", str(known[0]["index"]))] == known[1:]
     endless = owner.follow
     monkeypatch.setattr(owner, "follow", lambda after: islice(endless(after), len(known)))

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 from zoneinfo import ZoneInfo
@@ -210,6 +211,14 @@ def emit(data: dict[str, Any], *, as_json: bool) -> None:
                 typer.echo(clean("  " + "  ".join(f"{key}={_plain(part)}" for key, part in item.items())))
         else:
             typer.echo(clean(f"{name}: {_plain(value)}"))
+
+
+def told(event: dict[str, Any]) -> str:
+    """Return an event of the history as a person reads it: when, what, and the rules that refused it below."""
+    at = event.get("at")
+    when = f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}" if isinstance(at, int) else "-"
+    because = [f"    {rule['sentence']} ({rule['rule']})" for rule in event.get("rules", [])]
+    return clean("\n".join([f"{event['index']:>6}  {when}  {event['sentence']}", *because]))
 
 
 @contextmanager

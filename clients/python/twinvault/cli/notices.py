@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -30,14 +29,7 @@ def notices(
     role = Role.WATCHER if follow else Role.OWNER  # what goes on by itself is no sign of life
     found = common.unlock_owner(profile, passphrase_file, language=language, role=role)
     for notice in found.follow(after) if follow else found.history(after):
-        typer.echo(json.dumps(notice) if as_json else common.clean(_told(notice)))
+        typer.echo(json.dumps(notice) if as_json else common.told(notice))
     plan = found.legacy.read()
     if plan is not None and plan.spent:
         typer.echo(spent_of(plan), err=True)  # no event in the history: nobody did anything to this vault
-
-
-def _told(notice: dict[str, Any]) -> str:
-    at = notice.get("at")
-    when = f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}" if isinstance(at, int) else "-"
-    because = [f"    {item['sentence']} ({item['rule']})" for item in notice.get("rules", [])]
-    return "\n".join([f"{notice['index']:>6}  {when}  {notice['sentence']}", *because])

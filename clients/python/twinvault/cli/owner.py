@@ -263,12 +263,21 @@ def history(
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show who asked what and what was decided, with the rule; and which consents end within a week."""
+    """Show who asked what and what was decided, with the rule; and which consents end within a week.
+
+    A line an event; with --json also what each proves: its leaf, its salts and both openings.
+    """
     only = None if consent is None else b64u(common.parse_consent_id(consent))
     found = common.unlock_owner(profile, passphrase_file)
     events = [event for event in found.history(after) if only in (None, event["personal"].get("consent"))]
     ending = [one for one in found.ending() if only in (None, one["consent"])]
-    common.emit({"history": events, "ending": ending}, as_json=as_json)
+    if as_json:
+        common.emit({"history": events, "ending": ending}, as_json=True)
+        return
+    for event in events:
+        typer.echo(common.told(event))
+    if ending:
+        common.emit({"ending": ending}, as_json=False)
 
 
 class _Counted:

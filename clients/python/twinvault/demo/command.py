@@ -29,6 +29,7 @@ COHORT: Final = 400
 """The least, too: of fewer, a model is refused more often for the noise of its own measurement."""
 
 _INTERRUPTED: Final = 130
+_ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 
 main = typer.Typer(add_completion=False)
 
@@ -91,13 +92,15 @@ def _logs_of(folder: Path) -> str:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM end the demo as Ctrl-C does: in order, with everything stopped that was started."""
+    """Let SIGTERM, and a terminal that is closed, end the demo as Ctrl-C does: with everything stopped that was started."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores one
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -90,7 +90,7 @@ class Service:
         try:
             with (self.logs / "commands.log").open("ab") as log:
                 done = subprocess.run(  # noqa: S603  (our own module by name)
-                    [*_twinvault(), *arguments, "--json"], stdout=subprocess.PIPE, stderr=log, check=False,
+                    [*twinvault_command(), *arguments, "--json"], stdout=subprocess.PIPE, stderr=log, check=False,
                     timeout=_COMMAND_S, env=_environment(),
                 )  # fmt: skip
         except subprocess.TimeoutExpired as error:
@@ -135,7 +135,7 @@ class Service:
             # A session of its own: Ctrl-C reaches the demo alone, which then ends the service in order.
             # One process of the app: on a small machine the demo's own clients need the rest.
             self._serve = subprocess.Popen(  # noqa: S603  (our own module by name)
-                [*_twinvault(), "serve", str(self.site), "--host", _HOST, "--port", port, "--processes", "1"],
+                [*twinvault_command(), "serve", str(self.site), "--host", _HOST, "--port", port, "--processes", "1"],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True, env=_environment(),
             )  # fmt: skip
         deadline = time.monotonic() + _READY_S
@@ -159,7 +159,8 @@ def _never_imported(package: str) -> bool:
     return not Path(importlib.util.cache_from_source(found.origin)).exists()
 
 
-def _twinvault() -> list[str]:
+def twinvault_command() -> list[str]:
+    """Return how `twinvault` is started from anywhere: its environment is on nobody's PATH after `make run`."""
     return [sys.executable, "-m", "twinvault"]
 
 

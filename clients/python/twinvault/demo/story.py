@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import shlex
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -28,7 +30,7 @@ from twinvault.demo.histories import (
     read_traces,
 )
 from twinvault.demo.scan import find_in_files, size_bytes
-from twinvault.demo.service import DemoFailed, Service
+from twinvault.demo.service import DemoFailed, Service, twinvault_command
 from twinvault.demo.teller import Teller
 from twinvault.owner import Owner
 from twinvault.profile import write_private
@@ -58,13 +60,13 @@ class Figures:
         seconds: How long the story took.
         households: Vaults with keys of their own.
         stored_plaintext_hits: Files of the service in which the canary can be read.
-        canary_found_when_planted: 1 if the same scan finds a canary that was planted on purpose.
+        canary_found_when_planted: Whether the same scan finds a canary that was planted on purpose.
         leaves: Size of the log at the end.
         epsilon_owner_day: What the followed owner's imprint cost any one day.
         epsilon_person: What the backbone cost each contributor.
         answer: What the twin predicted, what was bought next, what popularity guessed.
         receipt_verified: Whether the auditor's command accepts the answer's bundle.
-        tamper_detected: Step that fails when one byte of a copy is flipped; empty if none does.
+        tamper_detected: Whether a copy with one bit flipped fails.
         refused_after_withdrawal: Whether the next question was refused.
         auditor_failures: Failures that the auditor's command found in the true bundle.
     """
@@ -308,22 +310,36 @@ class Story:
     def farewell(self) -> str:
         """Return the running service's address and what owner, company and auditor can do next, to copy."""
         company, consent = self._left
-        home, bundle, trust = f"TWINVAULT_HOME={self.homes}", self.bundle_file, self._service.trust_file
-        name = company.profile.folder.name
+        folder, home = company.profile.folder, f"TWINVAULT_HOME={shlex.quote(str(self.homes))}"
+        secret, bundle, trust = (
+            str(file) for file in (self.passphrase_file, self.bundle_file, self._service.trust_file)
+        )
+        owner = _line("owner", "history", "--profile", self.owner_name, "--passphrase-file", secret)
+        asked = _line(
+            "company", "ask", b64u(consent), "--profile", folder.name, "--purpose", PURPOSE, "--top-n", str(TOP_N)
+        )
         return f"""
-The service runs at {self._service.url}; one consent, for Corner Bakery, is live. Copy and paste:
+The service runs at {self._service.url}; one consent, for Corner Bakery, is live. To paste into another terminal:
 
-owner    {home} twinvault owner history --profile {self.owner_name} --passphrase-file {self.passphrase_file}
-company  {home} twinvault company ask {b64u(consent)} --profile {name} --purpose {PURPOSE} --top-n {TOP_N}
-auditor  twinvault auditor verify {bundle} --trust {trust}
+# the owner reads who asked what
+{home} {owner}
+# the company asks, on the command line
+{home} {asked}
+# an auditor verifies the first answer, offline
+{_line("auditor", "verify", bundle, "--trust", trust)}
 
-The company in five lines of Python:
-from pathlib import Path; from twinvault import Company
-from vault.encoding import parse_b64u; from vault.schema.question import NextChoice
-company = Company.load(Path("{company.profile.folder}"))
-answered = company.ask(parse_b64u("{b64u(consent)}"), NextChoice("{PURCHASE}", "{PURPOSE}", top_n={TOP_N}))
+# the company asks, in five lines of Python, for {shlex.quote(sys.executable)}
+from pathlib import Path
+from twinvault import Company, NextChoice, parse_id
+company = Company.load(Path({str(folder)!r}))
+answered = company.ask(parse_id("{b64u(consent)}"), NextChoice("{PURCHASE}", "{PURPOSE}", top_n={TOP_N}))
 print(answered.answer.predictions)
 """
+
+
+def _line(*arguments: str) -> str:
+    """Return a `twinvault` command to paste into any terminal, whatever its PATH and folder."""
+    return shlex.join([*twinvault_command(), *arguments])
 
 
 def _terms(company: Company) -> Terms:

@@ -26,7 +26,9 @@ class Teller:
         """Begin the next step."""
         self._steps += 1
         elapsed_s = time.monotonic() - self._started_s
-        self._console.print(f"\n[bold]{self._steps}  {title}[/bold] [dim]{elapsed_s:.0f} s[/dim]", highlight=False)
+        self._console.print(
+            f"\n[bold]{self._steps}  {title}[/bold] [dim]{elapsed_s:.0f} s[/dim]", highlight=False, soft_wrap=True
+        )
 
     def say(self, sentence: str) -> None:
         """Print one thing that the step shows."""
