@@ -55,6 +55,7 @@ from vault.keys.routes import keys_router
 from vault.keys.serving import Serving
 from vault.legacy import legacies
 from vault.legacy.routes import executors_router, plan_router
+from vault.lifeline import end_with
 from vault.logging import configure_logging
 from vault.notices.routes import notices_router
 from vault.notices.stream import Streams
@@ -372,6 +373,7 @@ def _recover(state: State) -> None:
 def main() -> None:
     """Serve with the settings of the environment."""
     settings = own_settings(AppSettings)
+    end_with(settings.supervisor)
     configure_logging(settings.log_level)
     run(create_app(settings), settings)
 

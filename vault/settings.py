@@ -32,6 +32,11 @@ class Settings(BaseSettings):
         default="monthly", description="How days become imprint rows; app and worker need the same."
     )
     log_level: str = Field(default="INFO", description="From which level on lines are logged, as Python names it.")
+    supervisor: int | None = Field(
+        default=None,
+        ge=0,
+        description="Inherited file descriptor of a pipe whose other end the supervisor alone holds.",
+    )
 
     @field_validator("database_url", "shortkeys_url")
     @classmethod

@@ -34,6 +34,7 @@ from vault.keys.kms import KmsSigner, LocalKeyring
 from vault.keys.operator import key_name
 from vault.keys.processor import Processor
 from vault.keys.rollover import Resealer
+from vault.lifeline import end_with
 from vault.logging import configure_logging
 from vault.parties import people
 from vault.policy import sets
@@ -194,6 +195,7 @@ def main() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+    end_with(settings.supervisor)
     with Children(read_texts=True) as children, open_worker(settings, children, clock) as opened:
         worker = opened
         _log.info("worker ready")

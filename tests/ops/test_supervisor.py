@@ -126,7 +126,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(service: Service, site:
         [sys.executable, "-m", "twinvault", "serve", str(site.folder), "--port", port], capture_output=True, check=False
     )
     assert second.returncode == 2
-    assert b"in use" in second.stderr
+    assert b"in use. Stop what runs there" in b" ".join(second.stderr.replace("│".encode(), b" ").split())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -135,6 +135,20 @@ def test_stopping_it_stops_both(number: int, service: Service) -> None:
     service.process.send_signal(number)
     assert service.process.wait(30) == 0
     assert all(map(gone, children))
+    assert not service.alive()
+
+
+def test_who_kills_it_ends_both(service: Service) -> None:
+    """Orphans would keep port and database, and nothing that the operator started would be left to stop them."""
+    children = [*service.apps(), service.child("worker")]
+    try:
+        service.process.kill()
+        service.process.wait()
+        until(lambda: all(map(gone, children)), "the children notice that nobody supervises them")
+    finally:
+        for pid in children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     assert not service.alive()
 
 

@@ -28,6 +28,7 @@ _STEADY_S = 300.0  # a child that ran for so long has not failed to start
 _STOP_S = 15.0
 _LISTENER = "VAULT_LISTENER"
 _COUNTS = "VAULT_CONNECTION_COUNTS"
+_SUPERVISOR = "VAULT_SUPERVISOR"
 
 _log = structlog.get_logger()
 
@@ -71,15 +72,16 @@ def app_children(settings: Mapping[str, str], listener: socket.socket, processes
 
 def inherited(settings: Mapping[str, str]) -> tuple[int, ...]:
     """Return the file descriptors that a process with these settings is to inherit."""
-    return tuple(int(settings[name]) for name in (_LISTENER, _COUNTS) if name in settings)
+    return tuple(int(settings[name]) for name in (_LISTENER, _COUNTS, _SUPERVISOR) if name in settings)
 
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
         return listen(host, port)
     except OSError as error:
+        why = str(error.strerror).partition(" (")[0]  # Python adds the address once more
         raise typer.BadParameter(
-            f"Nothing can listen on {host} port {port}: {error.strerror}. Stop what runs there or name another."
+            f"Nothing can listen on {host} port {port}: {why}. Stop what runs there or name another."
         ) from error
 
 
@@ -98,7 +100,7 @@ class Supervisor:
         children: Settings by process; `app-1`, `app-2` ... run `vault.app`, `worker` runs `vault.worker`.
 
     Guarantees: a child's environment holds its own settings and nothing of its sibling's; a worker that does not
-        start never ends the app, nor one process of the app the other.
+        start never ends the app, nor one process of the app the other. When this process is killed, they end too.
     """
 
     def __init__(self, children: Mapping[str, Mapping[str, str]]) -> None:
@@ -110,10 +112,13 @@ class Supervisor:
         apps = [role for role in children if role != "worker"]
         self._needed = apps or list(children)
         self._stopping = False
+        self._lifeline: dict[str, str] = {}
 
     def run(self) -> int:
         """Start the children and watch them; return the exit status."""
         configure_logging()
+        read, self._held = os.pipe()  # the kernel closes what is held, however this process ends
+        self._lifeline = {_SUPERVISOR: str(read)}
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: setattr(self, "_stopping", True))
         for role in self._children:
@@ -128,11 +133,12 @@ class Supervisor:
     def _start(self, role: str) -> None:
         base = {name: os.environ[name] for name in _KEPT if name in os.environ}
         module = f"vault.{role.partition('-')[0]}"
+        settings = {**self._children[role], **self._lifeline}
         self._started_s[role] = time.monotonic()
         self._running[role] = subprocess.Popen(  # noqa: S603  (our own module by name)
             [sys.executable, "-m", module],
-            env={**base, **_ONE_THREAD, **self._children[role]},
-            pass_fds=inherited(self._children[role]),
+            env={**base, **_ONE_THREAD, **settings},
+            pass_fds=inherited(settings),
         )
 
     def _watch(self) -> int:
