@@ -6,7 +6,8 @@ added, whether or not there was a trace. `vault_days_per_s` makes whole years, a
 draw; `one_by_one_vault_days_per_s` makes them a vault and a day at a time. `next_day_vault_days_per_s` makes one more
 day in the middle of the year for many vaults, whose earlier errors are at hand. `sealed_vault_days_per_s` adds to the
 batched figure the blocks' payloads, their encryption and signature, and the sealed errors that a chain goes on with.
-Decryption of batches, and the database, are in none of them. Medians of interleaved rounds, CPU time of one process with
+`by_draw` says what one vault costs by how many share a draw: its year of monthly rows, and its January of daily ones, of
+vectors that are at hand. Decryption of batches, and the database, are in none of them. Medians of interleaved rounds, CPU time of one process with
 one thread.
 """
 
@@ -33,7 +34,7 @@ from vault.imprint.block import DAILY, block_id, sensitivity, strategy_from
 from vault.imprint.chain import errors
 from vault.imprint.features import Cadence, feature_map
 from vault.imprint.noise import DiscreteGaussian, Integers
-from vault.imprint.rows import objects_by_day
+from vault.imprint.rows import MONTHLY, objects_by_day
 from vault.schema.category import Category
 from vault.schema.trace import Action, Period, Trace, period_of
 from vault.seal.derive import imprint_key
@@ -43,17 +44,20 @@ from vault.seal.signing import SigningKey, new_seed
 from vault.twin.chains import seal_carried
 from vault.twin.months import Month
 from vault.twin.opening import Ask, Made, Wanted
-from vault.twin.pieces import Drawn, Piece, Run, draw
+from vault.twin.pieces import Drawn, Piece, Run, draw, nothing
+from vault.twin.refresh import noise_of
 
 Year = defaultdict[Period, list[Trace]]
 START = date(2026, 1, 1)
 DAYS = 365
 RETAIL = feature_map(Category("pd:Purchase"), Cadence.DAILY)
+MONTHLY_RETAIL = feature_map(Category("pd:Purchase"))
 SIGMA = sigma_of(RETAIL, late=False)
 ZONE = ZoneInfo("Europe/Berlin")
 MONTHS = [Days(date(2026, month, 1), date(2026, month, monthrange(2026, month)[1])) for month in range(1, 13)]
 NOTHING_BEFORE = np.zeros((0, RETAIL.size), dtype=np.int64)
 NEXT_AT_ONCE = 40
+SIZES = (1, 10, 50, 200, 1000)  # vaults to a draw
 
 
 def traces_of(rng: np.random.Generator) -> Year:
@@ -117,6 +121,42 @@ def next_day(known: Integers) -> None:
     draw({piece: np.zeros(piece.ask.shape, dtype=np.int64) for run in runs for piece in run.pieces})
 
 
+def months_of() -> list[Piece]:
+    """Return what one vault's refresh makes of a year where rows are monthly."""
+    vault, sigma, found = new_id(), noise_of(MONTHLY_RETAIL).sigma, []
+    for days in MONTHS:
+        period = period_of(days.first)
+        charge = Reservation(owner_day(vault, period), new_id(), State.RESERVED, {})
+        month = Month(RETAIL.category, period, (), (), {})
+        ask = Ask(Wanted.SUM, MONTHLY_RETAIL, period)
+        found.append(Piece(month, MONTHLY_RETAIL, MONTHLY, MONTHLY_RETAIL.clip, sigma, charge, ask))
+    return found
+
+
+def draw_by(size: int, vaults: Sequence[Sequence[Piece]]) -> float:
+    """Return the CPU seconds that one of `vaults` costs, `size` of them to a draw; their exact numbers are zero."""
+    spent = 0.0
+    for start in range(0, len(vaults), size):
+        asked = nothing(piece for pieces in vaults[start : start + size] for piece in pieces)
+        spent += _seconds(lambda asked=asked: draw(asked))
+    return spent / len(vaults)
+
+
+def by_draw(rounds: int, most: int) -> dict[str, dict[str, int]]:
+    """Return microseconds a vault for each size of a draw."""
+    yearly = [months_of() for _ in range(most)]
+    january = [run_of(MONTHS[:1]).pieces for _ in range(most)]
+    spent: defaultdict[tuple[int, str], list[float]] = defaultdict(list)
+    for _ in range(rounds):
+        for size in SIZES:
+            for name, vaults in (("monthly_us", yearly), ("january_us", january)):
+                spent[size, name].append(draw_by(size, vaults[: max(size, most // 5)]))
+    return {
+        str(size): {name: round(1e6 * statistics.median(spent[size, name])) for name in ("monthly_us", "january_us")}
+        for size in SIZES
+    }
+
+
 def seal(rows: Mapping[Piece, Drawn]) -> None:
     """Seal one vault's blocks, and what its chain goes on with."""
     vault, compartment, seed, signer = VaultId(new_id()), new_id(), new_seed(), SigningKey(new_seed())
@@ -156,6 +196,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
         "next_day_vault_days_per_s": round(1 / cost["next"]),
         "sealed_vault_days_per_s": round(1 / (cost["batched"] + cost["seal"])),
         "coordinates": RETAIL.size,
+        "by_draw": by_draw(rounds, SIZES[-1]),
         "at_once": at_once,
         "rounds": rounds,
     }

@@ -1,5 +1,6 @@
 """The sampler is the discrete Gaussian: no zero, no bias, right tails, ties decided by all 256 bits."""
 
+import io
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault.imprint.noise import MAX_SIGMA, DiscreteGaussian, _below, _thresholds
+from vault.imprint.noise import _CHUNK, MAX_SIGMA, DiscreteGaussian, _below, _thresholds
 
 ALARM = 1e-9  # each statistical test here fails by chance once in a thousand million runs
 
@@ -101,6 +102,29 @@ def test_the_guided_search_finds_what_a_plain_one_does(sigma: int) -> None:
     last = np.array([2**64 - 1], dtype=np.uint64)
     for uniform in (high, high - np.uint64(1), high + np.uint64(1), edges, edges[1:] - np.uint64(1), drawn, last):
         assert np.array_equal(_below(sigma, uniform), np.searchsorted(high, uniform, side="right"))
+
+
+def test_a_long_draw_reads_its_bytes_in_order_and_decides_ties_in_every_part() -> None:
+    thresholds, high = _thresholds(700)
+    rng = np.random.default_rng(3)
+    count = 2 * _CHUNK + 5
+    uniform = rng.integers(0, 2**64, count, dtype=np.uint64)
+    tied = {at: int(rng.integers(0, len(high))) for at in (0, _CHUNK - 1, _CHUNK, count - 1)}
+    for at, threshold in tied.items():
+        uniform[at] = high[threshold]
+    lows = iter(
+        thresholds[threshold] % 2**192 - 1 for threshold in tied.values()
+    )  # just below: what 64 bits cannot tell
+    read = io.BytesIO(uniform.tobytes()).read
+    found = DiscreteGaussian(700).sample(
+        count, lambda size: next(lows).to_bytes(24, "little") if size == 24 else read(size)
+    )
+    expected = np.searchsorted(high, uniform, side="right")
+    for at, threshold in tied.items():
+        expected[at] = threshold
+    assert np.array_equal(found, expected - len(thresholds) // 2)
+    assert next(lows, None) is None
+    assert not read()
 
 
 def test_extreme_uniforms_stay_inside_the_table() -> None:

@@ -27,6 +27,7 @@ from vault.db import Database
 from vault.encoding import b64u
 from vault.imprint.block import DAILY, LATE, parse_carried, sensitivity, strategy_from
 from vault.imprint.features import Cadence
+from vault.imprint.noise import DiscreteGaussian, Integers, RandomBytes
 from vault.schema.trace import Period
 from vault.seal.derive import chain_key, imprint_key
 from vault.seal.errors import SealError
@@ -34,7 +35,7 @@ from vault.seal.ids import ConsentId, sha256
 from vault.seal.wrap import unlock
 from vault.twin import chains, rows
 from vault.twin.children import Children
-from vault.twin.refresh import Outcome, refresh
+from vault.twin.refresh import GROUP, Outcome, refresh
 
 BREAD, MILK = RETAIL_DAILY.codes[:2]
 DAYS = (CLOSED - date(2026, 9, 1)).days + 1
@@ -202,10 +203,23 @@ def test_what_a_chain_goes_on_with_does_not_open_with_an_imprint_key(lite: TwinW
     assert not row.carried  # nor does a row's reader get it
 
 
-def test_many_vaults_are_made_at_once_each_with_its_own_noise(lite: TwinWorld, shortkeys, children: Children) -> None:
-    other = another_vault(lite.database, shortkeys, lite)
+@pytest.mark.parametrize("group", [GROUP, 1])
+def test_many_vaults_are_made_at_once_each_with_its_own_noise(
+    lite: TwinWorld, shortkeys, children: Children, monkeypatch: pytest.MonkeyPatch, group: int
+) -> None:
+    monkeypatch.setattr("vault.twin.refresh.GROUP", group)
+    other, sample, drawn = another_vault(lite.database, shortkeys, lite), DiscreteGaussian.sample, []
+
+    def counted(self: DiscreteGaussian, shape: tuple[int, int], *source: RandomBytes) -> Integers:
+        drawn.append(shape)
+        return sample(self, shape, *source)
+
+    monkeypatch.setattr(DiscreteGaussian, "sample", counted)
     wanted = {world.owner.vault: ConsentId(world.keep_twin().consent_id) for world in (lite, other)}
     assert {outcome.rows for outcome in refresh(lite.worker(children), wanted).values()} == {4}
+    together = min(group, 2)
+    one_draw = [(together, RETAIL_DAILY.size), (DAYS, together * RETAIL_DAILY.size)]  # of late rows, of days
+    assert drawn == one_draw * (2 // together)
     one, two = (np.concatenate([block.values for block in world.blocks()]) for world in (lite, other))
     assert one.shape == two.shape == (DAYS, RETAIL_DAILY.size)
     matrix = strategy_from(date(2026, 9, 1)).matrix[:DAYS, :DAYS]

@@ -32,7 +32,7 @@ _LOW_BITS: Final = _BITS - 64
 _DECIMAL: Final = Context(prec=100)
 _REACH: Final = 18  # in sigma
 _GUIDE_BITS: Final = 18
-_CHUNK: Final = 1 << 15  # what a processor's cache holds
+_CHUNK: Final = 1 << 14  # draws whose every step a processor's cache holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +72,18 @@ class DiscreteGaussian:
         """
         thresholds, high = _thresholds(self.sigma)
         count = int(np.prod(shape))
-        uniform = np.frombuffer(random_bytes(8 * count), dtype="<u8")
-        index = np.empty(count, dtype=np.int64)
+        found = np.empty(count, dtype=np.int64)
         for start in range(0, count, _CHUNK):
-            index[start : start + _CHUNK] = _below(self.sigma, uniform[start : start + _CHUNK])
-        # Where the first 64 bits equal a threshold's, only the other 192 can tell the side.
-        undecided = (index > 0) & (high[index - 1] == uniform)
-        for at in np.flatnonzero(undecided):
-            low = int.from_bytes(random_bytes(_LOW_BITS // 8), "little")
-            index[at] = bisect_right(thresholds, (int(uniform[at]) << _LOW_BITS) | low)
-        return (index - len(thresholds) // 2).reshape(shape)
+            chunk = found[start : start + _CHUNK]
+            uniform = np.frombuffer(random_bytes(8 * len(chunk)), dtype="<u8")
+            chunk[:] = _below(self.sigma, uniform)
+            # Where the first 64 bits equal a threshold's, only the other 192 can tell the side.
+            undecided = (chunk > 0) & (high[chunk - 1] == uniform)
+            for at in np.flatnonzero(undecided):
+                low = int.from_bytes(random_bytes(_LOW_BITS // 8), "little")
+                chunk[at] = bisect_right(thresholds, (int(uniform[at]) << _LOW_BITS) | low)
+            chunk -= len(thresholds) // 2
+        return found.reshape(shape)
 
 
 def _below(sigma: int, uniform: npt.NDArray[np.uint64]) -> Integers:
