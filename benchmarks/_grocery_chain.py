@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,7 +43,9 @@ class Filter:
 
 
 @lru_cache(maxsize=8)
-def filter_of(strategy: Strategy, clip: int, epsilon: float, drift: float, freshness: int = 1) -> Filter:
+def filter_of(
+    strategy: Strategy, clip: int, epsilon: float, drift: float, freshness: int = 1, *, times: int = 1
+) -> Filter:
     """Return the weights for every day under an owner-day epsilon.
 
     Args:
@@ -51,8 +54,10 @@ def filter_of(strategy: Strategy, clip: int, epsilon: float, drift: float, fresh
         epsilon: At `DELTA`, a late row's reserved share included.
         drift: Variance of a level's daily change, relative to the squared clip.
         freshness: Days in one row.
+        times: What mu^2 is multiplied by: above 1 a day is shown more than its epsilon allows.
     """
     sigma = sigma_for(epsilon, DELTA, on_time_sensitivity(strategy.sensitivity(clip)))
+    sigma = math.ceil(sigma / math.sqrt(times))
     found, variance = np.zeros((DAYS, DAYS), dtype=np.float32), np.zeros(DAYS, dtype=np.float32)
     for day in range(DAYS):
         rows = (day - CLOSES_AFTER) // freshness  # all that closed before the day began

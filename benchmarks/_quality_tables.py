@@ -1,4 +1,4 @@
-"""The parts of docs/twin-quality.md about models of many people, and about what the service itself reads."""
+"""The parts of docs/twin-quality.md about what bounds a twin, models of many people, and what the service itself reads."""
 
 from __future__ import annotations
 
@@ -11,6 +11,66 @@ _PURCHASE = {"with": 0.91, "without": 0.73}
 
 def _met(met: bool) -> str:
     return "met" if met else "missed"
+
+
+def bounding(found: dict[str, Any]) -> list[str]:
+    """Return the lines about what keeps the twin from more, from `benchmarks._quality_bounds`."""
+    lines = [
+        "## What bounds the share per person",
+        "",
+        (
+            f"`python -m benchmarks._quality_bounds --json`: the same households and days under other noise, {found['folds']} "
+            f"folds, {found['draws']} draws, owner-day epsilon {found['epsilon']:g} where no other is named. Shares are of what "
+            f"the {found['best_non_private_per_person']} adds to popularity, as in the first table, intervals 95 % over people."
+        ),
+        "",
+        "| rows | owner-day epsilon | a row every day | share pooled | its interval | share per person | its interval | of the fifth asked least | asked most |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, one in found["bounds"].items():
+        fifths = list(one["share_per_person_by_asked_shops"].values())
+        lines.append(
+            f"| {name} | {one['owner_day_epsilon']:.2f} | {'yes' if one['every_day'] else 'no'} | {_percent(one['share_pooled'])} "
+            f"| {_interval(one['share_pooled_interval'])} | {_percent(one['share_per_person'])} "
+            f"| {_interval(one['share_per_person_interval'])} | {_percent(fifths[0])} | {_percent(fifths[-1])} |"
+        )
+    rows, noise = found["bounds"], found["noise_of_a_chain"]
+    return [
+        *lines,
+        "",
+        (
+            "*One release for each question* is what nobody can serve: the days before the question are added up once, when the "
+            "day before it ends, as if no other question were ever asked; the next question would spend the same days' "
+            f"epsilon again. It adds up {found['window_days']} days at most, the best number for habits that drift. Rows of "
+            "every day have to share one epsilon: taken for a sum of all days before, their noise is "
+            + ", ".join(f"{value:.2f}" for value in noise.values())
+            + f" times that of one release after {', '.join(noise)} days, and no chain that we searched has much less "
+            "([ADR 0009](adr/0009-daily-chains-have-whole-coefficients.md))."
+        ),
+        "",
+        (
+            "So the wanted 50 % per person at epsilon 3 lies about where a single release for each question does "
+            f"({_percent(rows['one release for each question']['share_per_person'])}), and what is missing is the price of "
+            "answering every day. It is paid by those who shop little: each of their few days has to be hidden as well as "
+            "one of somebody's hundred, and a habit that shows on a few days only is then hidden with them. **Households that "
+            "shop little cannot both be hidden and be read**: the fifth that is asked least keeps "
+            f"{_percent(_first(rows['as measured']))} now, and {_percent(_first(rows['four times the mu^2']))} at four times the "
+            "mu^2. Better statistics of other households help them no further; only a larger epsilon or more days do."
+        ),
+        "",
+    ]
+
+
+def _first(row: dict[str, Any]) -> float:
+    return float(next(iter(row["share_per_person_by_asked_shops"].values())))
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _interval(pair: list[float]) -> str:
+    return f"{100 * pair[0]:.0f} to {100 * pair[1]:.0f}"
 
 
 def next_pages(found: dict[str, Any]) -> list[str]:

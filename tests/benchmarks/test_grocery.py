@@ -13,7 +13,8 @@ from benchmarks import _grocery_chain as chain
 from benchmarks import _grocery_reader as reader
 from benchmarks._grocery import DAYS, Shops, retail_map
 from benchmarks._grocery_chain import CLOSES_AFTER, filter_of
-from benchmarks._quality_grocery import folds_of, ndcg
+from benchmarks._quality_bounds import Chain, Once
+from benchmarks._quality_grocery import DRIFT, folds_of, ndcg
 from vault.imprint.chain import prefix
 from vault.imprint.noise import DiscreteGaussian
 from vault.proof.accounting import gaussian
@@ -157,3 +158,35 @@ def test_ndcg_by_hand_and_folds_of_equal_size() -> None:
     assert ndcg(scores, bought)[0] == pytest.approx((1 + 1 / np.log2(4)) / (1 + 1 / np.log2(3)))
     counts = np.bincount(folds_of(np.arange(1, 2501)))
     assert counts.min() > 490
+
+
+def test_one_release_adds_up_the_last_days_before_a_question(drawn: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Once, "window", lambda self: 90)
+    shops, rng = shops_of(5, 8), np.random.default_rng(9)
+    which, vectors = (shops.day >= 60) & (shops.person != 3), rng.integers(-40, 40, (len(shops.day), 4))
+    seen = 0
+    for wanted, found, variance, square in Once().levels(shops, which, vectors):
+        for at, level in zip(wanted, found, strict=True):
+            day = shops.day[at]
+            days = min(day, 90)
+            mine = (shops.person == shops.person[at]) & (shops.day < day) & (shops.day >= day - days)
+            assert level == pytest.approx(vectors[mine].sum(0) / days, abs=1e-4)
+        assert variance == pytest.approx(Once().sigma ** 2 / np.minimum(shops.day[wanted], 90) ** 2)
+        assert square == pytest.approx(1 / np.minimum(shops.day[wanted], 90))
+        seen += len(wanted)
+    assert seen == which.sum()
+    assert {sigma for sigma, _ in drawn} == {Once().sigma}
+    assert sum(shape[0] for _, shape in drawn) == seen  # a draw for each question
+
+
+def test_the_window_is_the_best_for_habits_that_drift() -> None:
+    age, drift = np.arange(1, DAYS), DRIFT * reader.CLIP**2
+    off = [Once().sigma ** 2 / n**2 + drift * np.minimum.outer(age[:n], age[:n]).mean() for n in range(1, DAYS)]
+    assert abs(1 + int(np.argmin(off)) - Once().window()) <= 2
+
+
+def test_what_a_bound_costs_is_what_it_says() -> None:
+    assert 2.9 < Once().epsilon() <= 3.0
+    assert Chain().epsilon() <= 3.0
+    assert Chain(4).filter.sigma * 2 == pytest.approx(Chain().filter.sigma, abs=2)
+    assert 6 < Chain(4).epsilon() < 7
