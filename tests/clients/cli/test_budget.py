@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from io import StringIO
 from typing import Any
@@ -56,13 +57,27 @@ def test_an_owner_sees_what_the_ledger_holds(
 
 def test_it_says_what_is_spent_and_left_and_what_no_budget_hides() -> None:
     out = said(HONEST)
-    assert all(word in out for word in ("2026-09", "2.50", "0.50", "2.88", "of 3"))
-    assert "Shared models of 2026: 1.25 of 3" in out
-    assert "not trained before 2027" in " ".join(out.split())
+    day, year = (line.split() for line in out.splitlines() if line.startswith(("2026-09", "2026 ")))
+    assert [word for word in day if "." in word] == ["2.50", "0.50", "2.88"]
+    assert [word for word in year if "." in word] == ["1.25", "1.75"]
+    assert "not trained before the next year" in " ".join(out.split())
     assert "habit" in out
     over = {**HONEST, "months": [{"period": "2026-09", "day": 4.4, "person": 0.0, "composed": 4.4}]}
     assert "4.40" in said(over)  # a restored ledger may stand above its cap; it says so
     assert "-1.40" not in said(over)
+
+
+def test_day_person_and_composed_have_bars_of_what_they_may_be() -> None:
+    def filled(found: Any) -> list[int]:
+        rows = [line for line in said(found).splitlines() if line.startswith(("2026-09", "2026 "))]
+        return [bar.count("━") for row in rows for bar in re.findall("[━╸]+", row)]
+
+    assert filled(HONEST) == [15, 8, 7]
+    nothing = {**HONEST, "months": [{"period": "2026-09", "day": 0.0, "person": 0.0, "composed": 0.0}]}
+    full = {**HONEST, "months": [{"period": "2026-09", "day": 3.0, "person": 3.0, "composed": 6.0}]}
+    beyond = {**HONEST, "months": [{"period": "2026-09", "day": 9.0, "person": 9.0, "composed": 18.0}]}
+    assert filled(nothing) == []
+    assert filled(full) == filled(beyond) == [18, 18, 18]
 
 
 @pytest.mark.parametrize(

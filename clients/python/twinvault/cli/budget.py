@@ -18,7 +18,7 @@ from twinvault.cli.common import DEFAULT_PROFILE, AsJson, PassphraseFile, Profil
 
 budget_commands = typer.Typer()
 
-_BAR_WIDTH: Final = 24
+_BAR_WIDTH: Final = 18
 
 
 @budget_commands.command()
@@ -43,20 +43,22 @@ def show(found: Any, console: Console) -> None:
     caps, delta = field(found, "caps", dict), field(found, "delta", float)
     day, person = (field(caps.get(name), "epsilon", float) for name in ("day", "person"))
     months = [_Month.of(item) for item in field(found, "months", list)]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("month", "one day of it", f"of {day:g}", "left", "a day, if you train"):
-        table.add_column(heading, justify="left" if heading.startswith(("month", "one")) else "right")
+    days = _table("month", "one day of it", f"of {day:g}", "left", "that day, if you train", "")
     for month in months:
-        bar = ProgressBar(day, min(day, month.day), width=_BAR_WIDTH)
-        left = max(0.0, day - month.day)
-        table.add_row(
-            escape(common.clean(month.period)), bar, f"{month.day:.2f}", f"{left:.2f}", f"{month.composed:.2f}"
-        )
-    console.print(table)
-    for year, spent in {month.period[:4]: month.person for month in months}.items():
+        # Their sum bounds what the two come to together.
+        both = _bar(month.composed, day + person)
+        days.add_row(_safe(month.period), *_spent(month.day, day), both, f"{month.composed:.2f}")
+    years = _table("shared models of", "everyone in them", f"of {person:g}", "left")
+    for year, spent in {_safe(month.period[:4]): month.person for month in months}.items():
+        years.add_row(year, *_spent(spent, person))
+    console.print(days)
+    if months:
+        console.print()
+        console.print(years)
         console.print(
-            f"Shared models of {year}: {spent:.2f} of {person:g} for everyone who lets them train, all categories"
-            f" together. What no longer fits is not trained before {int(year) + 1}."
+            "Shared models cost everyone alike who lets them train, all categories together. What no longer fits is"
+            " not trained before the next year.",
+            highlight=False,
         )
     console.print(
         f"\nEpsilon at delta {delta:g}: by at most a factor of e^epsilon does any answer become likelier or less likely"
@@ -66,6 +68,26 @@ def show(found: Any, console: Console) -> None:
         "\nWhat is spent stays spent: a day that you erase and import again is charged to the same cap.",
         highlight=False,
     )
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in {"", "left"} or heading.startswith("of ") else "left")
+    return table
+
+
+def _spent(epsilon: float, cap: float) -> tuple[ProgressBar, str, str]:
+    """Return what is spent as a bar and as a number, and what is left."""
+    return _bar(epsilon, cap), f"{epsilon:.2f}", f"{max(0.0, cap - epsilon):.2f}"
+
+
+def _bar(epsilon: float, of: float) -> ProgressBar:
+    return ProgressBar(of, min(of, epsilon), width=_BAR_WIDTH)
+
+
+def _safe(text: str) -> str:
+    return escape(common.clean(text))
 
 
 @dataclass(frozen=True, slots=True)
