@@ -25,7 +25,7 @@ from vault.budget.charge import LedgerCharge, owner_day
 from vault.consent import handovers
 from vault.consent.errors import KeysGone
 from vault.db import Database
-from vault.encoding import b64u
+from vault.encoding import JsonObject, b64u, parse_json
 from vault.erasure.erase import ErasureConflict, NothingToErase, erase_again, find
 from vault.errors import VaultError
 from vault.ingest.accept import UnknownDevice
@@ -34,6 +34,7 @@ from vault.parties import people
 from vault.parties.people import UnknownVault
 from vault.proof.accounting import gaussian
 from vault.proof.bundle import parse_bundle
+from vault.proof.leaf import LeafKind
 from vault.proof.verify import verify_bundle
 from vault.schema.terms import ConsentKind
 from vault.seal.dsse import parse_envelope
@@ -43,9 +44,12 @@ from vault.seal.handover import KeyKind
 from vault.seal.ids import CompartmentId, ConsentId, new_id
 from vault.store import batches, rings, shortkeys
 from vault.store.models import short_key
+from vault.tlog import log, tombstones
+from vault.tlog.models import log_tombstone
 from vault.twin.children import Children
 from vault.twin.requests import REFRESH_PURPOSE, request_refresh
 
+GROUPS = "SELECT id, public_body FROM log_entry JOIN log_opening ON entry_id = id WHERE kind = 'tombstones'"
 EVER = {"data_from": SEPTEMBER, "data_to": MONTH}
 
 
@@ -336,6 +340,35 @@ def test_erasing_again_after_a_restore_needs_only_the_log_s_opening(site: Erasin
         first, again = [said for kind, *said in leaves(session) if kind == "erasure"]
     assert again == [{**first[0], "again": 1}, first[1]]
     assert erased.certificate
+
+
+def test_what_somebody_else_had_erased_before_follows_from_no_erasure_of_another(site: Erasing) -> None:
+    """A month that was erased waits for its day's group when another person's erasure comes."""
+    said: JsonObject = {"subject": b64u(b"s" * 16), "subject_salt": b64u(bytes(32))}
+    with site.database.transaction() as session:
+        other = log.append(session, LeafKind.UPLOAD, {}, said).id
+        log.delete_personal_openings(session, [other])
+    own_consent(site)
+    site.erase(site.scope(OCTOBER))
+    with site.database.snapshot() as session:
+        waiting = set(session.connection().execute(sqlalchemy.select(log_tombstone.c.entry_id)).scalars())
+    assert waiting > {other}
+    order = site.erase(site.scope()).leaf_id
+    with site.database.transaction() as session:
+        tombstones.publish(session, NOW.date())
+        rows = session.connection().execute(sqlalchemy.select(log_tombstone)).all()
+        public = {row.id: parse_json(row.public_body) for row in session.connection().execute(sqlalchemy.text(GROUPS))}
+    before = [row for row in rows if row.entry_id in waiting]
+    mine = [row for row in rows if row.entry_id not in waiting]
+    assert {(row.author, row.subject, row.subject_salt) for row in before} == {(None, None, None)}
+    assert len(mine) > 3
+    assert {row.author for row in mine} == {"owner"}
+    assert {(public[row.group_id]["author"], public[row.group_id]["count"]) for row in mine} == {
+        ("owner", len(mine) - 1)
+    }
+    assert {(public[row.group_id]["count"], *public[row.group_id]["orders"]) for row in before} == {(len(waiting),)}
+    assert len(public[mine[0].group_id]["orders"]) == 1
+    assert order in {row.entry_id for row in mine}
 
 
 @pytest.mark.parametrize("named", [(), (b"a" * 16, b"a" * 16)])

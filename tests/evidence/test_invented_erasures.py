@@ -51,8 +51,8 @@ def bury(site: Audited, leaf_ids: Iterable[int], signed: Signed, author: str = "
     with site.service.database.transaction() as session:
         public = {"scope": "person", "author": said, "period": "2026-11"}
         erasure = log.append(session, LeafKind.ERASURE, public, {})
-        log.delete_personal_openings(session, [log.PendingId(leaf) for leaf in leaf_ids])
-        tombstones.follow_from(session, erasure.id, author, signed)
+        with tombstones.following(session, erasure.id, author, signed):
+            log.delete_personal_openings(session, [log.PendingId(leaf) for leaf in leaf_ids])
 
 
 def shown(site: Audited) -> Bundle:

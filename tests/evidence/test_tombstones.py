@@ -14,9 +14,11 @@ from sqlmodel import Session
 
 from tests.audit_kit import OPENED, Audited, bodies, failed, kind_of, leaf_of, verify, without
 from tests.leaves import leaves
+from tests.vault_kit import MONTH, PURCHASE
 from vault.answers import records
 from vault.consent import changes, consents
 from vault.encoding import JsonObject, b64u
+from vault.erasure.erase import ErasureRequest, erase
 from vault.proof import tombstone
 from vault.proof.bundle import Bundle, dump_bundle, records_by_hash
 from vault.proof.event import Event
@@ -25,6 +27,8 @@ from vault.proof.merkle import leaf_hash
 from vault.proof.ordered import author_of
 from vault.proof.tombstone import is_tombstone
 from vault.proof.verify import Step, verify_bundle
+from vault.seal.erasure import Author, Scope
+from vault.seal.ids import new_id
 from vault.tlog import log, tombstones
 
 
@@ -34,9 +38,9 @@ def erased_on_order(site: Audited, scope: str = "person", author: str = "owner",
     public: JsonObject = {"scope": scope, "author": author, "period": "2026-11", **said}
     with site.service.database.transaction() as session:
         order = log.append(session, LeafKind.ERASURE, public, {})
-        yield session
         signed = site.service.as_each_subject() if author == "owner" else {}
-        tombstones.follow_from(session, order.id, author_of(public), signed)
+        with tombstones.following(session, order.id, author_of(public), signed):
+            yield session
 
 
 def erase_all(site: Audited) -> None:
@@ -67,6 +71,28 @@ def test_erased_openings_have_tombstones_and_every_other_proof_stays(site: Audit
         groups = [public for kind, public, _ in leaves(session) if kind == "tombstones"]
     assert len(groups) == 1
     assert groups[0]["count"] >= len(erased)
+
+
+def test_a_month_that_was_erased_before_everything_is_no_erasure_of_the_person(quick: Audited) -> None:
+    """Its own record goes with the person, and so has a tombstone like any other event."""
+    quick.live()
+    service = quick.service
+    for named in ((service.owner.compartment(PURCHASE, MONTH).id,), None):
+        scope = Scope(service.owner.vault, named)
+        signed = service.as_each_subject() if scope.whole else {}
+        asked = ErasureRequest(new_id(), scope, Author.OWNER, "", bytes(32), signed=signed)
+        with service.database.transaction() as session:
+            erase(session, service.shortkeys, asked, service=service.service, now=service.clock.at)
+    report = verify(quick, quick.bundle())
+    assert report.failures == ()
+    assert report.checked[Step.ERASURE] > 5
+    with service.database.snapshot() as session:
+        (group,) = [
+            public for kind, public, _ in leaves(session) if kind == "tombstones" and public["author"] == "owner"
+        ]
+        erasures = [personal for kind, _, personal in leaves(session) if kind == "erasure"]
+    assert len(group["orders"]) == 1
+    assert [personal is None for personal in erasures] == [True, False]
 
 
 def test_what_is_erased_while_an_audit_is_prepared_does_not_look_concealed(site: Audited) -> None:

@@ -10,6 +10,7 @@ Source: DESIGN section 9.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
@@ -143,9 +144,8 @@ def erase(
         raise NothingToErase("Nothing of this is left to erase.")
     ordered = _require_subjects(session, asked) if asked.author is Author.OWNER and asked.scope.whole else {}
     public, pending = _log(session, asked, now)
-    _destroy(session, asked.scope, found, held, also)
-    if asked.scope.whole:
-        tombstones.follow_from(session, pending.id, author_of(public), ordered)
+    with _followed(session, asked.scope, pending, public, ordered):
+        _destroy(session, asked.scope, found, held, also)
     certificate = ErasureCertificate(
         erasure_id=asked.erasure_id,
         scope=asked.scope,
@@ -191,9 +191,8 @@ def erase_again(
         return False
     said = {**{name: value for name, value in public.items() if name != "kind"}, "again": 1}
     pending = _append(session, LeafKind(str(public["kind"])), said, personal, scope)
-    _destroy(session, scope, found, held, also)
-    if scope.whole:
-        tombstones.follow_from(session, pending.id, author_of(said), {})
+    with _followed(session, scope, pending, said, {}):
+        _destroy(session, scope, found, held, also)
     return True
 
 
@@ -245,6 +244,14 @@ def _log(session: Session, asked: ErasureRequest, now: datetime) -> tuple[JsonOb
 def _append(session: Session, kind: LeafKind, public: JsonObject, personal: JsonObject, scope: Scope) -> Pending:
     """Write the leaf, before anything is destroyed: the order of ids is the order of events."""
     return append(session, kind, public, personal, about=None if scope.whole else scope.vault)
+
+
+def _followed(
+    session: Session, scope: Scope, pending: Pending, public: JsonObject, signed: Mapping[SubjectId, bytes]
+) -> AbstractContextManager[None]:
+    if not scope.whole:
+        return nullcontext()
+    return tombstones.following(session, pending.id, author_of(public), signed)
 
 
 def _destroy(session: Session, scope: Scope, found: Survey, held: list[ConsentId], also: Iterable[Forget]) -> None:

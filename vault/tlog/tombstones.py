@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final
@@ -29,7 +30,8 @@ from vault.tlog.models import log_entry, log_member, log_opening, log_subject_er
 if TYPE_CHECKING:
     from vault.tlog.log import PendingId
 
-_ORDER: Final = LeafKind.ERASURE.value  # an erasure is no tombstone's: its own opening is never buried
+_IS_ORDER: Final = log_opening.c.personal_salt.is_not(None)  # a person's erasure stays open; one of months goes with it
+_AUTHOR: Final = "buried-by"  # in a session's `info`: by whose order its transaction erases a person
 _CHUNK: Final = 500  # below every database's limit on bound values
 _INSERT: Final = insert(log_tombstone)
 _PLACE: Final = (
@@ -42,11 +44,12 @@ _WITH_ENTRIES: Final = (
     select(
         log_tombstone,
         log_entry.c.entry,
-        log_entry.c.kind,
         func.coalesce(log_entry.c.leaf_index, _shared.c.leaf_index).label("leaf_index"),
         func.coalesce(log_member.c.position + 1, 0).label("member"),
+        _IS_ORDER.label("is_order"),
     )
     .join(log_entry, log_entry.c.id == log_tombstone.c.entry_id)
+    .join(log_opening, log_opening.c.entry_id == log_tombstone.c.entry_id)
     .outerjoin(log_member, log_member.c.entry_id == log_tombstone.c.entry_id)
     .outerjoin(_shared, _shared.c.id == log_member.c.group_id)
 )
@@ -60,43 +63,48 @@ def bury(session: Session, pending_ids: Iterable[int]) -> None:
         pending_ids: Of the events.
     """
     connection = session.connection()
+    author = session.info.get(_AUTHOR)
     wanted = sorted(set(pending_ids))
     for start in range(0, len(wanted), _CHUNK):
         opened = log_opening.c.entry_id.in_(wanted[start : start + _CHUNK]) & log_opening.c.personal_salt.is_not(None)
         query = select(log_opening.c.entry_id, log_opening.c.personal_body).where(opened).with_for_update()
         found = connection.execute(query).all()
         if found:
-            connection.execute(_INSERT, [_tombstone(row.entry_id, row.personal_body) for row in found])
+            connection.execute(_INSERT, [_tombstone(row.entry_id, row.personal_body, author) for row in found])
 
 
-def follow_from(session: Session, order: PendingId, author: str, signed: Mapping[SubjectId, bytes]) -> None:
-    """Let a group of its author's name the erasure of a person, in whose transaction all its openings were buried.
+@contextmanager
+def following(session: Session, order: PendingId, author: str, signed: Mapping[SubjectId, bytes]) -> Iterator[None]:
+    """Let what this transaction buries meanwhile follow from the erasure of a person: its author's group names that.
 
     Args:
-        session: That transaction.
+        session: The writing transaction that erases the person.
         order: The erasure's event, whose own opening stays.
         author: By whose order, one of `vault.proof.ordered.AUTHORS`.
         signed: What the owner signed as each subject; nothing where somebody else ordered it.
 
-    Guarantees: whose events they were stays here only where this person signed that they go, which shows it.
+    Guarantees: whose events they were is kept only where this person signed that they go, which shows it; what others
+        had erased, and no group holds yet, follows from it as little as before.
     """
+    session.info[_AUTHOR] = author
+    try:
+        yield
+    finally:
+        del session.info[_AUTHOR]
     connection = session.connection()
-    own = log_tombstone.c.author.is_(None) & log_tombstone.c.group_id.is_(None)
-    kept: dict[str, Any] = {} if author == OWNER else {"subject": None, "subject_salt": None}
-    connection.execute(update(log_tombstone).where(own).values(author=author, **kept))
-    connection.execute(_INSERT, {**_tombstone(order, b"{}"), "author": author})
+    connection.execute(_INSERT, _tombstone(order, b"{}", author))
     if signed:
         rows = [{"subject": subject, "envelope": envelope} for subject, envelope in signed.items()]
         connection.execute(delete(log_subject_erasure).where(log_subject_erasure.c.subject.in_(list(signed))))
         connection.execute(insert(log_subject_erasure), rows)
 
 
-def _tombstone(entry_id: int, personal_body: bytes) -> dict[str, Any]:
+def _tombstone(entry_id: int, personal_body: bytes, author: str | None) -> dict[str, Any]:
     personal = parse_json(personal_body)
-    bound = "subject_salt" in personal and "subject" in personal
-    subject, salt = (parse_b64u(personal[name]) if bound else None for name in ("subject", "subject_salt"))
+    shows = author == OWNER and "subject_salt" in personal and "subject" in personal
+    subject, salt = (parse_b64u(personal[name]) if shows else None for name in ("subject", "subject_salt"))
     fresh = secrets.token_bytes(SALT_BYTES)
-    return {"entry_id": entry_id, "salt": fresh, "author": None, "subject": subject, "subject_salt": salt}
+    return {"entry_id": entry_id, "salt": fresh, "author": author, "subject": subject, "subject_salt": salt}
 
 
 def publish(session: Session, day: date) -> PendingId | None:
@@ -125,7 +133,7 @@ def publish(session: Session, day: date) -> PendingId | None:
 def _publish(session: Session, day: date, author: str, found: list[Row[Any]]) -> None:
     from vault.tlog.log import append  # noqa: PLC0415  # the log buries what it erases: each needs the other
 
-    orders, rows = ([row for row in found if (row.kind == _ORDER) is is_order] for is_order in (True, False))
+    orders, rows = ([row for row in found if bool(row.is_order) is is_order] for is_order in (True, False))
     if not rows:
         return
     hashed = sorted((tombstone_hash(row.salt, row.entry), row.entry_id) for row in rows)
@@ -145,8 +153,8 @@ def _publish(session: Session, day: date, author: str, found: list[Row[Any]]) ->
 
 def are_waiting(session: Session) -> bool:
     """Say whether there are tombstones that no group holds yet."""
-    waiting = select(log_tombstone.c.entry_id).join(log_entry, log_entry.c.id == log_tombstone.c.entry_id).limit(1)
-    waiting = waiting.where(log_tombstone.c.group_id.is_(None), log_entry.c.kind != _ORDER)
+    joined = select(log_tombstone.c.entry_id).join(log_opening, log_opening.c.entry_id == log_tombstone.c.entry_id)
+    waiting = joined.where(log_tombstone.c.group_id.is_(None), ~_IS_ORDER).limit(1)
     return session.connection().execute(waiting).first() is not None
 
 
