@@ -230,6 +230,20 @@ def _verify(twin: Twin, data: bytes, question_id: bytes, question: Question, **c
     verify_answered(data, twin.company.profile.trust, question_id=question_id, question=question, **values)
 
 
+def test_a_log_that_was_set_back_is_told_with_what_to_do_if_its_operator_is_believed(twin: Twin) -> None:
+    """As after a backup was put back: the service's log is shorter than the one that this client saw."""
+    assert twin.company.ask(twin.consent, QUESTION).checked
+    profile = twin.company.profile
+    seen = profile.remembered("checkpoint")
+    assert seen is not None
+    profile.remember("checkpoint", replace(seen, version=seen.version + 1_000))
+    for _ in range(2):
+        with pytest.raises(RolledBack, match=r"set back, or forked\. Do not trust it\. .* delete memory\.json"):
+            twin.company.ask(twin.consent, QUESTION)
+    (profile.folder / "memory.json").unlink()
+    assert twin.company.ask(twin.consent, QUESTION).checked
+
+
 def test_an_auditor_notices_a_log_that_was_rewritten(twin: Twin, service: Service, tmp_path: Path, api: Api) -> None:
     first, second = (twin.company.ask(twin.consent, QUESTION).bundle for _ in range(2))
     Auditor.register(tmp_path / "auditor", service.trust, name="Auditors Inc")

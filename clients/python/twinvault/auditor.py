@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from twinvault.api import Api, ClientError
-from twinvault.profile import Profile, RolledBack
+from twinvault.profile import Profile
 from twinvault.receipts import CLASSIFIER, remember_checkpoint
 from vault.clock import Clock, SystemClock, unix_s
 from vault.encoding import JsonObject, b64u
 from vault.proof.bundle import MAX_BUNDLE_BYTES, parse_bundle
 from vault.proof.checkpoint import verify_checkpoint
 from vault.proof.deferred import Each
-from vault.proof.errors import InvalidProof, MalformedProof
+from vault.proof.errors import MalformedProof
 from vault.proof.listing import parse_listing, verify_unchanged
 from vault.proof.trust import TrustedRoot
 from vault.proof.verify import Failure, Report, Step, verify_bundle
@@ -198,10 +198,7 @@ class Auditor:
         checkpoint = verify_checkpoint(note, self._trust.log, self._trust.origin)
         seen = Remembered(checkpoint.size, checkpoint.root)
         if self._api is not None:
-            try:
-                remember_checkpoint(self._api, profile, checkpoint)
-            except InvalidProof as error:
-                raise RolledBack("The log that this bundle shows does not continue the one seen before.") from error
+            remember_checkpoint(self._api, profile, checkpoint)
             return
         last = profile.remembered("checkpoint")
         # Offline nothing shows that another size is of the same log: what was proven last stays the measure.

@@ -35,10 +35,20 @@ class BadProfile(ClientError):
 
 
 class RolledBack(ClientError):
-    """The service showed something older than, or different from, what this client saw before."""
+    """The service showed something older than, or different from, what this client saw before.
+
+    Args:
+        shown: What it showed, in a sentence.
+    """
 
     slug = "rolled-back"
     title = "Service contradicts itself"
+
+    def __init__(self, shown: str) -> None:
+        super().__init__(
+            f"{shown} Do not trust it. Only if you believe its operator, who told you by another way that a backup was"
+            f" put back, delete {MEMORY} in your profile's folder: this client then begins to remember anew."
+        )
 
 
 def home() -> Path:
@@ -203,9 +213,9 @@ class Profile:
 
 def _refuse_older(name: str, seen: Remembered, highest: Remembered | None) -> None:
     if highest is not None and seen.version < highest.version:
-        raise RolledBack(f"The service showed an older {name} than this client has seen; do not trust it.")
+        raise RolledBack(f"The service showed an older {name} than this client has seen.")
     if highest is not None and seen.version == highest.version and seen.digest != highest.digest:
-        raise RolledBack(f"The service showed two different {name} of one version; do not trust it.")
+        raise RolledBack(f"The service showed two different {name} of one version.")
 
 
 def write_private(path: Path, data: bytes) -> None:

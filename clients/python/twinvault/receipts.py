@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from twinvault.api import Api, ClientError, field
-from twinvault.profile import Profile
+from twinvault.api import Api, ApiError, ClientError, field
+from twinvault.profile import Profile, RolledBack
 from vault.encoding import JsonObject, b64u, parse_b64u
 from vault.imprint.reveals import VERSION, least_revealed
 from vault.proof.bound import verify_bound_event
 from vault.proof.bundle import Bundle, parse_bundle
 from vault.proof.certificate import parse_manifest
 from vault.proof.checkpoint import Checkpoint, verify_checkpoint
+from vault.proof.errors import InvalidProof
 from vault.proof.leaf import LeafKind, Opening, Part, verify_opening
 from vault.proof.merkle import verify_consistency
 from vault.proof.note import parse_b64
@@ -32,6 +33,7 @@ _NEEDED: Final = (
     Step.ORDER, Step.ANSWER, Step.QUESTION, Step.DECISION, Step.CERTIFICATE, Step.QUOTA,
 )  # fmt: skip
 
+_NOT_IN_LOG: Final = "not-in-log"
 
 CLASSIFIER: Final = Classifier(VERSION, least_revealed)
 """Holds what decisions were told against the questions of whoever holds them."""
@@ -206,8 +208,7 @@ def verify_grown(api: Api, profile: Profile, checkpoint: Checkpoint) -> dict[str
         checkpoint: A verified one.
 
     Raises:
-        InvalidProof: The log was rewritten or forked.
-        RolledBack: Another tree of a size seen before.
+        RolledBack: The log was set back, rewritten or forked.
         ApiError: The service gives no proof.
     """
     last = profile.remembered("checkpoint")
@@ -221,9 +222,16 @@ def verify_grown(api: Api, profile: Profile, checkpoint: Checkpoint) -> dict[str
 
 
 def _verify_grown(api: Api, older: Remembered, newer: Remembered) -> None:
-    answer = api.get("/v1/log/proof/consistency", params={"from": older.version, "to": newer.version})
-    proof = [parse_b64(str(item), size=32) for item in field(answer, "proof", list)]
-    verify_consistency(older.version, newer.version, proof, older.digest, newer.digest)
+    try:
+        answer = api.get("/v1/log/proof/consistency", params={"from": older.version, "to": newer.version})
+        proof = [parse_b64(str(item), size=32) for item in field(answer, "proof", list)]
+        verify_consistency(older.version, newer.version, proof, older.digest, newer.digest)
+    except (ApiError, InvalidProof) as error:
+        if isinstance(error, ApiError) and error.slug != _NOT_IN_LOG:
+            raise
+        raise RolledBack(
+            "The service's log is not the one that this client saw before: it was set back, or forked."
+        ) from error
 
 
 def _opening(record: Any) -> Opening:
