@@ -25,6 +25,7 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, String, Table, func, insert, select
 
+from vault.clock import DAY_S
 from vault.db import Database, UtcDateTime, migrate
 from vault.errors import VaultError
 from vault.ingest.accept import accept
@@ -116,7 +117,7 @@ def make_events(random_source: random.Random, count: int) -> list[list[Trace]]:
         return Trace(
             id=f"{random_source.randrange(10**9)}-{product}",
             source="benchmark",
-            occurred_at=start + timedelta(seconds=random_source.randrange(22 * 86_400)),
+            occurred_at=start + timedelta(seconds=random_source.randrange(22 * DAY_S)),
             category=CATEGORY,
             action=Action.BUY,
             object=f"shop:{product:05}",

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from twinvault.company import Company
 from twinvault.owner import Owner
-from vault.encoding import b64u
+from vault.encoding import b64u, parse_b64u
 from vault.ops.site import Site
 from vault.proof.trust import TrustedRoot
 from vault.schema.category import Category, Purpose
@@ -133,3 +133,11 @@ def open_page(browser: httpx.Client, shop: Company, uri: str) -> httpx.Response:
 def code_on(page: httpx.Response) -> str:
     assert page.status_code == 200, page.text
     return page.text.partition("<code>")[2].partition("</code>")[0]
+
+
+def posted_handovers(tamper: Tamper) -> list[bytes]:
+    """Return the handovers of the last consent that was sent."""
+    bodies = [
+        request.content for request in tamper.sent if "/consents" in request.url.path and request.method == "POST"
+    ]
+    return [parse_b64u(item) for item in json.loads(bodies[-1]).get("handovers", [])]

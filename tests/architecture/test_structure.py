@@ -46,7 +46,8 @@ def test_only_the_decision_module_calls_cedar() -> None:
 
 
 def test_files_stay_under_400_lines() -> None:
-    long = {path.name: lines for path in SOURCES if (lines := len(path.read_text().splitlines())) > 400}
+    others = (path for folder in ("tests", "benchmarks", "migrations") for path in ROOT.glob(f"{folder}/**/*.py"))
+    long = {str(path): lines for path in [*SOURCES, *others] if (lines := len(path.read_text().splitlines())) > 400}
     assert long == {}
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiosmtpd.smtp import SMTP
 
 from tests.client_kit import PURCHASE, Service, Tamper
+from tests.clients.destination_kit import Mailbox, Webhook, listening
 from tests.http_kit import running_service
 from tests.site_kit import working
 from twinvault.api import Api
 from twinvault.company import Company
+from twinvault.destinations import Destinations
 from twinvault.device import Device
 from twinvault.owner import Owner
 from twinvault.profile import Profile
@@ -128,3 +133,28 @@ def new_device(service: Service, tmp_path: Path) -> Iterator[Callable[[Owner], D
     for made, way in opened:
         made.close()
         way.close()
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    with listening() as hook:
+        yield hook
+
+
+@pytest.fixture
+def mailbox() -> Iterator[tuple[Mailbox, str]]:
+    box, loop = Mailbox(), asyncio.new_event_loop()
+    server = loop.run_until_complete(loop.create_server(lambda: SMTP(box, hostname="mail.test"), "127.0.0.1", 0))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    port = server.sockets[0].getsockname()[1]
+    yield box, f"mailto://127.0.0.1:{port}/?from=vault@example.org&to=owner@example.org"
+    loop.call_soon_threadsafe(server.close)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Destinations:
+    return Destinations(tmp_path)

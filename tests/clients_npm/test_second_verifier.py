@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -33,7 +32,6 @@ from tests.proof.conftest import honest
 from tests.proof.forge import Forge, Honest, Told, flip
 from tests.proof.test_lying_service import SERVICE_ATTACKS
 from tests.proof.test_verify import FILE_ATTACKS
-from tests.signed_entries import LOG_KEY, as_json, entries
 from twinvault.witness import Witness
 from vault.db import Database
 from vault.encoding import JsonObject, JsonValue, b64u, dump_json
@@ -44,9 +42,7 @@ from vault.proof.merkle import consistency_proof, leaf_hash, node_hash
 from vault.proof.note import COSIGNATURE, VerifierKey
 from vault.proof.ordered import is_subject_erasure
 from vault.proof.tombstone import is_tombstone
-from vault.proof.trust import dump_trust
 from vault.proof.witness import WitnessPolicy, cosign
-from vault.schema.category import CATEGORIES, MINTED_PURPOSES, PURPOSES
 from vault.seal.signing import SigningKey, new_seed
 from vault.store.shortkeys import create_table
 from vault.tlog.witnesses import Witnesses, WitnessPlan, WitnessSite
@@ -54,25 +50,6 @@ from vault.tlog.witnesses import Witnesses, WitnessPlan, WitnessSite
 __all__ = ["honest"]
 
 pytestmark = pytest.mark.needs_npm
-
-SOURCE = Path(__file__).parents[2] / "clients/web/verify"
-MANY_SIGNED = Path(__file__).with_name("signed_many.mjs")
-
-
-@pytest.fixture(scope="module")
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The second verifier, checked strictly and compiled."""
-    folder = tmp_path_factory.mktemp("verify") / "verify"
-    shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns("node_modules", "dist"))
-    npm = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
-    subprocess.run(npm, cwd=folder, check=True, timeout=300)
-    assert '"strict": true' in (folder / "tsconfig.json").read_text()
-    for how in (["--noEmit"], []):
-        compiled = subprocess.run(
-            ["npx", "--no-install", "tsc", *how], cwd=folder, check=False, capture_output=True, timeout=300
-        )
-        assert compiled.returncode == 0, compiled.stdout.decode()
-    return folder / "dist"
 
 
 @pytest.fixture
@@ -376,46 +353,3 @@ def _index(parts: Sequence[Bundle], whole: Bundle) -> JsonObject:
     for before, now in pairwise(sizes):
         growth.append([b64u(item) for item in consistency_proof(before, now, hash_at)])
     return {"format": "twinvault-audit/v1", "first": 0, "end": parts[-1].complete_to, "growth": growth}
-
-
-def test_the_second_verifier_has_the_same_vocabulary(dist: Path) -> None:
-    script = (
-        'import * as own from "./vocabulary.js";'
-        "console.log(JSON.stringify(Object.fromEntries(Object.entries(own).map(([name, all]) => [name, [...all]]))))"
-    )
-    run = subprocess.run(
-        ["node", "--input-type=module", "-e", script], cwd=dist, check=True, capture_output=True, timeout=60
-    )
-    said = {name: set(names) for name, names in json.loads(run.stdout).items()}
-    assert said == {
-        "CATEGORIES": set(CATEGORIES),
-        "SPECIAL_CATEGORIES": {name for name, term in CATEGORIES.items() if term.special},
-        "PURPOSES": {*PURPOSES, *MINTED_PURPOSES},
-    }
-
-
-def test_every_signature_of_a_special_key_is_judged_alike(dist: Path, tmp_path: Path) -> None:
-    """What one verifier takes and another refuses would be a way to show two auditors two truths."""
-    cases = list(entries())
-    (tmp_path / "signed").write_bytes(b"".join(map(as_json, cases)))
-    (tmp_path / "signed.log").write_text(LOG_KEY.text)
-    command = ["node", MANY_SIGNED, dist, tmp_path / "signed"]
-    run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    second = [line == "true" for line in run.stdout.splitlines()]
-    told = zip(cases, second, strict=True)
-    assert [(case.entry, case.name, taken) for case, taken in told if taken != case.accepted] == []
-
-
-def test_the_second_verifier_is_a_command(dist: Path, honest: Honest, tmp_path: Path) -> None:
-    (tmp_path / "trust").write_bytes(dump_trust(honest.service.trust))
-    for data, status in ((honest.content, 0), (honest.content[:-1], 1)):
-        (tmp_path / "bundle").write_bytes(data)
-        command = ["node", dist / "verify.js", tmp_path / "bundle", tmp_path / "trust"]
-        run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-        assert (run.returncode, bool(json.loads(run.stdout)["failures"])) == (status, bool(status))
-    (tmp_path / "bundle").touch()
-    with (tmp_path / "bundle").open("r+b") as file:
-        file.truncate(10 * 2**30)  # ten gigabytes that take no room on the disk
-    run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    assert [failure["step"] for failure in json.loads(run.stdout)["failures"]] == [0]
-    assert subprocess.run(command[:2], check=False, capture_output=True, timeout=60).returncode == 2

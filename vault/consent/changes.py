@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import bindparam, select, update
 from sqlmodel import Session
 
-from vault.clock import unix_s
+from vault.clock import DAY_S, unix_s
 from vault.consent import consents, exposure, handovers, versions
 from vault.consent.consents import Consent
 from vault.consent.errors import UnknownConsent
@@ -32,7 +32,7 @@ from vault.seal.subject import SubjectCertificate, verify_subject
 from vault.tlog.log import Pending, PendingId, delete_personal_openings
 
 _CLOCK_SKEW_S: Final = 300
-_FRESH_S: Final = 86_400
+_FRESH_S: Final = DAY_S
 
 _COVERING: Final = (ConsentKind.SELF, ConsentKind.COHORT)
 _LOCK: Final = (

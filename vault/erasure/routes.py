@@ -32,7 +32,7 @@ erasure_router = APIRouter(prefix="/v1/vaults/{vault}/erasures", tags=["erasure"
 certificates_router = APIRouter(prefix="/v1/erasures", tags=["erasure"])
 retention_router = APIRouter(prefix="/v1/retention", tags=["erasure"])
 
-_FRESH_S: Final = 86_400
+_FRESH_S: Final = DAY_S
 _CLOCK_SKEW_S: Final = 300
 
 

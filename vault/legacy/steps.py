@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Row, insert, select, update
 from sqlmodel import Session
 
-from vault.clock import month_of, unix_s
+from vault.clock import DAY_S, month_of, unix_s
 from vault.encoding import JsonObject, b64u
 from vault.legacy.errors import BadStatement, UnknownLegacy
 from vault.legacy.models import legacy, legacy_record
@@ -22,7 +22,7 @@ from vault.seal.ids import VaultId, sha256
 from vault.seal.legacy import LegacyTerms, Statement, parse_plan, verify_statement
 from vault.tlog.log import PendingId, append
 
-FRESH_S: Final = 86_400
+FRESH_S: Final = DAY_S
 CLOCK_SKEW_S: Final = 300
 
 

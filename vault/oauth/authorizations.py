@@ -38,7 +38,7 @@ SHOWN_S: Final = 600
 DECIDED_S: Final = 600  # a phone may have put the browser to sleep
 CODE_S: Final = 60
 MISSES_PER_MINUTE: Final = 6
-_KEPT_S: Final = 86_400
+_KEPT_S: Final = DAY_S
 _SWEEP: Final = 32
 _NAME_BYTES: Final = 32
 # No vowels, nothing that looks like another: 20 letters, 8 of them are 35 bits for ten minutes at 6 guesses a minute.

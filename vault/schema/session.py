@@ -6,11 +6,12 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Final
 
+from vault.clock import DAY_S
 from vault.encoding import JsonObject
 from vault.schema.reader import Reader
 
 MAX_PAGES: Final = 10_000
-MAX_STAY_S: Final = 86_400
+MAX_STAY_S: Final = DAY_S
 MAX_VALUE_MILLI: Final = 1_000_000_000
 UNKNOWN_VALUE: Final = -1
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.client_kit import PURCHASE, Service
-from tests.clients.test_destinations import SECRET, Webhook, listening
+from tests.clients.destination_kit import SECRET, Webhook, listening
 from tests.http_kit import await_sequencer
 from twinvault.api import Unreachable
 from twinvault.cli import common, main
