@@ -55,7 +55,7 @@ from vault.keys.routes import keys_router
 from vault.keys.serving import Serving
 from vault.legacy import legacies
 from vault.legacy.routes import executors_router, plan_router
-from vault.lifeline import end_with
+from vault.lifeline import end_with, ended_in_words
 from vault.logging import configure_logging
 from vault.notices.routes import notices_router
 from vault.notices.stream import Streams
@@ -396,4 +396,5 @@ def server_of(app: FastAPI, shares: Shares) -> uvicorn.Server:
 
 
 if __name__ == "__main__":
-    main()
+    with ended_in_words():
+        main()

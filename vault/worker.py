@@ -34,7 +34,7 @@ from vault.keys.kms import KmsSigner, LocalKeyring
 from vault.keys.operator import key_name
 from vault.keys.processor import Processor
 from vault.keys.rollover import Resealer
-from vault.lifeline import end_with
+from vault.lifeline import end_with, ended_in_words
 from vault.logging import configure_logging
 from vault.parties import people
 from vault.policy import sets
@@ -296,4 +296,5 @@ def _own_keys(kms: LocalKeyring, openers: Epochs, stated: Mapping[KeyName, KeySt
 
 
 if __name__ == "__main__":
-    main()
+    with ended_in_words():
+        main()

@@ -152,6 +152,15 @@ def test_who_kills_it_ends_both(service: Service) -> None:
     assert not service.alive()
 
 
+@pytest.mark.parametrize("process", ["app", "worker"])
+def test_a_process_that_refuses_to_start_says_why_in_one_sentence(process: str, site: Site) -> None:
+    (site.folder / "keys" / process).chmod(0o755)
+    settings = {**os.environ, **site.environment(process)}
+    refused = subprocess.run([sys.executable, "-m", f"vault.{process}"], env=settings, capture_output=True, check=False)
+    assert refused.returncode == 1
+    assert refused.stderr == b"twinvault: Other users may read the keyring folder; set its mode to 0700.\n"
+
+
 def test_a_child_that_always_fails_ends_it(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vault.ops.supervisor._RESTART_S", 0.0)
     monkeypatch.setattr("vault.ops.supervisor._MAX_RESTARTS", 1)
