@@ -35,6 +35,8 @@ def bounding(found: dict[str, Any]) -> list[str]:
             f"| {_interval(one['share_per_person_interval'])} | {_percent(fifths[0])} | {_percent(fifths[-1])} |"
         )
     rows, noise = found["bounds"], found["noise_of_a_chain"]
+    now, once, four = (rows[name] for name in ("as measured", "one release for each question", "four times the mu^2"))
+    exact = rows["one release for each question, exact statistics"]
     return [
         *lines,
         "",
@@ -49,13 +51,21 @@ def bounding(found: dict[str, Any]) -> list[str]:
         ),
         "",
         (
-            "So the wanted 50 % per person at epsilon 3 lies about where a single release for each question does "
-            f"({_percent(rows['one release for each question']['share_per_person'])}), and what is missing is the price of "
-            "answering every day. It is paid by those who shop little: each of their few days has to be hidden as well as "
-            "one of somebody's hundred, and a habit that shows on a few days only is then hidden with them. **Households that "
-            "shop little cannot both be hidden and be read**: the fifth that is asked least keeps "
-            f"{_percent(_first(rows['as measured']))} now, and {_percent(_first(rows['four times the mu^2']))} at four times the "
-            "mu^2. Better statistics of other households help them no further; only a larger epsilon or more days do."
+            "At epsilon 3 the wanted 50 % per person is about what one single release for each question would keep, "
+            f"{_percent(once['share_per_person'])}, and {_percent(exact['share_per_person'])} with exact statistics of other "
+            "households; rows of every day that share the same epsilon keep "
+            f"{_percent(now['share_per_person'])}, and {_percent(rows['as measured, exact statistics']['share_per_person'])} with "
+            "exact statistics. What is missing is mostly the price of answering every day; statistics are the smaller part. "
+            f"Twice the mu^2 keep {_percent(rows['twice the mu^2']['share_per_person'])}, four times "
+            f"{_percent(four['share_per_person'])}: that is another epsilon, not another twin."
+        ),
+        "",
+        (
+            "**Households that shop little cannot both be hidden and be read.** One day of theirs is hidden as well as one of "
+            "anybody's, and a habit that shows on ten days is hardly larger than that. The fifth that is asked least keeps "
+            f"{_percent(_first(now))}, {_percent(_first(once))} with one release for each question and {_percent(_first(four))} "
+            f"at four times the mu^2, where the fifth that is asked most keeps {_percent(_last(now))}, {_percent(_last(once))} "
+            f"and {_percent(_last(four))}. Per person every household counts alike, however little it shops."
         ),
         "",
     ]
@@ -63,6 +73,10 @@ def bounding(found: dict[str, Any]) -> list[str]:
 
 def _first(row: dict[str, Any]) -> float:
     return float(next(iter(row["share_per_person_by_asked_shops"].values())))
+
+
+def _last(row: dict[str, Any]) -> float:
+    return float([*row["share_per_person_by_asked_shops"].values()][-1])
 
 
 def _percent(value: float) -> str:

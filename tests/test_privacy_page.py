@@ -37,6 +37,18 @@ def test_what_was_missed_stands_there_as_missed_and_as_it_was_measured() -> None
         re.search(rf"^\| {name}.* \| ([0-9.]+ %) \|$", QUALITY, re.MULTILINE)
         for name in ("daily rows, trained", "projected days")
     ]
+    once, four = (
+        re.search(
+            rf"^\| {name} \| ([0-9.]+) \| (?:yes|no) \|[^|]+\|[^|]+\| ([0-9.]+ %) \|[^|]+\| ([0-9.]+ %) \|",
+            QUALITY,
+            re.MULTILINE,
+        )
+        for name in ("one release for each question", r"four times the mu\^2")
+    )
+    assert once is not None, "docs/twin-quality.md no longer says what one release for each question keeps"
+    assert four is not None, "docs/twin-quality.md no longer says what four times the mu^2 keep"
+    assert f"mu^2 (epsilon {four[1]}) a twin of the fifth that is asked least keeps {four[3]}" in said
+    assert f"would keep {once[2]} per person at epsilon 3" in said
     for found in (rarely, *served):
         assert found is not None
         assert found[1] in said
