@@ -292,13 +292,13 @@ def find_redeemed(session: Session, code: str, company_id: CompanyId) -> bytes |
 
 def forget(session: Session, vault_id: VaultId) -> None:
     """Forget every request that is or was this vault's to decide."""
-    session.connection().execute(delete(authorization).where(authorization.c.vault_id == vault_id))
+    _delete(session, authorization.c.vault_id == vault_id)
 
 
 def end_waiting(session: Session, company_id: CompanyId) -> None:
     """End a company's requests that wait and its codes that nobody redeemed: the key that signed them is replaced."""
     waiting = (authorization.c.company_id == company_id) & (authorization.c.state != State.REDEEMED)
-    session.connection().execute(delete(authorization).where(waiting))
+    _delete(session, waiting)
 
 
 def end_all(session: Session) -> None:
@@ -334,6 +334,13 @@ def _refuse_other(asked: Pushed, given: consents.Consent, now: datetime) -> None
         raise NotWhatWasAsked("The consent answers another request than the one under this code.")
     if asked.grant_id is not None and asked.grant_id != current.consent_id:
         raise NotWhatWasAsked("The company asked to renew a consent; renew that one instead of giving another.")
+
+
+def _delete(session: Session, which: ColumnElement[bool]) -> None:
+    """Delete rows that another may be deleting too; without one order, each could wait for the other's."""
+    in_order = select(authorization.c.request_hash).where(which).order_by(authorization.c.request_hash)
+    session.connection().execute(in_order.with_for_update()).all()
+    session.connection().execute(delete(authorization).where(which))
 
 
 def _step(

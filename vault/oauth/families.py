@@ -124,7 +124,9 @@ def find(session: Session, unverified_token: str, company_id: CompanyId, *, now:
 
 def forget(session: Session, consent_ids: Iterable[ConsentId]) -> None:
     """Forget the refresh tokens of these consents; erasure calls this."""
-    session.connection().execute(delete(family).where(family.c.consent_id.in_(list(consent_ids))))
+    mine = family.c.consent_id.in_(list(consent_ids))
+    _lock(session, mine)
+    session.connection().execute(delete(family).where(mine))
 
 
 def end_all(session: Session) -> None:
@@ -145,9 +147,14 @@ def of_key(company: Company) -> bytes:
 
 def end_issued_to(session: Session, company: Company, *, now: datetime) -> None:
     """End every token that was issued to a company's authentication key, which is replaced."""
-    mine = select(family.c.family_id).where(family.c.company_id == company.company_id)
-    for family_id in [*session.connection().execute(mine).scalars(), of_key(company)]:
+    for family_id in [*_lock(session, family.c.company_id == company.company_id), of_key(company)]:
         end(session, family_id, now=now)
+
+
+def _lock(session: Session, which: ColumnElement[bool]) -> list[bytes]:
+    """Lock families that another may be ending too, in one order, lest each waits for the other's; return their ids."""
+    in_order = select(family.c.family_id).where(which).order_by(family.c.family_id).with_for_update()
+    return list(session.connection().execute(in_order).scalars())
 
 
 def _works(secret: bytes, now_s: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
