@@ -127,6 +127,12 @@ def test_a_long_draw_reads_its_bytes_in_order_and_decides_ties_in_every_part() -
     assert not read()
 
 
+@pytest.mark.parametrize("given", [0, 8, 8 * 99])
+def test_too_few_bytes_are_refused_and_not_used_again(given: int) -> None:
+    with pytest.raises(ValueError, match="buffer"):
+        DiscreteGaussian(5).sample(100, lambda size: bytes(given))
+
+
 def test_extreme_uniforms_stay_inside_the_table() -> None:
     assert DiscreteGaussian(5).sample(1, bytes)[0] == -90
     assert DiscreteGaussian(5).sample(1, lambda size: b"\xff" * size)[0] == 90

@@ -75,7 +75,7 @@ class DiscreteGaussian:
         found = np.empty(count, dtype=np.int64)
         for start in range(0, count, _CHUNK):
             chunk = found[start : start + _CHUNK]
-            uniform = np.frombuffer(random_bytes(8 * len(chunk)), dtype="<u8")
+            uniform = np.frombuffer(random_bytes(8 * len(chunk)), dtype="<u8", count=len(chunk))
             chunk[:] = _below(self.sigma, uniform)
             # Where the first 64 bits equal a threshold's, only the other 192 can tell the side.
             undecided = (chunk > 0) & (high[chunk - 1] == uniform)
