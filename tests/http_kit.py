@@ -28,6 +28,7 @@ from vault.clock import Clock, SystemClock, unix_s
 from vault.db import Database
 from vault.encoding import JsonObject, b64u, dump_json
 from vault.errors import VaultError
+from vault.http.next_steps import NEXT_STEPS
 from vault.http.shares import Shares
 from vault.ops.site import Site, set_up
 from vault.parties import companies
@@ -374,4 +375,6 @@ def slug(response: httpx.Response) -> str:
     assert document["status"] == response.status_code
     assert response.headers["cache-control"] == "no-store"
     assert len(document["detail"]) > 20
-    return str(document["type"]).removeprefix("/problems/")
+    kind = str(document["type"]).removeprefix("/problems/")
+    assert document["detail"].endswith(NEXT_STEPS.get(kind, "."))
+    return kind

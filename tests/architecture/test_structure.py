@@ -12,6 +12,7 @@ import pytest
 
 from tests.attacks.unguard import load
 from vault.errors import VaultError
+from vault.http.next_steps import NEXT_STEPS
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*ROOT.glob("vault/**/*.py"), *ROOT.glob("clients/python/twinvault/**/*.py")])
@@ -65,6 +66,7 @@ def test_every_error_has_its_own_slug_title_and_status() -> None:
         assert 400 <= error.status < 600, error
         owner = seen.setdefault(error.slug, error)
         assert owner is error or issubclass(error, owner) or issubclass(owner, error), (owner, error)
+    assert NEXT_STEPS.keys() <= seen.keys(), "no refusal is meant"
 
 
 def test_the_operators_commands_start_without_what_a_test_imported_and_without_torch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,8 @@ from twinvault.api import ApiError
 from twinvault.owner import Owner
 from twinvault.receipts import verify_answered
 from vault.encoding import b64u, dump_json
+from vault.errors import VaultError
+from vault.http.problems import problem_response
 from vault.schema.category import Category, Purpose
 from vault.schema.question import NextChoice, QuestionKind, dump_question
 from vault.schema.terms import ConsentKind
@@ -67,6 +70,22 @@ def clock(town: Town) -> Iterator[Any]:
 
 def refused(town: Town, response: httpx.Response, status: int, kind: str) -> None:
     assert (slug(response), response.status_code) == (kind, status), response.text
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "bad-question", "bad-question-signature", "bad-seal", "broken-chain", "consent-not-active", "invalid-request",
+        "malformed-input", "not-covered", "outside-window", "quota-spent", "unauthenticated", "unknown-company",
+    ],
+)  # fmt: skip
+def test_what_was_wrong_is_followed_by_what_to_do(kind: str) -> None:
+    class Wrong(VaultError):
+        slug, title, status = kind, "Wrong", 400
+
+    detail = json.loads(bytes(problem_response(Wrong("The seventh byte is wrong.")).body))["detail"]
+    assert detail.startswith("The seventh byte is wrong. ")
+    assert len(detail.partition(" wrong. ")[2]) > 20
 
 
 @pytest.fixture

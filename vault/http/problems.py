@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from vault.errors import VaultError
+from vault.http.next_steps import NEXT_STEPS
 
 _log = structlog.get_logger()
 _FIELD = re.compile(r"[a-z_]{1,24}")  # what this server's own fields and parameters are called
@@ -82,7 +83,7 @@ def problem_response(error: VaultError, *, instance: str | None = None) -> Respo
         "type": f"/problems/{error.slug}",
         "title": error.title,
         "status": error.status,
-        "detail": error.detail,
+        "detail": " ".join(filter(None, (error.detail, NEXT_STEPS.get(error.slug)))),
     }
     if instance is not None:
         body["instance"] = instance
