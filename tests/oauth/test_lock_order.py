@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import pytest
 import sqlalchemy
 from sqlmodel import Session
 
@@ -23,6 +24,9 @@ from vault.seal.ids import ConsentId, VaultId
 ANN, BOB = VaultId(b"a" * 16), VaultId(b"b" * 16)
 FIRST, ONE, TWO, LAST = (bytes([n]) * 32 for n in (0, 1, 2, 3))
 """What only the erasure deletes, what both delete, and what only the company's change deletes."""
+written = pytest.mark.parametrize(
+    "written", [(FIRST, ONE, TWO, LAST), (TWO, FIRST, ONE, LAST)], ids=["so", "otherwise"]
+)
 
 
 def insert(database: Database, table: sqlalchemy.Table, rows: list[dict[str, Any]]) -> None:
@@ -86,15 +90,20 @@ def meet(
         changing.result()
 
 
-def test_requests_that_wait_are_ended_in_one_order(postgresql_database: Database) -> None:
+@written
+def test_requests_that_wait_are_ended_in_one_order(postgresql_database: Database, written: tuple[bytes, ...]) -> None:
     company = CompanyKit().company_id
     row = {"parameters": "{}", "jkt": "k", "request": "r", "state": "shown", "opens_until_s": 1, "expires_at_s": 9}
-    whose = ((FIRST, ANN, "other"), (ONE, ANN, company), (TWO, ANN, company), (LAST, BOB, company))
-    insert(
-        postgresql_database,
-        authorization,
-        [{**row, "request_hash": name, "vault_id": vault, "company_id": asks} for name, vault, asks in whose],
-    )
+    rows = [
+        {
+            **row,
+            "request_hash": name,
+            "vault_id": BOB if name == LAST else ANN,
+            "company_id": "other" if name == FIRST else company,
+        }
+        for name in written
+    ]
+    insert(postgresql_database, authorization, rows)
     meet(
         postgresql_database,
         authorization.c.request_hash,
@@ -106,23 +115,23 @@ def test_requests_that_wait_are_ended_in_one_order(postgresql_database: Database
         assert session.connection().execute(sqlalchemy.select(authorization)).all() == []
 
 
-def test_refresh_tokens_are_ended_in_one_order(postgresql_database: Database) -> None:
+@written
+def test_refresh_tokens_are_ended_in_one_order(postgresql_database: Database, written: tuple[bytes, ...]) -> None:
     kit = CompanyKit()
     with postgresql_database.transaction() as session:
         company = companies.register(session, kit.record(NOW), now=NOW)
     row = {"secret_hash": b"", "former_hash": b"", "retry_until_s": 0, "expires_at_s": unix_s(NOW)}
     mine, theirs = ConsentId(b"c" * 16), ConsentId(b"d" * 16)
-    whose = (
-        (FIRST, mine, "other"),
-        (ONE, mine, kit.company_id),
-        (TWO, mine, kit.company_id),
-        (LAST, theirs, kit.company_id),
-    )
-    insert(
-        postgresql_database,
-        family,
-        [{**row, "family_id": name, "consent_id": consent, "company_id": asks} for name, consent, asks in whose],
-    )
+    rows = [
+        {
+            **row,
+            "family_id": name,
+            "consent_id": theirs if name == LAST else mine,
+            "company_id": "other" if name == FIRST else kit.company_id,
+        }
+        for name in written
+    ]
+    insert(postgresql_database, family, rows)
     meet(
         postgresql_database,
         family.c.family_id,
