@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 
+import psycopg
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from pydantic import BaseModel, ConfigDict, Field
 
+from vault.db import Database
 from vault.errors import VaultError
 from vault.http.edge import RawBody
 from vault.http.middleware import Edge
@@ -40,6 +45,7 @@ def client() -> Iterator[TestClient]:
     app.add_api_route("/raw", _raw, methods=["POST"])
     app.add_api_route("/orders/{order}", _order, methods=["PUT"])
     app.add_api_route("/crash/{secret}", _crash, methods=["GET"])
+    app.add_api_route("/full/{what}", _full, methods=["GET"])
     app.add_api_route("/half", _half, methods=["GET"])
     app.add_api_route("/busy", _busy, methods=["GET"])
     install_problems(app)
@@ -58,6 +64,20 @@ def _order(order: int, body: Order) -> dict[str, int]:
 
 def _crash(secret: str) -> None:
     raise RuntimeError(f"could not handle {secret}")
+
+
+def _full(what: str) -> None:
+    if what == "disk":
+        raise OSError(errno.ENOSPC, "No space left on device")
+    if what == "postgresql":
+        raise psycopg.errors.DiskFull
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(Database(f"sqlite:///{folder}/small.sqlite")) as database,
+        database.transaction() as session,
+    ):
+        for statement in ("PRAGMA max_page_count = 2", "CREATE TABLE one (x)", "CREATE TABLE two (x)"):
+            session.connection().exec_driver_sql(statement)
 
 
 def _half() -> StreamingResponse:

@@ -107,3 +107,14 @@ def test_a_defect_half_way_through_an_answer_cuts_it_short(
     written = capsys.readouterr()
     assert "Kanarienvogel" not in written.out + written.err
     assert "request.crashed" in written.err
+
+
+@pytest.mark.parametrize("what", ["disk", "sqlite", "postgresql"])
+def test_a_full_disk_is_no_defect(what: str, client: TestClient, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging()
+    response = client.get(f"/full/{what}")
+    assert_problem(response, 503, "no-room")
+    assert "nothing was changed" in response.json()["detail"]
+    assert int(response.headers["retry-after"]) > 0
+    failed, _ = log_lines(capsys)
+    assert (failed["event"], failed["slug"]) == ("request.failed", "no-room"), "the operator reads why"

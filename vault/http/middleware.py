@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import secrets
+import sqlite3
 import time
 import traceback
 from collections.abc import Callable
@@ -17,6 +19,9 @@ from vault.errors import VaultError
 from vault.http.problems import problem_response
 
 _log = structlog.get_logger()
+
+_ROOM_S: Final = 60
+_DISK_FULL: Final = "53100"  # SQLSTATE
 
 _ALWAYS = re.compile(r"/livez|/metrics|/version|/problems/[a-z-]+")
 
@@ -38,6 +43,20 @@ class BodyTooLarge(VaultError):
     slug = "body-too-large"
     title = "Body too large"
     status = 413
+
+
+class NoRoom(VaultError):
+    """A disk, or a quota on it, that takes no more; the operator has to make room."""
+
+    slug = "no-room"
+    title = "No room left"
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The server's disk is full; nothing was changed. Try again once its operator has made room.",
+            retry_after_s=_ROOM_S,
+        )
 
 
 class Edge:
@@ -122,7 +141,20 @@ def _length(declared: bytes) -> int:
 
 def _crash(error: Exception) -> VaultError:
     """Log where a defect showed, never its message, and return what the caller is told."""
+    if _is_full(error):
+        _log.error("request.failed", slug=NoRoom.slug)
+        return NoRoom()
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown"
     _log.error("request.crashed", error_type=type(error).__name__, reason=place)
     return VaultError("The server failed while handling this request; nothing was changed. Please try again.")
+
+
+def _is_full(error: Exception) -> bool:
+    """Say whether SQLite, PostgreSQL or the file system found no room to write."""
+    told = getattr(error, "orig", error)
+    return (
+        getattr(told, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        or getattr(told, "sqlstate", None) == _DISK_FULL
+        or getattr(told, "errno", None) in {errno.ENOSPC, errno.EDQUOT}
+    )
