@@ -27,6 +27,7 @@ from twinvault.receipts import NoReceipt
 from vault.consent import changes
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
+from vault.parties import people
 from vault.proof.trust import TrustedRoot
 from vault.schema.category import Category
 from vault.schema.consent import ConsentEvent
@@ -36,6 +37,7 @@ from vault.seal.dsse import PayloadType, parse_envelope, sign_record, unverified
 from vault.seal.handover import KeyKind
 from vault.seal.ids import ConsentId, sha256
 from vault.seal.person import Profile as Person
+from vault.seal.person import verify_genesis
 from vault.seal.signing import SigningKey
 from vault.seal.statement import KeyName, KeyStatement, sign_key_statement
 
@@ -85,6 +87,19 @@ def test_nobody_signs_their_own_death(owner: Owner) -> None:
     assert owner.person() == Person()
     assert [event["kind"] for event in owner.history()].count("profile") == 0
     owner.declare(Person(minor=True))  # the number is not used up
+
+
+def test_no_vault_begins_with_its_owners_death(new_owner: Callable[..., Any], service: Service, tamper: Tamper) -> None:
+    with pytest.raises(ApiError) as refused:
+        new_owner(person=Person(minor=True, deceased=True))
+    assert refused.value.slug == "signed-by-the-dead"
+    assert "without it" in refused.value.detail
+    sent = next(request for request in tamper.sent if request.url.path == "/v1/vaults")
+    genesis = verify_genesis(parse_envelope(parse_b64u(json.loads(sent.content)["genesis"])))
+    with service.app.state.database.snapshot() as session:
+        assert people.find(session, genesis.vault_id) is None, "nothing of it is kept"
+    owner, _ = new_owner(person=Person(minor=True))
+    assert owner.person() == Person(minor=True)
 
 
 def test_a_profile_that_the_service_only_claims_is_noticed(owner: Owner, tamper: Tamper) -> None:

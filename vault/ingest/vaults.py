@@ -20,7 +20,7 @@ from vault.seal.dsse import PayloadType, parse_envelope, parse_envelope_text
 from vault.seal.errors import as_seal_error
 from vault.seal.fields import parse_hash, parse_id
 from vault.seal.ids import CompartmentId, VaultId
-from vault.seal.person import verify_genesis
+from vault.seal.person import Profile, verify_genesis
 from vault.seal.slot import Slot, parse_slot
 from vault.store import accounts, rings, slots
 from vault.store.errors import NotStored
@@ -156,6 +156,7 @@ def create(body: VaultBody, database: DatabaseDep, shortkeys: ShortKeysDep, cloc
     """Begin a vault: genesis, account record, slots and first ring, all or nothing."""
     genesis, account = parse_envelope_text(body.genesis), parse_envelope_text(body.account)
     person = verify_genesis(genesis)
+    _refuse_dead(person.profile)
     ring = _ring(body.ring, person.vault_id, person.owner_key, shortkeys)
     found = [_slot(slot.slot, slot.locator_hash) for slot in body.slots]
     now = clock.now()
@@ -325,10 +326,14 @@ def set_profile(
     with database.transaction() as session:
         pending = people.set_profile(session, vault_id, profile, now=clock.now())
         person = people.get(session, vault_id)
-        if person.profile.deceased:  # the next sign-in would end what no executors declared, which no bundle explains
-            raise SignedByTheDead("That you have died, your executors say; sign the profile without it.")
+        _refuse_dead(person.profile)
         followed = _person_json(person)
     return {**followed, "receipt": _receipt(request, database, pending)}
+
+
+def _refuse_dead(profile: Profile) -> None:
+    if profile.deceased:  # the next sign-in would end what no executors declared, which no bundle explains
+        raise SignedByTheDead("That you have died, your executors say; sign the profile without it.")
 
 
 def _receipt(request: Request, database: Database, pending: Pending) -> dict[str, Any]:
