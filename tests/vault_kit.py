@@ -80,6 +80,8 @@ class Owner:
     locked: dict[CompartmentId, bytes] = field(default_factory=dict)
     head: Envelope | None = None
     version: int = 0
+    next_seed: bytes = field(default_factory=new_seed)
+    """Of the recovery kit's owner key."""
 
     @cached_property
     def key(self) -> SigningKey:
@@ -87,7 +89,7 @@ class Owner:
 
     @cached_property
     def genesis(self) -> Envelope:
-        next_key = SigningKey(new_seed()).public_key
+        next_key = SigningKey(self.next_seed).public_key
         return sign_genesis(self.key, next_key, created_at=int(NOW.timestamp()), time_zone="Europe/Berlin")
 
     @cached_property
@@ -100,6 +102,11 @@ class Owner:
 
     def account(self, version: int = 1, prev: bytes = NO_PREV) -> Envelope:
         return seal_account(self.seeds, self.root, vault=self.vault, version=version, prev=prev)
+
+    @cached_property
+    def account_record(self) -> Envelope:
+        """The first one; sealed anew it would be another."""
+        return self.account()
 
     def source(self) -> Source:
         """Make a device and list it; sign a ring to put it in force."""
@@ -166,7 +173,7 @@ def begin(
     page = owner.extend(categories)
     with database.transaction() as session:
         people.create(session, owner.genesis, now=NOW)
-        accounts.publish(session, owner.vault, owner.key.public_key, owner.account(), now=NOW)
+        accounts.publish(session, owner.vault, owner.key.public_key, owner.account_record, now=NOW)
     publish(database, shortkeys, owner, owner.sign(), [page])
     return owner, source
 

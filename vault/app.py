@@ -45,6 +45,7 @@ from vault.http.problems import RESPONSES, install_problems
 from vault.http.shares import Shares, listen
 from vault.imprint.features import Cadence
 from vault.ingest.routes import ingest_router
+from vault.ingest.successions import successions_router
 from vault.ingest.vaults import vaults_router
 from vault.keys import rollover, statements
 from vault.keys.identities import Epochs, open_identity
@@ -100,12 +101,8 @@ _THREADS = 160  # an acknowledgement that waits for its checkpoint holds a threa
 
 # The framework's own telemetry shows exception texts, and request bodies too, to whatever listens in this process.
 _NO_TELEMETRY: Final[TelemetryConfig] = {
-    "tracing": False,
-    "metrics": False,
-    "logs": False,
-    "operation_spans": False,
-    "auto_configure": False,
-}
+    "tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False,
+}  # fmt: skip
 
 
 def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
@@ -143,7 +140,8 @@ def create_app(settings: AppSettings, clock: Clock | None = None) -> FastAPI:
     for router in (
         answers_router, oauth_router, ingest_router, consent_router, parties_router, vaults_router, keys_router,
         twin_router, notices_router, policy_router, approval_router, grants_router, evidence_router, erasure_router,
-        certificates_router, retention_router, plan_router, executors_router, health_router, log_router(state.database),
+        certificates_router, retention_router, plan_router, executors_router, successions_router, health_router,
+        log_router(state.database),
     ):  # fmt: skip
         app.include_router(router)
     install_problems(app)

@@ -24,10 +24,11 @@ from vault.erasure.erase import erase_again
 from vault.evidence import auditors
 from vault.legacy import legacies
 from vault.oauth import authorizations, families
-from vault.parties import companies, people, restoring, sessions, turns
+from vault.parties import companies, people, restoring, sessions, succession, turns
 from vault.parties.companies import CompanyId, CompanyStatus
 from vault.parties.people import VaultState
 from vault.parties.restoring import Repeated
+from vault.parties.succession import SuccessionRefused
 from vault.proof.leaf import LeafKind, Part, verify_opening
 from vault.seal.dsse import parse_envelope
 from vault.seal.errors import SealError
@@ -40,6 +41,7 @@ from vault.tlog.journal import Journal, lacking
 from vault.tlog.log import Leaf, PendingId
 
 _PERSON: Final = frozenset({LeafKind.PROFILE, LeafKind.FREEZE})
+_DAMAGED: Final = "The journal holds an event about a vault without what was signed. Put the newest copy of it back."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Recovered:
         erasures: How many erasures were carried out again.
         models: How many models were withdrawn again.
         people: How many freezes and profiles were followed again.
+        successions: How many owner keys were replaced again.
         companies: How many companies were suspended again.
         rotated: How many companies' next records, with the keys that they name, were followed again.
         registered: Companies that were registered since; they are suspended until the operator reinstates them.
@@ -66,6 +69,7 @@ class Recovered:
     erasures: int = 0
     models: int = 0
     people: int = 0
+    successions: int = 0
     companies: int = 0
     rotated: int = 0
     registered: tuple[CompanyId, ...] = ()
@@ -101,8 +105,8 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
         JournalMissing: There is none, or it begins after the point to which the database was set back.
         JournalDamaged: It does not hold what was written into it.
 
-    Guarantees: when this returns, every end of a consent, model or device, erasure, charge, freeze, profile, suspension
-        and change of a company's keys that was acknowledged, and that the journal reaches back to, is in force; and no
+    Guarantees: when this returns, every end of a consent, model or device, erasure, charge, freeze, profile, succession,
+        suspension and change of a company's keys that was acknowledged, and that the journal reaches back to, is in force; and no
         token, code or session from before the database was set back counts.
     """
     with turns.needless(), database.transaction() as session:
@@ -119,7 +123,7 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
                 " leaves: what was withdrawn or charged between is unknown. Restore a newer backup, or put the older"
                 " journal back; only if neither exists, accept the loss with `twinvault operator journal begin`."
             )
-        followed = _follow_again(session, missing, journaled.signed, now)
+        followed, succeeded = _follow_again(session, missing, journaled.signed, now)
         repeated = _repeat_records(session, missing, journaled.signed, now)
         suspended = _suspend_again(session, missing, now)
         revoked = sum(_revoke_again(session, head) for _, head in _opened(missing, LeafKind.RING_HEAD))
@@ -156,6 +160,7 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
         erasures=erased,
         models=stopped,
         people=followed,
+        successions=succeeded,
         companies=suspended,
         rotated=rotated,
         registered=registered,
@@ -167,7 +172,8 @@ def recover(database: Database, short_keys: Database, journal: Journal, *, servi
 def signed_records(session: Session, leaves: Sequence[Leaf]) -> dict[PendingId, bytes]:
     """Return what the journal keeps beside events.
 
-    That is what a person signed to withdraw a consent or about themselves, and companies' records.
+    That is what a person signed to withdraw a consent or about themselves, companies' records, and with a succession
+    the account record and the slots, without which the new owner key is nobody's.
     """
     about_people = [leaf.pending_id for leaf in leaves if leaf.kind in _PERSON]
     withdrawals = [
@@ -176,26 +182,35 @@ def signed_records(session: Session, leaves: Sequence[Leaf]) -> dict[PendingId, 
         if leaf.kind is LeafKind.CONSENT and is_withdrawal(parse_json(leaf.public.body))
     ]
     found = people.envelopes(session, about_people) if about_people else {}
+    successions = [leaf.pending_id for leaf in leaves if leaf.kind is LeafKind.SUCCESSION]
+    found |= succession.journaled(session, successions) if successions else {}
     found |= restoring.records(session, [leaf for leaf in leaves if leaf.kind is LeafKind.COMPANY])
     return found | (consents.envelopes(session, withdrawals) if withdrawals else {})
 
 
-def _follow_again(session: Session, leaves: Iterable[Leaf], signed: Mapping[bytes, bytes], now: datetime) -> int:
+def _follow_again(
+    session: Session, leaves: Iterable[Leaf], signed: Mapping[bytes, bytes], now: datetime
+) -> tuple[int, int]:
+    """Follow what was signed about people; return how many freezes and profiles, and how many successions."""
     opened = [
         (leaf, verify_opening(leaf.entry, Part.PERSONAL, leaf.personal))
         for leaf in leaves
-        if leaf.kind in _PERSON and leaf.personal is not None
+        if leaf.kind in {*_PERSON, LeafKind.SUCCESSION} and leaf.personal is not None
     ]
     # Whoever gave a sign of life after it was said is not said to have died again.
     last = {personal["vault"]: leaf for leaf, personal in opened if "deceased" in personal}
-    followed = 0
+    followed = succeeded = 0
     for leaf, personal in opened:
+        if leaf.kind is LeafKind.SUCCESSION:  # in its turn: what follows may be signed by the new key
+            try:
+                succeeded += succession.repeat(session, signed.get(leaf.entry, b""), now=now)
+            except (SealError, SuccessionRefused) as error:
+                raise JournalDamaged(_DAMAGED) from error
+            continue
         try:
             envelope = parse_envelope(signed.get(leaf.entry, b""))
         except SealError as error:
-            raise JournalDamaged(
-                "The journal holds an event about a vault without what was signed. Put the newest copy of it back."
-            ) from error
+            raise JournalDamaged(_DAMAGED) from error
         died = personal.get("deceased") == 1 and last[personal["vault"]] is leaf
         vault_id = VaultId(parse_b64u(personal.get("vault"), size=ID_BYTES))
         forbids = died or personal.get("frozen") == 1
@@ -204,7 +219,7 @@ def _follow_again(session: Session, leaves: Iterable[Leaf], signed: Mapping[byte
             followed += 1
             if before is not None and before.state is VaultState.ACTIVE:
                 legacies.remember_freeze(session, vault_id, envelope)
-    return followed
+    return followed, succeeded
 
 
 def _repeat_records(

@@ -14,6 +14,7 @@ def upgrade() -> None:
         "person",
         sa.Column("vault_id", sa.LargeBinary(), primary_key=True),
         sa.Column("owner_key", sa.LargeBinary(), nullable=False),
+        sa.Column("former_owner_keys", sa.LargeBinary(), nullable=False),
         sa.Column("next_owner_key_hash", sa.LargeBinary(), nullable=False),
         sa.Column("identity_digest", sa.LargeBinary(), nullable=False),
         sa.Column("time_zone", sa.String(), nullable=False),

@@ -61,7 +61,8 @@ def vault_requests(town: Town, vault: str) -> list[tuple[str, str, httpx.Request
     spec = town.house.http.get("/openapi.json").json()["paths"]
     found = []
     for template, methods in spec.items():
-        if "{vault}" not in template:
+        # A succession takes no session: tests/attacks/test_successions.py.
+        if "{vault}" not in template or template.endswith("/successions"):
             continue
         for method in (name.upper() for name in methods):
             shape = re.sub(r"\{[^}]+\}", "[^/]+", template)

@@ -77,6 +77,7 @@ _SIGNED: Final = {
     "POST /v1/par",
     "POST /v1/register",
     "POST /v1/sessions",
+    "POST /v1/vaults/{vault}/successions",
     "POST /v1/vaults",
     "POST /v1/vaults/{vault}/batches",
     "POST /v1/vaults/{vault}/consents",

@@ -12,16 +12,18 @@ import sqlalchemy
 
 from tests.consent.test_events import answer, assert_dense, chain
 from tests.consent_kit import NOW, World, spending
+from tests.succession_kit import Successor
 from tests.vault_kit import wait_until_blocked
 from tests.waiting import until
 from vault.consent import changes, events
 from vault.consent.errors import NotSpent
 from vault.db import Database
-from vault.parties import companies, people, turns
+from vault.parties import companies, people, succession, turns
 from vault.parties.companies import CompanyId, CompanyStatus
 from vault.parties.people import VaultState
 from vault.schema.consent import ConsentEvent
 from vault.schema.terms import ConsentKind
+from vault.seal.errors import SealError
 from vault.seal.person import Profile
 
 
@@ -180,3 +182,25 @@ def test_what_was_decided_on_another_profile_spends_nothing(world: World, change
         events.spend(session, decided, NOW)
     with world.database.transaction() as session:
         assert events.spend(session, replace(decided, profile=changed), NOW).quota_left == 4
+
+
+def test_no_keys_signed_by_the_former_owner_key_come_in_behind_a_succession(
+    postgresql_database: Database, shortkeys: Database
+) -> None:
+    world = World(postgresql_database, shortkeys)
+    given, new, refused = world.give(ConsentKind.SELF), Successor.of(world.owner), []
+    renewed = world.next(given, ConsentEvent.RENEWED)
+
+    def thief() -> None:
+        try:
+            world.amend(renewed)
+        except SealError as refusal:
+            refused.append(refusal)
+
+    with world.database.transaction() as session:
+        succession.succeed(session, world.owner.vault, new.replacement(), now=NOW)
+        thread = threading.Thread(target=thief)
+        thread.start()
+        wait_until_blocked(world.database, lambda: not thread.is_alive())
+    thread.join()
+    assert len(refused) == 1

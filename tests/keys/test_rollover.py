@@ -169,7 +169,7 @@ def test_a_reseal_that_comes_after_a_change_revives_nothing(turn: Turn, event: C
 def _forged(turn: Turn, version: ConsentVersion, forge: Callable[[Chain, Any], Chain]) -> None:
     """Put a forged chain in place, rightly locked: what an operator with all databases can do."""
     chain, owner = turn.chain(version), turn.world.owner
-    verified = verify_chain(chain, owner.vault, owner.key.public_key, [turn.signer.public_key])
+    verified = verify_chain(chain, owner.vault, [owner.key.public_key], [turn.signer.public_key])
     _lock(turn, version, forge(chain, verified))
 
 
@@ -210,16 +210,19 @@ def test_a_broken_chain_is_refused(turn: Turn) -> None:
     version, other = turn.give(), turn.give()
     keys = _keys(turn, version)
     moved = reseal(
-        verify_chain(turn.chain(version), turn.world.owner.vault, turn.world.owner.key.public_key, []),
+        verify_chain(turn.chain(version), turn.world.owner.vault, [turn.world.owner.key.public_key], []),
         keys, turn.next.recipient, turn.signer,
     )  # fmt: skip
     foreign = turn.chain(other)
     kept = turn.chain(version)
+    signed = kept.newest.envelope
+    unsigned = replace(signed, signatures=((signed.signatures[0][0], bytes(64)),))
     for forge in (
         lambda _chain, _verified: Chain((), moved),  # the owner's handover is missing
         lambda _chain, _verified: Chain((foreign.newest.envelope,), moved),  # of another consent
         lambda _chain, _verified: Chain((kept.newest.envelope, kept.newest.envelope), moved),
         lambda _chain, _verified: Chain((moved.envelope,), kept.newest),  # in another order
+        lambda _chain, _verified: Chain((), replace(kept.newest, envelope=unsigned)),  # names the owner's key, no more
     ):
         _forged(turn, version, forge)
         with pytest.raises(SealError):

@@ -11,6 +11,7 @@ import pytest
 from tests.consent_kit import World, terms
 from tests.leaves import leaves
 from tests.legacy_kit import DAY, LATER, Heirs
+from tests.succession_kit import Successor, succeed
 from tests.vault_kit import NOW
 from vault.clock import unix_s
 from vault.consent import consents
@@ -140,6 +141,16 @@ def test_executors_may_freeze_what_answers_on(bequest: Bequest) -> None:
     freeze()
     assert bequest.person.state is VaultState.FROZEN
     assert bequest.steps() == ["legacy-plan", "legacy-claim", "legacy-force", "freeze"]
+
+
+def test_what_was_sealed_in_advance_outlives_a_succession(bequest: Bequest) -> None:
+    sealed = bequest.seal()
+    bequest.plan_for(sealed)
+    new = Successor.of(bequest.owner)
+    succeed(bequest.database, new)
+    bequest.in_force()
+    bequest.open(sealed)
+    assert bequest.event(sealed) is ConsentEvent.GIVEN
 
 
 def test_a_sign_of_life_keeps_it_sealed(quick: Bequest) -> None:

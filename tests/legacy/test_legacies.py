@@ -19,7 +19,7 @@ from vault.legacy.errors import BadPlan, BadStatement, OwnerIsHere, UnknownLegac
 from vault.legacy.steps import LegacyState
 from vault.parties import people
 from vault.parties.caller import WatcherCaller
-from vault.parties.people import UnknownVault, VaultState
+from vault.parties.people import VaultState
 from vault.parties.sessions import SESSION_S, SignInRefused, find_caller
 from vault.proof.leaf import LeafKind
 from vault.seal.erasure import Author, Scope
@@ -345,7 +345,7 @@ def test_a_vault_that_is_erased_while_its_owner_signs_in_gets_no_session(heirs: 
         people.forget(session, heirs.owner.vault)
         legacies.forget(session, Scope(heirs.owner.vault, None))
     thread.join(60)
-    assert outcome == [UnknownVault]
+    assert outcome == [SignInRefused]
 
 
 def test_a_restored_database_does_not_bring_back_what_the_journal_knows_to_be_over(quick: Heirs) -> None:

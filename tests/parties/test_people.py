@@ -17,7 +17,7 @@ from vault.proof.leaf import LeafKind
 from vault.seal.dsse import Envelope
 from vault.seal.errors import SealError
 from vault.seal.ids import VaultId, sha256
-from vault.seal.person import Profile, sign_freeze, sign_genesis, sign_profile, sign_succession
+from vault.seal.person import Profile, sign_freeze, sign_genesis, sign_profile
 from vault.seal.signing import SigningKey, new_seed
 
 
@@ -72,29 +72,6 @@ def test_a_genesis_by_another_key_or_from_the_future_refuses(sqlite_database: Da
             people.create(session, bad, now=now)
     with pytest.raises(BadGenesis):
         _create(sqlite_database, Owner(now + timedelta(hours=1)), now)
-
-
-def test_a_succession_needs_the_kits_key_and_cannot_be_replayed(database: Database, now: datetime) -> None:
-    owner = Owner(now)
-    _create(database, owner, now)
-    prev = owner.genesis.digest
-    right = sign_succession(owner.kit, owner.next_kit.public_key, vault_id=owner.vault_id, prev=prev)
-    for wrong in (
-        sign_succession(owner.key, owner.kit.public_key, vault_id=owner.vault_id, prev=prev),
-        sign_succession(owner.kit, owner.next_kit.public_key, vault_id=VaultId(b"x" * 16), prev=prev),
-        sign_succession(owner.kit, owner.next_kit.public_key, vault_id=owner.vault_id, prev=b"x" * 32),
-    ):
-        with pytest.raises(SealError), database.transaction() as session:
-            people.succeed(session, owner.vault_id, wrong, now=now)
-    with database.transaction() as session:
-        person = people.succeed(session, owner.vault_id, right, now=now)
-        assert person.owner_key == owner.kit.public_key
-        assert person.vault_id == owner.vault_id
-    with pytest.raises(SealError), database.transaction() as session:
-        people.succeed(session, owner.vault_id, right, now=now)
-    old_key = sign_freeze(owner.key, frozen=True, vault_id=owner.vault_id, sequence=1)
-    with pytest.raises(SealError), database.transaction() as session:
-        people.follow_freeze(session, owner.vault_id, old_key, now=now)
 
 
 def test_freezing_follows_the_owner_and_no_order_works_twice(database: Database, now: datetime) -> None:

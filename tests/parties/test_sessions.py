@@ -15,7 +15,7 @@ from vault.parties.caller import DeviceCaller, OwnerCaller
 from vault.parties.sessions import NotSignedIn, SignInDesk, SignInRefused, end_sessions, find_caller
 from vault.seal.dsse import PayloadType, sign_record
 from vault.seal.ids import DeviceId, VaultId, key_id, sha256
-from vault.seal.person import Role, SignIn, sign_genesis, sign_sign_in, sign_succession
+from vault.seal.person import Role, SignIn, sign_genesis, sign_sign_in
 from vault.seal.signing import SigningKey, new_seed
 
 ORIGIN = "https://vault.example"
@@ -132,18 +132,6 @@ def test_a_session_ends(lived_in: Database, now: datetime) -> None:
         end_sessions(session, VAULT)
         with pytest.raises(NotSignedIn):
             find_caller(session, token, now=now)
-
-
-def test_a_succession_ends_every_session_and_the_old_key(lived_in: Database, now: datetime) -> None:
-    token = _sign_in(lived_in, OWNER, _answer(now), now)
-    succession = sign_succession(KIT, DEVICE.public_key, vault_id=VAULT, prev=GENESIS.digest)
-    with lived_in.transaction() as session:
-        people.succeed(session, VAULT, succession, now=now)
-        with pytest.raises(NotSignedIn):
-            find_caller(session, token, now=now)
-    with pytest.raises(SignInRefused):
-        _sign_in(lived_in, OWNER, _answer(now), now)
-    _sign_in(lived_in, KIT, _answer(now), now)
 
 
 def test_the_database_holds_no_token(lived_in: Database, now: datetime) -> None:

@@ -43,6 +43,7 @@ def persons(like: Person) -> Iterator[Person]:
     """Return people who differ in everything but the vault that the consent is of."""
     others = {
         "owner_key": b"o" * 32,
+        "former_owner_keys": (b"f" * 32,),
         "next_owner_key_hash": b"n" * 32,
         "identity_digest": b"i" * 32,
         "time_zone": "Asia/Tokyo",

@@ -14,7 +14,8 @@ from vault.schema.trace import Period
 from vault.seal.device import Device
 from vault.seal.dsse import parse_envelope
 from vault.seal.errors import SealError
-from vault.seal.ring import Page, new_compartment, open_seed, verify_ring
+from vault.seal.ids import key_id
+from vault.seal.ring import Page, new_compartment, open_seed, sign_page, verify_ring
 from vault.seal.signing import SigningKey, new_seed
 from vault.store import devices, places, rings
 from vault.store import shortkeys as keys
@@ -273,3 +274,21 @@ def test_of_racing_publishes_exactly_one_wins(database: Database, shortkeys: Dat
     winners = [outcome for outcome in outcomes if outcome is not None]
     assert len(outcomes) == 6
     assert winners == [read(database, None, owner).head]
+
+
+def test_a_new_page_is_by_the_key_in_force_and_one_from_before_needs_the_heads_signature_only(
+    sqlite_database: Database, shortkeys: Database
+) -> None:
+    owner, _ = begin(sqlite_database, shortkeys)
+    former, owner.seeds = owner.key, replace(owner.seeds, signing=new_seed())
+    del owner.__dict__["key"]
+    publish(sqlite_database, shortkeys, owner, owner.sign())
+    stored = read(sqlite_database, None, owner)
+    pages = [parse_envelope(page) for page, _ in stored.pages]
+    assert pages[0].signatures[0][0] == key_id(former.public_key)
+    assert verify_ring(parse_envelope(stored.head), pages, owner.key.public_key, owner.vault).compartments
+    page, _ = owner.pages[MONTH]
+    forged = sign_page(replace(page, version=2, prev=owner.pages[MONTH][1].digest), former)
+    owner.pages[MONTH] = page, forged
+    with pytest.raises(SealError):
+        publish(sqlite_database, shortkeys, owner, owner.sign(), [forged], {})

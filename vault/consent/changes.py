@@ -25,7 +25,7 @@ from vault.parties import people
 from vault.schema.category import Category
 from vault.schema.consent import ConsentEvent, ConsentVersion, dump_consent, parse_consent, verify_successor
 from vault.schema.terms import BadConsent, ConsentKind
-from vault.seal.dsse import Envelope, PayloadType, sign_record, unverified_record, verify_envelope
+from vault.seal.dsse import Envelope, PayloadType, named_key, sign_record, unverified_record, verify_envelope
 from vault.seal.ids import ConsentId, VaultId
 from vault.seal.signing import Signer
 from vault.seal.subject import SubjectCertificate, verify_subject
@@ -100,9 +100,11 @@ def give(
     if not -_CLOCK_SKEW_S <= age_s <= _FRESH_S:
         raise BadConsent("A consent is sent within a day of being signed; check the clock and sign again.")
     verify_asked(session, given, submission.request, vault_id=vault_id, now=now)
-    owner_key = people.get(session, vault_id).owner_key
     if submission.certificate is None:
         raise BadConsent("A new consent comes with the owner's certificate of its pairwise key.")
+    person = people.get(session, vault_id)
+    # What was sealed in advance was signed by the key that was in force then; the plan in force names it.
+    owner_key = person.owner_key if signed_at is None else named_key(submission.certificate, person.owner_keys)
     whose = SubjectCertificate(vault_id, given.principal_key, given.terms.grantee)
     verify_subject(submission.certificate, owner_key, whose)
     keys = handovers.verify_handovers(
@@ -130,6 +132,7 @@ def amend(session: Session, submission: Submission, *, vault_id: VaultId, custod
         UnknownConsent: Not a consent of this vault.
         SealError: A signature that does not hold, or of another vault's keys.
     """
+    people.stay(session, vault_id)  # so that no keys signed by a former key come in behind a succession
     amended = verify_by_person(submission.envelope, ConsentEvent.NARROWED, ConsentEvent.RENEWED)
     before = _locked(session, ConsentId(amended.consent_id), vault_id)
     verify_successor(amended, before.current, before.sha256)

@@ -29,7 +29,8 @@ SHORT_BYTES: Final = 64 * 1024
 """Longest body of most routes: JSON takes up to thirty times its length in memory, before the caller is known."""
 
 _LONGER: Final = (
-    (1 << 18, re.compile(r"/v1/vaults")),  # nobody is known before a vault is; its first months, others follow
+    # Nobody is known before a vault is (its first months, others follow), nor by a session when an owner key is replaced.
+    (1 << 18, re.compile(r"/v1/vaults(/[^/]+/successions)?")),
     # What follows is read only of somebody who is known, or knows a legacy key.
     (2 << 20, re.compile(r"/v1/vaults/[^/]+/erasures(/preview)?|/v1/consents/[^/]+/answers/[^/]+")),
     (8 << 20, re.compile(r"/v1/vaults/[^/]+/consents(/[^/]+/versions)?|/v1/legacies/[^/]+/openings")),

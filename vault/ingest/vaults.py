@@ -12,11 +12,11 @@ from vault.db import Database
 from vault.encoding import b64u, parse_b64u
 from vault.errors import VaultError
 from vault.http.edge import ClockDep, DatabaseDep, documented, read_late
-from vault.parties import people, sessions
+from vault.parties import people, sessions, succession
 from vault.parties.caller import DeviceCaller, OwnerCaller
-from vault.parties.routes import CallerDep, OwnerDep
+from vault.parties.routes import CallerDep, OwnerDep, require_still
 from vault.schema.trace import parse_period
-from vault.seal.dsse import PayloadType, parse_envelope, parse_envelope_text
+from vault.seal.dsse import parse_envelope_text
 from vault.seal.errors import as_seal_error
 from vault.seal.fields import parse_hash, parse_id
 from vault.seal.ids import CompartmentId, VaultId
@@ -25,12 +25,12 @@ from vault.seal.slot import Slot, parse_slot
 from vault.store import accounts, rings, slots
 from vault.store.errors import NotStored
 from vault.store.rings import VerifiedRing
-from vault.tlog.log import Pending
+from vault.tlog.log import PendingId
 from vault.tlog.shown import receipt_json
 
 vaults_router = APIRouter(prefix="/v1", tags=["vaults"])
 
-_MAX_TEXT = 1_500_000  # an envelope of 1 MiB as base64url
+MAX_TEXT = 1_500_000  # an envelope of 1 MiB as base64url
 
 
 class NotYours(VaultError):
@@ -57,46 +57,48 @@ class NoCompartment(VaultError):
     status = 503
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """A JSON body with the fields of its route and no others."""
+
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class PageBody(_Body):
+class PageBody(Body):
     """A ring page and the locked seeds of its new compartments, by compartment id."""
 
-    page: str = Field(max_length=_MAX_TEXT)
+    page: str = Field(max_length=MAX_TEXT)
     locked: dict[str, str]
 
 
-class RingBody(_Body):
+class RingBody(Body):
     """A ring head and the pages that change with it."""
 
-    head: str = Field(max_length=_MAX_TEXT)
+    head: str = Field(max_length=MAX_TEXT)
     pages: list[PageBody] = Field(max_length=rings.MAX_PAGES)
     at_once: bool = Field(
         default=False, description="Revoke devices even without what they sealed since their head lists were read."
     )
 
 
-class AccountBody(_Body):
+class AccountBody(Body):
     """An account record."""
 
     account: str = Field(max_length=4096)
 
 
-class FreezeBody(_Body):
+class FreezeBody(Body):
     """A signed order to freeze or unfreeze."""
 
     order: str = Field(max_length=4096)
 
 
-class ProfileBody(_Body):
+class ProfileBody(Body):
     """A signed profile."""
 
     profile: str = Field(max_length=4096)
 
 
-class SlotBody(_Body):
+class SlotBody(Body):
     """A slot."""
 
     slot: str = Field(max_length=1024)
@@ -108,7 +110,7 @@ class NamedSlotBody(SlotBody):
     locator_hash: str
 
 
-class VaultBody(_Body):
+class VaultBody(Body):
     """Everything a vault begins with."""
 
     genesis: str = Field(max_length=4096)
@@ -158,7 +160,7 @@ def create(body: VaultBody, database: DatabaseDep, shortkeys: ShortKeysDep, cloc
     person = verify_genesis(genesis)
     _refuse_dead(person.profile)
     ring = _ring(body.ring, person.vault_id, person.owner_key, shortkeys)
-    found = [_slot(slot.slot, slot.locator_hash) for slot in body.slots]
+    found = [slot_of(slot.slot, slot.locator_hash) for slot in body.slots]
     now = clock.now()
     with database.transaction() as session:
         people.create(session, genesis, now=now)
@@ -178,11 +180,7 @@ def find_slot(locator_hash: str, database: DatabaseDep) -> dict[str, Any]:
             raise NotStored("No slot lies there; the passphrase, device secret or recovery code may be mistyped.")
         vault_id, slot = found
         account = accounts.find(session, vault_id)
-        identity = [
-            record
-            for record in people.records(session, vault_id)
-            if parse_envelope(record).payload_type in {PayloadType.GENESIS, PayloadType.SUCCESSION}
-        ]
+        identity = succession.identity(session, vault_id)
     return {
         "vault": b64u(vault_id),
         "genesis": b64u(identity[0]),
@@ -193,27 +191,38 @@ def find_slot(locator_hash: str, database: DatabaseDep) -> dict[str, Any]:
 
 
 @vaults_router.put("/vaults/{vault}/slots/{locator_hash}", status_code=204)
-def put_slot(vault: str, locator_hash: str, body: SlotBody, caller: OwnerDep, database: DatabaseDep) -> None:
+def put_slot(
+    *, vault: str, locator_hash: str, body: SlotBody, caller: OwnerDep, request: Request, database: DatabaseDep,
+    clock: ClockDep,
+) -> None:  # fmt: skip
     """Add or replace a slot."""
-    vault_id, slot = own(vault, caller), _slot(body.slot, locator_hash)
+    vault_id, slot = own(vault, caller), slot_of(body.slot, locator_hash)
     with database.transaction() as session:
         people.stay(session, vault_id)
+        require_still(session, request, caller, clock)
         slots.put(session, vault_id, slot)
 
 
 @vaults_router.delete("/vaults/{vault}/slots/{locator_hash}", status_code=204)
-def delete_slot(vault: str, locator_hash: str, caller: OwnerDep, database: DatabaseDep) -> None:
+def delete_slot(
+    *, vault: str, locator_hash: str, caller: OwnerDep, request: Request, database: DatabaseDep, clock: ClockDep
+) -> None:
     """Delete a slot; deleting one that does not exist changes nothing."""
     vault_id = own(vault, caller)
     with database.transaction() as session:
+        people.stay(session, vault_id)
+        require_still(session, request, caller, clock)
         slots.remove(session, vault_id, parse_hash(locator_hash))
 
 
 @vaults_router.get("/vaults/{vault}/account")
-def get_account(vault: str, caller: OwnerDep, database: DatabaseDep) -> AccountBody:
+def get_account(
+    *, vault: str, caller: OwnerDep, request: Request, database: DatabaseDep, clock: ClockDep
+) -> AccountBody:
     """Return the account record in force."""
     vault_id = own(vault, caller)
     with database.snapshot() as session:
+        require_still(session, request, caller, clock)
         account = accounts.find(session, vault_id)
     if account is None:
         raise NotStored("This vault has no account record.")
@@ -238,7 +247,10 @@ def get_ring(
     shortkeys: ShortKeysDep,
     period: Annotated[list[str] | None, Query(max_length=1200)] = None,
 ) -> dict[str, Any]:
-    """Return the ring head and its pages, or only those of some months; locked seeds go to the owner alone."""
+    """Return the ring head and its pages, or only those of some months; locked seeds go to the owner alone.
+
+    `identity` is genesis and successions: whose vault it is, and whose signature the head has now.
+    """
     vault_id = own(vault, caller)
     with as_seal_error():
         periods = None if period is None else [parse_period(month) for month in period]
@@ -248,6 +260,7 @@ def get_ring(
                 stored = rings.read(session, vault_id, periods, short_key_database=shortkeys)
             case DeviceCaller():
                 stored = rings.read(session, vault_id, periods)
+        identity = succession.identity(session, vault_id)
     if isinstance(caller, DeviceCaller) and periods is not None and len(stored.pages) < len(set(periods)):
         raise NoCompartment(
             "The owner has published no compartment for that month yet; keep the traces.", retry_after_s=3600
@@ -256,7 +269,7 @@ def get_ring(
         {"page": b64u(page), "locked": {b64u(name): b64u(seed) for name, seed in locked.items()}}
         for page, locked in stored.pages
     ]
-    return {"head": b64u(stored.head), "pages": pages}
+    return {"head": b64u(stored.head), "pages": pages, "identity": [b64u(record) for record in identity]}
 
 
 @vaults_router.put(
@@ -313,7 +326,7 @@ def freeze(
     with database.transaction() as session:
         pending = people.follow_freeze(session, vault_id, order, now=clock.now())
         followed = _person_json(people.get(session, vault_id))
-    return {**followed, "receipt": _receipt(request, database, pending)}
+    return {**followed, "receipt": receipt(request, database, pending.id)}
 
 
 @vaults_router.post("/vaults/{vault}/profiles")
@@ -328,7 +341,7 @@ def set_profile(
         person = people.get(session, vault_id)
         _refuse_dead(person.profile)
         followed = _person_json(person)
-    return {**followed, "receipt": _receipt(request, database, pending)}
+    return {**followed, "receipt": receipt(request, database, pending.id)}
 
 
 def _refuse_dead(profile: Profile) -> None:
@@ -336,11 +349,12 @@ def _refuse_dead(profile: Profile) -> None:
         raise SignedByTheDead("That you have died, your executors say; sign the profile without it.")
 
 
-def _receipt(request: Request, database: Database, pending: Pending) -> dict[str, Any]:
+def receipt(request: Request, database: Database, pending_id: PendingId) -> dict[str, Any]:
+    """Wait until the log shows a leaf, and return what proves it."""
     state = request.app.state
-    state.sequencer.wait(pending.id, state.settings.checkpoint_wait_s)
+    state.sequencer.wait(pending_id, state.settings.checkpoint_wait_s)
     with database.snapshot() as session:
-        return receipt_json(session, pending.id)
+        return receipt_json(session, pending_id)
 
 
 def _person_json(found: people.Person) -> dict[str, Any]:
@@ -359,7 +373,13 @@ def _ring(body: RingBody, vault: VaultId, owner_key: bytes, shortkeys: Database)
     )
 
 
-def _slot(text: str, locator_hash: str) -> Slot:
+def slot_of(text: str, locator_hash: str) -> Slot:
+    """Return a slot that arrived.
+
+    Raises:
+        SealError: It is none.
+        MisnamedSlot: It lies under another locator than its request says.
+    """
     with as_seal_error():
         slot = parse_slot(parse_b64u(text))
     if slot.slot_id != parse_hash(locator_hash):

@@ -38,7 +38,7 @@ def open_keys(
     kind: KeyKind,
     *,
     openers: Openers,
-    owner_key: bytes,
+    owner_keys: Collection[bytes],
     resealers: Collection[bytes],
     compartments: Mapping[CompartmentId, Compartment],
     now: datetime,
@@ -50,7 +50,7 @@ def open_keys(
         permit: What may happen; only its consent's handover opens.
         kind: Which keys are expected.
         openers: The identities of this process.
-        owner_key: The owner's signing key in force.
+        owner_keys: Every signing key that the owner has had.
         resealers: Every key that the operator stated for reseals of this kind of keys.
         compartments: Of the vault's ring.
         now: The current time.
@@ -60,7 +60,7 @@ def open_keys(
         SealError: It does not descend from what the owner signed, is sealed to another identity, or holds a
             seed whose public key is not the ring's.
     """
-    handover = verify_chain(unverified, permit.vault_id, owner_key, resealers)
+    handover = verify_chain(unverified, permit.vault_id, owner_keys, resealers)
     terms = handover.terms
     if terms.consent != permit.consent_id or terms.kind is not kind:
         raise KeysRefused("The stored keys belong to another consent or are of another kind.")

@@ -50,18 +50,18 @@ class Processor:
         """
         if permit.action not in {Action.REFRESH, Action.TRAIN}:
             raise KeysRefused("Traces are opened to refresh or to train, never to answer.")
-        owner_key = people.get(session, permit.vault_id).owner_key
+        person = people.get(session, permit.vault_id)
         stored_ring = rings.read(session, permit.vault_id)
         pages = [parse_envelope(page) for page, _ in stored_ring.pages]
         # The signed ring, not the look-up table made from it: a swapped key in the database must show.
-        ring = verify_ring(parse_envelope(stored_ring.head), pages, owner_key, permit.vault_id)
+        ring = verify_ring(parse_envelope(stored_ring.head), pages, person.owner_key, permit.vault_id)
         stored = handovers.read(session, self._short_keys, permit.consent_id, permit.version, KeyKind.RAW)
         keys = open_keys(
             stored,
             permit,
             KeyKind.RAW,
             openers=self._identities,
-            owner_key=owner_key,
+            owner_keys=person.owner_keys,
             resealers=statements.resealers(session, self._operator_key, KeyKind.RAW),
             compartments=ring.compartments,
             now=now,

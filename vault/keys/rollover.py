@@ -94,9 +94,9 @@ class Resealer:
 
     def _resealed(self, session: Session, live: Live, to: Recipient) -> Chain:
         kept = handovers.read(session, self.short_keys, live.consent_id, live.version, self.kind)
-        owner_key = people.get(session, live.vault_id).owner_key
+        owner_keys = people.get(session, live.vault_id).owner_keys
         accepted = statements.resealers(session, self.operator_key, self.kind)
-        verified = verify_chain(kept, live.vault_id, owner_key, accepted)
+        verified = verify_chain(kept, live.vault_id, owner_keys, accepted)
         if verified.terms.consent != live.consent_id or verified.terms.kind is not self.kind:
             raise SealError("A stored handover belongs to another consent or is of another kind.")
         listed = rings.compartments(session, live.vault_id, verified.terms.compartments)

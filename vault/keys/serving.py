@@ -156,7 +156,7 @@ class Serving:
             KeyKind.IMPRINT,
             openers=self._identities,
             resealers=statements.resealers(session, self._operator_key, KeyKind.IMPRINT),
-            owner_key=people.get(session, permit.vault_id).owner_key,
+            owner_keys=people.get(session, permit.vault_id).owner_keys,
             compartments=listed,
             now=now,
         )

@@ -207,14 +207,11 @@ def sign_of_life(session: Session, vault_id: VaultId, signed: Envelope, now: dat
     """End what executors declared, because the owner signs in; every sign-in as the owner calls this.
 
     Args:
-        session: The transaction that opens the session.
+        session: The transaction that opens the session, in which the caller has locked the person.
         vault_id: Whose.
         signed: The owner's verified answer to the challenge.
         now: The current time.
         service: The service's signing key, which ends the consents that executors gave.
-
-    Raises:
-        UnknownVault: The vault was erased meanwhile.
 
     Guarantees: of a declaration and a sign-in at once, either the declaration sees the session and is refused, or
         the sign-in sees the declaration and ends it.
@@ -222,7 +219,6 @@ def sign_of_life(session: Session, vault_id: VaultId, signed: Envelope, now: dat
     person = people.find(session, vault_id)
     if steps.find(session, vault_id) is None and not (person and person.profile.deceased):
         return  # only a signed-in owner makes a first plan, and none can be declared by then
-    steps.hold(session, vault_id)
     row = steps.read(session, vault_id)
     if row is not None:
         _end_waiting(session, row, signed, now=now, service=service)

@@ -17,6 +17,7 @@ from vault.legacy import legacies, orders, shown, steps
 from vault.legacy.errors import UnknownLegacy
 from vault.legacy.shown import KeptSteps
 from vault.legacy.steps import Legacy
+from vault.parties import succession
 from vault.parties.people import UnknownVault
 from vault.parties.routes import OwnVault
 from vault.seal.advance import parse_advance
@@ -80,7 +81,7 @@ def get_legacy(legacy: str, database: DatabaseDep) -> dict[str, Any]:
     """Return the plan that has this legacy key, how far it has come, and what proves whose it is."""
     with database.snapshot() as session:
         found = steps.get(session, parse_id(legacy))
-        identity = [b64u(record) for record in shown.identity(session, found.vault_id)]
+        identity = [b64u(record) for record in succession.identity(session, found.vault_id)]
     return {**_legacy_json(found), "identity": identity}
 
 

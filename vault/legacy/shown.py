@@ -8,7 +8,7 @@ from typing import Final
 from sqlmodel import Session
 
 from vault.legacy import steps
-from vault.parties import people
+from vault.parties import people, succession
 from vault.proof.bundle import Bundle, LoggedLeaf, dump_bundle, records_by_hash
 from vault.proof.leaf import LeafKind
 from vault.proof.merkle import inclusion_proof
@@ -26,12 +26,6 @@ _STEPS: Final = (
 )  # fmt: skip
 _ABOUT: Final = frozenset({LeafKind.FREEZE, LeafKind.PROFILE})
 _OWN: Final = frozenset({PayloadType.FREEZE, PayloadType.PROFILE})
-_IDENTITY: Final = frozenset({PayloadType.GENESIS, PayloadType.SUCCESSION})
-
-
-def identity(session: Session, vault_id: VaultId) -> list[bytes]:
-    """Return the signed records from which the owner's key follows: genesis, then successions."""
-    return [one for one in people.records(session, vault_id) if parse_envelope(one).payload_type in _IDENTITY]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +61,9 @@ def collect(session: Session, vault_id: VaultId) -> KeptSteps:
     found = [leaf for leaf in found if leaf.kind not in _ABOUT or leaf.pending_id in orders]
     logged = {leaf.pending_id for leaf in found}
     signed = [record for leaf_id, record in steps.records(session, vault_id).items() if leaf_id in logged]
-    return KeptSteps(found, [*identity(session, vault_id), *signed, *orders.values(), *steps.waited(session, vault_id)])
+    return KeptSteps(
+        found, [*succession.identity(session, vault_id), *signed, *orders.values(), *steps.waited(session, vault_id)]
+    )
 
 
 def waiting(session: Session, vault_id: VaultId) -> PendingId | None:

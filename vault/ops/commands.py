@@ -243,7 +243,7 @@ def restore(
     found = done.recovered
     record = {
         "leaves": done.leaves, "lacking": found.lacking, "consents_ended": found.consents, "charges": found.charges,
-        "models_withdrawn": found.models, "freezes_and_profiles": found.people, "companies_suspended": found.companies,
+        "models_withdrawn": found.models, "freezes_and_profiles": found.people, "successions": found.successions, "companies_suspended": found.companies,
         "companies_rotated": found.rotated, "companies_registered": [*found.registered],
         "companies_lost": [*found.lost], "devices_revoked": found.devices, "auditors_ended": done.auditors,
         "frozen": done.frozen,
@@ -251,6 +251,7 @@ def restore(
     again = (
         f"The journal knew {found.lacking} events that the backup lacks: {found.consents} consents were ended again,"
         f" {found.charges} releases charged again, {found.people} freezes and profiles followed again,"
+        f" {found.successions} owner keys replaced again,"
         f" {found.companies} companies suspended again, {found.rotated} companies' new records followed again,"
         f" {found.devices} devices revoked again."
         + _since(found)

@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
 from vault.db import UtcDateTime
+from vault.seal.signing import PUBLIC_KEY_BYTES
 
 
 class PersonRow(SQLModel, table=True):
@@ -17,6 +18,7 @@ class PersonRow(SQLModel, table=True):
 
     vault_id: bytes = Field(primary_key=True)
     owner_key: bytes
+    former_owner_keys: bytes
     next_owner_key_hash: bytes
     identity_digest: bytes
     time_zone: str
@@ -27,6 +29,11 @@ class PersonRow(SQLModel, table=True):
     deceased: bool
     sequence: int
     sandbox: bool = False
+
+
+def split_keys(joined: bytes) -> tuple[bytes, ...]:
+    """Return the keys that a column holds one behind the other."""
+    return tuple(joined[at : at + PUBLIC_KEY_BYTES] for at in range(0, len(joined), PUBLIC_KEY_BYTES))
 
 
 class PersonRecordRow(SQLModel, table=True):

@@ -17,13 +17,13 @@ from vault.db import Prepared
 from vault.encoding import JsonObject, b64u
 from vault.errors import VaultError
 from vault.parties import turns
-from vault.parties.models import PersonRecordRow, PersonRow, SessionRow
+from vault.parties.models import PersonRecordRow, PersonRow, SessionRow, split_keys
 from vault.parties.turns import Turns
 from vault.proof.leaf import LeafKind
 from vault.seal.dsse import Envelope
 from vault.seal.errors import SealError
 from vault.seal.ids import VaultId
-from vault.seal.person import Profile, verify_freeze, verify_genesis, verify_profile, verify_succession
+from vault.seal.person import Profile, verify_freeze, verify_genesis, verify_profile
 from vault.tlog.log import Pending, PendingId, append, delete_personal_openings
 
 _CLOCK_SKEW_S = 300
@@ -76,6 +76,7 @@ class Person:
     Args:
         vault_id: The vault.
         owner_key: Ed25519 public key now in force, 32 bytes.
+        former_owner_keys: Those that it and others before it succeeded, oldest first.
         next_owner_key_hash: SHA-256 of the key that may succeed it.
         identity_digest: Digest of the newest genesis or succession, which the next one names as `prev`.
         time_zone: IANA name.
@@ -87,6 +88,7 @@ class Person:
 
     vault_id: VaultId
     owner_key: bytes
+    former_owner_keys: tuple[bytes, ...]
     next_owner_key_hash: bytes
     identity_digest: bytes
     time_zone: str
@@ -94,6 +96,11 @@ class Person:
     state: VaultState
     profile: Profile
     sequence: int
+
+    @property
+    def owner_keys(self) -> tuple[bytes, ...]:
+        """Every key that was the owner's: what it signed while it was in force, and was taken in then, holds."""
+        return (*self.former_owner_keys, self.owner_key)
 
 
 def create(session: Session, envelope: Envelope, *, now: datetime) -> Person:
@@ -115,6 +122,7 @@ def create(session: Session, envelope: Envelope, *, now: datetime) -> Person:
     row = PersonRow(
         vault_id=genesis.vault_id,
         owner_key=genesis.owner_key,
+        former_owner_keys=b"",
         next_owner_key_hash=genesis.next_owner_key_hash,
         identity_digest=envelope.digest,
         time_zone=genesis.time_zone,
@@ -130,25 +138,7 @@ def create(session: Session, envelope: Envelope, *, now: datetime) -> Person:
         session.flush()
     except IntegrityError as error:  # the same genesis arrived twice at once
         raise VaultExists("A vault with this genesis lives here already; sign in to it instead.") from error
-    _record(session, row, LeafKind.VAULT_GENESIS, envelope, now)
-    return _person(row)
-
-
-def succeed(session: Session, vault_id: VaultId, envelope: Envelope, *, now: datetime) -> Person:
-    """Replace the owner key by the one committed to; writes the row and its leaf and ends all sessions.
-
-    Raises:
-        SealError: The succession does not verify or does not follow the newest record.
-        UnknownVault: No such vault.
-    """
-    row = _locked(session, vault_id)
-    succession = verify_succession(
-        envelope, vault_id=vault_id, prev=row.identity_digest, next_owner_key_hash=row.next_owner_key_hash
-    )
-    row.owner_key, row.next_owner_key_hash = succession.owner_key, succession.next_owner_key_hash
-    row.identity_digest = envelope.digest
-    session.execute(delete(SessionRow).where(col(SessionRow.vault_id) == vault_id))
-    _record(session, row, LeafKind.SUCCESSION, envelope, now)
+    write_record(session, row, LeafKind.VAULT_GENESIS, envelope, now)
     return _person(row)
 
 
@@ -162,11 +152,11 @@ def set_profile(session: Session, vault_id: VaultId, envelope: Envelope, *, now:
         SealError: The profile does not verify or is not the next record.
         UnknownVault: No such vault.
     """
-    row = _locked(session, vault_id)
+    row = locked(session, vault_id)
     profile = verify_profile(envelope, owner_key=row.owner_key, vault_id=vault_id, sequence=row.sequence + 1)
     row.minor, row.guardian_ok, row.deceased = profile.minor, profile.guardian_ok, profile.deceased
     row.sequence += 1
-    return _record(session, row, LeafKind.PROFILE, envelope, now)
+    return write_record(session, row, LeafKind.PROFILE, envelope, now)
 
 
 def follow_freeze(session: Session, vault_id: VaultId, envelope: Envelope, *, now: datetime) -> Pending:
@@ -179,11 +169,11 @@ def follow_freeze(session: Session, vault_id: VaultId, envelope: Envelope, *, no
         SealError: The order does not verify or is not the next record.
         UnknownVault: No such vault.
     """
-    row = _locked(session, vault_id)
+    row = locked(session, vault_id)
     frozen = verify_freeze(envelope, owner_key=row.owner_key, vault_id=vault_id, sequence=row.sequence + 1)
     row.state = VaultState.FROZEN if frozen else VaultState.ACTIVE
     row.sequence += 1
-    return _record(session, row, LeafKind.FREEZE, envelope, now, frozen=int(frozen))
+    return write_record(session, row, LeafKind.FREEZE, envelope, now, frozen=int(frozen))
 
 
 def freeze(
@@ -208,10 +198,10 @@ def freeze(
     Raises:
         UnknownVault: No such vault.
     """
-    row = _locked(session, vault_id)
+    row = locked(session, vault_id)
     row.state = state
     more = {"again": 1} if again else {}
-    return _record(session, row, LeafKind.FREEZE, cause, now, frozen=int(state is VaultState.FROZEN), **more)
+    return write_record(session, row, LeafKind.FREEZE, cause, now, frozen=int(state is VaultState.FROZEN), **more)
 
 
 def repeat(
@@ -260,10 +250,10 @@ def call_deceased(
     Raises:
         UnknownVault: No such vault.
     """
-    row = _locked(session, vault_id)
+    row = locked(session, vault_id)
     row.deceased = deceased
     more = {"again": 1} if again else {}
-    _record(session, row, LeafKind.PROFILE, cause, now, deceased=int(deceased), **more)
+    write_record(session, row, LeafKind.PROFILE, cause, now, deceased=int(deceased), **more)
 
 
 def make_sandbox(session: Session, vault_id: VaultId) -> None:
@@ -272,7 +262,7 @@ def make_sandbox(session: Session, vault_id: VaultId) -> None:
     Raises:
         UnknownVault: No such vault.
     """
-    row = _locked(session, vault_id)
+    row = locked(session, vault_id)
     row.sandbox = True
     session.add(row)
     session.flush()
@@ -359,7 +349,12 @@ def forget(session: Session, vault_id: VaultId) -> None:
     session.execute(delete(PersonRow).where(col(PersonRow.vault_id) == vault_id))
 
 
-def _locked(session: Session, vault_id: VaultId) -> PersonRow:
+def locked(session: Session, vault_id: VaultId) -> PersonRow:
+    """Return a person's row, locked until the transaction ends.
+
+    Raises:
+        UnknownVault: The vault does not live here.
+    """
     _ALONE.take(session, vault_id=vault_id)
     row = session.exec(
         select(PersonRow)
@@ -372,9 +367,10 @@ def _locked(session: Session, vault_id: VaultId) -> PersonRow:
     return row
 
 
-def _record(
+def write_record(
     session: Session, row: PersonRow, kind: LeafKind, envelope: Envelope, now: datetime, **more: int
 ) -> Pending:
+    """Write a person's row, and the leaf of the record that changed it; return the leaf."""
     # The public half must not tell one vault from another, so it carries the month and nothing else.
     public: JsonObject = {"period": f"{now:%Y-%m}"}
     personal: JsonObject = {"vault": b64u(row.vault_id), "record": b64u(envelope.digest), "at": unix_s(now), **more}
@@ -390,6 +386,7 @@ def _person(row: PersonRow | sqlalchemy.Row[Any]) -> Person:
     return Person(
         vault_id=VaultId(row.vault_id),
         owner_key=row.owner_key,
+        former_owner_keys=split_keys(row.former_owner_keys),
         next_owner_key_hash=row.next_owner_key_hash,
         identity_digest=row.identity_digest,
         time_zone=row.time_zone,

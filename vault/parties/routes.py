@@ -8,7 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response, Security
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
+from sqlmodel import Session
 
+from vault.clock import Clock
 from vault.encoding import b64u
 from vault.errors import VaultError
 from vault.http.edge import ClockDep, DatabaseDep, RawBody, documented
@@ -74,12 +76,35 @@ def caller_of(request: Request, database: DatabaseDep, clock: ClockDep, _documen
     Raises:
         NotSignedIn: It carries no live session.
     """
+    token = _unverified_token(request)
+    with database.snapshot() as session:
+        return find_caller(session, token, now=clock.now())
+
+
+def require_still(session: Session, request: Request, caller: Insider, clock: Clock) -> None:
+    """Check in the transaction that does what was asked that nobody ended the caller's session since it was looked up.
+
+    For what only the session vouches for, no signature by the owner's key.
+
+    Args:
+        session: A snapshot, or a transaction that keeps the person's row from changing.
+        request: Carries the session token.
+        caller: From `caller_of`.
+        clock: Tells the time.
+
+    Raises:
+        NotSignedIn: The session has ended.
+    """
+    if find_caller(session, _unverified_token(request), now=clock.now()) != caller:
+        raise NotSignedIn("The session has ended; sign in again.")
+
+
+def _unverified_token(request: Request) -> str:
     sent = request.headers.getlist("authorization")
     scheme, _, unverified_token = (sent[0] if len(sent) == 1 else "").partition(" ")
     if scheme.lower() != "bearer":
         raise NotSignedIn("Send one session token as `Authorization: Bearer`.")
-    with database.snapshot() as session:
-        return find_caller(session, unverified_token, now=clock.now())
+    return unverified_token
 
 
 InsiderDep = Annotated[Insider, Depends(caller_of)]

@@ -22,6 +22,7 @@ from sqlmodel import Session, col, delete, select
 from vault.clock import unix_s
 from vault.encoding import b64u, parse_b64u
 from vault.errors import MalformedInput, VaultError
+from vault.parties import people
 from vault.parties.caller import DeviceCaller, Insider, OwnerCaller, WatcherCaller
 from vault.parties.models import PersonRow, RestoredRow, SessionRow
 from vault.parties.once import spend
@@ -113,6 +114,11 @@ class SignInDesk:
         expires_at_s = int.from_bytes(answer.nonce[:_EXPIRY_BYTES], "big")
         if key is None or not fresh or not spend(session, b"sign-in", answer.nonce, expires_at_s=expires_at_s, now=now):
             raise _refusal()
+        # A succession ends all sessions, and a sign of life a declaration: what commits meanwhile is seen.
+        if answer.device_id is None:
+            people.lock(session, answer.vault_id)
+            if self._key(session, answer) != key:
+                raise _refusal()
         token = secrets.token_bytes(_TOKEN_BYTES)
         session.add(
             SessionRow(

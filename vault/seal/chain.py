@@ -28,6 +28,7 @@ MAX_LINKS: Final = 64
 """How often keys are resealed before their owner has to renew the consent."""
 
 _MAX_BYTES: Final = 32 << 20
+_NEVER_STATED: Final = "A reseal is signed by a key that the operator never stated for it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,35 +75,42 @@ def parse_chain(data: bytes) -> Chain:
     return Chain(tuple(links), newest)
 
 
-def verify_chain(chain: Chain, vault: VaultId, owner_key: bytes, resealers: Collection[bytes]) -> VerifiedHandover:
+def verify_chain(
+    chain: Chain, vault: VaultId, owner_keys: Collection[bytes], resealers: Collection[bytes]
+) -> VerifiedHandover:
     """Return the newest handover if it descends from the owner's without a break.
 
     Args:
         chain: What is kept.
         vault: Whose.
-        owner_key: The owner's signing key in force.
+        owner_keys: Every signing key that the owner has had: what was handed over before a succession stays so.
         resealers: Every key that the operator stated for reseals of this kind of keys.
 
     Raises:
         SealError: The first record is not the owner's, or a later one is signed by another key, carries other
             terms on, or follows another record.
     """
-    return verify_envelopes(chain.links, chain.newest, vault, owner_key, resealers)
+    return verify_envelopes(chain.links, chain.newest, vault, owner_keys, resealers)
 
 
 def verify_envelopes(
-    links: tuple[Envelope, ...], newest: Handover, vault: VaultId, owner_key: bytes, resealers: Collection[bytes]
+    links: tuple[Envelope, ...],
+    newest: Handover,
+    vault: VaultId,
+    owner_keys: Collection[bytes],
+    resealers: Collection[bytes],
 ) -> VerifiedHandover:
     """Verify a chain whose newest ciphertext the caller may not have; see `verify_chain`."""
     first, *later = [*map(parse_link, links), newest]
+    owner_key = _signer(first.envelope, owner_keys, "A handover is signed by a key that was never its owner's.")
     verified = verify_handover(first, vault, owner_key)
     for item in later:
-        verified = verify_reseal(item, verified, _signer(item.envelope, resealers))
+        verified = verify_reseal(item, verified, _signer(item.envelope, resealers, _NEVER_STATED))
     return verified
 
 
-def _signer(envelope: Envelope, resealers: Collection[bytes]) -> bytes:
-    for key in resealers:
+def _signer(envelope: Envelope, keys: Collection[bytes], refusal: str) -> bytes:
+    for key in keys:
         if key_id(key) == envelope.signatures[0][0]:
             return key
-    raise SealError("A reseal is signed by a key that the operator never stated for it.")
+    raise SealError(refusal)

@@ -166,3 +166,11 @@ def unverified_record(envelope: Envelope) -> JsonObject:
     """
     with as_seal_error():
         return parse_json(envelope.payload)
+
+
+def named_key(envelope: Envelope, keys: Sequence[bytes]) -> bytes:
+    """Return the one of several public keys that a record's first signature names; nothing is checked.
+
+    Where it names none of them it is the last one, by which the record does not verify.
+    """
+    return next((key for key in keys if key_id(key) == envelope.signatures[0][0]), keys[-1])

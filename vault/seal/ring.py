@@ -15,7 +15,7 @@ from vault.encoding import JsonObject, b64u
 from vault.schema.category import Category, parse_category
 from vault.schema.trace import Period, parse_period
 from vault.seal.device import Device, dump_device, parse_device
-from vault.seal.dsse import Envelope, PayloadType, sign_record, verify_envelope
+from vault.seal.dsse import Envelope, PayloadType, sign_record, unverified_record, verify_envelope
 from vault.seal.errors import SealError, as_seal_error
 from vault.seal.fields import Fields, parse_id
 from vault.seal.framing import frames
@@ -215,7 +215,14 @@ def verify_page(envelope: Envelope, owner_key: bytes, vault: VaultId) -> Page:
     Raises:
         SealError: Another vault's, not signed by the owner, or malformed.
     """
-    fields = Fields(verify_envelope(envelope, PayloadType.RING_PAGE, owner_key))
+    verify_envelope(envelope, PayloadType.RING_PAGE, owner_key)
+    return _parse_page(envelope, vault)
+
+
+def _parse_page(envelope: Envelope, vault: VaultId) -> Page:
+    if envelope.payload_type is not PayloadType.RING_PAGE:
+        raise SealError(f"A signed record is {envelope.payload_type} where {PayloadType.RING_PAGE} is expected.")
+    fields = Fields(unverified_record(envelope))
     version, prev = parse_version(fields, vault)
     with as_seal_error():
         period = parse_period(fields.text("period"))
@@ -283,20 +290,23 @@ def verify_ring(
 ) -> Ring:
     """Return the ring of a head and those of its pages that the caller fetched.
 
+    The head names each page by the hash of its envelope, so one signature covers all: a page from before a succession
+    keeps the signature of the key that was in force then.
+
     Args:
         head: What the server gave.
         pages: Of the months that were fetched, in any order.
-        owner_key: The owner's Ed25519 key in force, 32 bytes.
+        owner_key: The owner's Ed25519 key in force, 32 bytes, which signed the head.
         vault: Whose ring is asked for.
         remembered: The highest head this client saw, or None on its first visit.
 
     Raises:
-        SealError: As `verify_head` and `verify_page`, or a page is not the one that the head names.
+        SealError: As `verify_head`; a page is malformed, another vault's, or not the one that the head names.
     """
     verified = verify_head(head, owner_key, vault, remembered)
     found: dict[Period, Page] = {}
     for envelope in pages:
-        page = verify_page(envelope, owner_key, vault)
+        page = _parse_page(envelope, vault)
         if verified.pages.get(page.period) != envelope.digest:
             raise SealError("A ring page is not the one that the ring head names.")
         found[page.period] = page

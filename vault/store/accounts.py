@@ -10,7 +10,7 @@ from sqlmodel import Session
 from vault.clock import unix_s
 from vault.encoding import b64u
 from vault.proof.leaf import LeafKind
-from vault.seal.account import verify_account
+from vault.seal.account import Account, verify_account
 from vault.seal.dsse import Envelope
 from vault.seal.ids import VaultId
 from vault.seal.version import Remembered
@@ -40,8 +40,30 @@ def publish(session: Session, vault: VaultId, owner_key: bytes, envelope: Envelo
     if current is not None and current.digest == envelope.digest:
         return
     require_successor(record.version, record.prev, current)
+    _put(session, record, envelope, now, first=current is None)
+
+
+def put_again(session: Session, vault: VaultId, owner_key: bytes, envelope: Envelope, *, now: datetime) -> None:
+    """Put an account record in force that a restored database forgot, with the versions before it; writes row and leaf.
+
+    Args:
+        session: An open writing transaction.
+        vault: Whose.
+        owner_key: The owner key in force.
+        envelope: The record.
+        now: The current time.
+
+    Raises:
+        SealError: Not signed by the owner, another vault's, or malformed.
+    """
+    record = verify_account(envelope, owner_key, vault)
+    _put(session, record, envelope, now, first=find(session, vault) is None)
+
+
+def _put(session: Session, record: Account, envelope: Envelope, now: datetime, *, first: bool) -> None:
+    connection, vault = session.connection(), record.vault
     values = {"version": record.version, "digest": envelope.digest, "envelope": envelope.encoded}
-    if current is None:
+    if first:
         connection.execute(insert(account), {"vault_id": vault, **values})
     else:
         connection.execute(update(account).where(account.c.vault_id == vault).values(**values))

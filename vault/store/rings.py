@@ -23,7 +23,7 @@ from vault.schema.trace import Period
 from vault.seal.device import Device
 from vault.seal.dsse import Envelope
 from vault.seal.ids import CompartmentId, DeviceId, VaultId, sha256
-from vault.seal.ring import Compartment, Page, Ring, verify_ring
+from vault.seal.ring import Compartment, Page, Ring, verify_page, verify_ring
 from vault.seal.version import Remembered
 from vault.seal.wrap import lock_short, unlock_short
 from vault.store import batches, devices, shortkeys
@@ -104,6 +104,8 @@ def verify_publish(
         BadRing: Too large, or a locked seed that no page names.
     """
     ring = verify_ring(head, pages, owner_key, vault)
+    for page in pages:  # what is new is by the key in force, not only what names it
+        verify_page(page, owner_key, vault)
     if len(ring.pages) != len(pages):
         raise BadRing("The upload holds two pages of one month.")
     if len(ring.head.devices) > MAX_DEVICES or len(ring.head.pages) > MAX_PAGES:

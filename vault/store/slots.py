@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import sqlalchemy.dialects.postgresql
@@ -57,6 +58,24 @@ def find(session: Session, locator_hash: bytes) -> tuple[VaultId, bytes] | None:
     """Return the vault and the bytes of the slot behind a locator, if there is one."""
     row = session.connection().execute(select(slot).where(slot.c.locator_hash == locator_hash)).one_or_none()
     return None if row is None else (VaultId(row.vault_id), row.slot)
+
+
+def every(session: Session, vault: VaultId) -> list[bytes]:
+    """Return all slots of a vault."""
+    wanted = select(slot.c.slot).where(slot.c.vault_id == vault).order_by(slot.c.locator_hash)
+    return list(session.connection().execute(wanted).scalars())
+
+
+def put_only(session: Session, vault: VaultId, kept: Iterable[Slot]) -> None:
+    """Store slots in place of all that the vault has: nothing else opens it from now on.
+
+    Raises:
+        AlreadyStored: Another vault has a slot there.
+        TooManySlots: More than 16.
+    """
+    forget(session, vault)
+    for one in sorted(kept, key=lambda one: one.slot_id):  # one order, so that no two wait for each other
+        put(session, vault, one)
 
 
 def remove(session: Session, vault: VaultId, locator_hash: bytes) -> None:

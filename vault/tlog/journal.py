@@ -51,10 +51,10 @@ JOURNALED: Final = frozenset({
     LeafKind.CONSENT, LeafKind.RELEASE, LeafKind.TRAINING, LeafKind.ERASURE, LeafKind.RETENTION,
     LeafKind.LEGACY_PLAN, LeafKind.LEGACY_VETO, LeafKind.MODEL_WITHDRAWN,
     LeafKind.FREEZE, LeafKind.PROFILE, LeafKind.COMPANY, LeafKind.COMPANY_STATUS,
-    LeafKind.RING_HEAD,
+    LeafKind.RING_HEAD, LeafKind.SUCCESSION,
 })  # fmt: skip
 """What is journaled: ends of consents and models, releases with their charges, erasures, plans that replace one, signs of
-life, freezes, profiles, companies' keys, suspensions, ring heads, which name the devices that they revoke."""
+life, freezes, profiles, companies' keys, suspensions, ring heads, which name the devices that they revoke, successions."""
 
 _ERASING: Final = frozenset({LeafKind.ERASURE, LeafKind.RETENTION})
 # What was charged stays charged when its day is erased, in the ledger and so here.

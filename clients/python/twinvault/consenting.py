@@ -254,9 +254,7 @@ class Consenting:
         )
         keys, api = self._keys, self._api
         return [
-            verify_handed(
-                item, api, self.profile, vault=keys.vault, owner_key=keys.signer.public_key, consent=consent_id
-            )
+            verify_handed(item, api, self.profile, vault=keys.vault, owner_keys=keys.owner_keys, consent=consent_id)
             for item in shown
         ]
 

@@ -13,6 +13,7 @@ from twinvault.keys import signing_key
 from twinvault.profile import SPOOL, Profile
 from twinvault.signin import SignedIn
 from twinvault.spool import Spool, Waiting
+from twinvault.vaults import follow_identity
 from vault.clock import Clock, SystemClock, unix_s
 from vault.encoding import b64u, parse_b64u
 from vault.schema.category import Category
@@ -68,7 +69,6 @@ class Device:
         self._api = api or Api(profile.trust.issuer)
         self._clock = clock or SystemClock()
         self._vault = VaultId(profile.binary("vault", 16))
-        self._owner_key = profile.binary("owner_key", 32)
         self._zone = ZoneInfo(profile.text("time_zone"))
         self._signer = SigningKey(profile.binary("device_seed", 32))
         self._auth = SignedIn(profile.trust, self._vault, self._signer, Role.DEVICE)
@@ -110,7 +110,7 @@ class Device:
             Unreachable: No answer came; everything stays in the spool.
             ForgedAcknowledgement: The answer does not prove that the upload is kept.
             RolledBack: The service showed an older ring than before.
-            SealError: The ring is not the owner's.
+            SealError: The ring is not the owner's, or who the owner is does not follow from whom this device knew.
         """
         sent = 0
         while self._spool.upload() is not None or self._seal_next():
@@ -194,7 +194,10 @@ class Device:
             return {place: c for period in periods for place, c in self._places({period}).items()}
         head = parse_envelope(parse_b64u(field(answer, "head")))
         pages = [parse_envelope(parse_b64u(field(page, "page"))) for page in field(answer, "pages", list)]
-        ring = verify_ring(head, pages, self._owner_key, self._vault, self._profile.remembered("ring"))
+        owner_key = follow_identity(
+            self._profile, [parse_envelope(parse_b64u(one)) for one in field(answer, "identity", list)]
+        )
+        ring = verify_ring(head, pages, owner_key, self._vault, self._profile.remembered("ring"))
         self._profile.remember("ring", Remembered(ring.head.version, head.digest))
         if self.id not in ring.head.devices or ring.head.devices[self.id].accepted is not None:
             raise SealError("The owner's ring does not list this device, or has revoked it.")

@@ -7,6 +7,7 @@ could open it, go to a key that the pinned operator stated, and stand in the log
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -51,7 +52,7 @@ class Handed:
 
 
 def verify_handed(
-    unverified: Any, api: Api, profile: Profile, *, vault: VaultId, owner_key: bytes, consent: ConsentId
+    unverified: Any, api: Api, profile: Profile, *, vault: VaultId, owner_keys: Sequence[bytes], consent: ConsentId
 ) -> Handed:
     """Return one kind of keys, if its records are an unbroken and logged chain from the owner's handover.
 
@@ -60,7 +61,7 @@ def verify_handed(
         api: Shows the service's keys.
         profile: Pins the operator and the log.
         vault: Whose.
-        owner_key: The owner's signing key in force.
+        owner_keys: Every signing key that the owner has had.
         consent: Under which consent.
 
     Raises:
@@ -76,7 +77,7 @@ def verify_handed(
     stated = key_statements(api, profile, at_most_s=0)
     resealers = [one.public_key for one in stated if one.name is _RESEALERS[kind]]
     past = tuple(link.envelope for link in links[:-1])
-    newest: VerifiedHandover = verify_envelopes(past, links[-1], vault, owner_key, resealers)
+    newest: VerifiedHandover = verify_envelopes(past, links[-1], vault, owner_keys, resealers)
     if newest.terms.consent != consent:
         raise BrokenChain("The service shows the keys of another consent.")
     holders = {sha256(one.public_key): one.epoch for one in stated if one.name is _HOLDERS[kind]}

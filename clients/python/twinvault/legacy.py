@@ -19,7 +19,7 @@ from vault.clock import Clock, unix_s
 from vault.encoding import b64u, parse_b64u
 from vault.proof.leaf import LeafKind
 from vault.seal.advance import Advance
-from vault.seal.dsse import Envelope, parse_envelope
+from vault.seal.dsse import Envelope, named_key, parse_envelope
 from vault.seal.legacy import SECRET_BYTES, Choice, LegacyTerms, Plan, legacy_key, sign_plan, verify_plan
 from vault.seal.statement import KeyName
 from vault.seal.version import NO_PREV, Remembered
@@ -161,6 +161,6 @@ class Legacies:
                 raise
             return None
         envelope = parse_envelope(parse_b64u(field(answer, "plan")))
-        plan = verify_plan(envelope, self._keys.signer.public_key, self._keys.vault)
+        plan = verify_plan(envelope, named_key(envelope, self._keys.owner_keys), self._keys.vault)
         self._profile.remember(_PLAN, Remembered(plan.version, envelope.digest))
         return answer, envelope, plan

@@ -23,10 +23,11 @@ from twinvault.history import follow_history, read_history
 from twinvault.legacy import Legacies
 from twinvault.profile import Profile
 from twinvault.receipts import VerifiedAnswer, answer_path, remember_checkpoint, verify_answered
+from twinvault.successions import replace_owner_key
 from twinvault.terms import YEAR_S, own_terms
 from twinvault.vaults import Keys, create_vault, recover_vault, unlock_vault
 from vault.clock import Clock, SystemClock, unix_s
-from vault.encoding import dump_json
+from vault.encoding import b64u, dump_json
 from vault.proof.trust import TrustedRoot
 from vault.schema.category import Category
 from vault.schema.language import Language
@@ -135,10 +136,34 @@ class Owner(Consenting):
         """
         api, clock = api or Api(profile.trust.issuer), clock or SystemClock()
         if kit is not None:
-            key = recovery_key(kit.recovery_code)
+            keys = unlock_vault(api, profile, recovery_key(kit.recovery_code))
+            if kit.device_secret != profile.binary(
+                "device_secret", 16
+            ):  # the owner key was replaced on another machine
+                profile.keep({"device_secret": b64u(kit.device_secret)})
         else:
-            key = passphrase_key(passphrase or "", profile.binary("device_secret", 16))
-        return cls(api, profile, unlock_vault(api, profile, key), clock, role)
+            secret = profile.binary("device_secret", 16)
+            keys = unlock_vault(api, profile, passphrase_key(passphrase or "", secret))
+        return cls(api, profile, keys, clock, role)
+
+    @classmethod
+    def succeed(
+        cls,
+        profile: Profile,
+        kit: RecoveryKit,
+        new_kit: RecoveryKit,
+        *,
+        passphrase: str | None = None,
+        restored: bool = False,
+        api: Api | None = None,
+        clock: Clock | None = None,
+    ) -> Owner:
+        """Replace the owner key, which may be stolen, by the kit's; see `successions.replace_owner_key`."""
+        api, clock = api or Api(profile.trust.issuer), clock or SystemClock()
+        keys = replace_owner_key(
+            api, profile, kit, new_kit, passphrase=passphrase, restored=restored, clock=clock
+        )  # fmt: skip
+        return cls(api, profile, keys, clock)
 
     @classmethod
     def recover(

@@ -169,7 +169,7 @@ class Profile:
         """Keep the highest versions seen, all or none of them.
 
         Args:
-            seen: By what it is of: `ring`, `account`, `key/processor`, `consent/<id>`, `checkpoint`. Its version,
+            seen: By what it is of: `ring`, `account`, `identity`, `key/processor`, `consent/<id>`, `checkpoint`. Its version,
                 epoch or size, and its digest.
 
         Raises:

@@ -17,7 +17,7 @@ from vault.schema.category import Category
 from vault.schema.trace import Period
 from vault.seal.derive import imprint_key
 from vault.seal.device import Device
-from vault.seal.dsse import Envelope, parse_envelope
+from vault.seal.dsse import Envelope, named_key, parse_envelope
 from vault.seal.errors import SealError
 from vault.seal.fields import parse_id
 from vault.seal.handover import KeyKind
@@ -111,8 +111,11 @@ class RingKeeper:
         self._clock = clock
         self._path = f"/v1/vaults/{b64u(keys.vault)}/ring"
 
-    def read(self) -> OwnRing:
+    def read(self, *, former: bool = False) -> OwnRing:
         """Return the ring.
+
+        Args:
+            former: Also take a head that a former key of the owner signed, as a service that was set back may have it.
 
         Raises:
             SealError: Forged, rolled back, or a page that the head names is missing.
@@ -126,7 +129,8 @@ class RingKeeper:
             seeds = field(item, "locked", dict)
             locked |= {CompartmentId(parse_id(name)): parse_b64u(seed) for name, seed in seeds.items()}
         remembered = self._profile.remembered("ring")
-        ring = verify_ring(head, pages, self._keys.signer.public_key, self._keys.vault, remembered)
+        signer = named_key(head, self._keys.owner_keys) if former else self._keys.signer.public_key
+        ring = verify_ring(head, pages, signer, self._keys.vault, remembered)
         if ring.pages.keys() != ring.head.pages.keys():
             raise SealError("The service withholds a page that the owner's ring head names.")
         self._profile.remember("ring", Remembered(ring.head.version, head.digest))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from vault.schema.trace import Period
 from vault.seal.account import OwnerSeeds, open_account, seal_account, verify_account
 from vault.seal.derive import pairwise_key
 from vault.seal.device import Device, DeviceRole
-from vault.seal.dsse import Envelope, parse_envelope
+from vault.seal.dsse import Envelope, parse_envelope, unverified_record
+from vault.seal.errors import SealError
 from vault.seal.ids import CompartmentId, VaultId
 from vault.seal.kit import RecoveryKit, new_kit
 from vault.seal.person import Profile as Person
@@ -44,12 +45,14 @@ class Keys:
         root: Opens everything that the owner keeps, 32 bytes.
         signer: The owner's signing key in force.
         pairwise_seed: Makes the key towards each grantee.
+        owner_keys: Every public key that was the owner's, the one in force last.
     """
 
     vault: VaultId
     root: bytes
     signer: SigningKey
     pairwise_seed: bytes
+    owner_keys: tuple[bytes, ...]
 
     def towards(self, grantee: str) -> SigningKey:
         """Return the key that signs consents to one grantee."""
@@ -116,8 +119,11 @@ def create_vault(
     api.request("POST", "/v1/vaults", json=body)
     record = _record(vault, signer.public_key, time_zone, kit.device_secret, device_seed) | {"language": language.value}
     profile = Profile.create(folder, trust, record)
-    profile.remember_all({"ring": Remembered(1, head.digest), "account": Remembered(1, account.digest)})
-    return profile, Keys(vault, root, signer, seeds.pairwise), kit
+    profile.remember_all({
+        "ring": Remembered(1, head.digest), "account": Remembered(1, account.digest),
+        "identity": Remembered(1, genesis.digest),
+    })  # fmt: skip
+    return profile, Keys(vault, root, signer, seeds.pairwise, (signer.public_key,)), kit
 
 
 def unlock_vault(api: Api, profile: Profile, key: SlotKey) -> Keys:
@@ -132,12 +138,45 @@ def unlock_vault(api: Api, profile: Profile, key: SlotKey) -> Keys:
         ApiError: No slot lies under this passphrase or code (`not-stored`).
         SealError: What the service returned is forged, older than before, or opens under other keys.
         WrongVault: It is another vault.
+        RolledBack: An older account record or owner key than this client has seen.
     """
-    found = _find(api, key)
+    found = find_vault(api, key)
+    take_note(profile, found)
+    return found.keys
+
+
+def take_note(profile: Profile, found: FoundVault) -> None:
+    """Remember what a service shows of the profile's vault, and follow its owner key.
+
+    Raises:
+        WrongVault: It is another vault.
+        SealError: The owner key that this client knows never was this vault's.
+        RolledBack: An older account record or owner key than this client has seen.
+    """
     if found.keys.vault != profile.binary("vault", 16):
         raise WrongVault("This passphrase or recovery kit opens another vault than the profile's; check --profile.")
+    follow_identity(profile, found.identity)
     profile.remember("account", found.account)
-    return found.keys
+
+
+def follow_identity(profile: Profile, records: Sequence[Envelope]) -> bytes:
+    """Return the key in force of the profile's owner, and keep it: each successor was committed to by the key before.
+
+    Args:
+        profile: Of a device or an owner; pins the key that it knew last.
+        records: Genesis and successions, as the service shows them.
+
+    Raises:
+        SealError: They are another vault's, do not follow, or the key that this client knows is not among theirs.
+        RolledBack: Fewer successions than this client has seen, or others.
+    """
+    keys = verify_identity(records, VaultId(profile.binary("vault", 16)))
+    if profile.binary("owner_key", 32) not in keys:
+        raise SealError("The owner key that this machine knows is not among those that the service shows.")
+    profile.remember("identity", Remembered(len(keys), records[-1].digest))
+    if keys[-1] != profile.binary("owner_key", 32):
+        profile.keep({"owner_key": b64u(keys[-1])})
+    return keys[-1]
 
 
 def recover_vault(api: Api, folder: Path, trust: TrustedRoot, kit: RecoveryKit) -> tuple[Profile, Keys]:
@@ -148,10 +187,10 @@ def recover_vault(api: Api, folder: Path, trust: TrustedRoot, kit: RecoveryKit) 
         SealError: What the service returned is forged.
         BadProfile: The profile exists.
     """
-    found = _find(api, recovery_key(kit.recovery_code))
+    found = find_vault(api, recovery_key(kit.recovery_code))
     record = _record(found.keys.vault, found.keys.signer.public_key, found.time_zone, kit.device_secret, new_seed())
     profile = Profile.create(folder, trust, record)
-    profile.remember("account", found.account)
+    take_note(profile, found)
     return profile, found.keys
 
 
@@ -167,29 +206,55 @@ def ring_body(head: Envelope, pages: Iterable[tuple[Envelope, Mapping[Compartmen
 
 
 @dataclass(frozen=True, repr=False)
-class _Found:
+class FoundVault:
+    """What lies behind a slot, verified and opened.
+
+    Args:
+        keys: The vault's secrets.
+        identity: Genesis and successions.
+        next_owner_key_hash: What the newest of them commits to.
+        account: The account record in force.
+        sealed: Its envelope.
+        time_zone: IANA name.
+    """
+
     keys: Keys
+    identity: tuple[Envelope, ...]
+    next_owner_key_hash: bytes
     account: Remembered
+    sealed: Envelope
     time_zone: str
 
 
-def _find(api: Api, key: SlotKey) -> _Found:
+def find_vault(api: Api, key: SlotKey) -> FoundVault:
+    """Return the vault that a passphrase or recovery code opens.
+
+    Raises:
+        ApiError: No slot lies there (`not-stored`).
+        SealError: What the service returned is forged.
+    """
     try:
         answer = api.get(f"/v1/slots/{b64u(key.slot_id)}")
     except ApiError as refusal:
         if refusal.slug == "not-stored":
-            refusal.next_step = "Check the passphrase or recovery kit, and that this is the profile of that vault."
+            refusal.next_step = (
+                "Check the passphrase or recovery kit, and that this is the profile of that vault. Where the owner key was"
+                " replaced since (`owner succeed`), only the kit made then opens it: run `owner unlock --kit` with that."
+            )
         raise
     envelope = parse_envelope(parse_b64u(field(answer, "genesis")))
     genesis = verify_genesis(envelope)
     successions = [parse_envelope(parse_b64u(item)) for item in field(answer, "successions", list)]
-    owner_key = verify_identity([envelope, *successions], genesis.vault_id)[-1]
+    owner_keys = verify_identity([envelope, *successions], genesis.vault_id)
+    owner_key, newest = owner_keys[-1], unverified_record([envelope, *successions][-1])  # verified just before
     root = open_slot(parse_slot(parse_b64u(field(answer, "slot"))), key)
     sealed = parse_envelope(parse_b64u(field(answer, "account")))
     account = verify_account(sealed, owner_key, genesis.vault_id)
     seeds = open_account(account, root, owner_key)
-    keys = Keys(genesis.vault_id, root, SigningKey(seeds.signing), seeds.pairwise)
-    return _Found(keys, Remembered(account.version, sealed.digest), genesis.time_zone)
+    keys = Keys(genesis.vault_id, root, SigningKey(seeds.signing), seeds.pairwise, tuple(owner_keys))
+    next_hash = parse_b64u(newest["next_owner_key_hash"], size=32)
+    remembered = Remembered(account.version, sealed.digest)
+    return FoundVault(keys, (envelope, *successions), next_hash, remembered, sealed, genesis.time_zone)
 
 
 def _slot_keys(passphrase: str | None, kit: RecoveryKit) -> list[SlotKey]:

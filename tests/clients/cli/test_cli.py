@@ -74,6 +74,7 @@ COMMANDS = {
         "unfreeze",
         "person",
         "devices",
+        "succeed",
         "revoke-device",
         "receipt",
         "verify-receipt",

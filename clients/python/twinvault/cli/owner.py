@@ -31,8 +31,9 @@ from vault.schema.language import Language
 from vault.schema.terms import ConsentKind
 from vault.schema.trace import Trace, local_date
 from vault.seal.ids import DeviceId
-from vault.seal.kit import dump_kit, parse_kit
+from vault.seal.kit import dump_kit, new_kit, parse_kit
 from vault.seal.person import Profile as Person
+from vault.seal.slot import new_device_secret
 
 owner = typer.Typer(no_args_is_help=True, help="Your vault: seal traces, decide who may ask, see who asked what.")
 
@@ -107,6 +108,40 @@ def unlock(
     else:
         found = common.unlock_owner(profile, passphrase_file, kit)
     common.emit({"vault": b64u(found.vault), "profile": str(found.profile.folder)}, as_json=as_json)
+
+
+@owner.command()
+def succeed(
+    *,
+    kit: Annotated[Path, typer.Option("--kit", help="The recovery kit made last, as printed.")],
+    kit_file: Annotated[
+        Path,
+        typer.Option("--kit-file", help="Write the new recovery kit here first; after an interruption, name it again."),
+    ],
+    profile: ProfileName = DEFAULT_PROFILE,
+    passphrase_file: PassphraseFile = None,
+    restored: Annotated[
+        bool,
+        typer.Option("--restored", help="The service was set back: take over the ring as the former key signed it."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Replace your owner key, which may be stolen, by the one in your recovery kit; makes a new kit and passphrase.
+
+    Sessions, passphrases and kits from before end. Interrupted anywhere, run it again as it was.
+    """
+    loaded = common.load_profile(profile)
+    loaded.binary("device_secret", 16)
+    code = parse_kit(common.read_text(kit))
+    passphrase = common.read_passphrase(passphrase_file, new=True)
+    if not kit_file.exists():
+        write_private(kit_file, dump_kit(new_kit(new_device_secret())).encode())
+    made = parse_kit(common.read_text(kit_file))
+    found = Owner.succeed(loaded, code, made, passphrase=passphrase, restored=restored, api=common.reach(loaded.trust))
+    common.CLOSING.callback(found.close)
+    live = [b64u(device.id) for device in found.devices() if device.accepted is None]
+    result = {"vault": b64u(found.vault), "profile": str(loaded.folder), "kit_file": str(kit_file), "devices": live}
+    common.emit(result, as_json=as_json)
 
 
 @owner.command("import")
