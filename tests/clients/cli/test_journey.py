@@ -44,6 +44,10 @@ def test_the_whole_story(
     status = owner("status")
     assert (status["live_consents"], status["waiting"]) == (1, 0)
     assert status["twin"]["releases"]
+    told = run("owner", "status", "--passphrase-file", secret, plain=True)
+    assert "last_refresh: done\n" in told
+    assert "category=pd:Purchase  from=2026-01  to=2026-06  months=6" in told
+    assert "release=" not in told, "what a program reads is in --json"
 
     record, request = tmp_path / "record.jws", tmp_path / "request.jws"
     run("company", "register", "--trust", service.trust_file, "--name", "Acme Groceries", "--contact", "a@acme.example",

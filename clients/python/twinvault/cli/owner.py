@@ -183,10 +183,8 @@ def status(
     found = common.unlock_owner(profile, passphrase_file)
     live = sum(consent.live for consent in found.consents())
     twin = found.twin()
-    common.emit(
-        {"live_consents": live, "frozen": found.frozen(), "waiting": found.device.waiting, "twin": twin},
-        as_json=as_json,
-    )
+    said = {"live_consents": live, "frozen": found.frozen(), "waiting": found.device.waiting}
+    common.emit({**said, **({"twin": twin} if as_json else _known(twin))}, as_json=as_json)
 
 
 @owner.command()
@@ -313,6 +311,22 @@ def history(
         typer.echo(common.told(event))
     if ending:
         common.emit({"ending": ending}, as_json=False)
+
+
+def _known(twin: Any) -> dict[str, Any]:
+    """Return of a twin what a person reads: how the last refresh went, what is known, and what a day has cost at most."""
+    months: dict[str, set[str]] = {}
+    for row in twin["releases"]:
+        months.setdefault(row["category"], set()).add(row["period"])
+    job = twin["job"] or {"state": "none yet", "reason": ""}
+    return {
+        "last_refresh": " ".join(filter(None, (job["state"], job["reason"]))),
+        "known": [
+            {"category": category, "from": min(periods), "to": max(periods), "months": len(periods)}
+            for category, periods in sorted(months.items())
+        ],
+        "epsilon_of_a_day_at_most": round(max((month["day"] for month in twin["spending"]), default=0.0), 2),
+    }
 
 
 class _Counted:
