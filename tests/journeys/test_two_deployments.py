@@ -17,7 +17,7 @@ from tests.http_kit import QUESTION, House
 from tests.process_kit import App
 from tests.site_kit import worker_settings
 from tests.waiting import until
-from twinvault.demo.service import _environment, _twinvault
+from twinvault.demo.service import _environment, twinvault_command
 from twinvault.profile import read_trust
 from twinvault.witness import Witness
 from vault.clock import SystemClock
@@ -52,7 +52,7 @@ class Deployment:
         with (
             (self.folder / "children.log").open("a") as log,
             subprocess.Popen(
-                [*_twinvault(), *arguments], stdout=subprocess.PIPE, stderr=log, text=True, env=_environment()
+                [*twinvault_command(), *arguments], stdout=subprocess.PIPE, stderr=log, text=True, env=_environment()
             ) as child,
         ):
             try:
