@@ -186,6 +186,11 @@ def versions_of(session: Session, consent_ids: Iterable[ConsentId]) -> list[Stor
     return [_stored(row) for row in rows]
 
 
+def parse(stored: StoredVersion) -> ConsentVersion:
+    """Return a version as it was signed."""
+    return _parsed(stored.envelope)
+
+
 def envelopes(session: Session, leaf_ids: Iterable[PendingId]) -> dict[PendingId, bytes]:
     """Return the signed versions whose leaves these are."""
     wanted = version.c.leaf_id.in_(list(leaf_ids)) & version.c.envelope.is_not(None)

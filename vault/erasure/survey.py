@@ -70,14 +70,18 @@ def _opens(session: Session, short_keys: Database, consent: Consent, wanted: set
 
 
 def _touched(session: Session, own: list[Consent], categories: set[Category]) -> tuple[TouchedModel, ...]:
-    """Return trained models that were released while a cohort consent about these categories was in force."""
+    """Return trained models that were released under a cohort consent, since it first handed over keys to these categories.
+
+    One that was narrowed since counts until it ends: what was learned before, or was being learned, stays learned.
+    """
     from vault.twin import release  # noqa: PLC0415  it brings torch, which takes every operator's command seconds to load
 
     spans = []
     for consent in own:
-        if consent.current.terms.kind is ConsentKind.COHORT and consent.current.terms.categories & categories:
+        if consent.current.terms.kind is ConsentKind.COHORT:
             versions = consents.history(session, consent.consent_id)
-            spans.append((versions[0].leaf_id, None if consent.live else versions[-1].leaf_id))
+            handed = [one.leaf_id for one in versions if consents.parse(one).terms.usable & categories]
+            spans += [(first, None if consent.live else versions[-1].leaf_id) for first in handed[:1]]
     return tuple(
         TouchedModel(model.manifest.digest, model.manifest.epsilon_ppm, model.manifest.delta_inverse)
         for model in release.trained(session)
