@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import pty
 import shlex
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,26 @@ def test_a_signal_ends_everything_that_was_started(own_temporary: Path, number: 
         demo.send_signal(number)
         output, _ = demo.communicate(timeout=120)
     assert (demo.returncode, output) == (130, "")
+    assert list(own_temporary.glob("twinvault-demo-*")) == []
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_ends_everything_that_was_started(own_temporary: Path) -> None:
+    """Its own terminal, so that what the demo writes when it is told fails as it does in life."""
+    master, slave = pty.openpty()
+    os.set_blocking(master, False)
+    demo = subprocess.Popen(DEMO, preexec_fn=lambda: os.login_tty(slave))  # noqa: PLW1509  (makes it the terminal's own)
+    os.close(slave)
+    homes = "twinvault-demo-*/homes/household-*"
+
+    def joining() -> bool:
+        with suppress(BlockingIOError):
+            os.read(master, 1 << 16)  # or the terminal fills, and the demo waits for somebody to read
+        return len(list(own_temporary.glob(homes))) > 3
+
+    until(joining, "the cohort joins")
+    os.close(master)
+    assert demo.wait(120) == 130
     assert list(own_temporary.glob("twinvault-demo-*")) == []
 
 

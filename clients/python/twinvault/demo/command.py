@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import tempfile
@@ -94,7 +95,11 @@ def _logs_of(folder: Path) -> str:
 def _ended_by_signals() -> Iterator[None]:
     """Let SIGTERM, and a terminal that is closed, end the demo as Ctrl-C does: with everything stopped that was started."""
 
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:  # writing to a terminal that is gone fails, and would end this half-way
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for output in (1, 2):
+                os.dup2(nowhere, output)
         raise KeyboardInterrupt
 
     numbers = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores one
