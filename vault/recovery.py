@@ -28,7 +28,6 @@ from vault.parties import companies, people, restoring, sessions, succession, tu
 from vault.parties.companies import CompanyId, CompanyStatus
 from vault.parties.people import VaultState
 from vault.parties.restoring import Repeated
-from vault.parties.succession import SuccessionRefused
 from vault.proof.leaf import LeafKind, Part, verify_opening
 from vault.seal.dsse import parse_envelope
 from vault.seal.errors import SealError
@@ -204,7 +203,7 @@ def _follow_again(
         if leaf.kind is LeafKind.SUCCESSION:  # in its turn: what follows may be signed by the new key
             try:
                 succeeded += succession.repeat(session, signed.get(leaf.entry, b""), now=now)
-            except (SealError, SuccessionRefused) as error:
+            except SealError as error:
                 raise JournalDamaged(_DAMAGED) from error
             continue
         try:

@@ -10,6 +10,7 @@ Source: DESIGN section 3; docs/adr/0031.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -28,6 +29,7 @@ from vault.seal.ids import VaultId
 from vault.seal.person import Succession, verify_succession
 from vault.seal.slot import Slot, parse_slot
 from vault.store import accounts, slots
+from vault.store.errors import AlreadyStored
 from vault.tlog.log import Pending, PendingId
 
 _IDENTITY: Final = frozenset({PayloadType.GENESIS, PayloadType.SUCCESSION})
@@ -48,17 +50,18 @@ class Replacement:
 
     Args:
         succession: Signed by the next key.
-        account: The account record under the new key.
+        account: The account record under the new key; None in a journal whose next succession brings one.
         slots: All that open the vault from now on.
     """
 
     succession: Envelope
-    account: Envelope
+    account: Envelope | None
     slots: tuple[Slot, ...]
 
     def dump(self) -> bytes:
         """Return the bytes that the journal keeps."""
-        return frames(self.succession.encoded, self.account.encoded, *(slot.encoded for slot in self.slots))
+        account = b"" if self.account is None else self.account.encoded
+        return frames(self.succession.encoded, account, *(slot.encoded for slot in self.slots))
 
 
 def parse_replacement(data: bytes) -> Replacement:
@@ -68,11 +71,11 @@ def parse_replacement(data: bytes) -> Replacement:
         SealError: They are other bytes.
     """
     reader = Reader(data, _MAX_BYTES)
-    succession, account = parse_envelope(reader.frame()), parse_envelope(reader.frame())
+    succession, account = parse_envelope(reader.frame()), reader.frame()
     found = []
     while reader.left_bytes:
         found.append(parse_slot(reader.frame()))
-    return Replacement(succession, account, tuple(found))
+    return Replacement(succession, parse_envelope(account) if account else None, tuple(found))
 
 
 def verify_next(session: Session, vault_id: VaultId, envelope: Envelope) -> Succession:
@@ -119,6 +122,7 @@ def succeed(session: Session, vault_id: VaultId, new: Replacement, *, now: datet
         before opens the vault.
     """
     owner_key, pending = _replace_key(session, vault_id, new.succession, now)
+    assert new.account is not None
     accounts.publish(session, vault_id, owner_key, new.account, now=now)
     slots.put_only(session, vault_id, new.slots)
     return pending
@@ -135,19 +139,26 @@ def repeat(session: Session, kept: bytes, *, now: datetime) -> bool:
         now: The current time.
 
     Returns:
-        Whether it was followed; not if the vault came after the backup, or the succession is known.
+        Whether it was followed; not if the succession is known, if the vault came after the backup, or if it was erased
+        and began again since, which is the only way in which one before this can be lacking.
 
     Raises:
-        SealError: It is damaged, or does not follow: which key is the owner's nobody can tell.
-        SuccessionRefused: The same.
+        SealError: It is damaged.
     """
     new = parse_replacement(kept)
     vault_id = VaultId(Fields(unverified_record(new.succession)).id("vault"))
     if people.find(session, vault_id) is None or find(session, vault_id, new.succession) is not None:
         return False
-    owner_key, _ = _replace_key(session, vault_id, new.succession, now)
-    accounts.put_again(session, vault_id, owner_key, new.account, now=now)
-    slots.put_only(session, vault_id, new.slots)
+    try:
+        owner_key, _ = _replace_key(session, vault_id, new.succession, now)
+    except SuccessionRefused:
+        return False
+    if new.account is not None:
+        accounts.put_again(session, vault_id, owner_key, new.account, now=now)
+        slots.forget(session, vault_id)
+        for one in new.slots:
+            with suppress(AlreadyStored):  # another vault of the backup has it, and must not hold up who restores
+                slots.put(session, vault_id, one)
     return True
 
 
@@ -157,10 +168,15 @@ def journaled(session: Session, pending_ids: Iterable[PendingId]) -> dict[Pendin
     for leaf_id, encoded in people.envelopes(session, pending_ids).items():
         succession = parse_envelope(encoded)
         vault_id = VaultId(Fields(unverified_record(succession)).id("vault"))
-        account = accounts.find(session, vault_id)
-        if account is not None:  # the vault may be erased between two of these lines
+        stored = accounts.find(session, vault_id)
+        if stored is None:  # the vault may be erased between two of these lines
+            continue
+        account = parse_envelope(stored)
+        if account.signatures[0][0] != succession.signatures[0][0]:  # another one has followed already
+            found[leaf_id] = Replacement(succession, None, ()).dump()
+        else:
             kept = tuple(map(parse_slot, slots.every(session, vault_id)))
-            found[leaf_id] = Replacement(succession, parse_envelope(account), kept).dump()
+            found[leaf_id] = Replacement(succession, account, kept).dump()
     return found
 
 
