@@ -31,8 +31,9 @@ def upgrade() -> None:
         sa.Column("pending_id", sa.BigInteger(), primary_key=True, autoincrement=False),
         sa.Column("vault_id", sa.LargeBinary(), nullable=False),
         sa.Column("envelope", sa.LargeBinary(), nullable=False),
+        sa.Column("identity", sa.Boolean(), nullable=False),
     )
-    op.create_index("ix_person_record_vault_id", "person_record", ["vault_id"])
+    op.create_index("ix_person_record_vault_id", "person_record", ["vault_id", "identity"])
     op.create_table(
         "company",
         sa.Column("company_id", sa.String(), primary_key=True),

@@ -15,7 +15,7 @@ from vault.encoding import b64u
 from vault.errors import VaultError
 from vault.parties import people, succession
 from vault.parties.sessions import NotSignedIn, SignInDesk, SignInRefused, find_caller
-from vault.parties.succession import SuccessionRefused
+from vault.parties.succession import MAX_FORMER_KEYS, SuccessionRefused, TooManySuccessions
 from vault.seal.dsse import Envelope
 from vault.seal.errors import SealError
 from vault.seal.ids import VaultId, new_id
@@ -225,6 +225,29 @@ def test_an_account_record_of_the_former_key_does_not_come_back(database: Databa
     with pytest.raises(SealError), database.transaction() as session:
         succession.repeat(session, forged.dump(), now=NOW)
     assert owner_keys(database, new.owner.vault) == (new.owner.key.public_key,)
+
+
+def test_an_owner_key_is_replaced_so_often_and_no_more(database: Database, new: Successor) -> None:
+    first = new.replacement()
+    vault = new.owner.vault
+    with database.transaction() as session:
+        row = people.locked(session, vault)
+        row.former_owner_keys = bytes(32 * (MAX_FORMER_KEYS - 1))
+        session.add(row)
+    succeed(database, new, first)
+    with pytest.raises(TooManySuccessions):
+        succeed(database, new.then(first.account))
+    assert len(owner_keys(database, vault)) == MAX_FORMER_KEYS + 1
+
+
+def test_what_an_owner_ordered_is_no_part_of_the_identity(database: Database, new: Successor) -> None:
+    owner = new.owner
+    with database.transaction() as session:
+        for sequence in (1, 2):
+            order = sign_freeze(owner.key, frozen=sequence == 1, vault_id=owner.vault, sequence=sequence)
+            people.follow_freeze(session, owner.vault, order, now=NOW)
+        assert succession.find(session, owner.vault, order) is None
+        assert succession.identity(session, owner.vault) == [owner.genesis.encoded]
 
 
 def test_a_damaged_one_is_refused(sqlite_database: Database) -> None:

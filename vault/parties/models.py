@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger
+from sqlalchemy import BigInteger, Index
 from sqlmodel import Field, SQLModel
 
 from vault.db import UtcDateTime
@@ -40,10 +40,12 @@ class PersonRecordRow(SQLModel, table=True):
     """One signed record about a vault, under the id of its leaf."""
 
     __tablename__ = "person_record"
+    __table_args__ = (Index("ix_person_record_vault_id", "vault_id", "identity"),)
 
     pending_id: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False})
-    vault_id: bytes = Field(index=True)
+    vault_id: bytes
     envelope: bytes
+    identity: bool
 
 
 class CompanyRow(SQLModel, table=True):

@@ -377,7 +377,10 @@ def write_record(
     session.add(row)
     session.flush()
     pending = append(session, kind, public, personal, about=row.vault_id)
-    session.add(PersonRecordRow(pending_id=pending.id, vault_id=row.vault_id, envelope=envelope.encoded))
+    identity = kind in {LeafKind.VAULT_GENESIS, LeafKind.SUCCESSION}
+    session.add(PersonRecordRow(
+        pending_id=pending.id, vault_id=row.vault_id, envelope=envelope.encoded, identity=identity
+    ))  # fmt: skip
     session.flush()
     return pending
 

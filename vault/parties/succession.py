@@ -19,9 +19,9 @@ from sqlmodel import Session, col, select
 
 from vault.errors import VaultError
 from vault.parties import people, sessions
-from vault.parties.models import PersonRecordRow
+from vault.parties.models import PersonRecordRow, split_keys
 from vault.proof.leaf import LeafKind
-from vault.seal.dsse import Envelope, PayloadType, parse_envelope, unverified_record
+from vault.seal.dsse import Envelope, parse_envelope, unverified_record
 from vault.seal.errors import SealError
 from vault.seal.fields import Fields
 from vault.seal.framing import Reader, frames
@@ -32,8 +32,16 @@ from vault.store import accounts, slots
 from vault.store.errors import AlreadyStored
 from vault.tlog.log import Pending, PendingId
 
-_IDENTITY: Final = frozenset({PayloadType.GENESIS, PayloadType.SUCCESSION})
+MAX_FORMER_KEYS: Final = 256
 _MAX_BYTES: Final = 1 << 20
+
+
+class TooManySuccessions(VaultError):
+    """A vault whose owner key was replaced as often as it may be; whoever reads its ring reads all of them."""
+
+    slug = "too-many-successions"
+    title = "Too many successions"
+    status = 409
 
 
 class SuccessionRefused(VaultError):
@@ -117,6 +125,7 @@ def succeed(session: Session, vault_id: VaultId, new: Replacement, *, now: datet
         SealError: The account record is not the new key's.
         VersionConflict: Another account record was published meanwhile.
         AlreadyStored: Another vault has a slot of one of the locators.
+        TooManySuccessions: 256 came before.
 
     Guarantees: when this has committed, no session that the former key opened is live or begins, and no slot from
         before opens the vault.
@@ -182,13 +191,14 @@ def journaled(session: Session, pending_ids: Iterable[PendingId]) -> dict[Pendin
 
 def identity(session: Session, vault_id: VaultId) -> list[bytes]:
     """Return the signed records from which the owner's keys follow: genesis, then successions."""
-    return [one for one in people.records(session, vault_id) if parse_envelope(one).payload_type in _IDENTITY]
+    mine = (col(PersonRecordRow.vault_id) == vault_id, col(PersonRecordRow.identity).is_(True))
+    return list(session.exec(select(PersonRecordRow.envelope).where(*mine).order_by(col(PersonRecordRow.pending_id))))
 
 
 def find(session: Session, vault_id: VaultId, envelope: Envelope) -> PendingId | None:
     """Return the leaf of a succession that took effect here; None of any other."""
-    mine = col(PersonRecordRow.vault_id) == vault_id
-    known = select(PersonRecordRow.pending_id).where(mine, col(PersonRecordRow.envelope) == envelope.encoded)
+    mine = (col(PersonRecordRow.vault_id) == vault_id, col(PersonRecordRow.identity).is_(True))
+    known = select(PersonRecordRow.pending_id).where(*mine, col(PersonRecordRow.envelope) == envelope.encoded)
     leaf_id = session.exec(known.order_by(col(PersonRecordRow.pending_id)).limit(1)).first()
     return None if leaf_id is None else PendingId(leaf_id)
 
@@ -197,6 +207,8 @@ def _replace_key(session: Session, vault_id: VaultId, envelope: Envelope, now: d
     people.lock(session, vault_id)
     succession = verify_next(session, vault_id, envelope)
     row = people.locked(session, vault_id)
+    if len(split_keys(row.former_owner_keys)) >= MAX_FORMER_KEYS:
+        raise TooManySuccessions(f"An owner key is replaced at most {MAX_FORMER_KEYS} times; begin another vault.")
     row.former_owner_keys += row.owner_key
     row.owner_key, row.next_owner_key_hash = succession.owner_key, succession.next_owner_key_hash
     row.identity_digest = envelope.digest

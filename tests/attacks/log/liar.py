@@ -104,7 +104,10 @@ class Liar(Heirs):
         }
         with self.database.transaction() as session:
             pending = append(session, kind, {"period": "2026-11"}, personal, about=self.owner.vault)
-            session.add(PersonRecordRow(pending_id=pending.id, vault_id=self.owner.vault, envelope=signed.encoded))
+            record = PersonRecordRow(
+                pending_id=pending.id, vault_id=self.owner.vault, envelope=signed.encoded, identity=False
+            )
+            session.add(record)
 
     def erased(self, signed: Envelope, at: datetime = IN_FORCE, **said: Any) -> None:
         """Erase everything on executors' word."""
