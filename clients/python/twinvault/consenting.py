@@ -10,7 +10,7 @@ from twinvault.api import Api, ApiError, field, json_of
 from twinvault.approvals import Approvals, Waiting
 from twinvault.consent_receipts import ConsentReceipt, verify_consent_receipt
 from twinvault.consents import Changed, ConsentKeeper, NothingToGive, OwnConsent
-from twinvault.handed import Handed, verify_handed
+from twinvault.handed import Handed, former, verify_handed
 from twinvault.keys import statement_of
 from twinvault.notice import notice_of, render
 from twinvault.profile import Profile
@@ -19,10 +19,11 @@ from twinvault.rings import RingKeeper
 from twinvault.signin import SignedIn
 from twinvault.terms import AskedBy, verify_asked, verify_company
 from twinvault.vaults import Keys
-from vault.clock import Clock
+from vault.clock import Clock, unix_s
 from vault.encoding import b64u
 from vault.errors import VaultError
 from vault.proof.leaf import LeafKind
+from vault.schema.category import Category
 from vault.schema.consent import ConsentEvent, Notice
 from vault.schema.language import Language
 from vault.schema.terms import ConsentKind, Terms
@@ -198,6 +199,19 @@ class Consenting:
         """
         return self._changed(self._consents.withdraw(self._consents.get(consent_id)))
 
+    def close_former(self) -> tuple[Category, ...]:
+        """Replace the keys of the months to come of each category that no self or cohort consent hands over any more.
+
+        Whatever ended that: this owner, somebody else, time, or a run that broke off before it came to this. Once done,
+        it is remembered.
+        """
+        found = former(self.consents(), unix_s(self._clock.now()))
+        due = {name: seen for name, seen in found.items() if self.profile.remembered(f"former/{name}") != seen}
+        if due:
+            self._rings.next_epoch(due, this_month(self._clock))
+            self.profile.remember_all({f"former/{name}": seen for name, seen in due.items()})
+        return tuple(sorted(due))
+
     def receipt(self, consent_id: ConsentId, version: int) -> tuple[ConsentReceipt, Any]:
         """Return a version's receipt, verified, and its JSON form to keep: it holds without the service."""
         path = f"{self._path}/consents/{b64u(consent_id)}/versions/{version}/receipt"
@@ -276,9 +290,9 @@ class Consenting:
         return self._api.get(f"{self._path}/person", auth=self._auth)
 
     def _changed(self, changed: Changed) -> Changed:
-        if changed.new_epoch:
-            self._rings.next_epoch(changed.new_epoch, this_month(self._clock))
-        return changed
+        if changed.version.terms.kind is ConsentKind.COMPANY:
+            return changed
+        return replace(changed, new_epoch=self.close_former())
 
     def _shown(self, terms: Terms, company: str | None = None) -> Notice:
         return notice_of(self.notice(terms, company), self.language)

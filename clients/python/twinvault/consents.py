@@ -16,7 +16,7 @@ from twinvault.rings import OwnRing, RingKeeper
 from twinvault.vaults import Keys
 from vault.clock import Clock, unix_s
 from vault.encoding import b64u, parse_b64u
-from vault.schema.category import Category, parse_category
+from vault.schema.category import Category
 from vault.schema.consent import (
     ConsentEvent,
     ConsentVersion,
@@ -101,11 +101,11 @@ class Changed:
 
     Args:
         version: What was signed and is now in force.
-        new_epoch: Categories whose keys the owner's client replaces now, because no consent covers them any more.
+        new_epoch: Categories whose keys of the months to come this client has replaced, because none hands them over any more.
     """
 
     version: ConsentVersion
-    new_epoch: tuple[Category, ...]
+    new_epoch: tuple[Category, ...] = ()
 
 
 class ConsentKeeper:
@@ -297,7 +297,7 @@ class ConsentKeeper:
         if own is not None:
             seen[_handed(ConsentId(version.consent_id))] = Remembered(own.ring.head.version, own.head.digest)
         self._profile.remember_all(seen)
-        return Changed(version, tuple(parse_category(str(c)) for c in field(answer, "new_epoch_needed", list)))
+        return Changed(version)
 
     def _signed(self, version: ConsentVersion) -> Envelope:
         return sign_record(PayloadType.CONSENT, dump_consent(version), self._keys.towards(version.terms.grantee))

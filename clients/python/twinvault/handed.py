@@ -7,21 +7,26 @@ could open it, go to a key that the pinned operator stated, and stand in the log
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from twinvault.api import Api, ClientError, field
+from twinvault.consents import OwnConsent
 from twinvault.keys import key_statements
 from twinvault.profile import Profile
 from twinvault.receipts import NoReceipt, verify_logged
 from vault.encoding import JsonObject, b64u, parse_b64u
 from vault.proof.leaf import LeafKind
+from vault.schema.category import Category
+from vault.schema.terms import ConsentKind
 from vault.seal.chain import verify_envelopes
 from vault.seal.dsse import parse_envelope
 from vault.seal.handover import KeyKind, VerifiedHandover, parse_link
 from vault.seal.ids import ConsentId, VaultId, sha256
 from vault.seal.statement import KeyName
+from vault.seal.version import Remembered
 
 _HOLDERS: Final = {KeyKind.RAW: KeyName.PROCESSOR, KeyKind.IMPRINT: KeyName.SERVING}
 _RESEALERS: Final = {KeyKind.RAW: KeyName.PROCESSOR_SIGN, KeyKind.IMPRINT: KeyName.SERVICE}
@@ -92,6 +97,32 @@ def verify_handed(
         indexes.append(shown.index)
     epochs = tuple(holders[link.terms.to] for link in links)
     return Handed(kind, len(newest.terms.compartments), epochs, tuple(indexes))
+
+
+def former(consents: Iterable[OwnConsent], now_s: int) -> dict[Category, Remembered]:
+    """Return the categories whose keys self or cohort consents handed over and none does any more.
+
+    By what the owner signed: a service that would rather keep its keys good is not asked.
+
+    Args:
+        consents: All of a vault, verified.
+        now_s: Unix seconds.
+
+    Returns:
+        Each with what names the versions that handed them over: it changes when one does so once more.
+    """
+    handed: defaultdict[Category, list[bytes]] = defaultdict(list)
+    now_handed: set[Category] = set()
+    for own in consents:
+        if own.current.terms.kind is ConsentKind.COMPANY:  # it never opens a trace
+            continue
+        for version in own.versions:
+            for category in version.terms.usable if version.event.live else ():
+                handed[category].append(own.id + version.version.to_bytes(8, "big"))
+        if own.current.event.live and now_s < own.current.terms.not_after:
+            now_handed |= own.current.terms.usable
+    named = {category: names for category, names in handed.items() if category not in now_handed}
+    return {category: Remembered(len(names), sha256(b"".join(sorted(names)))) for category, names in named.items()}
 
 
 def _named(personal: JsonObject) -> set[str]:

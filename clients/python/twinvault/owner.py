@@ -229,6 +229,7 @@ class Owner(Consenting):
         """
         device = self._device
         device.add(traces)
+        self.close_former()  # before anything is sealed
         for category, periods in device.months().items():
             self.publish([category], periods | _between(periods))
         flushed = device.flush(progress)
