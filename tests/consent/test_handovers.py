@@ -117,6 +117,22 @@ def test_keys_to_a_special_category_that_the_terms_do_not_allow_are_refused(
     assert held == [frozenset(), frozenset(), frozenset({places[0].id})]
 
 
+def test_a_handover_that_is_sent_once_more_is_refused_and_what_it_handed_over_stays(world: World) -> None:
+    version, request = world.first()
+    sent = (world.handover(KeyKind.IMPRINT, version),)
+    world.give_this(world.submission(version, request, handovers=sent))
+    renewed = world.next(version, ConsentEvent.RENEWED)
+    with pytest.raises(BadHandover, match="seal the keys anew"):
+        world.amend(renewed, handovers=sent)
+    with world.database.snapshot() as session:
+        handovers.read(session, world.shortkeys, ConsentId(version.consent_id), 1, KeyKind.IMPRINT)
+    world.amend(renewed)
+    again = world.next(renewed, ConsentEvent.RENEWED)
+    with pytest.raises(BadHandover, match="seal the keys anew"):
+        world.amend(again, handovers=sent)
+    world.amend(again)
+
+
 def test_a_compartment_that_the_ring_does_not_list_is_refused(world: World) -> None:
     version, request = world.first()
     elsewhere = Owner(root=world.owner.root, seeds=world.owner.seeds)

@@ -118,7 +118,13 @@ def keep(
         consent: The version they come with.
         custody: Where the short keys lie; they are committed here, before what they lock.
         leaf_id: The leaf that names the handovers.
+
+    Raises:
+        BadHandover: One was handed over before: each version's has a short key of its own, which goes with it.
     """
+    known = select(handover.c.digest).where(handover.c.digest.in_([item.envelope.digest for item in handovers]))
+    if session.connection().execute(known).first() is not None:
+        raise BadHandover("A handover was handed over before; seal the keys anew for each version of a consent.")
     names = {item.envelope.digest: shortkeys.handover_key(item.envelope.digest) for item in handovers}
     keys = shortkeys.create(custody.short_keys, names.values())
     rows = [
