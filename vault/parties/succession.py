@@ -156,11 +156,9 @@ def repeat(session: Session, kept: bytes, *, now: datetime) -> bool:
     """
     new = parse_replacement(kept)
     vault_id = VaultId(Fields(unverified_record(new.succession)).id("vault"))
-    if people.find(session, vault_id) is None:
-        return False
     try:
         owner_key, _ = _replace_key(session, vault_id, new.succession, now)
-    except SuccessionRefused:  # known ones too: the next one does not come twice
+    except SuccessionRefused:  # known, or no such vault: it does not follow either
         return False
     if new.account is not None:
         accounts.put_again(session, vault_id, owner_key, new.account, now=now)
