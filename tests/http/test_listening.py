@@ -85,6 +85,21 @@ def test_who_has_more_connections_than_another_lets_that_one_accept(
         assert len(server.server_state.connections) == 1
 
 
+def test_who_gave_way_accepts_as_soon_as_another_has_as_many(
+    listener: socket.socket, counts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_YIELD_S", 60.0)
+    other = Shares(counts, 1)
+    with ExitStack() as open_now, serving(listener, Shares(counts, 0)):
+        first = open_now.enter_context(connected(listener))
+        assert b"200 OK" in asked(first)
+        second = open_now.enter_context(connected(listener))
+        second.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert b"200 OK" in asked(first)  # it had its turn since, and left the second alone
+        other.say(1)
+        assert b"200 OK" in second.recv(4096)
+
+
 def test_who_has_no_more_than_another_accepts_at_once(
     listener: socket.socket, counts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ from vault.http.malformed import TURN_S, Protocol
 from vault.http.shares import Shares
 
 _YIELD_S: Final = 0.005  # in which another process gets its turn of the interpreter and accepts
+_LOOK_S: Final = 0.0005  # an idle one has accepted by then, and many who come at once are served a beat sooner
 _RETRY_S: Final = 0.1
 _MOST_CONNECTIONS: Final = 4_096
 _TICKS: Final = 10 * TURN_S  # uvicorn ticks every tenth of a second
@@ -72,7 +73,7 @@ class Server(uvicorn.Server):
                 await asyncio.sleep(_RETRY_S)
                 continue
             if self._shares.has_more:
-                await asyncio.sleep(_YIELD_S)
+                await self._give_way()
             try:
                 connection, _ = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):  # another process has it, or its client is gone
@@ -84,6 +85,13 @@ class Server(uvicorn.Server):
             connection.setblocking(False)
             with suppress(OSError):  # its client is gone already
                 await loop.connect_accepted_socket(self._protocol, connection)
+
+    async def _give_way(self) -> None:
+        """Wait until another process has as many, but no longer than a busy one takes to accept: it may be dead."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + _YIELD_S
+        while self._shares.has_more and loop.time() < until_s:  # noqa: ASYNC110  another process changes it and tells nobody
+            await asyncio.sleep(_LOOK_S)
 
     def _say(self) -> None:
         self._shares.say(len(self.server_state.connections))
