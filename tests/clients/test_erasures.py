@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from tests.client_kit import PURCHASE, Service, Tamper, json_answer, purchases
-from twinvault.api import ApiError
+from twinvault.api import Api, ApiError
 from twinvault.cli import common, main
 from twinvault.device import Device
 from twinvault.erasures import ForgedCertificate, NothingThere
@@ -218,18 +219,26 @@ def test_nobodys_order_is_signed_as_a_subject_that_the_service_makes_up(full: Ow
 
 
 def test_a_withdrawal_that_is_logged_as_another_subjects_is_noticed(
-    full: Owner, monkeypatch: pytest.MonkeyPatch
+    own_service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else that subject's key, and so the service, could have it erased before an auditor sees it."""
+    with closing(Api(own_service.url)) as api:  # a log of its own, for the forged leaf stays in it
+        owner, _ = Owner.init(tmp_path / "vault", own_service.trust, passphrase=None, categories=[PURCHASE], api=api)
+        owner.device.close()
+        owner.give(owner.terms_for(ConsentKind.SELF, [PURCHASE]))
+        _log_another_subject(monkeypatch)
+        (consent,) = owner.consents()
+        with pytest.raises(NoReceipt, match="not about the version that was signed"):
+            owner.withdraw(consent.id)
+
+
+def _log_another_subject(monkeypatch: pytest.MonkeyPatch) -> None:
     real = versions.log_event
 
     def as_anothers(session: Any, place: Place, *said: Any) -> Any:
         return real(session, replace(place, subject=SubjectId(bytes(16))), *said)
 
     monkeypatch.setattr(versions, "log_event", as_anothers)
-    (consent,) = full.consents()
-    with pytest.raises(NoReceipt, match="not about the version that was signed"):
-        full.withdraw(consent.id)
 
 
 def test_an_erasure_is_acknowledged_once_the_journal_forgot_it(
