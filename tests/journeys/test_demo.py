@@ -173,7 +173,12 @@ def test_a_terminal_that_is_closed_ends_everything_that_was_started(own_temporar
     """Its own terminal, so that what the demo writes when it is told fails as it does in life."""
     master, slave = pty.openpty()
     os.set_blocking(master, False)
-    demo = subprocess.Popen(DEMO, preexec_fn=lambda: os.login_tty(slave))  # noqa: PLW1509  (makes it the terminal's own)
+
+    def enter() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests by nohup has it ignored
+        os.login_tty(slave)
+
+    demo = subprocess.Popen(DEMO, preexec_fn=enter)  # noqa: PLW1509  (makes it the terminal's own)
     os.close(slave)
     homes = "twinvault-demo-*/homes/household-*"
 
