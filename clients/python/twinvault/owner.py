@@ -135,15 +135,13 @@ class Owner(Consenting):
             SealError: The service returned something forged or older than before.
         """
         api, clock = api or Api(profile.trust.issuer), clock or SystemClock()
-        if kit is not None:
-            keys = unlock_vault(api, profile, recovery_key(kit.recovery_code))
-            if kit.device_secret != profile.binary(
-                "device_secret", 16
-            ):  # the owner key was replaced on another machine
-                profile.keep({"device_secret": b64u(kit.device_secret)})
-        else:
-            secret = profile.binary("device_secret", 16)
+        secret = profile.binary("device_secret", 16)
+        if kit is None:
             keys = unlock_vault(api, profile, passphrase_key(passphrase or "", secret))
+        else:
+            keys = unlock_vault(api, profile, recovery_key(kit.recovery_code))
+            if kit.device_secret != secret:  # the owner key was replaced on another machine
+                profile.keep({"device_secret": b64u(kit.device_secret)})
         return cls(api, profile, keys, clock, role)
 
     @classmethod
