@@ -15,7 +15,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from types import FrameType
 from typing import Final
-from zoneinfo import ZoneInfo
 
 import structlog
 from sqlmodel import Session
@@ -49,7 +48,8 @@ from vault.threads import one_thread
 from vault.tlog import log
 from vault.twin import release, requests
 from vault.twin.children import Children
-from vault.twin.months import Worker, closed_at
+from vault.twin.closing import closed_at
+from vault.twin.months import Worker
 from vault.twin.refresh import Outcome, refresh
 from vault.twin.requests import REFRESH_PURPOSE, enqueue_refresh, last_refresh
 
@@ -159,7 +159,7 @@ def run_once(worker: Worker) -> bool:
 
 
 def schedule(session: Session, now: datetime, cadence: Cadence = Cadence.MONTHLY) -> int:
-    """Ask for a refresh of every twin whose owner lets it be kept and whose month, or day, has closed since the last one.
+    """Ask for a refresh of every twin whose owner lets it be kept and of which days have closed since the last one.
 
     Args:
         session: An open writing transaction.
@@ -175,9 +175,9 @@ def schedule(session: Session, now: datetime, cadence: Cadence = Cadence.MONTHLY
         for consent in page:
             if not consent.live or REFRESH_PURPOSE not in consent.current.terms.purposes:
                 continue
-            zone = ZoneInfo(people.get(session, consent.vault_id).time_zone)
+            person = people.get(session, consent.vault_id)
             last = last_refresh(session, consent.vault_id)
-            if last is None or last.run_at < closed_at(now, zone, cadence):
+            if last is None or last.run_at < closed_at(person, cadence, now):
                 enqueue_refresh(session, consent.vault_id, consent.consent_id, now=now)
                 count += 1
     return count

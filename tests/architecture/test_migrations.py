@@ -120,6 +120,23 @@ def test_the_migrated_schema_is_the_one_the_models_describe(empty_database: Data
         assert compare_metadata(context, SQLModel.metadata) == []
 
 
+def test_who_was_here_before_days_could_close_together_goes_on_by_days(empty_database: Database) -> None:
+    migrate(empty_database, "12_legacy")
+    values = {
+        "vault_id": bytes(16), "owner_key": b"k", "former_owner_keys": b"", "next_owner_key_hash": b"n",
+        "identity_digest": b"i", "time_zone": "UTC", "created_at": "2026-11-01 00:00:00", "state": "active",
+        "minor": False, "guardian_ok": False, "deceased": False, "sequence": 0, "sandbox": False,
+    }  # fmt: skip
+    names = ", ".join(values)
+    with empty_database.transaction() as session:
+        insert = f"INSERT INTO person ({names}) VALUES ({', '.join(f':{name}' for name in values)})"
+        session.connection().execute(sqlalchemy.text(insert), values)
+    migrate(empty_database)
+    with empty_database.snapshot() as session:
+        found = session.connection().execute(sqlalchemy.text("SELECT freshness, time_zone FROM person")).all()
+    assert [tuple(row) for row in found] == [("day", "UTC")]
+
+
 @pytest.mark.parametrize("path", VERSIONS, ids=lambda path: path.stem)
 def test_a_version_depends_on_no_code_that_changes_later(path: Path) -> None:
     tree = ast.parse(path.read_text())

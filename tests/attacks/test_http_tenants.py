@@ -41,6 +41,7 @@ _DEVICE_ROUTES = {("POST", "/v1/vaults/{vault}/batches"), ("GET", "/v1/vaults/{v
 _MADE_UP = {
     ("PUT", "account"): b'{"account":"AAAA"}',
     ("PUT", "legacy"): b'{"plan":"AAAA"}',
+    ("PUT", "freshness"): b'{"freshness":"day"}',
     ("PUT", "{locator_hash}"): b'{"slot":"AAAA"}',
     ("POST", "freezes"): b'{"order":"AAAA"}',
     ("POST", "profiles"): b'{"profile":"AAAA"}',

@@ -16,6 +16,8 @@ from tests.waiting import together
 from twinvault.owner import Owner
 from twinvault.profile import Profile
 from vault.encoding import b64u, parse_b64u
+from vault.parties import people
+from vault.schema.freshness import Freshness
 from vault.seal.dsse import Envelope, parse_envelope
 from vault.seal.ids import new_id
 from vault.seal.kit import RecoveryKit, new_kit
@@ -142,7 +144,7 @@ def test_no_session_or_request_of_the_old_key_outlives_it(robbed: Robbed) -> Non
     assert owner.consents() == []
 
 
-@pytest.mark.parametrize("asked", ["account", "put", "delete"])
+@pytest.mark.parametrize("asked", ["account", "put", "delete", "freshness"])
 def test_who_was_let_in_just_before_gets_nothing_after(
     robbed: Robbed, asked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,8 +173,12 @@ def test_who_was_let_in_just_before_gets_nothing_after(
             answer = house.http.put(
                 f"{path}/slots/{b64u(stolen.slot_id)}", json={"slot": b64u(stolen.encoded)}, headers=old
             )
+        case "freshness":
+            answer = house.http.put(f"{path}/freshness", json={"freshness": "day"}, headers=old)
         case _:
             answer = house.http.delete(f"{path}/slots/{kept}", headers=old)
     assert slug(answer) == "not-signed-in"
+    with house.database.snapshot() as session:
+        assert people.get(session, thief.vault).freshness is Freshness.MONTH
     assert house.http.get(f"/v1/slots/{b64u(stolen.slot_id)}").status_code == 404
     assert house.http.get(f"/v1/slots/{kept}").status_code == 200

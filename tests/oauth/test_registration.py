@@ -11,7 +11,7 @@ import sqlalchemy
 from tests.company_kit import REDIRECT, CompanyKit, new_key, public
 from tests.leaves import leaves
 from vault.oauth import registration
-from vault.parties import companies, people
+from vault.parties import companies, marks
 from vault.parties.companies import CompanyId, CompanyRefused, UnknownCompany
 from vault.parties.people import UnknownVault
 from vault.schema.consent import ConsentEvent
@@ -177,7 +177,7 @@ def test_a_test_company_asks_a_sandbox_vault_and_no_other(server: Any) -> None:
     with pytest.raises(BadConsent):
         server.world.give()
     with server.database.transaction() as session:
-        people.make_sandbox(session, server.world.owner.vault)
+        marks.make_sandbox(session, server.world.owner.vault)
     body, given = server.tokens()
     assert body["grant_id"]
     assert server.world.amend(server.world.next(given, ConsentEvent.NARROWED)).version.version == 2
@@ -207,7 +207,7 @@ def test_a_test_company_stays_one_through_new_keys(quick: Any) -> None:
 
 def test_a_sandbox_vault_changes_nothing_for_approved_companies(quick: Any) -> None:
     with quick.database.transaction() as session:
-        people.make_sandbox(session, quick.world.owner.vault)
+        marks.make_sandbox(session, quick.world.owner.vault)
         assert companies.get(session, CompanyId(quick.acme.company_id)).sandbox is False
     assert quick.world.give()
 
@@ -221,4 +221,4 @@ def test_without_the_setting_there_is_no_sandbox(quick: Any) -> None:
 
 def test_only_a_vault_that_lives_here_becomes_a_sandbox(quick: Any) -> None:
     with pytest.raises(UnknownVault), quick.database.transaction() as session:
-        people.make_sandbox(session, VaultId(b"x" * 16))
+        marks.make_sandbox(session, VaultId(b"x" * 16))

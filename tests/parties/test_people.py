@@ -11,9 +11,10 @@ from tests.company_kit import b64
 from tests.leaves import leaves
 from tests.vault_kit import wait_until_blocked
 from vault.db import Database
-from vault.parties import people
+from vault.parties import marks, people
 from vault.parties.people import BadGenesis, UnknownVault, VaultExists, VaultState
 from vault.proof.leaf import LeafKind
+from vault.schema.freshness import Freshness
 from vault.seal.dsse import Envelope
 from vault.seal.errors import SealError
 from vault.seal.ids import VaultId, sha256
@@ -153,6 +154,28 @@ def test_a_profile_is_signed_in_sequence(database: Database, now: datetime) -> N
     ):
         with pytest.raises(SealError), database.transaction() as session:
             people.set_profile(session, owner.vault_id, wrong, now=now)
+
+
+def test_who_begins_waits_for_whole_months_and_chooses_for_nobody_else(database: Database, now: datetime) -> None:
+    owner, other = Owner(now), Owner(now)
+    _create(database, owner, now)
+    _create(database, other, now)
+    with database.transaction() as session:
+        assert people.get(session, owner.vault_id).freshness is Freshness.MONTH
+        assert marks.choose_freshness(session, owner.vault_id, Freshness.WEEK).freshness is Freshness.WEEK
+        before = len(leaves(session))
+    with database.transaction() as session:
+        people.follow_freeze(
+            session, owner.vault_id, sign_freeze(owner.key, frozen=True, vault_id=owner.vault_id, sequence=1), now=now
+        )
+        marks.choose_freshness(session, owner.vault_id, Freshness.DAY)  # a freeze forbids to use rows, not to say when
+        with pytest.raises(UnknownVault):
+            marks.choose_freshness(session, VaultId(bytes(16)), Freshness.DAY)
+    with database.snapshot() as session:
+        found = [people.get(session, one.vault_id) for one in (owner, other)]
+        assert len(leaves(session)) == before + 1  # the freeze's
+    assert [one.freshness for one in found] == [Freshness.DAY, Freshness.MONTH]
+    assert [one.state for one in found] == [VaultState.FROZEN, VaultState.ACTIVE]
 
 
 def test_forgetting_leaves_nothing_but_leaves(database: Database, now: datetime) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -32,7 +31,7 @@ from vault.seal.signing import SigningKey, new_seed
 from vault.twin import rows
 from vault.twin.children import Children
 from vault.twin.infer import read
-from vault.twin.months import Worker, closes_at, last_closed, permitted
+from vault.twin.months import Worker, permitted
 from vault.twin.reader import BadBackbone, closed_form
 from vault.twin.refresh import Outcome, noise_of, refresh
 from vault.twin.requests import REFRESH_PURPOSE
@@ -164,15 +163,6 @@ def test_only_closed_months_inside_the_window_are_opened(lite: TwinWorld, childr
     version = lite.keep_twin(data_from=OCTOBER)
     lite.refresh(children, version)
     assert [row.period for row in lite.stored()] == [OCTOBER]  # neither September nor the running November
-
-
-def test_a_month_closes_two_days_after_its_last_local_midnight() -> None:
-    zone = ZoneInfo("Pacific/Auckland")
-    closed = closes_at(OCTOBER, zone)
-    assert closed.astimezone(zone).isoformat() == "2026-11-03T00:00:00+13:00"
-    assert last_closed(closed, zone) == OCTOBER
-    assert last_closed(closed - timedelta(seconds=1), zone) == SEPTEMBER
-    assert last_closed(closes_at(Period("2025-12"), zone), zone) == "2025-12"
 
 
 def test_another_purpose_a_freeze_or_a_withdrawal_opens_nothing(lite: TwinWorld, children: Children) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from fastapi import FastAPI
@@ -16,8 +18,9 @@ from vault.imprint.block import DAILY, LATE
 from vault.imprint.features import Cadence
 from vault.parties.caller import OwnerCaller
 from vault.parties.routes import caller_of
+from vault.schema.freshness import Freshness
 from vault.seal.ids import VaultId, new_id
-from vault.twin import rows
+from vault.twin import routes, rows
 from vault.twin.children import Children
 from vault.twin.levels import MONTH_DAYS, read_level
 from vault.twin.routes import twin_router
@@ -29,6 +32,7 @@ def client(world: TwinWorld) -> Iterator[TestClient]:
     app.include_router(twin_router)
     install_problems(app)
     app.state.database, app.state.clock = world.database, world.clock
+    app.state.settings = SimpleNamespace(cadence="daily")
     app.dependency_overrides[caller_of] = lambda: OwnerCaller(world.owner.vault)
     with TestClient(app, raise_server_exceptions=False) as running:
         yield running
@@ -80,6 +84,41 @@ def test_daily_rows_are_shown_with_their_days_their_cost_and_their_noise(world: 
     assert all(2.9 < month["day"] <= 3.0 for month in budget["months"])
 
 
+def test_an_owner_chooses_when_days_close_and_sees_it(
+    world: TwinWorld, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        routes, "require_still", lambda *_: None
+    )  # there is no session: tests/attacks/test_successions.py
+    address = f"/v1/vaults/{b64u(world.owner.vault)}"
+    # 23 November 2026 is a Monday; at noon the day before yesterday's midnight is less than 48 hours ago.
+    expected = {
+        "month": ("2026-10-31", "2026-11-30", datetime(2026, 12, 2, 23, tzinfo=UTC)),
+        "week": ("2026-11-15", "2026-11-22", datetime(2026, 11, 24, 23, tzinfo=UTC)),
+        "day": ("2026-11-20", "2026-11-21", datetime(2026, 11, 23, 23, tzinfo=UTC)),
+    }
+    for choice, (closed, following, at) in expected.items():
+        said = {"choice": choice, "cadence": "daily", "closed": closed, "next": following, "at": int(at.timestamp())}
+        assert client.put(f"{address}/freshness", json={"freshness": choice}).json() == said
+        assert client.get(f"{address}/twin").json()["freshness"] == said
+    client.app.state.settings.cadence = "monthly"  # type: ignore[attr-defined]
+    closed, following, at = expected["month"]
+    said = {"choice": "day", "cadence": "monthly", "closed": closed, "next": following, "at": int(at.timestamp())}
+    assert client.get(f"{address}/twin").json()["freshness"] == said
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"freshness":"year"}', b'{"freshness":7}', b'{"freshness":null}', b'"day"',
+             b'{"freshness":"day","also":1}', b'{"freshness":"DAY"}', b'{"freshness":["day"]}']
+)  # fmt: skip
+def test_what_is_no_choice_is_refused_and_changes_nothing(world: TwinWorld, client: TestClient, body: bytes) -> None:
+    address = f"/v1/vaults/{b64u(world.owner.vault)}"
+    world.choose(Freshness.WEEK)
+    refused = client.put(f"{address}/freshness", content=body, headers={"content-type": "application/json"})
+    assert (refused.status_code, refused.json()["type"].rsplit("/", 1)[-1]) == (422, "invalid-request")
+    assert client.get(f"{address}/twin").json()["freshness"]["choice"] == "week"
+
+
 def test_the_budget_shows_every_charged_month_also_after_its_rows_are_gone(
     world: TwinWorld, client: TestClient
 ) -> None:
@@ -102,5 +141,6 @@ def test_another_vaults_twin_is_not_shown(client: TestClient) -> None:
         client.get(f"/v1/vaults/{b64u(VaultId(new_id()))}/twin"),
         client.get(f"/v1/vaults/{b64u(VaultId(new_id()))}/budget"),
         client.post(f"/v1/vaults/{b64u(VaultId(new_id()))}/refresh"),
+        client.put(f"/v1/vaults/{b64u(VaultId(new_id()))}/freshness", json={"freshness": "day"}),
     ):
         assert answer.status_code == 404

@@ -19,9 +19,11 @@ from vault.imprint.block import DAILY, Block, parse_block
 from vault.imprint.features import Cadence, feature_map
 from vault.imprint.rows import Row, parse_row
 from vault.ingest.accept import accept
+from vault.parties import marks
 from vault.proof.accounting import OWNER_DAY_CAP
 from vault.proof.decision import load_shipped_policy_set
 from vault.schema.consent import ConsentEvent, ConsentVersion
+from vault.schema.freshness import Freshness
 from vault.schema.terms import ConsentKind
 from vault.schema.trace import Action, Period, Trace
 from vault.seal import row as sealed_rows
@@ -66,9 +68,11 @@ class TwinWorld(World):
     clock: FixedClock = field(default_factory=FixedClock)
     worker_key: SigningKey = field(default_factory=lambda: SigningKey(new_seed()))
     cadence: Cadence = Cadence.MONTHLY
+    freshness: Freshness = Freshness.DAY
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.choose(self.freshness)
         self.extend(SEPTEMBER, OCTOBER)
 
     def extend(self, *periods: Period) -> None:
@@ -77,6 +81,10 @@ class TwinWorld(World):
         ids = {c.id for period in periods for c in [self.owner.compartment(PURCHASE, period)]}
         locked = {name: self.owner.locked[name] for name in ids}
         publish(self.database, self.shortkeys, self.owner, self.owner.sign(), pages, locked)
+
+    def choose(self, freshness: Freshness) -> None:
+        with self.database.transaction() as session:
+            marks.choose_freshness(session, self.owner.vault, freshness)
 
     def worker(self, children: Children) -> Worker:
         rules = load_shipped_policy_set()

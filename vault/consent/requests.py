@@ -12,7 +12,7 @@ from typing import Final
 from sqlmodel import Session
 
 from vault.clock import unix_s
-from vault.parties import companies, people
+from vault.parties import companies, marks
 from vault.parties.companies import CompanyStatus
 from vault.proof.jose import REQUEST_TYPE, BadJws, JwsKey, parse_jws
 from vault.schema.consent import ConsentEvent, ConsentRequest, ConsentVersion, parse_consent_request, verify_grant
@@ -69,7 +69,7 @@ def verify_asked(
     company = companies.find(session, granted.terms.grantee)
     if company is None or company.status is not CompanyStatus.ACTIVE:
         raise BadConsent("The grantee is not a company that may ask here.")
-    if company.sandbox and not people.is_sandbox(session, vault_id):
+    if company.sandbox and not marks.is_sandbox(session, vault_id):
         raise BadConsent("The grantee is a test company that nobody approved; only a sandbox vault may consent to it.")
     request = verify_request(unverified_jws, company.question_key, now=now)
     verify_grant(granted, request, sha256(unverified_jws.encode()))

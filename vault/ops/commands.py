@@ -25,7 +25,7 @@ from vault.ops.keys import keys_app
 from vault.ops.policies import policies_app
 from vault.ops.site import Site, set_up
 from vault.ops.terminal import HERE, AsJson, SiteFolder, parse_vault_id, read_text, say, transaction
-from vault.parties import people
+from vault.parties import marks
 from vault.proof.note import COSIGNATURE, parse_verifier_key
 from vault.recovery import Recovered
 from vault.seal.audit import parse_registration
@@ -85,7 +85,7 @@ def make_sandbox(
     """Let test companies ask this vault: one of your own, with invented traces; see VAULT_SANDBOX."""
     vault_id = parse_vault_id(vault)
     with transaction(site) as session:
-        people.make_sandbox(session, vault_id)
+        marks.make_sandbox(session, vault_id)
     say(as_json, {"vault": vault, "sandbox": True}, f"{vault} is a sandbox: anyone may register a company to ask it.")
 
 

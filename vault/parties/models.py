@@ -28,6 +28,7 @@ class PersonRow(SQLModel, table=True):
     guardian_ok: bool
     deceased: bool
     sequence: int
+    freshness: str
     sandbox: bool = False
 
 

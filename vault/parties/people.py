@@ -20,6 +20,7 @@ from vault.parties import turns
 from vault.parties.models import PersonRecordRow, PersonRow, SessionRow, split_keys
 from vault.parties.turns import Turns
 from vault.proof.leaf import LeafKind
+from vault.schema.freshness import Freshness
 from vault.seal.dsse import Envelope
 from vault.seal.errors import SealError
 from vault.seal.ids import VaultId
@@ -84,6 +85,7 @@ class Person:
         state: Frozen or not.
         profile: As last signed.
         sequence: Of the last profile or freeze record; the next one has this plus one.
+        freshness: Which days close together, as last chosen.
     """
 
     vault_id: VaultId
@@ -96,6 +98,7 @@ class Person:
     state: VaultState
     profile: Profile
     sequence: int
+    freshness: Freshness
 
     @property
     def owner_keys(self) -> tuple[bytes, ...]:
@@ -132,6 +135,7 @@ def create(session: Session, envelope: Envelope, *, now: datetime) -> Person:
         guardian_ok=genesis.profile.guardian_ok,
         deceased=genesis.profile.deceased,
         sequence=0,
+        freshness=Freshness.MONTH,  # loses nothing of what is imported once a month
     )
     session.add(row)
     try:
@@ -254,24 +258,6 @@ def call_deceased(
     row.deceased = deceased
     more = {"again": 1} if again else {}
     write_record(session, row, LeafKind.PROFILE, cause, now, deceased=int(deceased), **more)
-
-
-def make_sandbox(session: Session, vault_id: VaultId) -> None:
-    """Let test companies, which nobody approved, ask this vault; the operator's own, with invented traces.
-
-    Raises:
-        UnknownVault: No such vault.
-    """
-    row = locked(session, vault_id)
-    row.sandbox = True
-    session.add(row)
-    session.flush()
-
-
-def is_sandbox(session: Session, vault_id: VaultId) -> bool:
-    """Say whether test companies may ask this vault."""
-    marked = select(PersonRow.sandbox).where(col(PersonRow.vault_id) == vault_id)
-    return session.exec(marked).one_or_none() is True
 
 
 def not_frozen(
@@ -397,4 +383,5 @@ def _person(row: PersonRow | sqlalchemy.Row[Any]) -> Person:
         state=VaultState(row.state),
         profile=Profile(row.minor, row.guardian_ok, row.deceased),
         sequence=row.sequence,
+        freshness=Freshness(row.freshness),
     )

@@ -21,13 +21,14 @@ from vault.imprint.features import FeatureMap
 from vault.imprint.noise import Integers
 from vault.proof.accounting import OWNER_DAY_CAP
 from vault.schema.category import Category
+from vault.schema.freshness import closes_at
 from vault.schema.trace import periods_from
 from vault.seal.derive import chain_key
 from vault.seal.framing import frames
 from vault.seal.ids import VaultId
 from vault.seal.wrap import lock, unlock
 from vault.twin import rows
-from vault.twin.months import Month, Opening, Worker, closes_at
+from vault.twin.months import Month, Opening, Worker
 from vault.twin.opening import Ask, Made, Wanted
 from vault.twin.pieces import Piece, Run
 from vault.twin.rows import StoredRow
@@ -95,7 +96,7 @@ class _Planned:
         mine = [row for row in self._stored if row.period == month.period]
         on_time = [row for row in mine if row.mechanism == DAILY]
         held_days = {day for row in on_time for day in _days_of(row)}
-        due = self._worker.clock.now() >= closes_at(month.period, ZoneInfo(self._opening.keys.time_zone)) + LATE_AFTER
+        due = self._worker.clock.now() >= closes_at(end, ZoneInfo(self._opening.keys.time_zone)) + LATE_AFTER
         late_due = due and len(on_time) == len(mine)
         if held_days >= set(closed) and not late_due:
             return

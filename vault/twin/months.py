@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
-from typing import Final, assert_never
-from zoneinfo import ZoneInfo
+from datetime import date
 
 from sqlmodel import Session
 
@@ -20,20 +18,19 @@ from vault.imprint.features import Cadence, FeatureMap, feature_map, mapped_for
 from vault.imprint.noise import Integers
 from vault.keys.processor import Processor
 from vault.parties import people
+from vault.parties.people import Person
 from vault.policy.permits import Permit
 from vault.policy.records import Use
 from vault.proof.decision import PolicySet
 from vault.schema.category import Category, Purpose
-from vault.schema.trace import Period, period_of, periods_from
+from vault.schema.trace import Period, period_of
 from vault.seal.ids import CompartmentId, ConsentId, VaultId, sha256
 from vault.seal.ring import Compartment
 from vault.seal.signing import Signer
 from vault.store import batches, rings
 from vault.twin.children import Child, Children
+from vault.twin.closing import last_closed
 from vault.twin.opening import Ask, VaultKeys
-
-CLOSES_AFTER: Final = timedelta(hours=48)
-"""How long after its last local midnight a month, or a day, still waits for late batches."""
 
 
 class NothingToOpen(VaultError):
@@ -117,43 +114,6 @@ class Opening:
     closed: date
 
 
-def closes_at(period: Period, time_zone: ZoneInfo) -> datetime:
-    """Return when a month closes: local midnight after its last day, and `CLOSES_AFTER` more."""
-    following = periods_from(period, 2)[1]
-    midnight = datetime(int(following[:4]), int(following[5:]), 1, tzinfo=time_zone)
-    return midnight.astimezone(UTC) + CLOSES_AFTER
-
-
-def last_closed(now: datetime, time_zone: ZoneInfo) -> Period:
-    """Return the last month that is closed in a time zone."""
-    first = (now - CLOSES_AFTER).astimezone(time_zone).date().replace(day=1)
-    return period_of(first - timedelta(days=1))
-
-
-def last_closed_day(now: datetime, time_zone: ZoneInfo) -> date:
-    """Return the last local date that is closed in a time zone: its last midnight was `CLOSES_AFTER` ago or more."""
-    return (now - CLOSES_AFTER).astimezone(time_zone).date() - timedelta(days=1)
-
-
-def closed_at(now: datetime, time_zone: ZoneInfo, cadence: Cadence) -> datetime:
-    """Return when a month, or a day, last closed."""
-    if cadence is Cadence.MONTHLY:
-        return closes_at(last_closed(now, time_zone), time_zone)
-    following = last_closed_day(now, time_zone) + timedelta(days=1)
-    return datetime.combine(following, time(), tzinfo=time_zone).astimezone(UTC) + CLOSES_AFTER
-
-
-def last_open(now: datetime, time_zone: ZoneInfo, cadence: Cadence) -> Period:
-    """Return the last month of which something is closed."""
-    match cadence:
-        case Cadence.MONTHLY:
-            return last_closed(now, time_zone)
-        case Cadence.DAILY:
-            return period_of(last_closed_day(now, time_zone))
-        case _ as other:
-            assert_never(other)
-
-
 def plan(
     session: Session,
     worker: Worker,
@@ -181,8 +141,9 @@ def plan(
     months = tuple(_months(session, permit.vault_id, listed))
     if not months:
         raise NothingToOpen("No month that this consent covers has closed yet.")
-    keys = _keys(session, permit.vault_id, seeds, {month.period for month in months})
-    return Opening(permit, keys, months, last_closed_day(worker.clock.now(), ZoneInfo(keys.time_zone)))
+    person = people.get(session, permit.vault_id)
+    keys = _keys(session, person, seeds, {month.period for month in months})
+    return Opening(permit, keys, months, last_closed(person, worker.cadence, worker.clock.now()))
 
 
 def permitted(
@@ -203,7 +164,7 @@ def permitted(
     if consent is None:
         raise NothingToOpen("No consent of this id is kept here.")
     terms, person = consent.current.terms, people.get(session, consent.vault_id)
-    data_to = min(terms.data_to, last_open(now, ZoneInfo(person.time_zone), worker.cadence))
+    data_to = min(terms.data_to, period_of(last_closed(person, worker.cadence, now)))
     mapped = terms.categories.intersection(mapped_for(worker.cadence))
     if data_to < terms.data_from or not mapped:
         raise NothingToOpen("No month of a category with a feature map has closed yet under this consent.")
@@ -274,8 +235,8 @@ def _months(session: Session, vault: VaultId, listed: Mapping[CompartmentId, Com
         yield Month(category, period, ids, hashes, {place: seq for place, seq in heads.items() if place[0] in ids})
 
 
-def _keys(session: Session, vault: VaultId, seeds: Mapping[CompartmentId, bytes], periods: set[Period]) -> VaultKeys:
-    person = people.get(session, vault)
+def _keys(session: Session, person: Person, seeds: Mapping[CompartmentId, bytes], periods: set[Period]) -> VaultKeys:
+    vault = person.vault_id
     ring = rings.read(session, vault, periods)
     return VaultKeys(
         vault, person.owner_key, person.time_zone, ring.head, tuple(page for page, _ in ring.pages), dict(seeds)

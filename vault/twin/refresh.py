@@ -116,7 +116,7 @@ def code_hash() -> bytes:
 
 
 def refresh(worker: Worker, wanted: Mapping[VaultId, ConsentId]) -> dict[VaultId, Outcome]:
-    """Make the rows of every closed month, or day, that has none.
+    """Make the rows of every closed day that has none: of whole months, or of what closed since the last ones.
 
     Args:
         worker: The worker.

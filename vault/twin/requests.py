@@ -36,7 +36,7 @@ class NoSelfConsent(VaultError):
 
 
 def request_refresh(session: Session, vault: VaultId, *, now: datetime) -> JobId:
-    """Ask for imprint rows of every closed month that has none; asking twice is asking once.
+    """Ask for imprint rows of every closed day that has none; asking twice is asking once.
 
     Args:
         session: An open writing transaction.

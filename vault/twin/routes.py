@@ -1,25 +1,31 @@
-"""Routes of an owner's twin: ask for a refresh, see what was released and what it cost."""
+"""Routes of an owner's twin: ask for a refresh, see what was released and what it cost, choose when days close."""
 
 from __future__ import annotations
 
 from calendar import monthrange
 from collections.abc import Sequence
-from datetime import date
-from typing import Any
+from datetime import date, datetime, timedelta
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
 
 from vault.budget import ledger
 from vault.budget.days import sigma_of
+from vault.clock import unix_s
 from vault.encoding import b64u
 from vault.http.edge import ClockDep, DatabaseDep
 from vault.imprint.block import DAILY
 from vault.imprint.features import Cadence, feature_map
 from vault.jobs.queue import Job
-from vault.parties.routes import OwnVault
+from vault.parties import marks, people
+from vault.parties.people import Person
+from vault.parties.routes import OwnVault, require_still
 from vault.proof.accounting import OWNER_DAY_CAP, PERSON_YEAR_CAP, Cap
+from vault.schema.freshness import Freshness, closes_at, closes_with
 from vault.schema.trace import Period, period_of
-from vault.twin import rows
+from vault.twin import closing, rows
 from vault.twin.levels import noise_of_level
 from vault.twin.requests import last_refresh, request_refresh
 from vault.twin.rows import StoredRow
@@ -27,17 +33,28 @@ from vault.twin.rows import StoredRow
 twin_router = APIRouter(prefix="/v1/vaults/{vault}", tags=["twin"])
 
 
+class FreshnessBody(BaseModel):
+    """Which days close together."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    freshness: Annotated[Freshness, Field(strict=False)]
+
+
 @twin_router.post("/refresh", status_code=202)
 def refresh(owner: OwnVault, database: DatabaseDep, clock: ClockDep) -> dict[str, int]:
-    """Ask the worker for rows of every closed month; the job's number tells how it goes."""
+    """Ask the worker for rows of every closed day; the job's number tells how it goes."""
     with database.transaction() as session:
         job = request_refresh(session, owner.vault_id, now=clock.now())
     return {"job": job}
 
 
 @twin_router.get("/twin")
-def twin(owner: OwnVault, database: DatabaseDep, clock: ClockDep) -> dict[str, Any]:
+def twin(owner: OwnVault, request: Request, database: DatabaseDep, clock: ClockDep) -> dict[str, Any]:
     """Return the last refresh, the rows in force, how much noise lies over daily ones, and what each month has cost.
+
+    `freshness` states what the owner chose, how the installation makes rows, the last closed date, and of the days that
+    close next the last one and when (`at`, Unix seconds): what reaches the service later is late.
 
     `noise` states, for a category with daily rows, the standard deviation of the noise in today's level: how often a
     code that stands alone occurs, per calendar day.
@@ -46,12 +63,14 @@ def twin(owner: OwnVault, database: DatabaseDep, clock: ClockDep) -> dict[str, A
     `person` of every contributor to the year's backbones, `composed` of a day of such a contributor.
     """
     with database.snapshot() as session:
+        person = people.get(session, owner.vault_id)
         job = last_refresh(session, owner.vault_id)
         released = rows.rows_for(session, owner.vault_id)
         months = sorted({row.period for row in released})
         spent = {month: ledger.spending(session, owner.vault_id, month, OWNER_DAY_CAP.delta) for month in months}
     return {
         "job": None if job is None else _job_json(job),
+        "freshness": _freshness_json(request, person, clock.now()),
         "releases": [
             {
                 "category": row.category,
@@ -74,6 +93,20 @@ def twin(owner: OwnVault, database: DatabaseDep, clock: ClockDep) -> dict[str, A
     }
 
 
+@twin_router.put("/freshness")
+def put_freshness(
+    body: FreshnessBody, owner: OwnVault, request: Request, database: DatabaseDep, clock: ClockDep
+) -> dict[str, Any]:
+    """Let days close as the owner chooses, from now on; return what `GET twin` says of it.
+
+    A day that has its row keeps it. Where rows are monthly, days close with their month all the same.
+    """
+    with database.transaction() as session:
+        person = marks.choose_freshness(session, owner.vault_id, body.freshness)
+        require_still(session, request, owner, clock)
+    return _freshness_json(request, person, clock.now())
+
+
 @twin_router.get("/budget")
 def budget(owner: OwnVault, database: DatabaseDep, clock: ClockDep) -> dict[str, Any]:
     """Return what is spent of every month ever charged, erased ones included, and the caps.
@@ -93,6 +126,19 @@ def budget(owner: OwnVault, database: DatabaseDep, clock: ClockDep) -> dict[str,
             {"period": month, "day": cost.day, "person": cost.person, "composed": cost.day_composed}
             for month, cost in spent.items()
         ],
+    }
+
+
+def _freshness_json(request: Request, person: Person, now: datetime) -> dict[str, Any]:
+    cadence = Cadence(request.app.state.settings.cadence)
+    closed = closing.last_closed(person, cadence, now)
+    following = closes_with(closed + timedelta(days=1), closing.freshness_of(person, cadence))
+    return {
+        "choice": person.freshness,
+        "cadence": cadence,
+        "closed": closed.isoformat(),
+        "next": following.isoformat(),
+        "at": unix_s(closes_at(following, ZoneInfo(person.time_zone))),
     }
 
 

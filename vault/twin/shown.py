@@ -14,13 +14,14 @@ from vault.imprint.block import DAILY, Block, parse_block
 from vault.imprint.features import Cadence, FeatureMap
 from vault.imprint.noise import Integers
 from vault.imprint.rows import Row, parse_row
-from vault.schema.trace import Period
+from vault.schema.freshness import Freshness, last_closed_day
+from vault.schema.trace import Period, period_of
 from vault.seal import row as sealed_rows
 from vault.seal.derive import imprint_key
 from vault.seal.errors import SealError
 from vault.twin import rows
 from vault.twin.levels import Level, read_level
-from vault.twin.months import Month, Opening, Worker, last_closed
+from vault.twin.months import Month, Opening, Worker
 from vault.twin.rows import StoredRow
 
 _ELSEWHERE = "A stored imprint row is not the one that it lies in the place of."
@@ -53,7 +54,8 @@ def shown(session: Session, worker: Worker, opening: Opening, mapped: FeatureMap
     Raises:
         SealError: A row is by no key that the operator stated for the worker, or not the one that its place says.
     """
-    closed = last_closed(worker.clock.now(), ZoneInfo(opening.keys.time_zone))
+    zone = ZoneInfo(opening.keys.time_zone)
+    closed = period_of(last_closed_day(worker.clock.now(), zone, Freshness.MONTH))
     months = {month.period: month for month in opening.months if month.category == mapped.category}
     stored = [
         (one, _payload(worker, opening, one))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from twinvault.api import Api, ClientError, field, json_of
+from twinvault.closing import Closing
 from twinvault.consenting import Consenting, this_month
 from twinvault.consents import Changed, OwnConsent, UnknownConsent
 from twinvault.device import Device, Flushed
@@ -30,6 +31,7 @@ from vault.clock import Clock, SystemClock, unix_s
 from vault.encoding import b64u, dump_json
 from vault.proof.trust import TrustedRoot
 from vault.schema.category import Category
+from vault.schema.freshness import Freshness
 from vault.schema.language import Language
 from vault.schema.question import Question, dump_question
 from vault.schema.terms import SELF_GRANTEE, ConsentKind, Terms
@@ -286,6 +288,15 @@ class Owner(Consenting):
     def twin(self) -> Any:
         """Return the twin's state: releases, what they cost, and the newest job."""
         return self._api.get(f"{self._path}/twin", auth=self._auth)
+
+    def closing(self) -> Closing:
+        """Return when days close: what comes after a day's row is made is in no answer."""
+        return Closing.of(field(self.twin(), "freshness", dict))
+
+    def choose_freshness(self, freshness: Freshness) -> Closing:
+        """Let days close one by one, by weeks or by months, from now on; days that have their row keep it."""
+        body = {"freshness": freshness}
+        return Closing.of(json_of(self._api.request("PUT", f"{self._path}/freshness", auth=self._auth, json=body)))
 
     def budget(self) -> Any:
         """Return what the days have cost so far, month by month, and the caps they stay under."""

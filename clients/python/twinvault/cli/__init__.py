@@ -23,6 +23,7 @@ from twinvault.cli.consents import consent_commands
 from twinvault.cli.destinations import destination_commands
 from twinvault.cli.erase import erase_commands
 from twinvault.cli.executor import executor
+from twinvault.cli.freshness import freshness_commands
 from twinvault.cli.ids import take_ids
 from twinvault.cli.legacy import legacy_commands
 from twinvault.cli.mirror import mirror_commands
@@ -47,6 +48,7 @@ owner.add_typer(authority_commands)
 owner.add_typer(budget_commands)
 owner.add_typer(erase_commands)
 owner.add_typer(mirror_commands)
+owner.add_typer(freshness_commands)
 owner.add_typer(notice_commands)
 owner.add_typer(destination_commands)
 owner.add_typer(legacy_commands, name="legacy")

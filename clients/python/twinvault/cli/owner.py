@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
 import typer
 
@@ -21,6 +22,7 @@ from twinvault.cli.common import (
     TrustFile,
     Yes,
 )
+from twinvault.closing import Closing
 from twinvault.importers import Import, open_import
 from twinvault.owner import Owner
 from twinvault.profile import read_trust, write_private
@@ -184,15 +186,17 @@ def status(
     live = sum(consent.live for consent in found.consents())
     twin = found.twin()
     said = {"live_consents": live, "frozen": found.frozen(), "waiting": found.device.waiting}
-    common.emit({**said, **({"twin": twin} if as_json else _known(twin))}, as_json=as_json)
+    zone = common.parse_zone(found.profile.text("time_zone"))
+    common.emit({**said, **({"twin": twin} if as_json else _known(twin, zone))}, as_json=as_json)
 
 
 @owner.command()
 def refresh(
     *, profile: ProfileName = DEFAULT_PROFILE, passphrase_file: PassphraseFile = None, as_json: AsJson = False
 ) -> None:
-    """Ask the worker to bring the twin up to date; this spends privacy budget."""
-    common.emit({"job": common.unlock_owner(profile, passphrase_file).refresh()}, as_json=as_json)
+    """Ask the worker for rows of the days that are closed; this spends privacy budget, and what comes later is late."""
+    found = common.unlock_owner(profile, passphrase_file)
+    common.emit({"job": found.refresh(), "days_to": found.closing().closed.isoformat()}, as_json=as_json)
 
 
 @owner.command()
@@ -313,18 +317,19 @@ def history(
         common.emit({"ending": ending}, as_json=False)
 
 
-def _known(twin: Any) -> dict[str, Any]:
-    """Return of a twin what a person reads: how the last refresh went, what is known, and what a day has cost at most."""
+def _known(twin: Any, zone: ZoneInfo) -> dict[str, Any]:
+    """Return of a twin what a person reads: how the last refresh went, what is known, what closes next, what a day cost."""
     months: dict[str, set[str]] = {}
     for row in twin["releases"]:
         months.setdefault(row["category"], set()).add(row["period"])
-    job = twin["job"] or {"state": "none yet", "reason": ""}
+    job, closing = twin["job"] or {"state": "none yet", "reason": ""}, Closing.of(twin["freshness"])
     return {
         "last_refresh": " ".join(filter(None, (job["state"], job["reason"]))),
         "known": [
             {"category": category, "from": min(periods), "to": max(periods), "months": len(periods)}
             for category, periods in sorted(months.items())
         ],
+        "closes_next": f"days up to {closing.following} at {closing.at.astimezone(zone):%Y-%m-%d %H:%M}",
         "epsilon_of_a_day_at_most": round(max((month["day"] for month in twin["spending"]), default=0.0), 2),
     }
 
