@@ -2,7 +2,8 @@
 
 The grocery year, next shop's categories, NDCG@10 of shops from day 240 on. Both cadences and the measured twin cost
 an owner-day epsilon 3 at delta 1e-6 and draw their noise once. Rows are read on the day of the shop, as far as they
-had closed; `closed_form` knows no other person, `trained` is the shipped trainer's backbone of the other four fifths,
+had closed: daily ones two days after their day, and once more (`by_week`, `by_month`) as if the owner had days close with
+their week or their month, the same rows and models. `closed_form` knows no other person, `trained` is the shipped trainer's backbone of the other four fifths,
 at its shipped person-level charge. `measured` reads days that statistics of the same households centre and project.
 `frequency` reads the raw history: counts before the shop, smoothed by eight days of what is popular.
 """
@@ -12,8 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +33,7 @@ from vault.imprint.features import Cadence, FeatureMap, feature_map
 from vault.imprint.noise import DiscreteGaussian
 from vault.imprint.rows import Row
 from vault.schema.category import Category
+from vault.schema.freshness import Freshness, last_closed_day
 from vault.schema.trace import Period, period_of, periods_from
 from vault.twin.certify import code_digest
 from vault.twin.infer import Reading, month_number, read, read_days
@@ -42,7 +45,7 @@ from vault.twin.train import PersonMonths, train
 YEAR = date(2017, 1, 1)
 MONTHS = periods_from(Period("2017-01"), 12)
 _STARTS = [(date(2017, month, 1) - YEAR).days for month in range(1, 13)] + [DAYS]
-_OPEN = 3  # a day closes 48 hours after its midnight: asked at noon, the third day before is the last
+_NOON = time(12, tzinfo=UTC)  # when it is asked
 _SMOOTHED = 8.0
 
 
@@ -91,12 +94,13 @@ class Person:
             if start < end
         ]
 
-    def read(self, model: Backbone, day: int) -> Reading:
-        """Return what the service reads on a day."""
+    def read(self, model: Backbone, day: int, freshness: Freshness) -> Reading:
+        """Return what the service reads on a day, where days close as chosen."""
         at = YEAR + timedelta(days=day)
+        closed = (last_closed_day(datetime.combine(at, _NOON), ZoneInfo("UTC"), freshness) - YEAR).days
         if self._mapped.cadence is Cadence.MONTHLY:
-            return read(model, self._mapped, self.rows(day - _OPEN), period_of(at))
-        return read_days(model, self._mapped, self.blocks(day - _OPEN), at)
+            return read(model, self._mapped, self.rows(closed), period_of(at))
+        return read_days(model, self._mapped, self.blocks(closed), at)
 
 
 def learn(mapped: FeatureMap, shops: Shops) -> Backbone:
@@ -134,15 +138,23 @@ def learn(mapped: FeatureMap, shops: Shops) -> Backbone:
 
 
 def evaluate(mapped: FeatureMap, models: dict[str, Backbone], shops: Shops) -> dict[str, Floats]:
-    """Return NDCG@10 of each late shop by each model."""
+    """Return NDCG@10 of each late shop by each model, and by how fresh its rows are."""
     where, made = asked(shops) & (shops.day >= POOLED_FROM), vectors(mapped, shops.bought)
-    found: dict[str, list[Floats]] = {name: [] for name in models}
+    monthly = mapped.cadence is Cadence.MONTHLY
+    closing = (
+        {"": Freshness.MONTH}
+        if monthly
+        else {"": Freshness.DAY, "_by_week": Freshness.WEEK, "_by_month": Freshness.MONTH}
+    )
+    readers = {f"{name}{by}": (model, freshness) for name, model in models.items() for by, freshness in closing.items()}
+    found: dict[str, list[Floats]] = {name: [] for name in readers}
     for number in range(len(shops.people)):
         mine = shops.person == number
         person = Person(mapped, shops.day[mine], made[mine])
         for shop in np.flatnonzero(mine & where):
-            for name, model in models.items():
-                score = np.array(list(person.read(model, int(shops.day[shop])).score_ppm.values()), dtype=np.float32)
+            for name, (model, freshness) in readers.items():
+                reading = person.read(model, int(shops.day[shop]), freshness)
+                score = np.array(list(reading.score_ppm.values()), dtype=np.float32)
                 score -= np.arange(len(score), dtype=np.float32) * 1e-3  # ties go by code, as answers do
                 found[name].append(ndcg(score[None], shops.bought[shop : shop + 1]))
     return {name: np.concatenate(values) for name, values in found.items()}
@@ -205,6 +217,14 @@ def main() -> None:
         f"daily over monthly, {name}": interval(values[f"daily_{name}"] - values[f"monthly_{name}"], person)
         for name in (["closed_form", "trained"] if chosen.train else ["closed_form"])
     }
+    for name in ["closed_form", "trained"] if chosen.train else ["closed_form"]:
+        for by in ("week", "month"):
+            leads[f"daily over daily by {by}, {name}"] = interval(
+                values[f"daily_{name}"] - values[f"daily_{name}_by_{by}"], person
+            )
+            leads[f"daily by {by} over monthly, {name}"] = interval(
+                values[f"daily_{name}_by_{by}"] - values[f"monthly_{name}"], person
+            )
     if chosen.train:
         leads["measured over daily, trained"] = interval(values["measured"] - values["daily_trained"], person)
     means = {name: float(one.mean()) for name, one in values.items()}
