@@ -73,7 +73,7 @@ def traces_of(rng: np.random.Generator) -> Year:
 
 def run_of(blocks: Sequence[Days], known: Integers = NOTHING_BEFORE) -> Run:
     """Return what one vault's refresh makes of consecutive days."""
-    run, vault = Run(RETAIL, START, known), new_id()
+    run, vault = Run(RETAIL, START, SIGMA, known), new_id()
     for days in blocks:
         period = period_of(days.first)
         ask = Ask(Wanted.VECTORS, RETAIL, period, (Made(days.first, len(days), {}),))

@@ -24,15 +24,16 @@ from vault.schema.trace import Period
 RETAIL = feature_map(Category("pd:Purchase"), Cadence.DAILY)
 AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
 VAULT, SCOPE = b"v" * 16, owner_day(b"v" * 16, Period("2026-10"))
-WHOLE, COST = OWNER_DAY_CAP, month_curve(RETAIL)
+WHOLE, ALONE = OWNER_DAY_CAP, sigma_of(RETAIL, late=False)
+COST = month_curve(RETAIL, ALONE)
 
 
 def october(first: int, last: int, *, late: bool = False) -> Days:
     return Days(date(2026, 10, first), date(2026, 10, last), late)
 
 
-def charge(name: int, wanted: Days) -> LedgerCharge:
-    return day_charge(RETAIL, VAULT, wanted, release_id=name.to_bytes(32), code_hash=b"c" * 32)
+def charge(name: int, wanted: Days, sigma: int = ALONE) -> LedgerCharge:
+    return day_charge(RETAIL, VAULT, wanted, sigma=sigma, release_id=name.to_bytes(32), code_hash=b"c" * 32)
 
 
 def take(database: Database, name: int, wanted: Days) -> Reservation:

@@ -26,8 +26,8 @@ def month(number: int) -> Block:
 
 
 def noise(blocks: list[Block]) -> float | None:
-    places = [Place(block.first, len(block.values), block.start) for block in blocks]
-    return noise_of_level(RETAIL_DAILY, places, SIGMA, ASKED)
+    places = {Place(block.first, len(block.values), block.start): block.sigma for block in blocks}
+    return noise_of_level(RETAIL_DAILY, places, ASKED)
 
 
 def test_days_older_than_answers_read_change_neither_a_level_nor_the_noise_that_is_stated() -> None:

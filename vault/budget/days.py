@@ -20,7 +20,7 @@ from vault.budget.charge import LedgerCharge, owner_day
 from vault.budget.ledger import ChargeConflict, Reservation, StandingCharge, State
 from vault.encoding import JsonObject, b64u
 from vault.imprint.block import DAILY, LATE, late_sigma, on_time_sensitivity, sensitivity
-from vault.imprint.features import Cadence, FeatureMap, mapped_for
+from vault.imprint.features import FeatureMap
 from vault.proof.accounting import NOTHING, OWNER_DAY_CAP, Cap, Curve, gaussian
 from vault.schema.category import Category
 from vault.schema.trace import period_of
@@ -56,37 +56,59 @@ class Days:
 
 
 @lru_cache
-def chain_sigma(mapped: FeatureMap) -> int:
-    """Return the noise of every chain under a map, in units of u: a public constant.
+def sigma_of(mapped: FeatureMap, categories: int = 1, *, late: bool) -> int:
+    """Return the noise of on-time rows in units of u, or of late rows in quantised units: a public constant.
 
-    A day's cap covers all categories, so each category with a map gets its share of it.
+    Args:
+        mapped: The map; a daily one.
+        categories: For how many categories the owner's consent makes rows. A day's cap covers all of them, so each
+            gets its share of it.
+        late: Of late rows.
     """
-    cap = OWNER_DAY_CAP
-    return sigma_for(
-        cap.epsilon, cap.delta, on_time_sensitivity(sensitivity(mapped.clip)), len(mapped_for(Cadence.DAILY))
-    )
-
-
-def sigma_of(mapped: FeatureMap, *, late: bool) -> int:
-    """Return the noise of on-time rows in units of u, or of late rows in quantised units."""
-    sigma = chain_sigma(mapped)
+    longest = on_time_sensitivity(sensitivity(mapped.clip))
+    sigma = sigma_for(OWNER_DAY_CAP.epsilon, OWNER_DAY_CAP.delta, longest, categories)
     return late_sigma(mapped.clip, sigma) if late else sigma
 
 
+def month_sigma(held: Iterable[StandingCharge], mapped: FeatureMap, categories: int) -> int:
+    """Return the noise of a month's on-time rows: the one it was first paid with, or else that of a share of the cap.
+
+    What is paid for stays as it is, however many categories the consent covers by now: with fewer the month's other
+    days would need less noise than was paid for, and be refused.
+
+    Args:
+        held: Every charge of the month, from `ledger.hold`.
+        mapped: Map of the category.
+        categories: As in `sigma_of`.
+    """
+    paid = (
+        int(str(one.charge.mechanism["sigma"]))
+        for one in held
+        if one.charge.category == mapped.category
+        and days_of(one.charge) is not None
+        and one.charge.mechanism["map"] == b64u(mapped.digest)
+        and any(one.charge.curve.nano)
+    )
+    return next(paid, sigma_of(mapped, categories, late=False))
+
+
 @lru_cache
-def month_curve(mapped: FeatureMap) -> Curve:
-    """Return what all daily rows of a month, the late one included, cost each of its days."""
-    on_time = gaussian(sensitivity(mapped.clip), sigma_of(mapped, late=False))
-    return on_time + gaussian(mapped.clip, sigma_of(mapped, late=True))
+def month_curve(mapped: FeatureMap, sigma: int) -> Curve:
+    """Return what all daily rows of a month cost each of its days: chains of this noise, and the late row."""
+    on_time = gaussian(sensitivity(mapped.clip), sigma)
+    return on_time + gaussian(mapped.clip, late_sigma(mapped.clip, sigma))
 
 
-def day_charge(mapped: FeatureMap, vault_id: bytes, days: Days, *, release_id: bytes, code_hash: bytes) -> LedgerCharge:
+def day_charge(
+    mapped: FeatureMap, vault_id: bytes, days: Days, *, sigma: int, release_id: bytes, code_hash: bytes
+) -> LedgerCharge:
     """Return the charge of a release about some days: the whole month's, of which `reserve` knows whether it is paid.
 
     Args:
         mapped: Map of the category; it is a daily one.
         vault_id: 16 bytes.
         days: Which days.
+        sigma: Noise of the month's on-time rows, from `month_sigma`.
         release_id: From `vault.imprint.block`.
         code_hash: SHA-256 of the code that will run.
     """
@@ -98,11 +120,11 @@ def day_charge(mapped: FeatureMap, vault_id: bytes, days: Days, *, release_id: b
         "last": days.last.isoformat(),
         "clip": mapped.clip,
         "sensitivity": sensitivity(mapped.clip),
-        "sigma": sigma_of(mapped, late=False),
-        "late_sigma": sigma_of(mapped, late=True),
+        "sigma": sigma,
+        "late_sigma": late_sigma(mapped.clip, sigma),
     }
     scope = owner_day(vault_id, period_of(days.first))
-    return LedgerCharge(scope, mapped.category, release_id, mechanism, month_curve(mapped), code_hash)
+    return LedgerCharge(scope, mapped.category, release_id, mechanism, month_curve(mapped, sigma), code_hash)
 
 
 def reserve(session: Session, charge: LedgerCharge, cap: Cap, *, at: datetime) -> Reservation:

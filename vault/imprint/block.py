@@ -64,6 +64,17 @@ def late_sigma(clip: int, sigma: int) -> int:
     return isqrt(square - 1) + 1
 
 
+def mu2_micro(sensitivity: int, sigma: int) -> int:
+    """Return what a row costs each of its days: millionths of (sensitivity / sigma)^2, rounded up."""
+    return -(-(10**6) * sensitivity**2 // sigma**2)
+
+
+def sigma_that_costs(sensitivity: int, mu2_micro: int) -> int:
+    """Return the noise that `mu2_micro` was computed from: exactly that, as far as each noise costs another sum."""
+    square = -(-(10**6) * sensitivity**2 // mu2_micro)
+    return isqrt(square - 1) + 1
+
+
 @lru_cache(maxsize=512)
 def strategy_from(start: date) -> Strategy:
     """Return the strategy of the chain that begins on a day: its horizon, to the end of the year, is fixed with it.

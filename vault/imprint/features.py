@@ -42,9 +42,9 @@ class Cadence(StrEnum):
 
 _FILES: Final = {
     Category("pd:Purchase"): {Cadence.MONTHLY: "retail-1.json", Cadence.DAILY: "retail-1-daily.json"},
-    Category("pd:BrowsingBehaviour"): {Cadence.MONTHLY: "content-1.json"},
-    Category("pd:LinkClicked"): {Cadence.MONTHLY: "clicks-1.json"},
-    Category("pd:Health"): {Cadence.MONTHLY: "health-1.json"},
+    Category("pd:BrowsingBehaviour"): {Cadence.MONTHLY: "content-1.json", Cadence.DAILY: "content-1-daily.json"},
+    Category("pd:LinkClicked"): {Cadence.MONTHLY: "clicks-1.json", Cadence.DAILY: "clicks-1-daily.json"},
+    Category("pd:Health"): {Cadence.MONTHLY: "health-1.json", Cadence.DAILY: "health-1-daily.json"},
 }
 
 

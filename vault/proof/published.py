@@ -28,6 +28,10 @@ WORDS: Final[Mapping[bytes, bytes]] = MappingProxyType(
                 "1a27839f7c8e3ebcccd9880722adc375325cd0d2475ccb32e6d1fa7e14b99562",  # content-1
                 "28bb5bb1b0506c2cf2f945b9f9619f30a22aa002ccdea662346b7bb72b02b3f4",
             ),
+            (
+                "259fd71b15b4d9a9204252e329b02bfd88f4cdafa37170845c457f83579eb7b1",  # content-1-daily
+                "28bb5bb1b0506c2cf2f945b9f9619f30a22aa002ccdea662346b7bb72b02b3f4",
+            ),
         )
     }
 )

@@ -2,7 +2,8 @@
 
 It has production make the rows of people who left no trace, and of one whose every day is as long as a day can
 be, takes out what the published strategy says that noise adds up to, and looks at what is left: independent noise of
-the charged scale, no longer than a chain is. No vault is opened for it; like every audit it can only refute.
+the charged scale, no longer than a chain is. It makes the rows of every share of a day's cap that a consent can lead to, and all
+in one draw, as a refresh of many vaults does. No vault is opened for it; like every audit it can only refute.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from vault.budget.charge import owner_day
 from vault.budget.days import Days, sigma_of
 from vault.budget.ledger import Reservation, State
 from vault.imprint.block import DAILY, sensitivity, strategy_from
-from vault.imprint.features import Cadence, FeatureMap
+from vault.imprint.features import Cadence, FeatureMap, mapped_for
 from vault.imprint.noise import Integers
 from vault.imprint.rows import MONTHLY
 from vault.schema.trace import Period, period_of
@@ -36,6 +37,8 @@ _MONTH: Final = Period("2025-01")
 _START: Final = date(2025, 1, 1)
 _FIRST: Final = 90
 """How many of the `_ROWS` days of a chain one refresh makes; the next one goes on."""
+_WIDTH: Final = 600
+"""How many numbers a row of all people of a share together has at least: a narrow map is audited on more people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +76,12 @@ def audit_rows(feature_map: FeatureMap, drawing: Drawing = draw) -> RowsAudit:
         case _ as other:
             assert_never(other)
     releases = [make(feature_map, drawing) for _ in range(2)]
-    parts = [release[rows] for release in releases for rows in (slice(_FIRST), slice(_FIRST, None))]
-    ratios = [float(part.std()) for part in parts]
+    shares = [rows for release in releases for rows in release]
+    ratios = [float(rows[part].std()) for rows in shares for part in (slice(_FIRST), slice(_FIRST, None))]
     pairs = [
-        (releases[0], releases[1]),
-        *((release[:, 0], release[:, 1]) for release in releases),
-        *((release[:-lag], release[lag:]) for release in releases for lag in (1, 2)),
+        *zip(*releases, strict=True),
+        *((rows[:, ::2], rows[:, 1::2]) for rows in shares),
+        *((rows[:-lag], rows[lag:]) for rows in shares for lag in (1, 2)),
     ]
     days = (feature_map.day_vector(feature_map.codes[:count]) for count in range(1, feature_map.size - 1))
     longest = max(float(np.linalg.norm(day)) for day in days)
@@ -93,28 +96,48 @@ def _correlation(one: Floats, two: Floats) -> float:
     return float(np.corrcoef(one.ravel(), two.ravel())[0, 1]) if one.any() and two.any() else 1.0
 
 
-def _monthly(mapped: FeatureMap, drawing: Drawing) -> Floats:
-    """Return [rows, 2, K] noise of two people's months, in units of the charged one."""
-    sigma, ask = noise_of(mapped).sigma, Ask(Wanted.SUM, mapped, _MONTH)
-    pieces = [_piece(mapped, MONTHLY, sigma, ask) for _ in range(2 * _ROWS)]
-    drawn = drawing({piece: np.zeros(mapped.size, dtype=np.int64) for piece in pieces})
-    return np.stack([drawn[piece].values for piece in pieces]).reshape(_ROWS, 2, mapped.size) / sigma
+def _shares(mapped: FeatureMap) -> range:
+    """Return for how many categories a consent can have rows made."""
+    return range(1, len(mapped_for(mapped.cadence)) + 1)
 
 
-def _daily(mapped: FeatureMap, drawing: Drawing) -> Floats:
-    """Return [days, 2, K] noise of two people's chains as it was before it was carried on, in units of the charged one."""
-    known = [np.zeros((0, mapped.size), dtype=np.int64)] * 2
-    values = known
+def _people(mapped: FeatureMap) -> int:
+    return 2 * -(-_WIDTH // (2 * mapped.size))
+
+
+def _monthly(mapped: FeatureMap, drawing: Drawing) -> list[Floats]:
+    """Return for each share [rows, people, K] noise of people's months, in units of the charged one."""
+    sigmas, ask = [noise_of(mapped, count).sigma for count in _shares(mapped)], Ask(Wanted.SUM, mapped, _MONTH)
+    pieces = {sigma: [_piece(mapped, MONTHLY, sigma, ask) for _ in range(_people(mapped) * _ROWS)] for sigma in sigmas}
+    drawn = drawing({piece: np.zeros(mapped.size, dtype=np.int64) for made in pieces.values() for piece in made})
+    return [
+        np.stack([drawn[piece].values for piece in made]).reshape(_ROWS, _people(mapped), mapped.size) / sigma
+        for sigma, made in pieces.items()
+    ]
+
+
+def _daily(mapped: FeatureMap, drawing: Drawing) -> list[Floats]:
+    """Return for each share [days, people, K] noise of people's chains as it was before it was carried on.
+
+    In units of the charged one.
+    """
+    sigmas = [sigma_of(mapped, count, late=False) for count in _shares(mapped)]
+    known = [(sigma, np.zeros((0, mapped.size), dtype=np.int64)) for sigma in sigmas for _ in range(_people(mapped))]
+    values = [errors for _, errors in known]
     for first, last in ((0, _FIRST), (_FIRST, _ROWS)):
-        runs = [Run(mapped, _START, errors) for errors in known]
+        runs = [Run(mapped, _START, sigma, errors) for sigma, errors in known]
         for run in runs:
-            run.pieces.extend(_block(mapped, run, first + at) for at in range(last - first))
+            run.pieces.extend(_block(run, first + at) for at in range(last - first))
         drawn = drawing({piece: np.zeros(piece.ask.shape, dtype=np.int64) for run in runs for piece in run.pieces})
         made = [[drawn[piece] for piece in run.pieces] for run in runs]
         values = [np.concatenate([old, *(one.values for one in new)]) for old, new in zip(values, made, strict=True)]
-        known = [np.concatenate([old, *(_errors(one) for one in new)]) for old, new in zip(known, made, strict=True)]
+        known = [
+            (run.sigma, np.concatenate([run.known, *(_errors(one) for one in new)]))
+            for run, new in zip(runs, made, strict=True)
+        ]
     matrix = strategy_from(_START).matrix[:_ROWS, :_ROWS]
-    return np.stack([matrix @ rows for rows in values], axis=1) / sigma_of(mapped, late=False)
+    white = np.stack([matrix @ rows / sigma for (sigma, _), rows in zip(known, values, strict=True)], axis=1)
+    return np.split(white, len(sigmas), axis=1)
 
 
 def _errors(drawn: Drawn) -> Integers:
@@ -123,10 +146,10 @@ def _errors(drawn: Drawn) -> Integers:
     return drawn.errors
 
 
-def _block(mapped: FeatureMap, run: Run, index: int) -> Piece:
-    day = _START + timedelta(days=index)
+def _block(run: Run, index: int) -> Piece:
+    mapped, day = run.mapped, _START + timedelta(days=index)
     ask = Ask(Wanted.VECTORS, mapped, period_of(day), (Made(day, 1, {}),))
-    return _piece(mapped, DAILY, sigma_of(mapped, late=False), ask, Days(day, day), run)
+    return _piece(mapped, DAILY, run.sigma, ask, Days(day, day), run)
 
 
 def _piece(  # noqa: PLR0917  (as a piece has them)

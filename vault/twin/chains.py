@@ -14,10 +14,19 @@ from sqlmodel import Session
 from vault.budget import days as charging
 from vault.budget import ledger
 from vault.budget.charge import owner_day
-from vault.budget.days import Days, day_charge, sigma_of
-from vault.budget.ledger import BudgetExhausted, ChargeConflict
-from vault.imprint.block import DAILY, LATE, LATE_AFTER, block_id, late_id, parse_carried, sensitivity
-from vault.imprint.features import FeatureMap
+from vault.budget.days import Days, day_charge
+from vault.budget.ledger import BudgetExhausted, ChargeConflict, Reservation
+from vault.imprint.block import (
+    DAILY,
+    LATE,
+    LATE_AFTER,
+    block_id,
+    late_id,
+    late_sigma,
+    mu2_micro,
+    parse_carried,
+    sensitivity,
+)
 from vault.imprint.noise import Integers
 from vault.proof.accounting import OWNER_DAY_CAP
 from vault.schema.category import Category
@@ -47,24 +56,26 @@ class Owed:
     refused: str
 
 
-def reserve(session: Session, worker: Worker, opening: Opening, category: Category, code_hash: bytes) -> Owed:
-    """Reserve the rows of every closed day of a category that never had one, and the late rows that are due.
+def reserve(session: Session, worker: Worker, opening: Opening, code_hash: bytes) -> Owed:
+    """Reserve the rows of every closed day that never had one, and the late rows that are due.
+
+    Months are locked in their order, each for all categories at once: two workers never wait for each other.
 
     Args:
         session: An open writing transaction; the caller commits it before anything is opened.
         worker: The worker.
         opening: Names the months.
-        category: One with daily rows.
         code_hash: Of the code that makes them.
 
     Raises:
         SealError: What a chain goes on with does not open.
     """
-    planned = _Planned(session, worker, opening, worker.map_of(category), code_hash)
-    for month in opening.months:
-        if month.category == category:
-            planned.add(month)
-    return Owed(tuple(planned.pieces), planned.refused)
+    planned = {
+        category: _Planned(session, worker, opening, category, code_hash)
+        for category in sorted({month.category for month in opening.months})
+    }
+    pieces = [piece for month in opening.months for piece in planned[month.category].add(month)]
+    return Owed(tuple(pieces), next((one.refused for one in planned.values() if one.refused), ""))
 
 
 def seal_carried(carried: bytes, vault: VaultId, release_id: bytes, seed: bytes) -> bytes:
@@ -76,19 +87,18 @@ class _Planned:
     """One category's rows as they are planned, month by month."""
 
     def __init__(
-        self, session: Session, worker: Worker, opening: Opening, mapped: FeatureMap, code_hash: bytes
+        self, session: Session, worker: Worker, opening: Opening, category: Category, code_hash: bytes
     ) -> None:
-        self.pieces: list[Piece] = []
         self.refused = ""
-        self._session, self._worker, self._opening, self._mapped = session, worker, opening, mapped
+        self._session, self._worker, self._opening, self._mapped = session, worker, opening, worker.map_of(category)
         self._code_hash = code_hash
         self._vault = opening.permit.vault_id
-        self._stored = rows.of_days(session, self._vault, mapped.category)
+        self._stored = rows.of_days(session, self._vault, category)
         self._carried: dict[bytes, tuple[dict[tuple[bytes, bytes], int], Integers]] = {}
         self._run: Run | None = None
 
-    def add(self, month: Month) -> None:
-        """Plan one month; months come in order."""
+    def add(self, month: Month) -> list[Piece]:
+        """Reserve what one month owes; months come in order."""
         first = date(int(month.period[:4]), int(month.period[5:]), 1)
         following = periods_from(month.period, 2)[1]
         end = date(int(following[:4]), int(following[5:]), 1) - timedelta(days=1)
@@ -99,63 +109,67 @@ class _Planned:
         due = self._worker.clock.now() >= closes_at(end, ZoneInfo(self._opening.keys.time_zone)) + LATE_AFTER
         late_due = due and len(on_time) == len(mine)
         if held_days >= set(closed) and not late_due:
-            return
+            return []
         held = ledger.hold(self._session, owner_day(self._vault, month.period))
+        sigma = charging.month_sigma(held, self._mapped, len(self._opening.permit.categories))
         gone = charging.gone(held, self._mapped.category, late=False)
-        fresh = [self._block(month, days) for days in _stretches(day for day in closed if day not in gone)]
-        blocks = [piece for piece in fresh if piece is not None]
+        fresh = [self._block(month, days, sigma) for days in _stretches(day for day in closed if day not in gone)]
+        made = [piece for piece in fresh if piece is not None]
         if late_due and not charging.gone(held, self._mapped.category, late=True):
-            self._late(month, on_time, blocks)
+            made += filter(None, [self._late(month, on_time, made, sigma)])
+        return made
 
-    def _block(self, month: Month, days: Days) -> Piece | None:
-        mapped, sigma = self._mapped, sigma_of(self._mapped, late=False)
-        run = self._run
-        if run is None or run.following != days.first or run.start.year != days.first.year:
-            run = self._continued(days.first)
+    def _block(self, month: Month, days: Days, sigma: int) -> Piece | None:
+        mapped, run = self._mapped, self._run
+        going_on = run is not None and (run.following, run.start.year, run.sigma) == (
+            days.first,
+            days.first.year,
+            sigma,
+        )
+        if run is None or not going_on:
+            run = self._continued(days.first, sigma)
         place = days.first, days.last
         name = block_id(mapped, self._vault, run.start, place, sigma=sigma, batch_hashes=month.batch_hashes)
         ask = Ask(Wanted.VECTORS, mapped, month.period, (Made(days.first, len(days), {}),))
-        piece = self._reserved(month, days, name, ask, run)
-        if piece is not None:
-            run.pieces.append(piece)
-            self._run = run
+        reserved = self._reserved(days, name, sigma)
+        if reserved is None:
+            return None
+        piece = Piece(month, mapped, DAILY, sensitivity(mapped.clip), sigma, reserved, ask, days, run)
+        run.pieces.append(piece)
+        self._run = run
         return piece
 
-    def _late(self, month: Month, on_time: Iterable[StoredRow], fresh: Iterable[Piece]) -> None:
-        seeds = self._opening.keys.seeds
+    def _late(self, month: Month, on_time: Iterable[StoredRow], fresh: Iterable[Piece], sigma: int) -> Piece | None:
+        seeds, mapped = self._opening.keys.seeds, self._mapped
         known = [row for row in on_time if row.compartment_id in seeds and row.place is not None]
         self._open(known)
         made = [
             Made(row.place.first, row.place.days, self._carried[row.release_id][0]) for row in known if row.place
         ] + [Made(piece.days.first, len(piece.days), month.heads) for piece in fresh if piece.days is not None]
         if not made:
-            return  # no day of it has a row of its own here
+            return None  # no day of it has a row of its own here
         last = max(one.first + timedelta(days=one.days - 1) for one in made)
         days = Days(min(one.first for one in made), last, late=True)
-        sigma = sigma_of(self._mapped, late=True)
-        place = days.first, days.last
-        name = late_id(self._mapped, self._vault, place, sigma=sigma, batch_hashes=month.batch_hashes)
-        self._reserved(month, days, name, Ask(Wanted.LATE, self._mapped, month.period, tuple(made)), None)
+        own, place = late_sigma(mapped.clip, sigma), (days.first, days.last)
+        name = late_id(mapped, self._vault, place, sigma=own, batch_hashes=month.batch_hashes)
+        ask = Ask(Wanted.LATE, mapped, month.period, tuple(made))
+        reserved = self._reserved(days, name, sigma)
+        return None if reserved is None else Piece(month, mapped, LATE, mapped.clip, own, reserved, ask, days)
 
-    def _reserved(self, month: Month, days: Days, name: bytes, ask: Ask, run: Run | None) -> Piece | None:
-        charge = day_charge(self._mapped, self._vault, days, release_id=name, code_hash=self._code_hash)
+    def _reserved(self, days: Days, name: bytes, sigma: int) -> Reservation | None:
+        charge = day_charge(self._mapped, self._vault, days, sigma=sigma, release_id=name, code_hash=self._code_hash)
         try:
-            reservation = charging.reserve(self._session, charge, OWNER_DAY_CAP, at=self._worker.clock.now())
+            return charging.reserve(self._session, charge, OWNER_DAY_CAP, at=self._worker.clock.now())
         except (BudgetExhausted, ChargeConflict) as error:
             self.refused = error.slug  # these days keep what they have
             return None
-        sigma = sigma_of(self._mapped, late=days.late)
-        length = self._mapped.clip if days.late else sensitivity(self._mapped.clip)
-        mechanism = LATE if days.late else DAILY
-        piece = Piece(month, self._mapped, mechanism, length, sigma, reservation, ask, days, run)
-        self.pieces.append(piece)
-        return piece
 
-    def _continued(self, first: date) -> Run:
-        """Return the chain whose rows end the day before, if all its noise can be opened, or else a fresh one."""
+    def _continued(self, first: date, sigma: int) -> Run:
+        """Return the chain of that noise whose rows end the day before, if all of it can be opened, or else a fresh one."""
+        cost = mu2_micro(sensitivity(self._mapped.clip), sigma)
         chains: defaultdict[date, list[StoredRow]] = defaultdict(list)
         for row in self._stored:
-            if row.place and row.place.chain_start and row.map_digest == self._mapped.digest:
+            if row.place and row.place.chain_start and (row.map_digest, row.mu2_micro) == (self._mapped.digest, cost):
                 chains[row.place.chain_start].append(row)
         for start, blocks in chains.items():
             held = [day for row in blocks for day in _days_of(row)]
@@ -163,8 +177,9 @@ class _Planned:
             openable = all(row.compartment_id in self._opening.keys.seeds for row in blocks)
             if whole and start.year == first.year and openable:
                 self._open(blocks)
-                return Run(self._mapped, start, np.concatenate([self._carried[row.release_id][1] for row in blocks]))
-        return Run(self._mapped, first, np.zeros((0, self._mapped.size), dtype=np.int64))
+                known = np.concatenate([self._carried[row.release_id][1] for row in blocks])
+                return Run(self._mapped, start, sigma, known)
+        return Run(self._mapped, first, sigma, np.zeros((0, self._mapped.size), dtype=np.int64))
 
     def _open(self, blocks: Iterable[StoredRow]) -> None:
         wanted = {row.release_id: row for row in blocks if row.release_id not in self._carried}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Final
@@ -73,26 +73,30 @@ def read_level(feature_map: FeatureMap, blocks: Iterable[Block], asked: date) ->
     return Level(values * MONTH_DAYS, math.sqrt(found.noise_variance) * MONTH_DAYS, months)
 
 
-def noise_of_level(feature_map: FeatureMap, made: Iterable[Place], sigma: int, asked: date) -> float | None:
+def noise_of_level(feature_map: FeatureMap, made: Mapping[Place, int], asked: date) -> float | None:
     """Return the standard deviation of the noise in a level a day, in quantised units: a public fact.
 
     Args:
         feature_map: The map of the rows.
-        made: Where its daily rows lie.
-        sigma: Their noise.
+        made: Where its daily rows lie, and the noise of each one's chain.
         asked: The day.
 
     Returns:
         None if no row is of a day before.
+
+    Raises:
+        ValueError: One chain's rows have different noise.
     """
     chains: defaultdict[date, list[tuple[date, int]]] = defaultdict(list)
-    for place in sorted(made, key=lambda place: place.first):
+    sigmas: defaultdict[date, set[int]] = defaultdict(set)
+    for place, sigma in sorted(made.items(), key=lambda one: one[0].first):
         last = place.first + timedelta(days=place.days - 1)
         if place.chain_start is not None and _is_read(place.first, last, asked):
             chains[place.chain_start].append((place.first, place.days))
+            sigmas[place.chain_start].add(sigma)
     if not chains:
         return None
-    spans = tuple(_span(start, chains[start], {sigma}) for start in sorted(chains))
+    spans = tuple(_span(start, chains[start], sigmas[start]) for start in sorted(chains))
     return math.sqrt(weights(spans, asked.toordinal(), DRIFT * feature_map.clip**2).noise_variance)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from vault.budget.days import Days
 from vault.budget.ledger import Reservation
-from vault.imprint.block import DAILY, Block, dump_block, dump_carried, strategy_from
+from vault.imprint.block import DAILY, Block, dump_block, dump_carried, mu2_micro, strategy_from
 from vault.imprint.chain import errors
 from vault.imprint.features import FeatureMap
 from vault.imprint.noise import DiscreteGaussian, Integers
@@ -28,12 +28,14 @@ class Run:
     Args:
         mapped: Map of the category.
         start: First day of the chain.
+        sigma: Its noise, the same for its whole life.
         known: int64[days, K] e of the chain's days before: as private as the traces.
         pieces: Their blocks, by day.
     """
 
     mapped: FeatureMap
     start: date
+    sigma: int
     known: Integers = field(repr=False)
     pieces: list[Piece] = field(default_factory=list, repr=False)
 
@@ -77,7 +79,7 @@ class Piece:
     @property
     def mu2_micro(self) -> int:
         """What it costs each of its days: millionths of (sensitivity / sigma)^2, rounded up."""
-        return -(-(10**6) * self.sensitivity**2 // self.sigma**2)
+        return mu2_micro(self.sensitivity, self.sigma)
 
     @property
     def place(self) -> Place | None:
@@ -120,12 +122,13 @@ def nothing(pieces: Iterable[Piece]) -> dict[Piece, Integers]:
 def draw(exact: Mapping[Piece, Integers]) -> dict[Piece, Drawn]:
     """Draw the noise of many vaults' pieces at once: one draw for all that have the same noise."""
     alone: defaultdict[tuple[bytes, int], list[Piece]] = defaultdict(list)
-    runs: defaultdict[tuple[bytes, date, int, int], list[Run]] = defaultdict(list)
+    runs: defaultdict[tuple[bytes, date, int, int, int], list[Run]] = defaultdict(list)
     for piece in exact:
         if piece.mechanism != DAILY:
             alone[piece.mapped.digest, piece.sigma].append(piece)
         elif piece.run is not None and piece is piece.run.pieces[0]:
-            runs[piece.mapped.digest, piece.run.start, len(piece.run.known), piece.run.days].append(piece.run)
+            run = piece.run
+            runs[run.mapped.digest, run.start, run.sigma, len(run.known), run.days].append(run)
     found: dict[Piece, Drawn] = {}
     for (_, sigma), pieces in alone.items():
         values = noisy([exact[piece] for piece in pieces], DiscreteGaussian(sigma))
@@ -141,8 +144,8 @@ def draw(exact: Mapping[Piece, Integers]) -> dict[Piece, Drawn]:
 
 
 def _errors(runs: Sequence[Run]) -> list[Integers]:
-    """Return e of each run's days: runs of one strategy and one place in it."""
+    """Return e of each run's days: runs of one strategy, one place in it and one noise."""
     one = runs[0]
-    noise = DiscreteGaussian(one.pieces[0].sigma).sample((one.days, len(runs) * one.mapped.size))
+    noise = DiscreteGaussian(one.sigma).sample((one.days, len(runs) * one.mapped.size))
     known = np.concatenate([run.known for run in runs], axis=1)
     return np.split(errors(strategy_from(one.start), noise, known), len(runs), axis=1)

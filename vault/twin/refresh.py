@@ -159,10 +159,8 @@ def _reserve(session: Session, worker: Worker, one: _Refresh) -> None:
             _reserve_months(session, worker, one, one.opening)
         case Cadence.DAILY:
             with one.attempt():
-                for category in sorted({month.category for month in one.opening.months}):
-                    owed = chains.reserve(session, worker, one.opening, category, code_hash())
-                    one.pieces += owed.pieces
-                    one.reason = owed.refused or one.reason
+                owed = chains.reserve(session, worker, one.opening, code_hash())
+                one.pieces, one.reason = [*owed.pieces], owed.refused
         case _ as other:
             assert_never(other)
 

@@ -12,11 +12,10 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from vault.budget import ledger
-from vault.budget.days import sigma_of
 from vault.clock import unix_s
 from vault.encoding import b64u
 from vault.http.edge import ClockDep, DatabaseDep
-from vault.imprint.block import DAILY
+from vault.imprint.block import DAILY, sensitivity, sigma_that_costs
 from vault.imprint.features import Cadence, feature_map
 from vault.jobs.queue import Job
 from vault.parties import marks, people
@@ -150,10 +149,13 @@ def _noise_json(released: Sequence[StoredRow], today: date) -> list[dict[str, An
     found = []
     for category in sorted({row.category for row in released if row.mechanism == DAILY}):
         mapped = feature_map(category, Cadence.DAILY)
-        mine = [
-            row.place for row in released if row.mechanism == DAILY and row.map_digest == mapped.digest and row.place
-        ]
-        noise = noise_of_level(mapped, mine, sigma_of(mapped, late=False), today)
+        length = sensitivity(mapped.clip)
+        mine = {
+            row.place: sigma_that_costs(length, row.mu2_micro)
+            for row in released
+            if row.mechanism == DAILY and row.map_digest == mapped.digest and row.place
+        }
+        noise = noise_of_level(mapped, mine, today)
         if noise is not None:
             found.append({"category": category, "map": b64u(mapped.digest), "sd": noise / mapped.content})
     return found

@@ -13,6 +13,9 @@ const BUILT_IN = [
   "56bb6314e68a482f1af3043cf26a2fb2c92274f7dba36f00687d7ebf8b10a64a",
   "93742fe67541745f9bf24d0ceb4ea0c1108ba154d20f9ca0803a46e07b292134",
   "7640b3188e9168556e092d8c864db25566fccf63ae619678186fd967c860d303",
+  "ab194a064754801c098027000ec5f229b99554ada7cc07ba72bddd6a2ddcf797",
+  "bf544d81addc140c5ef7b969c84d43c96576157718db6837226e3f8286da4684",
+  "2846c82f99992b8d199a8d0ef97b458ce98a90bb129603363e81df0ca8a456fa",
 ];
 const SHIPPED = ["9b09d458d81772aaa72137e79cbc7828b9283935638c729bdef3a8e75e847832"];
 const ACTIVITIES = new Set(["light", "heavy"]);
@@ -30,10 +33,12 @@ type Group = Record<(typeof GROUP)[number], number>;
 export const CLASSIFIERS = ["reveals-3", "reveals-4"];
 
 const RETAIL_WORDS = "0d310b00d1bd94d9908d8de924ba6a129fb289284443ca1c8e1d48606d6a33b9";
+const CONTENT_WORDS = "28bb5bb1b0506c2cf2f945b9f9619f30a22aa002ccdea662346b7bb72b02b3f4";
 const WORDS: ReadonlyMap<string, string> = new Map([
   ["7fef27789928d08281b0167a9f47a2a627f84882af0f4e8db244f500d6713895", RETAIL_WORDS],
   ["cb506e96c45df3b140a70eff7c2793642d60af4d6d9006b0396c933ecb3d6321", RETAIL_WORDS],
-  ["1a27839f7c8e3ebcccd9880722adc375325cd0d2475ccb32e6d1fa7e14b99562", "28bb5bb1b0506c2cf2f945b9f9619f30a22aa002ccdea662346b7bb72b02b3f4"],
+  ["1a27839f7c8e3ebcccd9880722adc375325cd0d2475ccb32e6d1fa7e14b99562", CONTENT_WORDS],
+  ["259fd71b15b4d9a9204252e329b02bfd88f4cdafa37170845c457f83579eb7b1", CONTENT_WORDS],
 ]);
 
 /** The words that releases published for a feature map; empty for maps that read no text. */
