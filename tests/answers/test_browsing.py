@@ -12,7 +12,7 @@ from tests.consent_kit import PURPOSE
 from tests.twin.worker_kit import OCTOBER, SEPTEMBER, epsilon
 from tests.vault_kit import MONTH, PURCHASE, publish
 from vault.answers.reveals import narrow
-from vault.imprint.features import Cadence, feature_map
+from vault.imprint.features import feature_map
 from vault.proof.verify import verify_bundle
 from vault.schema.category import Category
 from vault.schema.question import Candidate, NextChoice, Recommend
@@ -106,11 +106,3 @@ def test_a_month_that_was_made_for_one_category_keeps_its_row_when_another_joins
     assert (joined.rows, joined.reason, joined.failed) == (0, "budget-exhausted", False)
     assert epsilon(reader, OCTOBER) <= 3.0
     assert [reader.read(one).sigma for one in reader.stored()] == [noise_of(RETAIL).sigma] * 2
-
-
-def test_daily_rows_are_not_made_of_browsing(reader: Service) -> None:
-    reader.cadence = Cadence.DAILY
-    twin = reader.keep_twin(**about(BROWSING))
-    with Children() as children:
-        outcome = reader.refresh(children, twin)
-    assert (outcome.rows, outcome.reason) == (0, "nothing-to-open")

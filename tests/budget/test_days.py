@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
@@ -9,19 +10,23 @@ import dp_accounting
 import numpy as np
 import pytest
 from dp_accounting.rdp import rdp_privacy_accountant
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from vault.budget import days, ledger
 from vault.budget.charge import LedgerCharge, owner_day
-from vault.budget.days import Days, day_charge, month_curve, sigma_of
-from vault.budget.ledger import BudgetExhausted, ChargeConflict, Reservation
+from vault.budget.days import Days, day_charge, month_curve, month_sigma, sigma_of
+from vault.budget.ledger import BudgetExhausted, ChargeConflict, Reservation, State
 from vault.db import Database
 from vault.imprint.block import COLUMN_SQUARE, sensitivity
-from vault.imprint.features import Cadence, feature_map
+from vault.imprint.features import Cadence, FeatureMap, feature_map
 from vault.proof.accounting import NOTHING, ORDERS, OWNER_DAY_CAP, gaussian
 from vault.schema.category import Category
 from vault.schema.trace import Period
+from vault.seal.ids import new_id
 
 RETAIL = feature_map(Category("pd:Purchase"), Cadence.DAILY)
+HEALTH = feature_map(Category("pd:Health"), Cadence.DAILY)
 AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
 VAULT, SCOPE = b"v" * 16, owner_day(b"v" * 16, Period("2026-10"))
 WHOLE, ALONE = OWNER_DAY_CAP, sigma_of(RETAIL, late=False)
@@ -133,6 +138,67 @@ def test_another_categorys_payment_does_not_count(database: Database) -> None:
         ledger.reserve(session, elsewhere, WHOLE, at=AT)
     with pytest.raises(BudgetExhausted):
         take(database, 3, october(2, 2))
+
+
+def test_a_month_has_the_noise_that_it_was_first_paid_with_whatever_the_share_is_by_now(database: Database) -> None:
+    half, third = (sigma_of(RETAIL, count, late=False) for count in (2, 3))
+    with database.transaction() as session:
+        assert month_sigma(ledger.hold(session, SCOPE), RETAIL, 3) == third
+        first = days.reserve(session, charge(1, october(1, 5), half), WHOLE, at=AT)
+        health = day_charge(HEALTH, VAULT, october(1, 5), sigma=third, release_id=b"h" * 32, code_hash=b"c" * 32)
+        days.reserve(session, health, WHOLE, at=AT)
+    for aborted in (False, True):
+        with database.transaction() as session:
+            if aborted:
+                ledger.abort(session, first, at=AT)
+            held = ledger.hold(session, SCOPE)
+            assert {month_sigma(held, RETAIL, count) for count in (1, 2, 3, 4)} == {half}, aborted
+            assert month_sigma(held, HEALTH, 1) == third
+            assert month_sigma(held, replace(RETAIL, digest=bytes(32)), 1) == ALONE, "under another map"
+    with database.transaction() as session:
+        cost = ledger.spent(session, SCOPE)
+        days.commit(session, days.reserve(session, charge(2, october(6, 9), half), WHOLE, at=AT), at=AT)
+        assert ledger.spent(session, SCOPE) == cost
+        assert not WHOLE.admits(cost + COST), "the whole cap's noise would be refused here"
+
+
+_steps = st.tuples(
+    st.sampled_from([RETAIL, HEALTH, *(feature_map(Category(f"pd:{name}"), Cadence.DAILY) for name in
+    ("BrowsingBehaviour", "LinkClicked"))]), st.integers(1, 4), st.integers(1, 31), st.integers(0, 12), st.booleans(),
+    st.sampled_from(State),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(_steps, max_size=24))
+def test_no_order_of_shares_joins_and_fates_overdraws_a_day(
+    sqlite_database: Database, steps: list[tuple[FeatureMap, int, int, int, bool, State]]
+) -> None:
+    vault, drawn = new_id(), defaultdict[str, set[int]](set)
+    scope = owner_day(vault, Period("2026-10"))
+    for at, (mapped, count, first, length, late, fate) in enumerate(steps):
+        wanted = october(first, min(first + length, 31), late=late)
+        with sqlite_database.transaction() as session:
+            sigma = month_sigma(ledger.hold(session, scope), mapped, count)
+            asked = day_charge(mapped, vault, wanted, sigma=sigma, release_id=at.to_bytes(32), code_hash=b"c" * 32)
+            try:
+                reserved = days.reserve(session, asked, WHOLE, at=AT)
+            except (BudgetExhausted, ChargeConflict):
+                continue
+            drawn[mapped.category].add(sigma)
+            match fate:
+                case State.RESERVED:
+                    pass
+                case State.COMMITTED:
+                    days.commit(session, reserved, at=AT)
+                case State.ABORTED:
+                    ledger.abort(session, reserved, at=AT)
+    assert all(len(noises) == 1 for noises in drawn.values())
+    # By the noise that was drawn, and not by what the ledger says of it; every clip is the same.
+    cost = sum((month_curve(RETAIL, sigma) for noises in drawn.values() for sigma in noises), NOTHING)
+    assert cost.epsilon(WHOLE.delta) <= WHOLE.epsilon
+    with sqlite_database.snapshot() as session:
+        assert ledger.spent(session, scope).epsilon(WHOLE.delta) <= WHOLE.epsilon
 
 
 def test_days_of_two_months_are_no_release() -> None:

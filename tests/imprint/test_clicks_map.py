@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vault.imprint.features import ACTIVE_DAY, OTHER, Cadence, feature_map, mapped_for
+from vault.imprint.features import ACTIVE_DAY, OTHER, Cadence, FeatureMap, feature_map, mapped_for
 from vault.imprint.noise import DiscreteGaussian
 from vault.imprint.rows import month_sum, noisy, objects_by_day
 from vault.proof.certificate import BUILT_IN
@@ -20,6 +20,7 @@ from vault.twin.reader import closed_form, taxonomy
 
 CLICKED = Category("pd:LinkClicked")
 MAP = feature_map(CLICKED)
+of_each_cadence = pytest.mark.parametrize("mapped", [feature_map(CLICKED, cadence) for cadence in Cadence])
 OCTOBER, BERLIN = Period("2026-10"), ZoneInfo("Europe/Berlin")
 NOON = datetime(2026, 10, 7, 12, tzinfo=UTC)  # a Wednesday, two in the afternoon in Berlin
 
@@ -46,25 +47,29 @@ def norm(vector: np.ndarray) -> int:
     return sum(int(v) ** 2 for v in vector)
 
 
+@of_each_cadence
 @settings(max_examples=60)
-@given(st.lists(_traces(), max_size=40), st.integers(0, 33))
-def test_all_clicks_of_one_local_day_move_the_month_by_at_most_the_clip(traces: list[Trace], offset: int) -> None:
+@given(traces=st.lists(_traces(), max_size=40), offset=st.integers(0, 33))
+def test_all_clicks_of_one_local_day_move_the_month_by_at_most_the_clip(
+    mapped: FeatureMap, traces: list[Trace], offset: int
+) -> None:
     day = (datetime(2026, 9, 29, 12, tzinfo=UTC) + timedelta(days=offset)).date()
     rest = [one for one in traces if local_date(one.occurred_at, BERLIN) != day]
-    step = month_sum(MAP, OCTOBER, BERLIN, traces) - month_sum(MAP, OCTOBER, BERLIN, rest)
+    step = month_sum(mapped, OCTOBER, BERLIN, traces) - month_sum(mapped, OCTOBER, BERLIN, rest)
     assert step.dtype == np.int64
-    assert norm(step) <= MAP.clip**2
+    assert norm(step) <= mapped.clip**2
 
 
-def test_ten_thousand_clicks_of_a_day_are_one_day_of_25_hours() -> None:
+@of_each_cadence
+def test_ten_thousand_clicks_of_a_day_are_one_day_of_25_hours(mapped: FeatureMap) -> None:
     start = datetime(2026, 10, 24, 22, tzinfo=UTC)  # midnight in Berlin
     actions = list(Action)
     day = [
         click(actions[at % len(actions)], id=str(at), occurred_at=start + timedelta(seconds=9 * at))
         for at in range(10_000)
     ]
-    assert norm(month_sum(MAP, OCTOBER, BERLIN, day)) <= MAP.clip**2
-    (codes,) = objects_by_day(MAP, OCTOBER, BERLIN, day).values()
+    assert 0 < norm(month_sum(mapped, OCTOBER, BERLIN, day)) <= mapped.clip**2
+    (codes,) = objects_by_day(mapped, OCTOBER, BERLIN, day).values()
     assert codes == {*MAP.objects, OTHER, *(f"week:6-{part}" for part in range(4))}
 
 
@@ -95,20 +100,24 @@ def test_a_step_may_be_named_and_nothing_derived_is_claimed() -> None:
     assert MAP.codes_of(priced, BERLIN) == {"funnel:cart", "week:2-2", "price:2"}
 
 
-def test_an_hour_that_a_clock_change_repeats_is_the_same_part_twice_and_the_one_it_skips_is_none() -> None:
+@of_each_cadence
+def test_an_hour_that_a_clock_change_repeats_is_the_same_part_twice_and_the_one_it_skips_is_none(
+    mapped: FeatureMap,
+) -> None:
     repeated = [click(Action.CART, occurred_at=datetime(2026, 10, 25, hour, 30, tzinfo=UTC)) for hour in (0, 1)]
-    assert [MAP.codes_of(one, BERLIN) for one in repeated] == [{"funnel:cart", "week:6-0"}] * 2
+    assert [mapped.codes_of(one, BERLIN) for one in repeated] == [{"funnel:cart", "week:6-0"}] * 2
     skipped = click(Action.CART, occurred_at=datetime(2026, 3, 29, 1, 0, tzinfo=UTC))  # three o'clock, two never was
-    assert MAP.codes_of(skipped, BERLIN) == {"funnel:cart", "week:6-0"}
+    assert mapped.codes_of(skipped, BERLIN) == {"funnel:cart", "week:6-0"}
 
 
-def test_zero_noise_gives_plain_sums_and_a_neighbour_differs_by_one_whole_vector() -> None:
+@of_each_cadence
+def test_zero_noise_gives_plain_sums_and_a_neighbour_differs_by_one_whole_vector(mapped: FeatureMap) -> None:
     traces = [click(Action.CART, occurred_at=NOON.replace(day=day)) for day in range(1, 29)]
-    total = month_sum(MAP, OCTOBER, BERLIN, traces)
-    at = MAP.codes.index("funnel:cart")
-    assert total[at] == 28 * MAP.day_vector(["funnel:cart", "week:2-2"])[at]
-    lacking = month_sum(MAP, OCTOBER, BERLIN, traces[1:])
-    assert np.array_equal(total - lacking, MAP.day_vector(["funnel:cart", "week:3-2"]))  # the first is a Thursday
+    total = month_sum(mapped, OCTOBER, BERLIN, traces)
+    at = mapped.codes.index("funnel:cart")
+    assert total[at] == 28 * mapped.day_vector(["funnel:cart", "week:2-2"])[at]
+    lacking = month_sum(mapped, OCTOBER, BERLIN, traces[1:])
+    assert np.array_equal(total - lacking, mapped.day_vector(["funnel:cart", "week:3-2"]))  # the first is a Thursday
     released = noisy([total], DiscreteGaussian(400), lambda size: (b"\0" * 7 + b"\x80") * (size // 8))[0]
     assert np.array_equal(released, total)
 
@@ -121,5 +130,4 @@ def test_the_map_is_published_and_its_reader_ships() -> None:
     assert {step for _, step in MAP.rules.steps} == {*MAP.objects}
     assert taxonomy(MAP).department[:-1].sum(1).tolist() == [1.0] * (MAP.size - 2)
     assert not taxonomy(MAP).department[:-1, -1].any()
-    assert CLICKED in mapped_for(Cadence.MONTHLY)
-    assert CLICKED not in mapped_for(Cadence.DAILY)
+    assert all(CLICKED in mapped_for(cadence) for cadence in Cadence)

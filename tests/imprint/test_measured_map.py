@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twinvault.importers import open_import
-from vault.imprint.features import ACTIVE_DAY, OTHER, Cadence, FeatureMap, NoFeatureMap, feature_map, mapped_for
+from vault.imprint.features import ACTIVE_DAY, OTHER, Cadence, FeatureMap, feature_map, mapped_for
 from vault.imprint.measured import Metric, OfDay
 from vault.imprint.noise import DiscreteGaussian
 from vault.imprint.rows import month_sum, noisy, objects_by_day
@@ -25,6 +25,7 @@ from vault.twin.reader import closed_form, taxonomy
 
 HEALTH = Category("pd:Health")
 MAP = feature_map(HEALTH)
+of_each_cadence = pytest.mark.parametrize("mapped", [feature_map(HEALTH, cadence) for cadence in Cadence])
 OCTOBER, BERLIN = Period("2026-10"), ZoneInfo("Europe/Berlin")
 NOON = datetime(2026, 10, 7, 12, tzinfo=UTC)
 
@@ -56,14 +57,17 @@ def norm(vector: np.ndarray) -> int:
     return sum(int(v) ** 2 for v in vector)
 
 
+@of_each_cadence
 @settings(max_examples=60)
-@given(st.lists(_traces(), max_size=40), st.integers(0, 33))
-def test_all_readings_of_one_local_day_move_the_month_by_at_most_the_clip(traces: list[Trace], offset: int) -> None:
+@given(traces=st.lists(_traces(), max_size=40), offset=st.integers(0, 33))
+def test_all_readings_of_one_local_day_move_the_month_by_at_most_the_clip(
+    mapped: FeatureMap, traces: list[Trace], offset: int
+) -> None:
     day = (datetime(2026, 9, 29, 12, tzinfo=UTC) + timedelta(days=offset)).date()
     rest = [one for one in traces if local_date(one.occurred_at, BERLIN) != day]
-    step = month_sum(MAP, OCTOBER, BERLIN, traces) - month_sum(MAP, OCTOBER, BERLIN, rest)
+    step = month_sum(mapped, OCTOBER, BERLIN, traces) - month_sum(mapped, OCTOBER, BERLIN, rest)
     assert step.dtype == np.int64
-    assert norm(step) <= MAP.clip**2
+    assert norm(step) <= mapped.clip**2
 
 
 @settings(max_examples=60)
@@ -143,9 +147,10 @@ def test_what_is_no_reading_of_a_published_metric_is_anything_else(trace: Trace)
     assert codes(trace) == {OTHER}
 
 
-def test_ten_thousand_readings_of_a_day_are_one_day() -> None:
+@of_each_cadence
+def test_ten_thousand_readings_of_a_day_are_one_day(mapped: FeatureMap) -> None:
     start = datetime(2026, 10, 24, 22, tzinfo=UTC)  # midnight in Berlin; the day has 25 hours
-    metrics = MAP.metrics
+    metrics = mapped.metrics
     day = [
         Trace(
             str(at), f"source-{at % 7}", start + timedelta(seconds=9 * at), HEALTH, Action.MEASURE,
@@ -153,32 +158,36 @@ def test_ten_thousand_readings_of_a_day_are_one_day() -> None:
         )
         for at in range(10_000)
     ]  # fmt: skip
-    (found,) = objects_by_day(MAP, OCTOBER, BERLIN, day).values()
+    (found,) = objects_by_day(mapped, OCTOBER, BERLIN, day).values()
     assert len(found) == len(metrics)
-    total = month_sum(MAP, OCTOBER, BERLIN, day)
-    assert 0.9 * MAP.clip < norm(total) ** 0.5 <= MAP.clip
+    total = month_sum(mapped, OCTOBER, BERLIN, day)
+    assert 0.9 * mapped.clip < norm(total) ** 0.5 <= mapped.clip
 
 
-def test_an_hour_that_a_clock_change_repeats_is_walked_twice_and_the_day_after_begins_at_its_own_midnight() -> None:
+@of_each_cadence
+def test_an_hour_that_a_clock_change_repeats_is_walked_twice_and_the_day_after_begins_at_its_own_midnight(
+    mapped: FeatureMap,
+) -> None:
     hours = [
         reading("steps", 400_000, id=str(at), occurred_at=datetime(2026, 10, 24, 22, tzinfo=UTC) + timedelta(hours=at))
         for at in range(26)
     ]
-    days = objects_by_day(MAP, OCTOBER, BERLIN, hours)
+    days = objects_by_day(mapped, OCTOBER, BERLIN, hours)
     assert {day.day: found for day, found in days.items()} == {25: {"metric:steps:4"}, 26: {"metric:steps:0"}}
     spring = [
         reading("steps", 400_000, id=str(at), occurred_at=datetime(2026, 3, 28, 23, tzinfo=UTC) + timedelta(hours=at))
         for at in range(23)
     ]
-    march = objects_by_day(MAP, Period("2026-03"), BERLIN, spring)
+    march = objects_by_day(mapped, Period("2026-03"), BERLIN, spring)
     assert {day.day: found for day, found in march.items()} == {29: {"metric:steps:3"}}, "9,200 in 23 hours"
 
 
-def test_zero_noise_gives_plain_sums_and_a_neighbour_differs_by_one_whole_vector() -> None:
+@of_each_cadence
+def test_zero_noise_gives_plain_sums_and_a_neighbour_differs_by_one_whole_vector(mapped: FeatureMap) -> None:
     traces = [reading("sleep", 7_500, "h", id=str(day), occurred_at=NOON.replace(day=day)) for day in range(1, 29)]
-    total, day = month_sum(MAP, OCTOBER, BERLIN, traces), MAP.day_vector(["metric:sleep:3"])
+    total, day = month_sum(mapped, OCTOBER, BERLIN, traces), mapped.day_vector(["metric:sleep:3"])
     assert np.array_equal(total, 28 * day)
-    assert np.array_equal(total - month_sum(MAP, OCTOBER, BERLIN, traces[1:]), day)
+    assert np.array_equal(total - month_sum(mapped, OCTOBER, BERLIN, traces[1:]), day)
     released = noisy([total], DiscreteGaussian(400), lambda size: (b"\0" * 7 + b"\x80") * (size // 8))[0]
     assert np.array_equal(released, total)
 
@@ -207,7 +216,5 @@ def test_the_map_is_published_and_its_reader_ships() -> None:
     assert departments[:, :-1].sum(0).tolist() == [len(metric.ranges_milli) + 1 for metric in MAP.metrics]
 
 
-def test_measured_series_have_monthly_rows_alone() -> None:
-    assert HEALTH in mapped_for(Cadence.MONTHLY)
-    with pytest.raises(NoFeatureMap, match="daily rows"):
-        feature_map(HEALTH, Cadence.DAILY)
+def test_measured_series_are_published_where_rows_are_monthly_and_where_they_are_daily() -> None:
+    assert all(HEALTH in mapped_for(cadence) for cadence in Cadence)

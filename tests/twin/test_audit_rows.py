@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from tests.trainer_kit import judge
-from vault.imprint.features import Cadence, FeatureMap, feature_map
+from vault.budget.days import sigma_of
+from vault.imprint.features import Cadence, FeatureMap, feature_map, mapped_for
 from vault.imprint.noise import DiscreteGaussian, Integers
 from vault.proof.certificate import CertificateInvalid
 from vault.schema.category import Category
 from vault.twin import pieces
 from vault.twin.audit_rows import audit_rows
 from vault.twin.pieces import Drawn, Piece, draw
+from vault.twin.refresh import noise_of
 
 MAPS = {cadence: feature_map(Category("pd:Purchase"), cadence) for cadence in Cadence}
 DAILY = MAPS[Cadence.DAILY]
@@ -92,6 +94,26 @@ def test_broken_rows_are_refuted(name: str) -> None:
     cadence, drawing = BROKEN[name]
     with pytest.raises(CertificateInvalid, match=r"[Rr]ows"):
         judge(rows=audit_rows(MAPS[cadence], drawing))
+
+
+@pytest.mark.parametrize("cadence", list(Cadence))
+def test_the_noise_of_one_share_in_anothers_place_is_refuted(cadence: Cadence) -> None:
+    """As where rows of different shares are drawn together: the first's noise for all, too little for the others."""
+    with pytest.raises(CertificateInvalid, match="noise is not what"):
+        judge(rows=audit_rows(MAPS[cadence], with_noise(of_one_share(cadence))))
+
+
+def of_one_share(cadence: Cadence) -> Callable[..., Integers]:
+    mapped = MAPS[cadence]
+    daily = cadence is Cadence.DAILY
+    sigma = sigma_of(mapped, 1, late=False) if daily else noise_of(mapped, 1).sigma
+    return lambda self, shape, *_: REAL(DiscreteGaussian(sigma), shape)
+
+
+def test_narrow_maps_are_audited_on_as_many_numbers_as_wide_ones() -> None:
+    for cadence in Cadence:
+        for category in mapped_for(cadence):
+            judge(rows=audit_rows(feature_map(category, cadence)))
 
 
 class _Unclipped(FeatureMap):

@@ -22,6 +22,7 @@ from vault.ingest.accept import accept
 from vault.parties import marks
 from vault.proof.accounting import OWNER_DAY_CAP
 from vault.proof.decision import load_shipped_policy_set
+from vault.schema.category import Category
 from vault.schema.consent import ConsentEvent, ConsentVersion
 from vault.schema.freshness import Freshness
 from vault.schema.terms import ConsentKind
@@ -76,9 +77,9 @@ class TwinWorld(World):
         self.extend(SEPTEMBER, OCTOBER)
 
     def extend(self, *periods: Period) -> None:
-        """Publish one more epoch for purchases in these months."""
-        pages = [self.owner.extend((PURCHASE,), period) for period in periods]
-        ids = {c.id for period in periods for c in [self.owner.compartment(PURCHASE, period)]}
+        """Publish one more epoch for the owner's categories in these months."""
+        pages = [self.owner.extend(self.categories, period) for period in periods]
+        ids = {self.owner.compartment(category, period).id for period in periods for category in self.categories}
         locked = {name: self.owner.locked[name] for name in ids}
         publish(self.database, self.shortkeys, self.owner, self.owner.sign(), pages, locked)
 
@@ -122,9 +123,9 @@ class TwinWorld(World):
     def refresh(self, children: Children, version: ConsentVersion) -> Outcome:
         return refresh(self.worker(children), {self.owner.vault: ConsentId(version.consent_id)})[self.owner.vault]
 
-    def stored(self, period: Period | None = None) -> list[rows.StoredRow]:
+    def stored(self, period: Period | None = None, category: Category = PURCHASE) -> list[rows.StoredRow]:
         with self.database.snapshot() as session:
-            return rows.rows_for(session, self.owner.vault, PURCHASE, None if period is None else [period])
+            return rows.rows_for(session, self.owner.vault, category, None if period is None else [period])
 
     def place(self, stored: rows.StoredRow) -> Compartment:
         """Return the compartment that a row is sealed to."""
@@ -139,9 +140,10 @@ class TwinWorld(World):
     def read(self, stored: rows.StoredRow) -> Row:
         return parse_row(self.payload(stored))
 
-    def blocks(self) -> list[Block]:
-        """Open every daily row, by day."""
-        return [parse_block(self.payload(row)) for row in self.stored() if row.mechanism == DAILY]
+    def blocks(self, category: Category = PURCHASE) -> list[Block]:
+        """Open every daily row of a category, by day."""
+        stored = self.stored(category=category)
+        return [parse_block(self.payload(row)) for row in stored if row.mechanism == DAILY]
 
 
 def another_vault(database: Database, shortkeys: Database, like: TwinWorld) -> TwinWorld:
@@ -154,6 +156,7 @@ def another_vault(database: Database, shortkeys: Database, like: TwinWorld) -> T
         clock=like.clock,
         worker_key=like.worker_key,
         cadence=like.cadence,
+        categories=like.categories,
     )
 
 
@@ -167,8 +170,8 @@ def epsilon(world: TwinWorld, period: Period) -> float:
         return ledger.spending(session, world.owner.vault, period, OWNER_DAY_CAP.delta).day
 
 
-def days_made(world: TwinWorld) -> list[date]:
-    return [block.first + timedelta(days=at) for block in world.blocks() for at in range(len(block.values))]
+def days_made(world: TwinWorld, category: Category = PURCHASE) -> list[date]:
+    return [block.first + timedelta(days=at) for block in world.blocks(category) for at in range(len(block.values))]
 
 
 def every_day(first: date, last: date) -> list[date]:
