@@ -155,6 +155,22 @@ def test_a_month_keeps_the_noise_that_it_was_paid_with_when_a_category_leaves(
     assert all(epsilon(world, period) <= 3.0 for period in (SEPTEMBER, OCTOBER, MONTH, DECEMBER))
 
 
+def test_a_stored_chain_ends_with_the_month_after_which_its_noise_changes(lite: TwinWorld, children: Children) -> None:
+    lite.extend(DECEMBER)
+    alone, both = twin_of(lite, PURCHASE), twin_of(lite, PURCHASE, CLICKED)
+    lite.clock.at = NOW.replace(month=12, day=3)
+    lite.refresh(children, alone)
+    assert max(days_made(lite)) == date(2026, 11, 30)
+    first, half = date(2026, 12, 1), sigma_of(RETAIL_DAILY, 2, late=False)
+    for day in (1, 2):
+        lite.clock.at += timedelta(days=1)
+        assert lite.refresh(children, both).rows == 2
+        assert noises(lite, PURCHASE)[-1] == (first, first.replace(day=day), half)
+    assert {sigma for start, _, sigma in noises(lite, PURCHASE) if start == START} == {
+        sigma_of(RETAIL_DAILY, late=False)
+    }
+
+
 def test_a_month_that_was_paid_by_a_run_that_died_keeps_its_noise_too(
     lite: TwinWorld, children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,11 +228,11 @@ def test_the_noise_that_an_owner_is_told_of_is_that_of_every_chain(lite: TwinWor
 def test_months_are_locked_in_their_order_whatever_the_categories_owe(
     lite: TwinWorld, children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lite.refresh(children, twin_of(lite, PURCHASE))
+    lite.refresh(children, twin_of(lite, BROWSING))
     both, locked, held = twin_of(lite, PURCHASE, BROWSING), [], ledger._locked
     monkeypatch.setattr(ledger, "_locked", lambda session, scope: locked.append(scope.window) or held(session, scope))
     lite.clock.at += timedelta(days=1)
-    lite.refresh(children, both)  # of purchases a day of November, of browsing every month
+    lite.refresh(children, both)  # of browsing a day of November, of purchases every month
     reserving = locked[: locked.index(MONTH) + 1]
     assert {*reserving} == {SEPTEMBER, OCTOBER, MONTH}
     assert reserving == sorted(reserving), "two workers that lock in different orders wait for each other for ever"

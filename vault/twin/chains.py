@@ -121,12 +121,7 @@ class _Planned:
 
     def _block(self, month: Month, days: Days, sigma: int) -> Piece | None:
         mapped, run = self._mapped, self._run
-        going_on = run is not None and (run.following, run.start.year, run.sigma) == (
-            days.first,
-            days.first.year,
-            sigma,
-        )
-        if run is None or not going_on:
+        if run is None or (run.following, run.start.year, run.sigma) != (days.first, days.first.year, sigma):
             run = self._continued(days.first, sigma)
         place = days.first, days.last
         name = block_id(mapped, self._vault, run.start, place, sigma=sigma, batch_hashes=month.batch_hashes)
