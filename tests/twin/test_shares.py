@@ -21,6 +21,7 @@ from tests.twin.worker_kit import (
     every_day,
 )
 from tests.vault_kit import MONTH, NOW, PURCHASE
+from tests.waiting import together
 from vault.budget import ledger
 from vault.budget.days import sigma_of
 from vault.db import Database
@@ -185,6 +186,21 @@ def test_a_month_that_was_paid_by_a_run_that_died_keeps_its_noise_too(
     assert lite.refresh(children, alone) == Outcome(4, "", failed=False)
     assert {sigma for _, _, sigma in noises(lite, PURCHASE)} == {sigma_of(RETAIL_DAILY, 2, late=False)}
     assert all(epsilon(lite, period) <= 3.0 for period in (SEPTEMBER, OCTOBER, MONTH))
+
+
+def test_two_workers_that_race_under_consents_of_different_breadth_agree_on_a_months_noise(
+    world: TwinWorld, children: Children
+) -> None:
+    both, alone = twin_of(world, PURCHASE, BROWSING), twin_of(world, PURCHASE)
+    outcomes = together(*(lambda given=given: world.refresh(children, given) for given in (both, alone, both)))
+    assert not any(outcome.failed for outcome in outcomes)
+    assert days_made(world) == every_day(START, CLOSED)
+    for period in (SEPTEMBER, OCTOBER, MONTH):
+        drawn = {one.charge.mechanism["sigma"] for one in charges(world, period) if one.charge.category == PURCHASE}
+        stored = {block.sigma for block in world.blocks() if f"{block.first:%Y-%m}" == period}
+        assert len(drawn) == 1
+        assert stored == drawn
+        assert 2.9 < epsilon(world, period) <= 3.0
 
 
 def test_what_was_not_explicitly_allowed_takes_no_share(lite: TwinWorld, children: Children) -> None:
