@@ -75,11 +75,13 @@ def test_a_twin_of_daily_rows_looks_back_too(
     daily_service: Service, daily_work: Callable[[], None], tmp_path: Path
 ) -> None:
     api = Api(daily_service.url, sleep=lambda _: None)
-    owner, _ = Owner.init(tmp_path / "vault", daily_service.trust, passphrase=None, categories=[PURCHASE], api=api)
-    owner.give(owner.terms_for(ConsentKind.SELF, [PURCHASE]))
+    both = [PURCHASE, CLICKED]
+    owner, _ = Owner.init(tmp_path / "vault", daily_service.trust, passphrase=None, categories=both, api=api)
+    owner.give(owner.terms_for(ConsentKind.SELF, both))
     first = purchases(1)[0]
     days = [replace(first, id=f"day-{n}", occurred_at=first.occurred_at + timedelta(n)) for n in range(5)]
-    owner.import_traces([*days, replace(first, id="spring", occurred_at=first.occurred_at + timedelta(90))])
+    clicks = [Trace(f"c{n}", "shop", one.occurred_at, CLICKED, Action.CART, "acme:4711") for n, one in enumerate(days)]
+    owner.import_traces([*days, *clicks, replace(first, id="spring", occurred_at=first.occurred_at + timedelta(90))])
     owner.refresh()
     daily_work()
     found = look(owner, PURCHASE, 5)
@@ -87,10 +89,16 @@ def test_a_twin_of_daily_rows_looks_back_too(
     assert (found.days, found.months[:4]) == (6, ("2026-01", "2026-02", "2026-03", "2026-04"))
     assert {one.code: one.really for one in found.seen}[BACON] == 1.0
     twin = owner.twin()
-    made = [row["days"] for row in twin["releases"] if row["mechanism"] == DAILY]
-    assert made[:4] == [31, 28, 31, 30]
-    assert found.blur == pytest.approx(twin["noise"][0]["sd"] * sum(made) / 6)
-    assert all(2.9 < month["day"] <= 3.0 for month in twin["spending"])
+    noise = {one["category"]: one["sd"] for one in twin["noise"]}
+    for category, seen in ((PURCHASE, found), (CLICKED, look(owner, CLICKED, 7))):
+        mine = [row for row in twin["releases"] if row["mechanism"] == DAILY and row["category"] == category]
+        made = [row["days"] for row in mine]
+        assert made[:4] == ([31, 28, 31, 30] if category == PURCHASE else [31])
+        assert seen.blur == pytest.approx(noise[category] * sum(made) / seen.days)
+    assert {one.code: one.really for one in seen.seen if one.really} == {"funnel:cart": 1.0}
+    january, *later = [month["day"] for month in twin["spending"]]
+    assert 2.9 < january <= 3.0
+    assert all(1.9 < day < 2.1 for day in later), "the share of clicks is left where no key to them was handed over"
     owner.device.close()
     api.close()
 

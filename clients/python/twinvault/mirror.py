@@ -147,7 +147,10 @@ def _why_no_row(owner: Owner, category: Category) -> str:
             f" `twinvault owner renew {b64u(consent.id)}{special}` allows it; a refresh then makes rows of"
             " months whose days are not spent on your other categories."
         )
-    return "Your twin has no row of this category yet; `twinvault owner refresh` makes them."
+    return (
+        "Your twin has no row of this category yet; `twinvault owner refresh` makes them, of days that have closed in"
+        " months that are not spent on your other categories: a category that joins later may begin with the next month."
+    )
 
 
 def _days(owner: Owner, mapped: FeatureMap, months: Iterable[str], zone: ZoneInfo) -> dict[date, set[str]]:
