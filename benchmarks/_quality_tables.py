@@ -200,7 +200,7 @@ def serving(found: dict[str, Any]) -> list[str]:
     lines += [
         "",
         (
-            "The service reads daily rows (a setting; monthly ones by default) of the same chains with a backbone that holds "
+            "The service reads daily rows (unless it is set to monthly ones) of the same chains with a backbone that holds "
             "how the cohort's habits vary together, released and charged like the measured one's (ADR 0023). What it does not do is centre "
             "days and project them before noise is added, for a learned projection would make rows of days already paid for "
             "unreadable; nor does it read habits as one of several widths, which was no better there (ADR 0028). What is "

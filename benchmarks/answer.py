@@ -1,11 +1,11 @@
 """Answers: what one costs the server, over HTTP on loopback, with its receipt.
 
-The server is the real one (`vault.app` under uvicorn, SQLite as installed by default) in as many processes as
-`serve` starts; its CPU time is that of all of them. Requests are signed beforehand, so that the clients take
+The server is the real one (`vault.app` under uvicorn, SQLite and daily rows as installed by default) in as many processes
+as `serve` starts; its CPU time is that of all of them. Requests are signed beforehand, so that the clients take
 little of the machine. In the same rounds a bare route takes the same requests and returns as many
 bytes. Percentiles are those of `askers` clients that ask without a pause, each under a consent of its own.
-`inference_p50_ms` is the CPU time, on one thread as in the server, of opening a year of imprint rows, reading them and
-ranking 100 candidates by their texts, none met before; `inference_cached_ms` finds rows and texts read.
+`inference_p50_ms` is the CPU time, on one thread as in the server, of opening a year of imprint rows (of every day, a
+month's together, as where days close with their month), reading them and ranking 100 candidates by their texts, none met before; `inference_cached_ms` finds rows and texts read.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from calendar import monthrange
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -32,15 +33,17 @@ from urllib.parse import urlencode
 import numpy as np
 
 from benchmarks._app import start
-from tests.answer_kit import NEXT, RETAIL, SIGMA
+from tests.answer_kit import NEXT
 from tests.consent_kit import NOW
-from tests.twin.worker_kit import TwinWorld
+from tests.twin.worker_kit import RETAIL_DAILY, TwinWorld
 from tests.vault_kit import MONTH, PURCHASE
 from vault.answers.reveals import narrow
+from vault.budget.days import sigma_of
 from vault.clock import unix_s
 from vault.encoding import b64u, dump_json
+from vault.imprint.block import DAILY, Block, dump_block, parse_block, strategy_from
+from vault.imprint.chain import errors
 from vault.imprint.noise import DiscreteGaussian
-from vault.imprint.rows import Row, dump_row, noisy, parse_row
 from vault.keys.identities import open_identity
 from vault.keys.kms import KmsSigner, LocalKeyring
 from vault.keys.operator import APP, WORKER
@@ -52,7 +55,7 @@ from vault.proof.trust import parse_trust
 from vault.proof.verify import verify_bundle
 from vault.schema.category import Category
 from vault.schema.question import Candidate, Recommend, dump_question
-from vault.schema.trace import Period, periods_from
+from vault.schema.trace import Period, period_of, periods_from
 from vault.seal import row as sealed_rows
 from vault.seal.derive import imprint_key
 from vault.seal.ids import ConsentId, new_id, sha256
@@ -61,15 +64,27 @@ from vault.seal.statement import KeyName
 from vault.threads import one_thread
 from vault.tlog.log import append
 from vault.twin import release, rows
-from vault.twin.infer import Prognosis, Reading, infer, read
+from vault.twin.infer import Prognosis, Reading, infer, read_days
 from vault.twin.reader import closed_form
-from vault.twin.rows import StoredRow
+from vault.twin.rows import Place, StoredRow
 
 TEXTS = 100
 ROOT = Path(__file__).parents[1]
 YEAR = periods_from(Period("2025-11"), 12)
 BODY = dump_json(dump_question(NEXT))
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+def blocks() -> Iterator[Block]:
+    """Draw a year of daily rows without a trace, month by month: a chain for each calendar year."""
+    sigma, firsts = sigma_of(RETAIL_DAILY, late=False), [date(int(p[:4]), int(p[5:]), 1) for p in YEAR]
+    for begun in (firsts[0], *(first for first in firsts[1:] if first.month == 1)):
+        months = [first for first in firsts if first >= begun and first.year == begun.year]
+        days = [monthrange(first.year, first.month)[1] for first in months]
+        noise = DiscreteGaussian(sigma).sample((sum(days), RETAIL_DAILY.size))
+        made = np.split(errors(strategy_from(begun), noise), np.cumsum(days)[:-1])
+        for first, values in zip(months, made, strict=True):
+            yield Block(new_id() * 2, RETAIL_DAILY.digest, begun, first, RETAIL_DAILY.clip, sigma, values)
 
 
 @dataclass
@@ -80,16 +95,14 @@ class Asker(TwinWorld):
         super().__post_init__()
         self.extend(*(period for period in YEAR if period not in self.owner.pages))
         with self.database.transaction() as session:
-            drawn = noisy([np.zeros(RETAIL.size, dtype=np.int64)] * len(YEAR), DiscreteGaussian(SIGMA))
-            for period, values in zip(YEAR, drawn, strict=True):
-                place, release_id = self.owner.compartment(PURCHASE, period), new_id() * 2
-                row = Row(release_id, RETAIL.digest, period, 0, RETAIL.clip, SIGMA, values)
-                header = RowHeader(self.owner.vault, place.id, release_id, RETAIL.version, 0)
-                sealed = seal_row(dump_row(row), header, imprint_key(self.seed(place)), self.worker_key)
+            for block in blocks():
+                place, release_id = self.owner.compartment(PURCHASE, period_of(block.first)), block.release_id
+                header = RowHeader(self.owner.vault, place.id, release_id, RETAIL_DAILY.version, 0)
+                sealed = seal_row(dump_block(block), header, imprint_key(self.seed(place)), self.worker_key)
                 leaf = append(session, LeafKind.RELEASE, {"rows": 1}, {"vault": b64u(self.owner.vault)})
                 rows.put(session, [StoredRow(
-                    self.owner.vault, place.id, release_id, 0, PURCHASE, period, RETAIL.digest, 1, sha256(sealed),
-                    sealed, leaf.id,
+                    self.owner.vault, place.id, release_id, 0, PURCHASE, place.period, RETAIL_DAILY.digest, 1,
+                    sha256(sealed), sealed, leaf.id, DAILY, Place(block.first, len(block.values), block.start),
                 )])  # fmt: skip
         self.consent = self.give(data_from=YEAR[0], data_to=MONTH, quota_per_month=100_000)
 
@@ -207,19 +220,19 @@ def per_call_ms(call: Callable[[], object], times: int, clock_s: Callable[[], fl
 
 def inference(asker: Asker) -> dict[str, float]:
     """Measure reading a year of rows, sealed and opened, in this process."""
-    backbone, stored = closed_form(RETAIL), asker.stored()
+    backbone, stored = closed_form(RETAIL_DAILY), asker.stored()
     keys = {
         c.id: imprint_key(asker.seed(c)) for page, _ in asker.owner.pages.values() for c in page.compartments.values()
     }
 
-    def opened() -> list[Row]:
+    def opened() -> list[Block]:
         found = []
         for item in stored:
             verified = sealed_rows.verify_row(sealed_rows.parse_row(item.sealed), asker.worker_key.public_key)
-            found.append(parse_row(sealed_rows.open_row(verified, keys[item.compartment_id])))
+            found.append(parse_block(sealed_rows.open_row(verified, keys[item.compartment_id])))
         return found
 
-    names, draw = [name.lower().split() for name in RETAIL.names[:TEXTS]], random.Random(0)
+    names, draw = [name.lower().split() for name in RETAIL_DAILY.names[:TEXTS]], random.Random(0)
     said = [word for name in names for word in name]
 
     def question() -> Recommend:
@@ -230,16 +243,18 @@ def inference(asker: Asker) -> dict[str, float]:
         )
 
     def ranked(asked: Recommend, consent_id: bytes, reading: Reading) -> Prognosis:
-        narrowed, _, about = narrow(asked, RETAIL, frozenset[Category](), ConsentId(consent_id))
+        narrowed, _, about = narrow(asked, RETAIL_DAILY, frozenset[Category](), ConsentId(consent_id))
         return infer(reading, narrowed, about)
 
     one_thread()
-    known, consent_id, reading = question(), new_id(), read(backbone, RETAIL, opened(), MONTH)
+    known, consent_id, reading = question(), new_id(), read_days(backbone, RETAIL_DAILY, opened(), NOW.date())
     ranked(known, consent_id, reading)
     unmet = iter([question() for _ in range(50)])
     return {
         "inference_p50_ms": per_call_ms(
-            lambda: ranked(next(unmet), new_id(), read(backbone, RETAIL, opened(), MONTH)), 50, time.process_time
+            lambda: ranked(next(unmet), new_id(), read_days(backbone, RETAIL_DAILY, opened(), NOW.date())),
+            50,
+            time.process_time,
         ),
         "inference_cached_ms": per_call_ms(lambda: ranked(known, consent_id, reading), 200, time.process_time),
     }
@@ -258,7 +273,7 @@ def measure(*, quick: bool, askers: int, processes: int) -> dict[str, Any]:
             shortkeys_url=None, now=NOW,
         )  # fmt: skip
         world = people(site, askers)
-        print(f"{askers} owners with {len(YEAR)} rows each", file=sys.stderr)
+        print(f"{askers} owners with {len(YEAR)} months of rows each", file=sys.stderr)
         started = start(site, shift_s, port, 40_000, processes)
         try:
             found = asking(Server(site, shift_s, port, started), world, rounds, each)
@@ -280,7 +295,7 @@ def people(site: Site, count: int) -> list[Asker]:
     }
     signer: Any = KmsSigner(worker, WORKER[KeyName.PROCESSOR_SIGN])
     with database.transaction() as session:
-        release.publish_built_in(session, RETAIL, signer)
+        release.publish_built_in(session, RETAIL_DAILY, signer)
     return [Asker(database, shortkeys, **identities, worker_key=signer) for _ in range(count)]
 
 

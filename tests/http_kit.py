@@ -153,7 +153,7 @@ class House:
 
 @contextmanager
 def running_service(
-    folder: Path, database_url: str | None = None, shortkeys_url: str | None = None, cadence: str = "monthly"
+    folder: Path, database_url: str | None = None, shortkeys_url: str | None = None, cadence: str = "daily"
 ) -> Iterator[Service]:
     """Set a site up and serve it with the shipped app under uvicorn on a free port."""
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:

@@ -54,6 +54,13 @@ def test_nothing_that_matters_has_a_default(missing: str, monkeypatch: pytest.Mo
         AppSettings()
 
 
+def test_rows_are_daily_where_nothing_else_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    setenv(monkeypatch, APP)
+    assert AppSettings().cadence == "daily"
+    monkeypatch.setenv("VAULT_CADENCE", "monthly")
+    assert AppSettings().cadence == "monthly"
+
+
 def test_short_keys_in_the_main_database_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     url = "postgresql+psycopg://vault:geheim@db.example/vault"
     setenv(monkeypatch, {**APP, "VAULT_DATABASE_URL": url, "VAULT_SHORTKEYS_URL": url})

@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     shortkeys_url: str = Field(description="SQLAlchemy URL of the short-key database, kept out of long backups.")
     operator_public_key: str = Field(pattern=r"^[A-Za-z0-9_-]{43}$", description="The pinned operator Ed25519 key.")
     cadence: Literal["monthly", "daily"] = Field(
-        default="monthly", description="How days become imprint rows; app and worker need the same."
+        default="daily", description="How days become imprint rows; app and worker need the same."
     )
     log_level: str = Field(default="INFO", description="From which level on lines are logged, as Python names it.")
     supervisor: int | None = Field(

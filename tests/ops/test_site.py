@@ -49,6 +49,15 @@ def test_setting_up_again_with_other_words_keeps_what_clients_pin(site: Site) ->
     assert contents(site.folder) == before
 
 
+def test_rows_are_daily_unless_said_and_what_exists_keeps_how_its_are_made(site: Site, tmp_path: Path) -> None:
+    assert {site.environment(process)["VAULT_CADENCE"] for process in ("app", "worker")} == {"daily"}
+    other = tmp_path / "other"
+    assert operate(["init", str(other), "--cadence", "monthly"]).exit_code == 0
+    (other / "worker.env").unlink()  # who was killed between the two files runs it again, and remembers no option
+    assert operate(["init", str(other)]).exit_code == 0
+    assert {Site(other).environment(process)["VAULT_CADENCE"] for process in ("app", "worker")} == {"monthly"}
+
+
 def test_setting_up_again_without_the_operators_key_makes_no_second_one(site: Site, tmp_path: Path) -> None:
     (site.folder / "keys/operator").rename(tmp_path / "offline")
     before = contents(site.folder)

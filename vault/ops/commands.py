@@ -56,7 +56,7 @@ def init(
     log_origin: Annotated[str, typer.Option(help="Name of the log, on every checkpoint.")] = "twinvault.example/log",
     database_url: Annotated[str | None, typer.Option(help="Main database; SQLite in the folder by default.")] = None,
     shortkeys_url: Annotated[str | None, typer.Option(help="Short-key database, another than the main one.")] = None,
-    cadence: Annotated[Cadence, typer.Option(help="How days become imprint rows.")] = Cadence.MONTHLY,
+    cadence: Annotated[Cadence, typer.Option(help="How days become imprint rows.")] = Cadence.DAILY,
     as_json: AsJson = False,
 ) -> None:
     """Make keys, settings, databases and the trust file; safe to run again."""

@@ -232,7 +232,7 @@ def set_up(
     database_url: str | None,
     shortkeys_url: str | None,
     now: datetime,
-    cadence: str = "monthly",
+    cadence: str = "daily",
 ) -> Keyrings:
     """Make keys, settings, trust file and databases; what exists is kept, so that it is safe to run again.
 
@@ -243,7 +243,7 @@ def set_up(
         database_url: Main database; a SQLite file in the folder by default.
         shortkeys_url: Short-key database; another SQLite file by default.
         now: From when on the keys are in force.
-        cadence: How days become imprint rows, `monthly` or `daily`; what exists keeps its own.
+        cadence: How days become imprint rows, `daily` or `monthly`; what exists keeps its own.
 
     Raises:
         BadSettings: No process could start with these, or a database does not answer; nothing was made.
@@ -262,6 +262,7 @@ def set_up(
             )
         kept = site.environment("app")
         issuer, log_origin = kept["VAULT_ISSUER"], kept["VAULT_LOG_ORIGIN"]
+        cadence = kept.get("VAULT_CADENCE", cadence)
     else:
         _require_usable({**databases, "issuer": issuer, "log_origin": log_origin, "cadence": cadence}, folder)
         for url in filter(None, (database_url, shortkeys_url)):

@@ -53,7 +53,7 @@ class Service:
         try:
             self._compile_ahead()
             where = ("--issuer", self.url, "--log-origin", "demo.example/log")
-            self.command("operator", "init", str(self.site), *where, "--cadence", "daily")
+            self.command("operator", "init", str(self.site), *where)
             self._start()
         except BaseException:
             self.stop()
