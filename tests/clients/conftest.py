@@ -44,9 +44,9 @@ def own_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture
-def daily_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that makes a row of every day."""
-    with running_service(tmp_path_factory.mktemp("daily"), cadence="daily") as found:
+def monthly_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that makes one sum of a month in place of a row of every day."""
+    with running_service(tmp_path_factory.mktemp("monthly"), cadence="monthly") as found:
         yield found
 
 
@@ -58,9 +58,9 @@ def work(service: Service) -> Iterator[Callable[[], None]]:
 
 
 @pytest.fixture
-def daily_work(daily_service: Service) -> Iterator[Callable[[], None]]:
-    """The same for the service with daily rows."""
-    with working(daily_service.site) as found:
+def monthly_work(monthly_service: Service) -> Iterator[Callable[[], None]]:
+    """The same for the service with monthly rows."""
+    with working(monthly_service.site) as found:
         yield found
 
 

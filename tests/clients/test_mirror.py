@@ -62,28 +62,24 @@ def test_both_sides_are_what_they_say(seen: Owner, tamper: Tamper) -> None:
     assert len(history) == 1, "the twin was asked once, on the record"
     believed = [one for one in found.seen if one.believed is not None]
     assert all(0 < one.believed <= 1 for one in believed if one.believed is not None)
-    mapped, rows = feature_map(PURCHASE), seen.twin()["releases"]
-    sigma = mapped.clip / (rows[0]["mu2_micro"] / 1e6) ** 0.5
-    assert found.blur == pytest.approx(sigma * len(rows) ** 0.5 / mapped.content / 5)
     assert 0 <= found.named <= 2
     # Nothing that was sent holds what was counted.
     bodies = b"".join(request.content for request in tamper.sent[before:])
     assert b"bacon" not in bodies
 
 
-def test_a_twin_of_daily_rows_looks_back_too(
-    daily_service: Service, daily_work: Callable[[], None], tmp_path: Path
+def test_the_months_of_a_chain_are_looked_back_at_under_its_noise(
+    new_owner: Callable[..., tuple[Owner, Any]], work: Callable[[], None]
 ) -> None:
-    api = Api(daily_service.url, sleep=lambda _: None)
     both = [PURCHASE, CLICKED]
-    owner, _ = Owner.init(tmp_path / "vault", daily_service.trust, passphrase=None, categories=both, api=api)
+    owner, _ = new_owner(categories=both)
     owner.give(owner.terms_for(ConsentKind.SELF, both))
     first = purchases(1)[0]
     days = [replace(first, id=f"day-{n}", occurred_at=first.occurred_at + timedelta(n)) for n in range(5)]
     clicks = [Trace(f"c{n}", "shop", one.occurred_at, CLICKED, Action.CART, "acme:4711") for n, one in enumerate(days)]
     owner.import_traces([*days, *clicks, replace(first, id="spring", occurred_at=first.occurred_at + timedelta(90))])
     owner.refresh()
-    daily_work()
+    work()
     found = look(owner, PURCHASE, 5)
     # A month without a trace has rows like any other.
     assert (found.days, found.months[:4]) == (6, ("2026-01", "2026-02", "2026-03", "2026-04"))
@@ -99,8 +95,24 @@ def test_a_twin_of_daily_rows_looks_back_too(
     january, *later = [month["day"] for month in twin["spending"]]
     assert 2.9 < january <= 3.0
     assert all(1.9 < day < 2.1 for day in later), "the share of clicks is left where no key to them was handed over"
-    owner.device.close()
-    api.close()
+
+
+def test_a_twin_of_monthly_rows_looks_back_too(
+    monthly_service: Service, monthly_work: Callable[[], None], tmp_path: Path
+) -> None:
+    api = Api(monthly_service.url, sleep=lambda _: None)
+    owner, _ = Owner.init(tmp_path / "vault", monthly_service.trust, passphrase=None, categories=[PURCHASE], api=api)
+    owner.give(owner.terms_for(ConsentKind.SELF, [PURCHASE]))
+    owner.import_traces(purchases(5))
+    owner.refresh()
+    monthly_work()
+    found = look(owner, PURCHASE, 5)
+    mapped, rows = feature_map(PURCHASE), owner.twin()["releases"]
+    assert {row["mechanism"] for row in rows} == {"monthly/1"}
+    sigma = mapped.clip / (rows[0]["mu2_micro"] / 1e6) ** 0.5
+    assert found.blur == pytest.approx(sigma * len(rows) ** 0.5 / mapped.content / found.days)
+    assert {one.code: one.really for one in found.seen}[BACON] == 1.0
+    owner.close()
 
 
 def test_imported_readings_and_clicks_are_looked_back_at(

@@ -39,12 +39,9 @@ def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_an_owner_chooses_when_days_close(
-    daily_service: Service, daily_work: Callable[[], None], tmp_path: Path, told: Callable[..., str]
+    new_owner: Callable[..., tuple[Owner, Any]], work: Callable[[], None], told: Callable[..., str]
 ) -> None:
-    api = Api(daily_service.url, sleep=lambda _: None)
-    owner, _ = Owner.init(
-        tmp_path / "vault", daily_service.trust, passphrase=None, categories=[PURCHASE], api=api, time_zone=ZONE.key
-    )
+    owner, _ = new_owner(time_zone=ZONE.key)
     owner.give(owner.terms_for(ConsentKind.SELF, [PURCHASE]))
     assert "no answer reads them" in told(owner, "freshness")
     for choice in (None, *Freshness, Freshness.WEEK):
@@ -67,21 +64,23 @@ def test_an_owner_chooses_when_days_close(
     owner.import_traces(purchases(2))
     asked = json.loads(told(owner, "refresh", "--json"))
     assert asked["days_to"] == last_closed_day(datetime.now(UTC), ZONE, Freshness.WEEK).isoformat()
-    daily_work()
+    work()
     last = max(date.fromisoformat(row["first"]) + timedelta(row["days"] - 1) for row in owner.twin()["releases"])
     assert last.isoformat() == asked["days_to"], "what is closed has rows, and nothing else"
     assert "closes_next: days up to " in told(owner, "status")
     told(owner, "freshness", "year", expect=2)
     assert owner.closing().choice is Freshness.WEEK
-    owner.close()
 
 
 def test_where_a_month_is_one_row_the_choice_is_kept_and_says_that_it_changes_nothing(
-    owner: Owner, told: Callable[..., str]
+    monthly_service: Service, tmp_path: Path, told: Callable[..., str]
 ) -> None:
+    api = Api(monthly_service.url, sleep=lambda _: None)
+    owner, _ = Owner.init(tmp_path / "vault", monthly_service.trust, passphrase=None, categories=[PURCHASE], api=api)
     month, day = owner.closing(), owner.choose_freshness(Freshness.DAY)
     assert (day.choice, day.monthly, day.following) == (Freshness.DAY, True, month.following)
     assert "whatever you choose" in told(owner, "freshness")
+    owner.close()
 
 
 @pytest.mark.parametrize(
