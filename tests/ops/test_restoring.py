@@ -108,7 +108,8 @@ def test_what_was_withdrawn_and_charged_since_is_in_force_again(past: Past) -> N
     assert refused.exit_code == 1
     assert "forks the log" in refused.stderr
     told = restore(past.site, past.backup)
-    assert (told["consents_ended"], told["charges"], told["frozen"]) == (1, 1, "")
+    # February was released twice: its days, and its late row.
+    assert (told["consents_ended"], told["charges"], told["frozen"]) == (1, 2, "")
     assert (told["models_withdrawn"], told["freezes_and_profiles"], told["companies_suspended"]) == (1, 0, 0)
     assert not json.loads(past.run("models", "list", "--json").stdout)["models"][0]["may_serve"]
     assert told["lacking"] >= 3  # the self consent's renewal too, whose keys are gone
@@ -175,8 +176,9 @@ def test_a_database_set_back_of_which_there_is_no_backup_is_its_own(past: Past) 
     refused = past.run("restore", str(copy))
     assert refused.exit_code == 1
     assert "--replace" in refused.stderr
-    told = restore(past.site, copy)  # whose app, before it froze, had put in force again what the journal holds
-    assert (told["consents_ended"], told["charges"], told["frozen"]) == (0, 0, "")
+    told = restore(past.site, copy)
+    # Its app began to put in force again what the journal holds; the rest, if it froze before the end, is done now.
+    assert (told["consents_ended"], told["charges"], told["frozen"]) in {(0, 0, ""), (1, 2, "")}
     with past.app() as client:
         assert client.get("/readyz").status_code == 200
     assert not past.event_of(past.withdrawn).live
