@@ -92,6 +92,7 @@ def make_site(database: Database, shortkeys: Database, folder: Path) -> Site:
         "VAULT_OPERATOR_PUBLIC_KEY": b64u(keyrings.operator_key),
         "VAULT_WORKER_KEYRING": str(keyrings.worker),
         "VAULT_POLL_S": "0.05",
+        "VAULT_CADENCE": world.cadence,
     }
     return Site(world, keyrings, environment)
 
