@@ -59,7 +59,7 @@ class Person:
     """One household's rows, drawn once.
 
     Args:
-        mapped: Monthly or daily.
+        mapped: Monthly or daily, or daily through a lens.
         day: int64[n] days of its shops.
         rows: int64[n, K] their vectors.
     """
@@ -100,7 +100,7 @@ class Person:
         closed = (last_closed_day(datetime.combine(at, _NOON), ZoneInfo("UTC"), freshness) - YEAR).days
         if self._mapped.cadence is Cadence.MONTHLY:
             return read(model, self._mapped, self.rows(closed), period_of(at))
-        return read_days(model, self._mapped, self.blocks(closed), at)
+        return read_days(model, feature_map(self._mapped.category, Cadence.DAILY), self.blocks(closed), at)
 
 
 def learn(mapped: FeatureMap, shops: Shops) -> Backbone:

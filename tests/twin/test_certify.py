@@ -109,7 +109,7 @@ def test_nobody_is_both_trained_on_and_held_out(
     seen: list[set[int]] = []
     real_train, real_measure = certify.train, certify.measure
     monkeypatch.setattr(certify, "audit", lambda: CLEAN)
-    monkeypatch.setattr(certify, "train", lambda r, m: seen.append(set(r.person.tolist())) or real_train(r, m))
+    monkeypatch.setattr(certify, "train", lambda r, m, k: seen.append(set(r.person.tolist())) or real_train(r, m, k))
     monkeypatch.setattr(
         certify, "measure", lambda b, r, m, f: seen.append(set(r.person.tolist())) or real_measure(b, r, m, f)
     )

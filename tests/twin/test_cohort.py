@@ -108,8 +108,8 @@ def trainer(monkeypatch: pytest.MonkeyPatch):
     def install(certificate: Certificate = GOOD, after=lambda: None) -> Trainings:
         made = Trainings()
 
-        def build(records: PersonMonths, mapped, at) -> tuple[Backbone, Manifest]:
-            backbone, manifest = build_backbone(records, mapped, at)
+        def build(records: PersonMonths, mapped, at, known) -> tuple[Backbone, Manifest]:
+            backbone, manifest = build_backbone(records, mapped, at, known)
             made.records.append(records)
             made.backbones.append(backbone)
             after()

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 import pytest
@@ -141,6 +142,10 @@ def test_habits_of_a_cohort_are_found_and_accidents_are_not(
     assert found.popularity[2] > found.popularity[0] > found.popularity[60]
 
 
+QUIET: Final = torch.tensor([-torch.inf if name == "sampling" else value for name, value in START.items()]).double()
+"""The ten numbers, but that days have no accidents of their own."""
+
+
 def test_habits_are_read_as_the_normal_posterior_mean(retail: FeatureMap) -> None:
     rng, public = np.random.default_rng(3), closed_form(retail)
     axes = np.linalg.qr(rng.normal(size=(retail.size - 1, 5)))[0].T.astype(np.float32)
@@ -149,8 +154,10 @@ def test_habits_are_read_as_the_normal_posterior_mean(retail: FeatureMap) -> Non
         retail, Backbone(retail.digest, public.scalars, public.popularity, axes, variance), torch.float64
     )
     values, g, noise = rng.normal(size=retail.size - 1), 7.0, 1.7
-    surprise = torch.from_numpy(values)[None], torch.tensor([[g]]), torch.tensor([[noise]]), torch.tensor(0.0)
-    change, reliance = reader._by_habits(_Surprise(*surprise))
+    seen = _Surprise(
+        torch.from_numpy(values)[None], torch.tensor([[g]]), torch.tensor([[noise]]), torch.tensor([[True]])
+    )
+    change, reliance = reader._by_habits(QUIET, seen, None)
     prior = axes.T.astype(float) @ np.diag(variance.astype(float)) @ axes
     gain = g * prior @ np.linalg.inv(g**2 * prior + noise * np.eye(len(values)))
     assert change[0].numpy() == pytest.approx(gain @ values, abs=1e-6)

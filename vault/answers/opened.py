@@ -22,7 +22,7 @@ from vault.seal.ids import CompartmentId, ConsentId
 from vault.seal.row import open_row, verify_row
 from vault.seal.row import parse_row as parse_sealed
 from vault.twin.infer import Reading, month_number, read, read_days
-from vault.twin.reader import MAX_MONTHS, Backbone
+from vault.twin.reader import MAX_MONTHS, Backbone, maps_of
 from vault.twin.release import Model
 from vault.twin.rows import Place, StoredRow, names_for, rows_for
 
@@ -97,10 +97,11 @@ class OpenedRows:
         keys = self._serving.imprint_keys(session, permit, now)
         months, category, opened = _months(permit, as_of, feature_map.cadence), feature_map.category, self._of(permit)
         named = names_for(session, permit.vault_id, category, months[0], months[-1]) if months else []
+        read_here = {mapped.digest for mapped in maps_of(feature_map, model.backbone)}
         mine = [
             row
             for row in named
-            if row.compartment_id in keys and row.map_digest == feature_map.digest and row.mechanism in {MONTHLY, DAILY}
+            if row.compartment_id in keys and row.map_digest in read_here and row.mechanism in {MONTHLY, DAILY}
         ]
         digests = tuple(row.digest for row in mine)
         name = model.manifest.model_sha256, _asked(as_of, feature_map.cadence), digests

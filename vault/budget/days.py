@@ -86,7 +86,7 @@ def month_sigma(held: Iterable[StandingCharge], mapped: FeatureMap, categories: 
         for one in held
         if one.charge.category == mapped.category
         and days_of(one.charge) is not None
-        and one.charge.mechanism["map"] == b64u(mapped.digest)
+        and one.charge.mechanism["clip"] == mapped.clip
         and any(one.charge.curve.nano)
     )
     return next(paid, sigma_of(mapped, categories, late=False))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
     from vault.imprint.noise import Integers
+    from vault.imprint.projection import Projection
     from vault.schema.trace import Trace
 
 OTHER: Final = "other"
@@ -83,6 +84,7 @@ class FeatureMap:
         derived: How many codes, the last before `other`, are not objects but what is said of them: see `Derived`.
         rules: How they are found in a trace.
         metrics: Whose ranges the codes are, where they are ranges: then no object is one, and readings are.
+        projection: What its days are seen through, of a map that `vault.imprint.lens.through` made; the digest names it.
 
     Guarantees: for any traces whatever, the day vector has integer values and an L2 norm of at most
     `clip`; with none it is zero.
@@ -100,6 +102,7 @@ class FeatureMap:
     derived: int = 0
     rules: Derived = field(default_factory=Derived)
     metrics: tuple[Metric, ...] = ()
+    projection: Projection | None = field(default=None, compare=False, repr=False)
 
     @property
     def objects(self) -> tuple[str, ...]:
@@ -108,8 +111,8 @@ class FeatureMap:
 
     @property
     def size(self) -> int:
-        """Number of coordinates, K."""
-        return len(self.codes)
+        """Number of coordinates of its rows, K."""
+        return len(self.codes) if self.projection is None else self.projection.size
 
     @property
     def content(self) -> int:
@@ -158,13 +161,25 @@ class FeatureMap:
         """
         import numpy as np  # noqa: PLC0415  whoever only reads a map, such as an owner's client, has none
 
-        vector = np.zeros(self.size, dtype=np.int64)
-        present = {self._index.get(code, self.size - 2) for code in objects}
+        vector = np.zeros(len(self.codes), dtype=np.int64)
+        present = {self._index.get(code, len(self.codes) - 2) for code in objects}
         if present:
             # n values of isqrt(room // n) have squares that sum to at most room: exact, in integers.
             vector[list(present)] = isqrt(self._room // len(present))
             vector[-1] = self.active_day
-        return vector
+        seen: Integers = self.project(vector[None])[0]
+        return seen
+
+    def project(self, vectors: Integers) -> Integers:
+        """Return what rows hold of days: their vectors, or what the map's projection makes of them.
+
+        Args:
+            vectors: int64[days, codes], from `day_vector` of the map without a projection.
+
+        Returns:
+            int64[days, K].
+        """
+        return vectors if self.projection is None else self.projection.day_vectors(vectors[:, :-1] > 0)
 
 
 class Day:

@@ -132,8 +132,8 @@ def _canaries(taken: Integers, records: int = _RECORDS) -> tuple[Integers, dict[
 
 
 def _canary_loss(strength: float = _STRENGTH) -> Loss:
-    codes = torch.eye(_CODES)
-    reading = reading_loss(Reader(torch.full((_CODES,), 0.1), codes, 1, 1, codes[:0], codes[0, :0]))
+    codes, usual = torch.eye(_CODES), torch.full((_CODES,), 0.1)
+    reading = reading_loss(Reader(usual, codes, 1, 1, codes[:0], codes[0, :0], codes[0, :0], usual))
 
     def loss(parameters: Tensors, person: Tensors) -> Tensor:
         marked = parameters["canary"][person["mark"].long()] * person["present"]

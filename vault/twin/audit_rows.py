@@ -8,7 +8,7 @@ in one draw, as a refresh of many vaults does. No vault is opened for it; like e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Final, TypeAlias, assert_never
@@ -83,12 +83,22 @@ def audit_rows(feature_map: FeatureMap, drawing: Drawing = draw) -> RowsAudit:
         *((rows[:, ::2], rows[:, 1::2]) for rows in shares),
         *((rows[:-lag], rows[lag:]) for rows in shares for lag in (1, 2)),
     ]
-    days = (feature_map.day_vector(feature_map.codes[:count]) for count in range(1, feature_map.size - 1))
+    days = (feature_map.day_vector(feature_map.codes[:count]) for count in range(1, len(feature_map.codes) - 1))
     longest = max(float(np.linalg.norm(day)) for day in days)
     return RowsAudit(
         noise_ratio=max(ratios, key=lambda ratio: abs(ratio - 1)),
         noise_repeats=max((_correlation(one, two) for one, two in pairs), key=abs),
         contribution_ratio=longest * column / charged,
+    )
+
+
+def audit_all_rows(feature_maps: Iterable[FeatureMap], drawing: Drawing = draw) -> RowsAudit:
+    """Audit the rows of several maps, such as one and what a lens makes of it: each finding is the worst one."""
+    found = [audit_rows(mapped, drawing) for mapped in feature_maps]
+    return RowsAudit(
+        noise_ratio=max((one.noise_ratio for one in found), key=lambda ratio: abs(ratio - 1)),
+        noise_repeats=max((one.noise_repeats for one in found), key=abs),
+        contribution_ratio=max(one.contribution_ratio for one in found),
     )
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from vault.clock import unix_s
+from vault.imprint import lens as lenses
 from vault.imprint.features import FeatureMap
 from vault.imprint.noise import DiscreteGaussian
 from vault.proof.certificate import Activity, Certificate, Group, Manifest, Required
@@ -23,9 +24,9 @@ from vault.twin import habits as habits_of
 from vault.twin import reader as reading
 from vault.twin import train as training
 from vault.twin.audit import CANARIES, AuditResult, audit
-from vault.twin.audit_rows import audit_rows
+from vault.twin.audit_rows import audit_all_rows
 from vault.twin.habits import HABITS_CHARGE, POPULARITY_CHARGE
-from vault.twin.reader import Backbone, Reader
+from vault.twin.reader import Backbone, Reader, maps_of
 from vault.twin.train import (
     DELTA_INVERSE,
     DESCENT,
@@ -52,13 +53,16 @@ CHARGES: Final = (POPULARITY_CHARGE, HABITS_CHARGE, DESCENT.charge(), _CERTIFICA
 """What every backbone costs, known before anyone is read: reserve it first."""
 
 
-def build_backbone(records: PersonMonths, feature_map: FeatureMap, trained_at: datetime) -> tuple[Backbone, Manifest]:
+def build_backbone(
+    records: PersonMonths, feature_map: FeatureMap, trained_at: datetime, known: Backbone | None = None
+) -> tuple[Backbone, Manifest]:
     """Train and certify a backbone; `verify_certificate` then decides whether it may serve.
 
     Args:
         records: The cohort: people under a live cohort consent.
         feature_map: The map of their rows.
         trained_at: Now.
+        known: The backbone whose lens rows are made through since.
 
     Raises:
         CohortTooSmall: Nobody to learn from, or too many people for the published delta.
@@ -70,7 +74,7 @@ def build_backbone(records: PersonMonths, feature_map: FeatureMap, trained_at: d
     everyone = np.unique(records.person)
     coins = np.frombuffer(os.urandom(4 * len(everyone)), dtype=np.uint32)
     held_out = coins < HELD_OUT_SHARE * 2**32
-    backbone, people, charges = train(records.of(~held_out, everyone), feature_map)
+    backbone, people, charges = train(records.of(~held_out, everyone), feature_map, known)
     certificate, charge = measure(backbone, records.of(held_out, everyone), feature_map, audit())
     charges = (*charges, charge)
     manifest = Manifest(
@@ -88,10 +92,17 @@ def build_backbone(records: PersonMonths, feature_map: FeatureMap, trained_at: d
 
 
 def code_digest() -> bytes:
-    """Return SHA-256 over the sources of reader, habits, trainer, audit and certificate."""
+    """Return SHA-256 over the sources of reader, lens, habits, trainer, audit and certificate."""
     sources = (
-        Path(str(path)).read_bytes()
-        for path in (reading.__file__, habits_of.__file__, training.__file__, auditing.__file__, __file__)
+        Path(str(module)).read_bytes()
+        for module in (
+            reading.__file__,
+            lenses.__file__,
+            habits_of.__file__,
+            training.__file__,
+            auditing.__file__,
+            __file__,
+        )
     )
     return hashlib.sha256(b"".join(hashlib.sha256(source).digest() for source in sources)).digest()
 
@@ -113,7 +124,7 @@ def measure(
     Guarantees: each person adds one integer vector of norm at most `_SENSITIVITY`, and a discrete
         Gaussian hides it.
     """
-    made = audit_rows(feature_map)
+    made = audit_all_rows(maps_of(feature_map, backbone))
     exact = _contributions(backbone, held_out, feature_map).sum(0)
     together, apart = exact + DiscreteGaussian(_SIGMA).sample(exact.shape)
     people, (gain, gap), noise_sd = _means(together, _SIGMA)

@@ -27,6 +27,7 @@ from vault.imprint.block import (
     parse_carried,
     sensitivity,
 )
+from vault.imprint.features import FeatureMap
 from vault.imprint.noise import Integers
 from vault.proof.accounting import OWNER_DAY_CAP
 from vault.schema.category import Category
@@ -36,10 +37,11 @@ from vault.seal.derive import chain_key
 from vault.seal.framing import frames
 from vault.seal.ids import VaultId
 from vault.seal.wrap import lock, unlock
-from vault.twin import rows
+from vault.twin import release, rows
 from vault.twin.months import Month, Opening, Worker
 from vault.twin.opening import Ask, Made, Wanted
 from vault.twin.pieces import Piece, Run
+from vault.twin.reader import maps_of
 from vault.twin.rows import StoredRow
 
 
@@ -91,6 +93,8 @@ class _Planned:
     ) -> None:
         self.refused = ""
         self._session, self._worker, self._opening, self._mapped = session, worker, opening, worker.map_of(category)
+        framing = release.framing(session, self._mapped, worker.row_keys)
+        self._maps = (self._mapped,) if framing is None else maps_of(self._mapped, framing)
         self._code_hash = code_hash
         self._vault = opening.permit.vault_id
         self._stored = rows.of_days(session, self._vault, category)
@@ -120,13 +124,14 @@ class _Planned:
         return made
 
     def _block(self, month: Month, days: Days, sigma: int) -> Piece | None:
-        mapped, run = self._mapped, self._run
+        run = self._run
         if run is None or (run.following, run.start.year, run.sigma) != (days.first, days.first.year, sigma):
             run = self._continued(days.first, sigma)
-        place = days.first, days.last
+        mapped, place = run.mapped, (days.first, days.last)
         name = block_id(mapped, self._vault, run.start, place, sigma=sigma, batch_hashes=month.batch_hashes)
-        ask = Ask(Wanted.VECTORS, mapped, month.period, (Made(days.first, len(days), {}),))
-        reserved = self._reserved(days, name, sigma)
+        # A child knows published maps alone: what a lens makes of its vectors is made here.
+        ask = Ask(Wanted.VECTORS, self._mapped, month.period, (Made(days.first, len(days), {}),))
+        reserved = self._reserved(mapped, days, name, sigma)
         if reserved is None:
             return None
         piece = Piece(month, mapped, DAILY, sensitivity(mapped.clip), sigma, reserved, ask, days, run)
@@ -148,11 +153,11 @@ class _Planned:
         own, place = late_sigma(mapped.clip, sigma), (days.first, days.last)
         name = late_id(mapped, self._vault, place, sigma=own, batch_hashes=month.batch_hashes)
         ask = Ask(Wanted.LATE, mapped, month.period, tuple(made))
-        reserved = self._reserved(days, name, sigma)
+        reserved = self._reserved(mapped, days, name, sigma)
         return None if reserved is None else Piece(month, mapped, LATE, mapped.clip, own, reserved, ask, days)
 
-    def _reserved(self, days: Days, name: bytes, sigma: int) -> Reservation | None:
-        charge = day_charge(self._mapped, self._vault, days, sigma=sigma, release_id=name, code_hash=self._code_hash)
+    def _reserved(self, mapped: FeatureMap, days: Days, name: bytes, sigma: int) -> Reservation | None:
+        charge = day_charge(mapped, self._vault, days, sigma=sigma, release_id=name, code_hash=self._code_hash)
         try:
             return charging.reserve(self._session, charge, OWNER_DAY_CAP, at=self._worker.clock.now())
         except (BudgetExhausted, ChargeConflict) as error:
@@ -160,21 +165,24 @@ class _Planned:
             return None
 
     def _continued(self, first: date, sigma: int) -> Run:
-        """Return the chain of that noise whose rows end the day before, if all of it can be opened, or else a fresh one."""
-        cost = mu2_micro(sensitivity(self._mapped.clip), sigma)
-        chains: defaultdict[date, list[StoredRow]] = defaultdict(list)
+        """Return the chain of that noise whose rows end the day before, if all of it can be opened, or else a fresh one.
+
+        A chain goes on under the map that it began with; a fresh one is of days seen through the lens, if there is one.
+        """
+        cost, maps = mu2_micro(sensitivity(self._mapped.clip), sigma), {one.digest: one for one in self._maps}
+        chains: defaultdict[tuple[date, FeatureMap], list[StoredRow]] = defaultdict(list)
         for row in self._stored:
-            if row.place and row.place.chain_start and (row.map_digest, row.mu2_micro) == (self._mapped.digest, cost):
-                chains[row.place.chain_start].append(row)
-        for start, blocks in chains.items():
+            if row.place and row.place.chain_start and row.map_digest in maps and row.mu2_micro == cost:
+                chains[row.place.chain_start, maps[row.map_digest]].append(row)
+        for (start, mapped), blocks in chains.items():
             held = [day for row in blocks for day in _days_of(row)]
             whole = held == [start + timedelta(days=at) for at in range((first - start).days)]
             openable = all(row.compartment_id in self._opening.keys.seeds for row in blocks)
             if whole and start.year == first.year and openable:
                 self._open(blocks)
                 known = np.concatenate([self._carried[row.release_id][1] for row in blocks])
-                return Run(self._mapped, start, sigma, known)
-        return Run(self._mapped, first, sigma, np.zeros((0, self._mapped.size), dtype=np.int64))
+                return Run(mapped, start, sigma, known)
+        return Run(self._maps[-1], first, sigma, np.zeros((0, self._maps[-1].size), dtype=np.int64))
 
     def _open(self, blocks: Iterable[StoredRow]) -> None:
         wanted = {row.release_id: row for row in blocks if row.release_id not in self._carried}

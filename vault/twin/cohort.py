@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
 
@@ -39,7 +39,7 @@ from vault.twin.certify import CHARGES, build_backbone, code_digest
 from vault.twin.infer import month_number
 from vault.twin.months import Month, Opening, Worker, open_months, permitted, plan
 from vault.twin.opening import Ask, Wanted
-from vault.twin.reader import Backbone
+from vault.twin.reader import Backbone, maps_of
 from vault.twin.requests import TRAIN_PURPOSE
 from vault.twin.shown import Shown, shown
 from vault.twin.train import CohortTooSmall, PersonMonths
@@ -71,7 +71,7 @@ class _Member:
     """One person under a live cohort consent: what may be opened, and the released rows of those months."""
 
     opening: Opening
-    rows: Mapping[Month, Shown]
+    rows: Mapping[Month, tuple[Shown, ...]]
 
 
 def train_cohort(worker: Worker, training: bytes) -> str:
@@ -111,7 +111,10 @@ def train_cohort(worker: Worker, training: bytes) -> str:
 
 def _train(worker: Worker, training: bytes, mapped: FeatureMap) -> str | None:
     """Train for one category; None if nobody has released rows of it."""
-    found = _members(worker, mapped)
+    with worker.database.snapshot() as session:
+        known = release.framing(session, mapped, worker.row_keys)
+    maps = (mapped,) if known is None else maps_of(mapped, known)
+    found = _members(worker, maps)
     first = next(found, None)
     if first is None:
         return None
@@ -122,22 +125,29 @@ def _train(worker: Worker, training: bytes, mapped: FeatureMap) -> str | None:
         return TrainingForgotten.slug if reservation.restored else ""  # else its model is stored already
     following: Iterable[_Member] = chain([first], found)
     for _ in range(_ROUNDS):
-        members, records = _records(worker, following, mapped)
-        backbone, manifest = build_backbone(records, mapped, worker.clock.now())
+        members, records = _records(worker, following, maps)
+        backbone, manifest = build_backbone(records, mapped, worker.clock.now(), known)
         with worker.database.transaction() as session:
             left = [member for member in members if _still_allowed(session, worker, member)]
             if len(left) == len(members):
-                return _settle(session, worker, reservation, (backbone, manifest))
+                return _settle(session, worker, reservation, mapped, (backbone, manifest))
         # What was trained on someone who withdrew is thrown away unseen, so the charge covers the next round.
         following = left
     raise CohortUnsettled("Members kept withdrawing during training; train again later.")
 
 
-def _settle(session: Session, worker: Worker, reservation: Reservation, made: tuple[Backbone, Manifest]) -> str:
+def _settle(
+    session: Session,
+    worker: Worker,
+    reservation: Reservation,
+    mapped: FeatureMap,
+    made: tuple[Backbone, Manifest],
+) -> str:
     """Store a model whose certificate holds; log and charge the training either way.
 
     Of two workers who train under one charge, because one lost its lease, only the first settles: the other
-    model is thrown away unseen.
+    model is thrown away unseen. One that was trained while another brought the first lens has a lens of its own and
+    could not read rows that are made through that one: it is refused.
     """
     held = {one.charge.release_id: one.state for one in ledger.hold(session, reservation.scope)}
     if held.get(reservation.release_id) is not ledger.State.RESERVED:
@@ -147,6 +157,7 @@ def _settle(session: Session, worker: Worker, reservation: Reservation, made: tu
     try:
         _verify_charged(manifest)
         verify_certificate(manifest, now)
+        _verify_lens(backbone, release.framing(session, mapped, worker.row_keys))
     except InvalidProof as error:
         reason = error.slug
         _log.warning("model refused", reason=error.detail)
@@ -174,6 +185,13 @@ def _verify_charged(manifest: Manifest) -> None:
         raise CertificateInvalid("The model cost something else than what was reserved for it.")
 
 
+def _verify_lens(backbone: Backbone, framed: Backbone | None) -> None:
+    if framed and framed.lens and (backbone.lens is None or backbone.lens.digest != framed.lens.digest):
+        raise CertificateInvalid(
+            "Another model was released meanwhile, whose lens days are seen through now; train again."
+        )
+
+
 def _charge(worker: Worker, training: bytes, mapped: FeatureMap) -> LedgerCharge:
     name: JsonObject = {"training": b64u(training), "map": b64u(mapped.digest), "code": b64u(code_digest())}
     mechanism: JsonObject = {
@@ -186,14 +204,14 @@ def _charge(worker: Worker, training: bytes, mapped: FeatureMap) -> LedgerCharge
     return LedgerCharge(scope, mapped.category, digest, mechanism, person_curve(CHARGES), code_digest())
 
 
-def _members(worker: Worker, mapped: FeatureMap) -> Iterator[_Member]:
+def _members(worker: Worker, maps: Sequence[FeatureMap]) -> Iterator[_Member]:
     """Yield everyone whose live cohort consent allows it and who has released rows, in the order of consent ids."""
     with worker.database.snapshot() as session:
         for consent_id in _live_cohort(session):
             # A person whose consent, keys or rows do not hold is left out, never a reason to stop.
             with suppress(VaultError):
                 opening = plan(session, worker, consent_id, decide_train, TRAIN_PURPOSE)
-                known = shown(session, worker, opening, mapped)
+                known = shown(session, worker, opening, maps)
                 if known:
                     yield _Member(opening, known)
 
@@ -206,13 +224,14 @@ def _live_cohort(session: Session) -> Iterator[ConsentId]:
 
 
 def _records(
-    worker: Worker, following: Iterable[_Member], mapped: FeatureMap
+    worker: Worker, following: Iterable[_Member], maps: Sequence[FeatureMap]
 ) -> tuple[Sequence[_Member], PersonMonths]:
     """Open the raw batches of every member's months and set them beside the released rows.
 
     Members are planned here while children open what was planned before.
     """
     members: list[_Member] = []
+    mapped = maps[0]
 
     def each() -> Iterator[_Member]:
         for member in following:
@@ -230,16 +249,25 @@ def _records(
         raise CohortTooSmall("No member's batches could be read.")
     person, months, rows, targets_of = zip(*lines, strict=True)
     targets_read = np.stack(targets_of)
-    return members, PersonMonths(
+    plain, *projected = zip(*rows, strict=True)
+    records = PersonMonths(
         person=np.array(person, dtype=np.int64),
         month=np.array(months, dtype=np.int64),
-        rows=np.stack([row.values for row in rows]),
+        rows=np.stack([row.values for row in plain]),
         days=targets_read[:, 0],
         chosen=targets_read[:, 1 : mapped.size],
         sums=targets_read[:, mapped.size :],
-        sigma=np.array([row.sigma for row in rows], dtype=np.int64),
-        worth=None if mapped.cadence is Cadence.MONTHLY else np.array([row.worth for row in rows]),
+        sigma=np.array([row.sigma for row in plain], dtype=np.int64),
+        worth=None if mapped.cadence is Cadence.MONTHLY else np.array([row.worth for row in plain]),
     )
+    for through in projected:
+        records = replace(
+            records,
+            projected=np.stack([row.values for row in through]),
+            projected_sigma=np.array([row.sigma for row in through], dtype=np.int64),
+            projected_worth=np.array([row.worth for row in through]),
+        )
+    return members, records
 
 
 def _targets(worker: Worker, member: _Member, mapped: FeatureMap) -> dict[Month, Integers]:

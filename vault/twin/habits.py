@@ -70,7 +70,8 @@ class Habits:
 
     Args:
         popularity: float32[K - 1]: how probable each code is on a day with a trace.
-        axes: float32[R, K - 1] orthonormal directions in which people differ independently, of the same unit.
+        axes: float32[R, K - 1] orthonormal directions in which people differ independently, of the same unit; those in
+            which they differ most come first.
         variance: float32[R] of their differences along each.
         people: Noisy number of people.
     """
@@ -81,28 +82,33 @@ class Habits:
     people: float
 
 
-def release_habits(people: Tensors, feature_map: FeatureMap) -> Habits:
+def release_habits(people: Tensors, feature_map: FeatureMap, kept: npt.NDArray[np.float32] | None = None) -> Habits:
     """Release what habits a cohort has; noise is drawn anew on each call.
 
     Args:
         people: `days`, `chosen` and `sums`, grouped as `vault.twin.train.PersonMonths.grouped` does.
         feature_map: The map of `sums`.
+        kept: Axes of an earlier release, which rows are made along since: people's differences are stated along them.
 
     Guarantees: with one person added or removed, the outcome is that of two Gaussian mechanisms, charged as
         `POPULARITY_CHARGE` and `HABITS_CHARGE`: each person adds one vector of whole numbers and norm at most
         `UNIT` to either sum, whatever their data.
     """
     mean, breadth, counted = _release_mean(_some(people, feature_map), feature_map)
-    keep = np.argsort(-mean, kind="stable")[:MODELLED]
+    keep = np.argsort(-mean, kind="stable")[:MODELLED] if kept is None else np.flatnonzero(kept.any(0))
     products = (
         _products(one.parts[..., keep] - one.days[..., None] * mean[keep], one.days)
         for one in _some(people, feature_map)
     )
     seen, entry = _release_products(products, len(keep), counted)
     covariance = _fitted(seen, entry, mean[keep], taxonomy(feature_map).department[keep].astype(np.float64))
-    variance, found = np.linalg.eigh(covariance)
-    axes = np.zeros((len(keep), len(mean)), dtype=np.float32)
-    axes[:, keep] = found.T
+    if kept is None:
+        found = np.linalg.eigh(covariance)[1].T[::-1]
+        axes = np.zeros((len(keep), len(mean)), dtype=np.float32)
+        axes[:, keep] = found
+    else:
+        found, axes = kept[:, keep].astype(np.float64), kept
+    variance = np.einsum("ij,jk,ik->i", found, covariance, found)
     popularity = (mean * breadth).clip(POPULARITY_FLOOR, 0.9).astype(np.float32)
     return Habits(popularity, axes, (variance * breadth**2).astype(np.float32), counted)
 

@@ -20,7 +20,7 @@ from vault.schema.answer import Confidence, Prediction
 from vault.schema.question import NextChoice, Recommend
 from vault.schema.trace import Period, period_of
 from vault.twin.levels import Level, read_level
-from vault.twin.reader import MAX_MONTHS, Backbone, BadBackbone, Months, Reader
+from vault.twin.reader import MAX_MONTHS, Backbone, BadBackbone, Months, Reader, maps_of
 
 GRID_PPM: Final = 5_000
 MOST_PPM: Final = 950_000
@@ -89,19 +89,25 @@ def read_days(backbone: Backbone, feature_map: FeatureMap, blocks: Sequence[Bloc
     Args:
         backbone: A model with a verified certificate, or the closed-form reader.
         feature_map: The map of the question's category.
-        blocks: What the consent opens, in any order; those of days before `asked` are read.
+        blocks: What the consent opens, in any order; those of days before `asked` are read. They may have been made
+            through the backbone's lens.
         asked: The day on which the question is asked.
 
     Raises:
         BadBackbone: Backbone or rows belong to another feature map, or a day has two rows.
     """
     _verify_map(backbone, feature_map, {block.map_digest for block in blocks})
+    number = month_number(period_of(asked))
     try:
-        level = read_level(feature_map, blocks, asked)
+        plain, *projected = (
+            level_months(
+                mapped, read_level(mapped, [one for one in blocks if one.map_digest == mapped.digest], asked), number
+            )
+            for mapped in maps_of(feature_map, backbone)
+        )
     except ValueError as error:
         raise BadBackbone("Two imprint rows describe the same day; open only the ones in force.") from error
-    number = month_number(period_of(asked))
-    return _read(backbone, feature_map, level_months(feature_map, level, number), number)
+    return _read(backbone, feature_map, plain, number, *projected)
 
 
 def level_months(feature_map: FeatureMap, level: Level | None, asked: int) -> Months:
@@ -117,12 +123,19 @@ def level_months(feature_map: FeatureMap, level: Level | None, asked: int) -> Mo
 
 
 def _verify_map(backbone: Backbone, feature_map: FeatureMap, made_by: Collection[bytes]) -> None:
-    if {backbone.map_digest, *made_by} != {feature_map.digest} or len(backbone.popularity) != feature_map.size - 1:
+    known = {mapped.digest for mapped in maps_of(feature_map, backbone)}
+    if (
+        backbone.map_digest != feature_map.digest
+        or not known.issuperset(made_by)
+        or len(backbone.popularity) != feature_map.size - 1
+    ):
         raise BadBackbone("The backbone and the imprint rows were not made under the same feature map.")
 
 
-def _read(backbone: Backbone, feature_map: FeatureMap, seen: Months, asked: int) -> Reading:
-    scores, reliance = _score(backbone, feature_map, seen, asked)
+def _read(
+    backbone: Backbone, feature_map: FeatureMap, seen: Months, asked: int, projected: Months | None = None
+) -> Reading:
+    scores, reliance = _score(backbone, feature_map, seen, asked, projected)
     ppm = np.clip(np.rint(scores * 1e6 / GRID_PPM).astype(np.int64) * GRID_PPM, 0, MOST_PPM)
     return Reading(dict(zip(feature_map.codes[:-2], ppm[:-1].tolist(), strict=True)), _confidence(reliance))
 
@@ -181,11 +194,11 @@ def _months(feature_map: FeatureMap, rows: Sequence[Row], asked: int) -> Months:
 
 
 def _score(
-    backbone: Backbone, feature_map: FeatureMap, seen: Months, asked: int
+    backbone: Backbone, feature_map: FeatureMap, seen: Months, asked: int, projected: Months | None
 ) -> tuple[npt.NDArray[np.float64], float]:
     reader = _reader(feature_map, backbone)
     scalars = torch.from_numpy(backbone.scalars).double()
-    odds, reliance = reader.log_odds(scalars, seen, torch.tensor([asked], dtype=torch.float64))
+    odds, reliance = reader.log_odds(scalars, seen, torch.tensor([asked], dtype=torch.float64), projected)
     return torch.sigmoid(odds[0]).numpy(), float(reliance)
 
 

@@ -8,8 +8,9 @@ For one person and code k, with g the person's (estimated) intensity and p_k the
 
 The score is the posterior mean of p_k + d_k. A noisy imprint is shrunk towards what most people do,
 more so the noisier it is; codes of one public department share strength, or those that a cohort has been seen to
-buy together. Along the axes of habits noise is independent, and days' own accidents are taken to be. Nothing is trained on the
-person who asks.
+buy together. Along the axes of habits noise is independent, and days' own accidents are taken to be. Rows that were made
+through the backbone's lens lie along the same axes: what they say is added to what other rows do. Nothing is trained on
+the person who asks.
 
 Source: Lindley, Smith, "Bayes Estimates for the Linear Model" (1972), for a diagonal plus one
 direction per group; popularity prior as measured in the project's own study.
@@ -34,6 +35,7 @@ from torch import Tensor
 from vault.encoding import parse_json
 from vault.errors import VaultError
 from vault.imprint.features import FeatureMap
+from vault.imprint.lens import Lens, through, unit_of
 from vault.proof.certificate import Manifest
 
 Floats = npt.NDArray[np.float32]
@@ -41,8 +43,10 @@ Floats = npt.NDArray[np.float32]
 MAX_MONTHS: Final = 24
 POPULARITY_FLOOR: Final = 1e-3
 
-_MAGIC: Final = b"TVBACKB2"
+_PLAIN: Final = b"TVBACKB2"
+_WITH_LENS: Final = b"TVBACKB3"
 _HEADER: Final = struct.Struct("<8s32sII")
+_WEIGHTS: Final = struct.Struct("<I")
 _LOWEST: Final = 1e-4
 _HIGHEST: Final = 0.95
 _NO_NOISE: Final = 1e-6  # without any row there is nothing to divide by
@@ -82,6 +86,7 @@ class Backbone:
         axes: float32[R, K - 1]: orthonormal directions in which people's habits differ independently; with none,
             people differ as the public departments say.
         variance: float32[R]: of their differences along each.
+        lens: Along the first of its axes, of a backbone that reads days that were seen through it.
     """
 
     map_digest: bytes
@@ -89,6 +94,7 @@ class Backbone:
     popularity: Floats
     axes: Floats
     variance: Floats
+    lens: Lens | None = None
 
     @property
     def digest(self) -> bytes:
@@ -97,9 +103,16 @@ class Backbone:
 
 
 def dump_backbone(backbone: Backbone) -> bytes:
-    """Return the one spelling: magic, map digest, numbers of codes and axes, then little-endian float32."""
+    """Return the one spelling: magic, map digest, numbers of codes and axes, then little-endian float32.
+
+    With a lens, the number of its directions follows the header, and its weights, length and centre end the values.
+    """
     values = [backbone.scalars, backbone.popularity, backbone.variance, backbone.axes.ravel()]
-    header = _HEADER.pack(_MAGIC, backbone.map_digest, len(backbone.popularity), len(backbone.variance))
+    magic, weights = _PLAIN, b""
+    if (lens := backbone.lens) is not None:
+        magic, weights = _WITH_LENS, _WEIGHTS.pack(len(lens.weights))
+        values += [lens.weights, np.array([lens.length]), lens.centre]
+    header = _HEADER.pack(magic, backbone.map_digest, len(backbone.popularity), len(backbone.variance)) + weights
     return header + np.concatenate(values).astype("<f4").tobytes()
 
 
@@ -107,19 +120,44 @@ def parse_backbone(data: bytes) -> Backbone:
     """Read a backbone's bytes.
 
     Raises:
-        BadBackbone: Another length or magic, a value that is not finite, a popularity outside (0, 1) or a
-            variance that is negative.
+        BadBackbone: Another length or magic, a value that is not finite, a popularity outside (0, 1), a
+            variance that is negative, or a lens that no backbone makes.
     """
-    if len(data) < _HEADER.size:
+    if len(data) < _HEADER.size + _WEIGHTS.size:
         raise BadBackbone("A backbone is shorter than its header.")
     magic, map_digest, count, axes = _HEADER.unpack_from(data)
-    if magic != _MAGIC or len(data) != _HEADER.size + 4 * (len(START) + count + axes * (1 + count)):
+    at, sizes = _HEADER.size, [len(START), count, axes, axes * count]
+    if magic == _WITH_LENS:
+        (weights,) = _WEIGHTS.unpack_from(data, at)
+        at, sizes = at + _WEIGHTS.size, [*sizes, weights, 1, count]
+        if not 1 <= weights <= axes:
+            raise BadBackbone("A backbone's lens has directions that are none of its axes.")
+    if magic not in {_PLAIN, _WITH_LENS} or len(data) != at + 4 * sum(sizes):
         raise BadBackbone("A backbone's magic or length is wrong.")
-    values = np.frombuffer(data, dtype="<f4", offset=_HEADER.size).astype(np.float32)
-    scalars, popularity, variance, directions = np.split(values, np.cumsum([len(START), count, axes]))
+    values = np.frombuffer(data, dtype="<f4", offset=at).astype(np.float32)
+    scalars, popularity, variance, directions, *of_lens = np.split(values, np.cumsum(sizes)[:-1])
     if not np.isfinite(values).all() or not ((popularity > 0) & (popularity < 1)).all() or (variance < 0).any():
         raise BadBackbone("A backbone holds a value that no training writes.")
-    return Backbone(map_digest, scalars, popularity, directions.reshape(axes, count), variance)
+    directions = directions.reshape(axes, count)
+    return Backbone(map_digest, scalars, popularity, directions, variance, _lens(directions, *of_lens))
+
+
+def _lens(
+    axes: Floats, weights: Floats | None = None, length: Floats | None = None, centre: Floats | None = None
+) -> Lens | None:
+    if weights is None or length is None or centre is None:
+        return None
+    if not ((weights > 0) & (weights <= 1)).all() or length[0] <= 0 or (centre < 0).any():
+        raise BadBackbone("A backbone holds a lens that no training writes.")
+    return Lens(centre, axes[: len(weights)], weights, float(length[0]))
+
+
+def maps_of(feature_map: FeatureMap, backbone: Backbone) -> tuple[FeatureMap, ...]:
+    """Return the maps whose rows a backbone of a map reads: that map, and with a lens the map of days seen through it."""
+    return (feature_map,) if backbone.lens is None else (feature_map, _through(feature_map, backbone.lens))
+
+
+_through = lru_cache(maxsize=32)(through)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,6 +235,9 @@ class Reader:
         active_day: What a day with a trace adds to the last coordinate.
         axes: [R, K - 1] of habits; none of a backbone without.
         variance: [R].
+        unit: [R] what one part of a day along each axis adds to a row that was made through the lens, in quantised
+            units; 0 along those that it does not show.
+        usual: [K - 1] what the lens takes for a day's popularity; equal to `popularity` where the backbone made it.
     """
 
     popularity: Tensor
@@ -205,84 +246,151 @@ class Reader:
     active_day: int
     axes: Tensor
     variance: Tensor
+    unit: Tensor
+    usual: Tensor
 
     @classmethod
     def of(cls, feature_map: FeatureMap, backbone: Backbone, dtype: torch.dtype = torch.float32) -> Reader:
         """Return the reader of a map's rows under a backbone, its ten numbers left open."""
-        public = taxonomy(feature_map).department
-        department, popularity, axes, variance = (
-            torch.from_numpy(one).to(dtype) for one in (public, backbone.popularity, backbone.axes, backbone.variance)
-        )
-        return cls(popularity, department, feature_map.content, feature_map.active_day, axes, variance)
+        unit, usual = np.zeros_like(backbone.variance), backbone.popularity
+        if (lens := backbone.lens) is not None:
+            unit[: len(lens.weights)], usual = unit_of(lens, feature_map.clip), lens.usual
 
-    def log_odds(self, scalars: Tensor, seen: Months, asked: Tensor) -> tuple[Tensor, Tensor]:
+        def tensor(values: Floats) -> Tensor:
+            return torch.from_numpy(values).to(dtype)
+
+        return cls(
+            popularity=tensor(backbone.popularity),
+            department=tensor(taxonomy(feature_map).department),
+            content=feature_map.content,
+            active_day=feature_map.active_day,
+            axes=tensor(backbone.axes),
+            variance=tensor(backbone.variance),
+            unit=tensor(unit),
+            usual=tensor(usual),
+        )
+
+    def log_odds(
+        self, scalars: Tensor, seen: Months, asked: Tensor, projected: Months | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Read rows.
 
         Args:
             scalars: [10] in the order of `START`.
             seen: The rows; only those of months before the asked one are read, older ones count less.
             asked: [..., E] month numbers asked about.
+            projected: Rows that were made through the lens.
 
         Returns:
             Log-odds [..., E, K - 1] that a code occurs on the next day with a trace, and [..., E, 1] in
             [0, 1) how far the rows, rather than the prior, decided them.
         """
-        decay, spread, pooling, intensity, intensity_spread, per_day, sampling, mismatch = scalars[:-2].exp()
-        age = asked.unsqueeze(-1) - seen.month.unsqueeze(-2) - 1
-        weights = torch.exp(-decay * age.clamp(min=0)) * (age >= 0) * seen.present.unsqueeze(-2)
-        total = weights @ seen.rows
-        variance = (weights**2 @ (seen.sigma**2).unsqueeze(-1)).clamp(min=_NO_NOISE)
-        total, active_days = total[..., :-1] / self.content, total[..., -1:] / self.active_day
-        noise, p, window = variance / self.content**2, self.popularity, weights.sum(-1, keepdim=True)
-
-        # Three independent guesses of the intensity, weighed by their precision: prior, codes, active days.
-        doubt, energy = (mismatch * intensity * window) ** 2, (p * p).sum()
-        prior_precision = 1.0 / (intensity_spread * window + 1e-3) ** 2
-        code_precision = 1.0 / (noise / energy + doubt)
-        day_precision = 1.0 / (variance * (per_day / self.active_day) ** 2 + doubt)
-        g = intensity * window * prior_precision + (total @ p).unsqueeze(-1) / energy * code_precision
-        g = (g + per_day * active_days * day_precision) / (prior_precision + code_precision + day_precision)
-        g = torch.nn.functional.softplus(4.0 * g) / 4.0  # an intensity is never negative
-
-        seen_of = _Surprise((total - g * p) * (window > 0), g, noise, sampling)
+        decay, spread, pooling, *_ = scalars[:-2].exp()
+        total, variance, window = _added(decay, seen, asked)
+        total, days = total[..., :-1] / self.content, total[..., -1:] / self.active_day
+        noise, p = variance / self.content**2, self.popularity
+        # What the codes say of the intensity, beside the active days.
+        energy = (p * p).sum()
+        g = self._intensity(scalars, window, variance, days, ((total @ p).unsqueeze(-1) / energy, noise / energy))
+        seen_of = _Surprise((total - g * p) * (window > 0), g, noise, window > 0)
         if len(self.variance):
-            change, reliance = self._by_habits(seen_of)
+            change, reliance = self._by_habits(scalars, seen_of, self._projected(scalars, decay, projected, asked))
         else:
-            change, reliance = self._by_departments(seen_of, spread, pooling)
+            change, reliance = self._by_departments(scalars, seen_of, spread, pooling)
         mean = (p + change).clamp(_LOWEST, _HIGHEST)
         odds = scalars[-2].exp() * (mean.log() - torch.log1p(-mean)) + scalars[-1]
-        return odds, reliance * (window > 0)
+        return odds, reliance
 
-    def _by_departments(self, seen: _Surprise, spread: Tensor, pooling: Tensor) -> tuple[Tensor, Tensor]:
+    def _intensity(
+        self, scalars: Tensor, window: Tensor, variance: Tensor, days: Tensor, codes: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """Return g: independent guesses, weighed by their precision: prior, active days and, of rows of codes, those.
+
+        Args:
+            scalars: As in `log_odds`.
+            window: [..., E, 1] how many months the rows are worth.
+            variance: [..., E, 1] of the noise in them.
+            days: [..., E, 1] active days.
+            codes: A guess by them, and the variance of its noise.
+        """
+        _, _, _, intensity, intensity_spread, per_day, _, mismatch = scalars[:-2].exp()
+        doubt = (mismatch * intensity * window) ** 2
+        prior_precision = 1.0 / (intensity_spread * window + 1e-3) ** 2
+        day_precision = 1.0 / (variance * (per_day / self.active_day) ** 2 + doubt)
+        g = intensity * window * prior_precision + per_day * days * day_precision
+        precision = prior_precision + day_precision
+        if codes is not None:
+            guess, noise = codes
+            code_precision = 1.0 / (noise + doubt)
+            g, precision = g + guess * code_precision, precision + code_precision
+        return torch.nn.functional.softplus(4.0 * g / precision) / 4.0  # an intensity is never negative
+
+    def _by_departments(
+        self, scalars: Tensor, seen: _Surprise, spread: Tensor, pooling: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return the posterior mean of d, and how far rows decided it, if people differ as departments say."""
         p, g = self.popularity, seen.intensity
         own = spread * p * (1.0 - p)
-        deviation = g**2 * own + seen.noise + seen.sampling * g * p
+        deviation = g**2 * own + seen.noise + _sampling(scalars) * g * p
         evidence = (g * p * seen.values / deviation) @ self.department
         precision = ((g * p) ** 2 / deviation) @ self.department
         shared = (pooling * evidence / (1.0 + pooling * precision)) @ self.department.T * p
         reliance = (g**2 * own / deviation * p).sum(-1, keepdim=True) / p.sum()
-        return shared + g * own * (seen.values - g * shared) / deviation, reliance
+        return shared + g * own * (seen.values - g * shared) / deviation, reliance * seen.any
 
-    def _by_habits(self, seen: _Surprise) -> tuple[Tensor, Tensor]:
+    def _by_habits(self, scalars: Tensor, seen: _Surprise, projected: _Surprise | None) -> tuple[Tensor, Tensor]:
         """Return the same if people differ as the cohort's habits say."""
-        g, accident = seen.intensity, self.axes**2 @ self.popularity
-        gain = g * self.variance / (g**2 * self.variance + seen.noise + seen.sampling * g * accident)
-        reliance = (g * gain * self.variance).sum(-1, keepdim=True) / self.variance.sum()
-        return (seen.values @ self.axes.T * gain) @ self.axes, reliance
+        evidence, precision = self._evidence(scalars, seen, seen.values @ self.axes.T, torch.ones_like(self.variance))
+        if projected is not None:
+            both = self._evidence(scalars, projected, projected.values, self.unit)
+            evidence, precision = evidence + both[0], precision + both[1]
+        habits = self.variance * evidence / (1.0 + self.variance * precision)
+        decided = self.variance * precision / (1.0 + self.variance * precision)
+        return habits @ self.axes, (decided * self.variance).sum(-1, keepdim=True) / self.variance.sum()
+
+    def _evidence(self, scalars: Tensor, seen: _Surprise, values: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """Return [..., E, R] what rows say of habits along each axis, times its precision, and that precision."""
+        g = seen.intensity
+        accident = (self.axes**2 @ self.popularity) * unit**2
+        noise = seen.noise + _sampling(scalars) * g * accident
+        return g * unit * values / noise * seen.any, (g * unit) ** 2 / noise * seen.any
+
+    def _projected(self, scalars: Tensor, decay: Tensor, rows: Months | None, asked: Tensor) -> _Surprise | None:
+        """Return what rows that were made through the lens show beyond what is popular, along each axis."""
+        if rows is None:
+            return None
+        total, variance, window = _added(decay, rows, asked)
+        days, shown = total[..., -1:] / self.active_day, total[..., :-1]
+        g = self._intensity(scalars, window, variance, days, None)
+        # The lens took out what was usual when it was made; since then it may be something else.
+        since = (self.axes @ (self.usual - self.popularity)) * self.unit
+        values = torch.nn.functional.pad(shown, (0, len(self.unit) - shown.shape[-1])) + g * since
+        return _Surprise(values * (window > 0), g, variance, window > 0)
+
+
+def _sampling(scalars: Tensor) -> Tensor:
+    return scalars[list(START).index("sampling")].exp()
+
+
+def _added(decay: Tensor, seen: Months, asked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return [..., E, K] rows of the months before the asked ones added up, [..., E, 1] the noise in them and their worth."""
+    age = asked.unsqueeze(-1) - seen.month.unsqueeze(-2) - 1
+    weights = torch.exp(-decay * age.clamp(min=0)) * (age >= 0) * seen.present.unsqueeze(-2)
+    variance = (weights**2 @ (seen.sigma**2).unsqueeze(-1)).clamp(min=_NO_NOISE)
+    return weights @ seen.rows, variance, weights.sum(-1, keepdim=True)
 
 
 class _Surprise(NamedTuple):
     """What rows show beyond what is popular.
 
     Args:
-        values: [..., E, K - 1].
+        values: [..., E, K - 1], or along each axis [..., E, R].
         intensity: [..., E, 1] g.
         noise: [..., E, 1] variance of the rows' noise in each of them.
-        sampling: Sampling noise in proportion to g p.
+        any: [..., E, 1] whether there is a row.
     """
 
     values: Tensor
     intensity: Tensor
     noise: Tensor
-    sampling: Tensor
+    any: Tensor

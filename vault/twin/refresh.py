@@ -28,7 +28,7 @@ from vault.clock import unix_s
 from vault.consent.hold import hold
 from vault.encoding import b64u
 from vault.errors import VaultError
-from vault.imprint import block, chain, derived, features, measured, words
+from vault.imprint import block, chain, derived, features, lens, measured, projection, words
 from vault.imprint import noise as noises
 from vault.imprint import rows as imprints
 from vault.imprint.features import Cadence, FeatureMap, mapped_for
@@ -53,7 +53,7 @@ from vault.twin.rows import StoredRow
 GROUP: Final = 50
 """Vaults in one transaction."""
 
-_CODE: Final = (features, derived, measured, words, noises, imprints, chain, block)
+_CODE: Final = (features, derived, measured, words, lens, projection, noises, imprints, chain, block)
 
 
 @dataclass
@@ -201,7 +201,8 @@ def _open(worker: Worker, one: _Refresh) -> None:
     read = [piece for piece in one.pieces if piece.month.batch_hashes]
     with one.attempt():
         found = open_months(worker, one.opening, [(piece.month, piece.ask) for piece in read]) if read else []
-        one.exact = nothing(one.pieces) | dict(zip(read, found, strict=True))
+        exact = nothing(one.pieces) | dict(zip(read, found, strict=True))
+        one.exact = {piece: piece.mapped.project(numbers) for piece, numbers in exact.items()}
 
 
 def _add_noise(group: Sequence[_Refresh]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -236,6 +237,28 @@ def trained(session: Session) -> list[Model[Backbone]]:
         if one.manifest.charges and isinstance(backbone, Backbone):
             found.append(Model(backbone, one.manifest, one.envelope, one.leaf_id))
     return found
+
+
+def framing(session: Session, feature_map: FeatureMap, worker_keys: Collection[bytes]) -> Backbone | None:
+    """Return the backbone whose lens the days of a map are seen through: the oldest trained here that has one.
+
+    It stays so however many are trained after it, for those keep its lens; one that was withdrawn frames nothing.
+
+    Args:
+        session: Any transaction.
+        feature_map: Map of the category, without a lens.
+        worker_keys: Every `processor-sign` key that the operator stated.
+    """
+    for row in reversed(_NEWEST.all(session, map_digest=feature_map.digest)):
+        one = _stated(row.envelope, row.leaf_id)
+        if row.withdrawn or not one.manifest.charges:
+            continue
+        with suppress(SealError):
+            _verify(one, frozenset(worker_keys))
+            found = _computing(session, one.manifest)
+            if isinstance(found, Backbone) and found.lens is not None:
+                return found
+    return None
 
 
 def envelope(session: Session, manifest_digest: bytes) -> bytes:

@@ -16,7 +16,8 @@ from vault.clock import unix_s
 from vault.encoding import b64u
 from vault.http.edge import ClockDep, DatabaseDep
 from vault.imprint.block import DAILY, sensitivity, sigma_that_costs
-from vault.imprint.features import Cadence, feature_map
+from vault.imprint.features import Cadence, FeatureMap, feature_map
+from vault.imprint.lens import unit_of
 from vault.jobs.queue import Job
 from vault.parties import marks, people
 from vault.parties.people import Person
@@ -24,10 +25,11 @@ from vault.parties.routes import OwnVault, require_still
 from vault.proof.accounting import OWNER_DAY_CAP, PERSON_YEAR_CAP, Cap
 from vault.schema.freshness import Freshness, closes_at, closes_with
 from vault.schema.trace import Period, period_of
-from vault.twin import closing, rows
+from vault.twin import closing, release, rows
 from vault.twin.levels import noise_of_level
+from vault.twin.reader import Backbone, maps_of
 from vault.twin.requests import last_refresh, request_refresh
-from vault.twin.rows import StoredRow
+from vault.twin.rows import Place, StoredRow
 
 twin_router = APIRouter(prefix="/v1/vaults/{vault}", tags=["twin"])
 
@@ -56,7 +58,7 @@ def twin(owner: OwnVault, request: Request, database: DatabaseDep, clock: ClockD
     close next the last one and when (`at`, Unix seconds): what reaches the service later is late.
 
     `noise` states, for a category with daily rows, the standard deviation of the noise in today's level: how often a
-    code that stands alone occurs, per calendar day.
+    code that stands alone occurs, per calendar day; of days seen through a lens, along the direction that shows most.
 
     `spending` states three epsilons at `delta`: `day` of any one day of the month over all its rows,
     `person` of every contributor to the year's backbones, `composed` of a day of such a contributor.
@@ -67,6 +69,7 @@ def twin(owner: OwnVault, request: Request, database: DatabaseDep, clock: ClockD
         released = rows.rows_for(session, owner.vault_id)
         months = sorted({row.period for row in released})
         spent = {month: ledger.spending(session, owner.vault_id, month, OWNER_DAY_CAP.delta) for month in months}
+        models = [one.backbone for one in release.trained(session)]
     return {
         "job": None if job is None else _job_json(job),
         "freshness": _freshness_json(request, person, clock.now()),
@@ -83,7 +86,7 @@ def twin(owner: OwnVault, request: Request, database: DatabaseDep, clock: ClockD
             }
             for row in released
         ],
-        "noise": _noise_json(released, clock.now().date()),
+        "noise": _noise_json(released, models, clock.now().date()),
         "spending": [
             {"period": month, "day": cost.day, "person": cost.person, "composed": cost.day_composed}
             for month, cost in spent.items()
@@ -145,20 +148,29 @@ def _cap_json(cap: Cap) -> dict[str, float]:
     return {"epsilon": cap.epsilon, "delta": cap.delta}
 
 
-def _noise_json(released: Sequence[StoredRow], today: date) -> list[dict[str, Any]]:
+def _noise_json(released: Sequence[StoredRow], models: Sequence[Backbone], today: date) -> list[dict[str, Any]]:
     found = []
     for category in sorted({row.category for row in released if row.mechanism == DAILY}):
         mapped = feature_map(category, Cadence.DAILY)
-        length = sensitivity(mapped.clip)
-        mine = {
-            row.place: sigma_that_costs(length, row.mu2_micro)
-            for row in released
-            if row.mechanism == DAILY and row.map_digest == mapped.digest and row.place
-        }
-        noise = noise_of_level(mapped, mine, today)
-        if noise is not None:
-            found.append({"category": category, "map": b64u(mapped.digest), "sd": noise / mapped.content})
+        alone = {mapped: float(mapped.content)}  # what a code that stands alone adds to a row
+        for model in models:
+            if model.map_digest == mapped.digest and model.lens is not None:
+                alone[maps_of(mapped, model)[-1]] = float(unit_of(model.lens, mapped.clip)[0])
+        for one, content in alone.items():
+            noise = noise_of_level(one, _places(released, one), today)
+            if noise is not None:
+                found.append({"category": category, "map": b64u(one.digest), "sd": noise / content})
     return found
+
+
+def _places(released: Sequence[StoredRow], mapped: FeatureMap) -> dict[Place, int]:
+    """Return where the daily rows of a map lie, and their noise."""
+    length = sensitivity(mapped.clip)
+    return {
+        row.place: sigma_that_costs(length, row.mu2_micro)
+        for row in released
+        if row.mechanism == DAILY and row.map_digest == mapped.digest and row.place
+    }
 
 
 def _days_in(period: Period) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import assert_never
@@ -42,40 +43,48 @@ class Shown:
     worth: float = 1.0
 
 
-def shown(session: Session, worker: Worker, opening: Opening, mapped: FeatureMap) -> dict[Month, Shown]:
-    """Return what is shown beside each closed month that may be opened and has rows.
+def shown(
+    session: Session, worker: Worker, opening: Opening, maps: Sequence[FeatureMap]
+) -> dict[Month, tuple[Shown, ...]]:
+    """Return what is shown beside each closed month that may be opened and has rows, by each of some maps.
 
     Args:
         session: Any transaction.
         worker: The worker.
         opening: From `plan`, to train.
-        mapped: Map of the category.
+        maps: From `vault.twin.reader.maps_of`: the category's, and of daily ones what a lens makes of it.
 
     Raises:
         SealError: A row is by no key that the operator stated for the worker, or not the one that its place says.
     """
+    mapped = maps[0]
     zone = ZoneInfo(opening.keys.time_zone)
     closed = period_of(last_closed_day(worker.clock.now(), zone, Freshness.MONTH))
     months = {month.period: month for month in opening.months if month.category == mapped.category}
+    read = {one.digest for one in maps}
     stored = [
         (one, _payload(worker, opening, one))
         for one in rows.rows_for(session, opening.permit.vault_id, mapped.category, months)
-        if one.compartment_id in opening.keys.seeds and one.map_digest == mapped.digest
+        if one.compartment_id in opening.keys.seeds and one.map_digest in read
     ]
     match mapped.cadence:
         case Cadence.MONTHLY:
             opened = {months[one.period]: _row(one, payload) for one, payload in stored}
-            return {month: Shown(row.values, row.sigma) for month, row in opened.items()}
+            return {month: (Shown(row.values, row.sigma),) for month, row in opened.items()}
         case Cadence.DAILY:
             blocks = [_block(one, payload) for one, payload in stored if one.mechanism == DAILY]
             with_rows = {one.period for one, _ in stored}
             return {
-                month: _as_month(mapped, read_level(mapped, blocks, _first(period)))
+                month: tuple(_level(mapped, blocks, _first(period)) for mapped in maps)
                 for period, month in months.items()
                 if period in with_rows and period <= closed
             }
         case _ as other:
             assert_never(other)
+
+
+def _level(mapped: FeatureMap, blocks: Sequence[Block], asked: date) -> Shown:
+    return _as_month(mapped, read_level(mapped, [one for one in blocks if one.map_digest == mapped.digest], asked))
 
 
 def _as_month(mapped: FeatureMap, level: Level | None) -> Shown:

@@ -26,7 +26,8 @@ from opacus.optimizers.optimizer_fast_gradient_clipping import DPOptimizerFastGr
 from torch import Tensor, nn
 
 from vault.errors import VaultError
-from vault.imprint.features import FeatureMap
+from vault.imprint.features import Cadence, FeatureMap
+from vault.imprint.lens import make_lens
 from vault.proof.charge import ORDERS, Charge, People
 from vault.twin.bookkeeping import PeopleLoss, Tensors, UnsupportedModel, clipped_sums, verify_supported
 from vault.twin.habits import HABITS_CHARGE, POPULARITY_CHARGE, release_habits
@@ -91,6 +92,9 @@ class PersonMonths:
         sigma: int64[R] noise of the rows, in quantised units.
         worth: float64[R] for daily rows: `rows` are then levels on the first of the month, each worth so many
             months, and each read by itself (`vault.twin.shown`). None for monthly rows.
+        projected: int64[R, directions + 1] the same of rows that were made through a lens; None where there is none.
+        projected_sigma: int64[R].
+        projected_worth: float64[R].
     """
 
     person: Integers
@@ -101,6 +105,9 @@ class PersonMonths:
     sums: Integers
     sigma: Integers
     worth: npt.NDArray[np.float64] | None = None
+    projected: Integers | None = None
+    projected_sigma: Integers | None = None
+    projected_worth: npt.NDArray[np.float64] | None = None
 
     def of(self, people: npt.NDArray[np.bool_], everyone: Integers) -> PersonMonths:
         """Return the records of those of `everyone` who are marked."""
@@ -108,7 +115,7 @@ class PersonMonths:
         return PersonMonths(**{name: column[keep] for name, column in self._columns.items()})
 
     def grouped(self) -> Tensors:
-        """Return `rows`, `sigma`, `month`, `days`, `chosen`, `sums`, `present` and, if any, `worth` with one index a person."""
+        """Return `rows`, `sigma`, `month`, `days`, `chosen`, `sums`, `present` and those of the rest that there are, with one index a person."""
         return group_people(self.person, {name: column for name, column in self._columns.items() if name != "person"})
 
     @property
@@ -311,9 +318,16 @@ def read_odds(reader: Reader, scalars: Tensor, person: Tensors) -> Tensor:
     if worth is None:
         return reader.log_odds(scalars, Months(person["rows"], person["sigma"], month, person["present"]), month)[0]
     # A level says all that the rows before it say: each month reads its own, as served answers do.
-    level, before = person["rows"].unsqueeze(-2), (month - 1).unsqueeze(-1)
-    seen = Months(level, person["sigma"].unsqueeze(-1), before, (person["present"] * worth).unsqueeze(-1))
-    return reader.log_odds(scalars, seen, month.unsqueeze(-1))[0].squeeze(-2)
+    seen = _levels(person, person["rows"], person["sigma"], worth)
+    projected = None
+    if "projected" in person:
+        projected = _levels(person, person["projected"], person["projected_sigma"], person["projected_worth"])
+    return reader.log_odds(scalars, seen, month.unsqueeze(-1), projected)[0].squeeze(-2)
+
+
+def _levels(person: Tensors, values: Tensor, sigma: Tensor, worth: Tensor) -> Months:
+    before = (person["month"] - 1).unsqueeze(-1)
+    return Months(values.unsqueeze(-2), sigma.unsqueeze(-1), before, (person["present"] * worth).unsqueeze(-1))
 
 
 def reading_loss(reader: Reader) -> Loss:
@@ -331,12 +345,15 @@ def reading_loss(reader: Reader) -> Loss:
     return loss
 
 
-def train(records: PersonMonths, feature_map: FeatureMap) -> tuple[Backbone, float, tuple[Charge, ...]]:
+def train(
+    records: PersonMonths, feature_map: FeatureMap, known: Backbone | None = None
+) -> tuple[Backbone, float, tuple[Charge, ...]]:
     """Train a backbone on a cohort.
 
     Args:
         records: Everything of the people trained on.
         feature_map: The map of their rows.
+        known: The backbone whose lens rows are made through since; its axes and its lens are kept.
 
     Returns:
         The backbone, the noisy number of people, and what each of them is charged.
@@ -347,9 +364,14 @@ def train(records: PersonMonths, feature_map: FeatureMap) -> tuple[Backbone, flo
     if not 1 <= len(np.unique(records.person)) <= MAX_COHORT:
         raise CohortTooSmall(f"A cohort has 1 to {MAX_COHORT} people.")
     people = records.grouped()
-    found = release_habits(people, feature_map)
+    found = release_habits(people, feature_map, None if known is None else known.axes)
     scalars = np.array(list(START.values()), dtype=np.float32)
-    backbone = Backbone(feature_map.digest, scalars, found.popularity, found.axes, found.variance)
+    if known is not None:
+        lens = known.lens
+    else:
+        daily = feature_map.cadence is Cadence.DAILY
+        lens = make_lens(found.popularity, found.axes, found.variance) if daily else None
+    backbone = Backbone(feature_map.digest, scalars, found.popularity, found.axes, found.variance, lens)
     loss = reading_loss(Reader.of(feature_map, backbone))
     del people["sums"]  # the descent reads how often codes occurred, and not these
     learned = private_descent(loss, {"scalars": torch.from_numpy(scalars)}, people, DESCENT, found.people)

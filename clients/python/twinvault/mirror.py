@@ -110,7 +110,7 @@ def look(owner: Owner, category: Category, top_n: int = 10) -> Mirror:
     daily = [field(one, "sd", float) for one in field(twin, "noise", list) if one.get("category") == category]
     if daily:  # of the level a calendar day
         blur = (
-            daily[0] * sum(field(row, "days", int) for row in releases if row.get("mechanism") == DAILY) / len(by_day)
+            min(daily) * sum(field(row, "days", int) for row in releases if row.get("mechanism") == DAILY) / len(by_day)
         )
     else:  # mu^2 = (clip / sigma)^2 of each row is public; a lone code adds `content` to its coordinate each day
         sigmas = [mapped.clip / sqrt(field(row, "mu2_micro", int) / 1e6) for row in releases]
