@@ -33,8 +33,8 @@ class Projection:
         length: From which length on a projected day is shortened to the clip; shorter ones are scaled alike.
         clip: L2 norm, in quantised units, that no day's vector exceeds.
 
-    Guarantees: for any input whatever, not-a-number and infinities included, a day's vector is whole and its
-    L2 norm at most `clip`; a day with no code is zero.
+    Guarantees: for any input whatever and any centre, directions and length, not-a-number and infinities included, a
+    day's vector is whole and its L2 norm at most `clip`; a day with no code is zero.
     """
 
     centre: Floats
@@ -72,7 +72,9 @@ class Projection:
         unit = occurred / np.sqrt(np.maximum(count, 1))[:, None]
         projected = (unit - self.centre) @ self.directions.T
         longer = np.maximum(np.linalg.norm(projected, axis=1) / self.length, 1.0)
-        scaled = np.where(active[:, None], projected * (self.scale / longer)[:, None], 0.0)
+        scaled = projected * (self.scale / longer)[:, None]
+        # What is no number has no length to shorten: such a day would be as long as the largest whole number.
+        scaled = np.where((active & np.isfinite(scaled).all(1))[:, None], scaled, 0.0)
         whole = whole_within(scaled, self.clip**2 - self.active_day**2)
         return np.concatenate([whole, np.where(active, self.active_day, 0)[:, None]], axis=1)
 
