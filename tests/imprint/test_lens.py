@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault.imprint.features import Cadence, FeatureMap, feature_map
+from vault.imprint.features import Cadence, feature_map
 from vault.imprint.lens import DIRECTIONS, Lens, make_lens, through, unit_of
 from vault.schema.category import Category
 
@@ -81,7 +81,12 @@ def test_the_map_is_another_one_with_each_number_of_its_lens() -> None:
         names.add(through(DAILY, lens).digest)
     assert len(names) == 6
     assert through(DAILY, make_lens(*habits())).digest == SEEN.digest
-    assert (SEEN.clip, SEEN.codes, SEEN.category, SEEN.cadence) == (DAILY.clip, DAILY.codes, DAILY.category, DAILY.cadence)
+    assert (SEEN.clip, SEEN.codes, SEEN.category, SEEN.cadence) == (
+        DAILY.clip,
+        DAILY.codes,
+        DAILY.category,
+        DAILY.cadence,
+    )
     assert SEEN.version != DAILY.version
 
 

@@ -190,3 +190,18 @@ def test_a_cohort_that_noise_drowns_still_gives_numbers(
     assert (found.variance >= 0).all()
     assert np.isfinite(found.axes).all()
     assert found.people >= 1
+
+
+@pytest.mark.usefixtures("silent")
+def test_kept_axes_stay_and_differences_are_stated_along_them(make_cohort: MakeCohort, retail: FeatureMap) -> None:
+    cohort = make_cohort(40, months=6).grouped()
+    free = release_habits(cohort, retail)
+    assert (np.diff(free.variance) <= 0).all()  # the lens keeps the first
+    rng, kept = np.random.default_rng(2), np.zeros((30, retail.size - 1), dtype=np.float32)
+    modelled = np.flatnonzero(free.axes.any(0))
+    kept[:, modelled] = np.linalg.qr(rng.normal(size=(len(modelled), 30)))[0].T
+    found = release_habits(cohort, retail, kept)
+    assert found.axes is kept
+    covariance = free.axes.T.astype(float) @ np.diag(free.variance.astype(float)) @ free.axes
+    assert found.variance == pytest.approx(np.einsum("ij,jk,ik->i", kept, covariance, kept), rel=1e-3)
+    assert found.popularity == pytest.approx(free.popularity)
