@@ -3,8 +3,10 @@
 The grocery year, next shop's categories, NDCG@10 of shops from day 240 on. Both cadences and the measured twin cost
 an owner-day epsilon 3 at delta 1e-6 and draw their noise once. Rows are read on the day of the shop, as far as they
 had closed: daily ones two days after their day, and once more (`by_week`, `by_month`) as if the owner had days close with
-their week or their month, the same rows and models. `closed_form` knows no other person, `trained` is the shipped trainer's backbone of the other four fifths,
-at its shipped person-level charge. `measured` reads days that statistics of the same households centre and project.
+their week or their month, the same rows and models. `closed_form` knows no other person, `trained` is the shipped
+trainer's backbone of the other four fifths, at its shipped person-level charge, and `lens` the same backbone reading days
+that were seen through its lens, as chains that begin after it was trained are. `measured` is the twin of
+`benchmarks.quality` on the same households.
 `frequency` reads the raw history: counts before the shop, smoothed by eight days of what is popular.
 """
 
@@ -38,7 +40,7 @@ from vault.schema.trace import Period, period_of, periods_from
 from vault.twin.certify import code_digest
 from vault.twin.infer import Reading, month_number, read, read_days
 from vault.twin.levels import read_level
-from vault.twin.reader import Backbone, closed_form
+from vault.twin.reader import Backbone, closed_form, maps_of
 from vault.twin.refresh import noise_of
 from vault.twin.train import PersonMonths, train
 
@@ -208,6 +210,9 @@ def main() -> None:
             sys.stderr.write(f"{cadence}: training\n")
             models["trained"] = learn(mapped, trained)
         values |= {f"{cadence}_{name}": one for name, one in evaluate(mapped, models, tested).items()}
+        if chosen.train and cadence is Cadence.DAILY:
+            model = models["trained"]
+            values["lens_trained"] = evaluate(maps_of(mapped, model)[-1], {"trained": model}, tested)["trained"]
     where = asked(tested) & (tested.day >= POOLED_FROM)
     person = tested.person[where]
     values["measured"] = _twin(
@@ -226,7 +231,9 @@ def main() -> None:
                 values[f"daily_{name}_by_{by}"] - values[f"monthly_{name}"], person
             )
     if chosen.train:
+        leads["lens over daily, trained"] = interval(values["lens_trained"] - values["daily_trained"], person)
         leads["measured over daily, trained"] = interval(values["measured"] - values["daily_trained"], person)
+        leads["measured over lens, trained"] = interval(values["measured"] - values["lens_trained"], person)
     means = {name: float(one.mean()) for name, one in values.items()}
     span = means["frequency"] - means["popularity"]
     print(
