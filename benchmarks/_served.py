@@ -212,7 +212,8 @@ def main() -> None:
         values |= {f"{cadence}_{name}": one for name, one in evaluate(mapped, models, tested).items()}
         if chosen.train and cadence is Cadence.DAILY:
             model = models["trained"]
-            values["lens_trained"] = evaluate(maps_of(mapped, model)[-1], {"trained": model}, tested)["trained"]
+            seen = evaluate(maps_of(mapped, model)[-1], {"trained": model}, tested)
+            values |= {f"lens_{name}": one for name, one in seen.items()}
     where = asked(tested) & (tested.day >= POOLED_FROM)
     person = tested.person[where]
     values["measured"] = _twin(
