@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 import torch
 
+from tests.twin.lens_kit import GOOD
 from tests.twin.worker_kit import TwinWorld
 from vault.db import Database
 from vault.imprint.features import FeatureMap, feature_map
 from vault.imprint.noise import DiscreteGaussian
 from vault.imprint.rows import Row, noisy
+from vault.proof.certificate import Certificate, Manifest
 from vault.schema.category import parse_category
 from vault.schema.trace import parse_period
+from vault.twin import cohort
 from vault.twin import refresh as refreshing
+from vault.twin.certify import build_backbone
 from vault.twin.children import Children
+from vault.twin.reader import Backbone
 from vault.twin.train import PersonMonths
 
 torch.set_num_threads(1)
@@ -62,6 +68,37 @@ def while_opening(monkeypatch: pytest.MonkeyPatch):
             return opened(worker, opening, asks)
 
         monkeypatch.setattr(refreshing, "open_months", interrupted)
+
+    return install
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """What was trained on, and what came of it, training by training."""
+
+    records: list[PersonMonths] = field(default_factory=list)
+    backbones: list[Backbone] = field(default_factory=list)
+
+    def people(self) -> list[int]:
+        return [len(np.unique(records.person)) for records in self.records]
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch):
+    """Watch the trainer, and give what it makes a verdict that two people cannot earn; `after` injects a fault."""
+
+    def install(certificate: Certificate = GOOD, after=lambda: None) -> Trainings:
+        made = Trainings()
+
+        def build(records: PersonMonths, mapped, at, known) -> tuple[Backbone, Manifest]:
+            backbone, manifest = build_backbone(records, mapped, at, known)
+            made.records.append(records)
+            made.backbones.append(backbone)
+            after()
+            return backbone, replace(manifest, cohort=500, certificate=certificate)
+
+        monkeypatch.setattr(cohort, "build_backbone", build)
+        return made
 
     return install
 

@@ -15,6 +15,7 @@ from tests.twin.worker_kit import (
     SEPTEMBER,
     TwinWorld,
     another_vault,
+    carried_of,
     charges,
     days_made,
     epsilon,
@@ -25,7 +26,7 @@ from vault.budget.days import sigma_of
 from vault.budget.ledger import State
 from vault.db import Database
 from vault.encoding import b64u
-from vault.imprint.block import DAILY, LATE, parse_carried, sensitivity, strategy_from
+from vault.imprint.block import DAILY, LATE, sensitivity, strategy_from
 from vault.imprint.features import Cadence
 from vault.imprint.noise import DiscreteGaussian, Integers, RandomBytes
 from vault.schema.trace import Period
@@ -53,18 +54,6 @@ def lite(sqlite_database: Database, shortkeys: Database) -> TwinWorld:
 
 def late_rows(world: TwinWorld) -> dict[Period, np.ndarray]:
     return {row.period: world.read(row).values for row in world.stored() if row.mechanism == LATE}
-
-
-def carried_of(world: TwinWorld) -> list[tuple[dict[tuple[bytes, bytes], int], np.ndarray]]:
-    """Open what chains go on with, as whoever holds the seeds can."""
-    with world.database.snapshot() as session:
-        stored = [row for row in rows.of_days(session, world.owner.vault, PURCHASE) if row.mechanism == DAILY]
-        sealed = rows.carried(session, world.owner.vault, [row.release_id for row in stored])
-    found = []
-    for row in stored:
-        context = chains._context(world.owner.vault, row.release_id)
-        found.append(parse_carried(unlock(chain_key(world.seed(world.place(row))), sealed[row.release_id], context)))
-    return found
 
 
 @pytest.mark.usefixtures("quiet")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
@@ -11,6 +11,7 @@ import sqlalchemy
 import torch
 
 from tests.leaves import leaves
+from tests.twin.lens_kit import GOOD
 from tests.twin.worker_kit import OCTOBER, RETAIL, RETAIL_DAILY, SEPTEMBER, TwinWorld, another_vault
 from tests.vault_kit import NOW
 from vault.budget import ledger
@@ -21,24 +22,23 @@ from vault.imprint.block import Block
 from vault.imprint.features import Cadence
 from vault.jobs import queue
 from vault.proof.accounting import PERSON_YEAR_CAP, person_curve
-from vault.proof.certificate import Certificate, Manifest
+from vault.proof.certificate import Certificate
 from vault.proof.charge import epsilon_of
 from vault.schema.consent import ConsentVersion
 from vault.seal.ids import ConsentId
 from vault.seal.signing import SigningKey, new_seed
 from vault.twin import certify, cohort, release
-from vault.twin.certify import CHARGES, build_backbone
+from vault.twin.certify import CHARGES
 from vault.twin.children import Children
 from vault.twin.cohort import train_cohort
 from vault.twin.infer import month_number, read_days
 from vault.twin.levels import read_level
-from vault.twin.reader import Backbone, Reader, closed_form
+from vault.twin.reader import Reader, closed_form
 from vault.twin.refresh import refresh
 from vault.twin.requests import TRAIN, request_training
 from vault.twin.train import CohortTooSmall, PersonMonths, read_odds
 
 BREAD, MILK = RETAIL.codes[0], RETAIL.codes[1]
-GOOD = Certificate(1_000_000, 0, 4_000, 1_000_000, 0, 1_000_000, 1_000_000, 0, 1_000_000, 50_000, 0, 1_000, 100)
 ONE, ANOTHER = bytes([1]) * 16, bytes([2]) * 16
 
 
@@ -84,41 +84,10 @@ def lite(sqlite_database: Database, shortkeys: Database, children: Children) -> 
     return Cohort(sqlite_database, shortkeys, children)
 
 
-@dataclass(frozen=True)
-class Trainings:
-    """What was trained on, and what came of it, training by training."""
-
-    records: list[PersonMonths] = field(default_factory=list)
-    backbones: list[Backbone] = field(default_factory=list)
-
-    def people(self) -> list[int]:
-        return [len(np.unique(records.person)) for records in self.records]
-
-
 @pytest.fixture(autouse=True)
 def _nobody_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each person's coin would now and then leave a cohort of one or two with nobody to learn from."""
     monkeypatch.setattr(certify, "HELD_OUT_SHARE", 0.0)
-
-
-@pytest.fixture
-def trainer(monkeypatch: pytest.MonkeyPatch):
-    """Watch the trainer, and give what it makes a verdict that two people cannot earn; `after` injects a fault."""
-
-    def install(certificate: Certificate = GOOD, after=lambda: None) -> Trainings:
-        made = Trainings()
-
-        def build(records: PersonMonths, mapped, at, known) -> tuple[Backbone, Manifest]:
-            backbone, manifest = build_backbone(records, mapped, at, known)
-            made.records.append(records)
-            made.backbones.append(backbone)
-            after()
-            return backbone, replace(manifest, cohort=500, certificate=certificate)
-
-        monkeypatch.setattr(cohort, "build_backbone", build)
-        return made
-
-    return install
 
 
 def test_a_model_learns_rows_and_targets_of_members_alone(group: Cohort, trainer) -> None:
@@ -219,7 +188,7 @@ def test_a_category_that_no_longer_fits_in_the_year_keeps_no_other_from_its_mode
     made, members, read = trainer(), cohort._members, cohort.open_months
     opened: list[str] = []
     # Everyone has browsing rows too: what they are is never asked, for the year is spent before.
-    monkeypatch.setattr(cohort, "_members", lambda worker, _: members(worker, RETAIL))
+    monkeypatch.setattr(cohort, "_members", lambda worker, _: members(worker, (RETAIL,)))
     monkeypatch.setattr(cohort, "open_months", lambda *a: opened.append(a[2][0][1].mapped.category) or read(*a))
     assert train_cohort(lite.worker, ONE) == "budget-exhausted"
     assert (len(made.backbones), lite.outcomes()) == (1, ["released"])

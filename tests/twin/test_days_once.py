@@ -19,6 +19,7 @@ from tests.twin.worker_kit import (
     epsilon,
     erase,
     every_day,
+    made_at,
     renew,
 )
 from tests.vault_kit import MONTH, NOW, PURCHASE
@@ -179,18 +180,6 @@ def test_the_worker_that_comes_second_with_other_batches_discards_its_noise(
     assert epsilon(world, SEPTEMBER) <= 3.0
     made = [held for held in charges(world, SEPTEMBER) if held.state is State.COMMITTED]
     assert [held.charge.mechanism["name"] for held in made] == [DAILY, LATE]
-
-
-def made_at(world: TwinWorld, worker: Worker, version: ConsentVersion, at: datetime) -> refreshing._Refresh:
-    """Run a refresh up to where it would store."""
-    world.clock.at = at
-    one = refreshing._Refresh(world.owner.vault, ConsentId(version.consent_id))
-    with world.database.transaction() as session:
-        refreshing._plan(session, worker, one)
-        refreshing._reserve(session, worker, one)
-    refreshing._open(worker, one)
-    refreshing._add_noise([one])
-    return one
 
 
 def test_a_block_whose_chain_another_worker_stored_is_not_stored_beside_other_noise(

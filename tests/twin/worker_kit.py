@@ -15,8 +15,9 @@ from vault.consent import changes
 from vault.consent.changes import Submission
 from vault.consent.handovers import REQUIRED
 from vault.db import Database
-from vault.imprint.block import DAILY, Block, parse_block
+from vault.imprint.block import DAILY, Block, Heads, parse_block, parse_carried
 from vault.imprint.features import Cadence, feature_map
+from vault.imprint.noise import Integers
 from vault.imprint.rows import Row, parse_row
 from vault.ingest.accept import accept
 from vault.parties import marks
@@ -29,13 +30,15 @@ from vault.schema.terms import ConsentKind
 from vault.schema.trace import Action, Period, Trace
 from vault.seal import row as sealed_rows
 from vault.seal.batch import parse_batch, seal_batch
-from vault.seal.derive import imprint_key
+from vault.seal.derive import chain_key, imprint_key
 from vault.seal.ids import CompartmentId, ConsentId, new_id
 from vault.seal.ring import Compartment
 from vault.seal.signing import SigningKey, new_seed
 from vault.seal.upload import encode_upload, parse_upload
+from vault.seal.wrap import unlock
 from vault.store import rings
-from vault.twin import rows
+from vault.twin import chains, rows
+from vault.twin import refresh as refreshing
 from vault.twin.children import Children
 from vault.twin.months import Worker
 from vault.twin.refresh import Outcome, refresh
@@ -144,6 +147,30 @@ class TwinWorld(World):
         """Open every daily row of a category, by day."""
         stored = self.stored(category=category)
         return [parse_block(self.payload(row)) for row in stored if row.mechanism == DAILY]
+
+
+def carried_of(world: TwinWorld) -> list[tuple[Heads, Integers]]:
+    """Open what chains go on with, by day, as whoever holds the seeds can."""
+    with world.database.snapshot() as session:
+        stored = [row for row in rows.of_days(session, world.owner.vault, PURCHASE) if row.mechanism == DAILY]
+        sealed = rows.carried(session, world.owner.vault, [row.release_id for row in stored])
+    found = []
+    for row in stored:
+        context = chains._context(world.owner.vault, row.release_id)
+        found.append(parse_carried(unlock(chain_key(world.seed(world.place(row))), sealed[row.release_id], context)))
+    return found
+
+
+def made_at(world: TwinWorld, worker: Worker, version: ConsentVersion, at: datetime) -> refreshing._Refresh:
+    """Run a refresh up to where it would store."""
+    world.clock.at = at
+    one = refreshing._Refresh(world.owner.vault, ConsentId(version.consent_id))
+    with world.database.transaction() as session:
+        refreshing._plan(session, worker, one)
+        refreshing._reserve(session, worker, one)
+    refreshing._open(worker, one)
+    refreshing._add_noise([one])
+    return one
 
 
 def another_vault(database: Database, shortkeys: Database, like: TwinWorld) -> TwinWorld:
