@@ -161,13 +161,13 @@ class Service(TwinWorld):
     def put_block(self, block: Block, signer: SigningKey | None = None, at: Place | None = None) -> None:
         """Seal and store a block, as the worker does after its charge; `at` says that it is other days'."""
         where = at or Place(block.first, len(block.values), block.start)
-        place, mapped = self.owner.compartment(PURCHASE, period_of(where.first)), self.mapped
-        header = RowHeader(self.owner.vault, place.id, block.release_id, mapped.version, 0)
+        place = self.owner.compartment(PURCHASE, period_of(where.first))
+        header = RowHeader(self.owner.vault, place.id, block.release_id, self.mapped.version, 0)
         sealed = seal_row(dump_block(block), header, imprint_key(self.seed(place)), signer or self.worker_key)
         with self.database.transaction() as session:
             leaf = append(session, LeafKind.RELEASE, {"rows": 1}, {"vault": b64u(self.owner.vault)})
             stored = StoredRow(
-                self.owner.vault, place.id, block.release_id, 0, PURCHASE, period_of(where.first), mapped.digest, 1,
+                self.owner.vault, place.id, block.release_id, 0, PURCHASE, period_of(where.first), block.map_digest, 1,
                 sha256(sealed), sealed, leaf.id, DAILY, where,
             )  # fmt: skip
             rows.put(session, [stored])

@@ -28,7 +28,8 @@ import sqlalchemy
 
 from tests.answer_kit import NEXT, OFFER, SIGMA, Service, answer_in, neighbour, running, slug_of
 from tests.consent_kit import PURPOSE
-from tests.twin.worker_kit import OCTOBER, RETAIL, SEPTEMBER
+from tests.twin.lens_kit import release_trained, seen_through, with_habits
+from tests.twin.worker_kit import OCTOBER, RETAIL, RETAIL_DAILY, SEPTEMBER
 from tests.vault_kit import MONTH, PURCHASE
 from vault.answers import routes
 from vault.answers.clerks import Steps
@@ -273,12 +274,16 @@ def test_refusals_are_equal_too(pair: Pair, why: str) -> None:
         same_work(first, second)
 
 
+@pytest.mark.parametrize("through", [False, True], ids=["plain", "through a lens"])
 @pytest.mark.parametrize("question", [NEXT, OFFER], ids=["next", "offer"])
 def test_equal_daily_rows_of_full_and_empty_vaults_give_equal_bytes_and_equal_work(
-    sqlite_database: Database, shortkeys: Database, tmp_path: Path, question: Question
+    sqlite_database: Database, shortkeys: Database, tmp_path: Path, question: Question, through: bool
 ) -> None:
     made = Service(sqlite_database, shortkeys, keyring=tmp_path / "keyring", cadence=Cadence.DAILY)
     made.release_model()
+    model = with_habits()
+    if through:
+        release_trained(made.database, model, made.worker_key)
     with running(made) as service, Children() as children:
         rich, empty = another(service), another(service)
         for day in range(1, 15):
@@ -297,6 +302,8 @@ def test_equal_daily_rows_of_full_and_empty_vaults_give_equal_bytes_and_equal_wo
         assert alike[0] == alike[1]
         assert len(alike[0]) == 5
         blocks = empty.blocks()
+        expected = seen_through(model) if through else RETAIL_DAILY
+        assert {block.map_digest for block in blocks} == {expected.digest}
         for one in (rich, empty):
             with one.database.transaction() as session:
                 rows.forget(session, one.owner.vault)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final, assert_never
 
 import numpy as np
@@ -77,7 +78,7 @@ def read(backbone: Backbone, feature_map: FeatureMap, rows: Sequence[Row], asked
     """
     if len({row.period for row in rows}) != len(rows):
         raise BadBackbone("Two imprint rows describe the same month; open only the one in force.")
-    _verify_map(backbone, feature_map, {row.map_digest for row in rows})
+    _verify_map(backbone, feature_map, {(row.map_digest, len(row.values)) for row in rows})
     number = month_number(asked)
     return _read(backbone, feature_map, _months(feature_map, rows, number), number)
 
@@ -94,9 +95,13 @@ def read_days(backbone: Backbone, feature_map: FeatureMap, blocks: Sequence[Bloc
         asked: The day on which the question is asked.
 
     Raises:
-        BadBackbone: Backbone or rows belong to another feature map, or a day has two rows.
+        BadBackbone: Backbone or rows belong to another feature map, a day has two rows, of whichever maps, or a chain
+            has two noises.
     """
-    _verify_map(backbone, feature_map, {block.map_digest for block in blocks})
+    _verify_map(backbone, feature_map, {(block.map_digest, block.values.shape[1]) for block in blocks})
+    in_order = sorted(blocks, key=lambda block: block.first)
+    if any(following.first <= block.last for block, following in pairwise(in_order)):
+        raise BadBackbone("Two imprint rows describe the same day; open only the ones in force.")
     number = month_number(period_of(asked))
     try:
         plain, *projected = (
@@ -106,7 +111,7 @@ def read_days(backbone: Backbone, feature_map: FeatureMap, blocks: Sequence[Bloc
             for mapped in maps_of(feature_map, backbone)
         )
     except ValueError as error:
-        raise BadBackbone("Two imprint rows describe the same day; open only the ones in force.") from error
+        raise BadBackbone("The imprint rows of one chain have different noise, which no chain has.") from error
     return _read(backbone, feature_map, plain, number, *projected)
 
 
@@ -122,11 +127,12 @@ def level_months(feature_map: FeatureMap, level: Level | None, asked: int) -> Mo
     )
 
 
-def _verify_map(backbone: Backbone, feature_map: FeatureMap, made_by: Collection[bytes]) -> None:
-    known = {mapped.digest for mapped in maps_of(feature_map, backbone)}
+def _verify_map(backbone: Backbone, feature_map: FeatureMap, rows: Collection[tuple[bytes, int]]) -> None:
+    """Refuse rows, each by its map's digest and its number of coordinates, that the backbone does not read."""
+    known = {(mapped.digest, mapped.size) for mapped in maps_of(feature_map, backbone)}
     if (
         backbone.map_digest != feature_map.digest
-        or not known.issuperset(made_by)
+        or not known.issuperset(rows)
         or len(backbone.popularity) != feature_map.size - 1
     ):
         raise BadBackbone("The backbone and the imprint rows were not made under the same feature map.")
