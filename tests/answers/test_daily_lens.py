@@ -11,7 +11,7 @@ import pytest
 
 from tests.answer_kit import NEXT, Service, answer_in, running, slug_of
 from tests.answers.test_daily import SIGMA, names
-from tests.twin.lens_kit import later, release_trained, seen_through, withdraw_model, with_habits
+from tests.twin.lens_kit import later, release_trained, seen_through, with_habits, withdraw_model
 from tests.twin.worker_kit import OCTOBER, RETAIL_DAILY
 from tests.vault_kit import MONTH, NOW
 from vault.answers.reveals import narrow

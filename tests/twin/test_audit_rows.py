@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 
 from tests.trainer_kit import judge
+from tests.twin.lens_kit import with_habits
 from vault.budget.days import sigma_of
 from vault.imprint.features import Cadence, FeatureMap, feature_map, mapped_for
 from vault.imprint.noise import DiscreteGaussian, Integers
+from vault.imprint.projection import Projection
 from vault.proof.certificate import CertificateInvalid
 from vault.schema.category import Category
 from vault.twin import pieces
-from vault.twin.audit_rows import audit_rows
+from vault.twin.audit_rows import audit_all_rows, audit_rows
 from vault.twin.pieces import Drawn, Piece, draw
+from vault.twin.reader import maps_of
 from vault.twin.refresh import noise_of
 
 MAPS = {cadence: feature_map(Category("pd:Purchase"), cadence) for cadence in Cadence}
@@ -126,6 +129,75 @@ def test_a_day_beyond_the_clip_is_refuted(cadence: Cadence) -> None:
     fields = {name: getattr(MAPS[cadence], name) for name in FeatureMap.__dataclass_fields__}
     with pytest.raises(CertificateInvalid, match="One day"):
         judge(rows=audit_rows(_Unclipped(**fields)))
+
+
+LENSED = maps_of(DAILY, with_habits(directions=80))
+
+
+def for_lens_rows_alone(drawing: Drawing) -> Drawing:
+    """Draw plain rows as production does, and rows through a lens otherwise."""
+    plain, through = (one.digest for one in LENSED)
+
+    def either(exact: Mapping[Piece, Integers]) -> dict[Piece, Drawn]:
+        (digest,) = {piece.mapped.digest for piece in exact}
+        assert digest in {plain, through}
+        return draw(exact) if digest == plain else drawing(exact)
+
+    return either
+
+
+def test_rows_through_a_lens_are_not_refuted_either() -> None:
+    for _ in range(3):
+        judge(rows=audit_all_rows(LENSED))
+
+
+LENSED_BROKEN = {name: drawing for name, (cadence, drawing) in BROKEN.items() if cadence is Cadence.DAILY}
+
+
+@pytest.mark.parametrize("name", list(LENSED_BROKEN))
+def test_noise_that_is_broken_in_rows_through_a_lens_alone_is_refuted(name: str) -> None:
+    with pytest.raises(CertificateInvalid, match=r"[Rr]ows"):
+        judge(rows=audit_all_rows(LENSED, for_lens_rows_alone(LENSED_BROKEN[name])))
+
+
+def three_people_apart(self: DiscreteGaussian, shape: tuple[int, int]) -> Integers:
+    noise = REAL(self, shape)
+    size = LENSED[1].size
+    if not shape[1] % (8 * size):  # eight people of each share
+        people = noise.reshape(shape[0], -1, size)
+        people[:, 3::8] = people[:, ::8]
+    return noise
+
+
+def test_noise_that_one_person_shares_with_another_however_far_apart_is_refuted() -> None:
+    with pytest.raises(CertificateInvalid, match="Rows repeat"):
+        judge(rows=audit_all_rows(LENSED, for_lens_rows_alone(with_noise(three_people_apart))))
+
+
+class _Doubled(Projection):
+    def day_vectors(self, present: object) -> Integers:
+        return super().day_vectors(present) * 2  # type: ignore[arg-type]
+
+
+class _NeverShortened(Projection):
+    def day_vectors(self, present: object) -> Integers:
+        occurred = np.asarray(present) > 0
+        unit = occurred / np.sqrt(np.maximum(occurred.sum(1), 1))[:, None]
+        whole = np.rint((unit - self.centre) @ self.directions.T * self.scale).astype(np.int64)
+        return np.concatenate([whole, np.full((len(whole), 1), self.active_day)], axis=1)
+
+
+@pytest.mark.parametrize("broken", [_Doubled, _NeverShortened])
+def test_a_projection_beyond_the_clip_is_refuted(broken: type[Projection]) -> None:
+    plain, through = LENSED
+    right = through.projection
+    assert right is not None
+    wrong = replace(through, projection=broken(right.centre, right.directions, right.length, right.clip))
+    with pytest.raises(CertificateInvalid, match="One day"):
+        judge(rows=audit_all_rows((plain, wrong)))
+    # What is furthest from what is usual is a code alone; a day of the most usual ones may be short.
+    alone = max(float(np.linalg.norm(wrong.day_vector([code]))) for code in wrong.objects)
+    assert audit_rows(wrong).contribution_ratio >= alone / wrong.clip * 0.99
 
 
 def test_a_chain_that_shows_more_of_a_day_than_is_charged_is_refuted() -> None:

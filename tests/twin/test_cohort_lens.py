@@ -13,6 +13,9 @@ from tests.trainer_kit import CLEAN
 from tests.twin.lens_kit import lens_of, seen_through, with_habits
 from tests.twin.worker_kit import OCTOBER, RETAIL, RETAIL_DAILY, SEPTEMBER, TwinWorld, another_vault
 from tests.vault_kit import NOW
+from vault.budget import ledger
+from vault.budget.charge import person_year
+from vault.budget.ledger import State
 from vault.db import Database
 from vault.imprint.block import Block
 from vault.imprint.features import Cadence, FeatureMap
@@ -137,15 +140,12 @@ def test_who_settles_second_with_another_lens_is_charged_logged_and_refused(
     assert lens_of(slow).digest != lens_of(quick).digest
     with first.database.snapshot() as session:
         said = [str(public["outcome"]) for kind, public, _ in leaves(session) if kind == "training"]
-        states = session.connection().exec_driver_sql(
-            "SELECT scope, state FROM budget_ledger WHERE scope LIKE '%year%' ORDER BY position"
-        )
-        found = [tuple(row) for row in states]
         models = [one.backbone.digest for one in release.trained(session)]
         framed = release.framing(session, RETAIL_DAILY, worker.row_keys)
     assert said == ["released", "certificate-invalid"]
-    assert [state for _, state in found] == ["reserved", "reserved", "committed", "aborted"]
-    assert len({scope for scope, _ in found}) == 2
+    with first.database.transaction() as session:
+        states = [[one.state for one in ledger.hold(session, person_year(year))] for year in (2026, 2027)]
+    assert states == [[State.ABORTED], [State.COMMITTED]]
     assert models == [quick.digest]
     assert framed is not None
     assert lens_of(framed).digest == lens_of(quick).digest
@@ -171,7 +171,13 @@ def test_what_is_trained_through_a_lens_is_what_is_served() -> None:
     seen = seen_through(model)
     start, rng = date(2026, 9, 1), np.random.default_rng(1)
     plain = Block(
-        bytes(32), RETAIL_DAILY.digest, start, start, RETAIL_DAILY.clip, 400, rng.integers(-9, 30, (12, RETAIL_DAILY.size))
+        bytes(32),
+        RETAIL_DAILY.digest,
+        start,
+        start,
+        RETAIL_DAILY.clip,
+        400,
+        rng.integers(-9, 30, (12, RETAIL_DAILY.size)),
     )
     after = date(2026, 9, 13)
     projected = Block(bytes(32), seen.digest, after, after, seen.clip, 400, rng.integers(-9, 30, (18, seen.size)))

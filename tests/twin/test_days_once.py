@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 
 import pytest
 from sqlalchemy import text
@@ -29,12 +29,9 @@ from vault.budget.ledger import State
 from vault.db import Database
 from vault.imprint.block import DAILY, LATE
 from vault.imprint.features import Cadence
-from vault.schema.consent import ConsentVersion
 from vault.schema.trace import Period
-from vault.seal.ids import ConsentId
 from vault.twin import refresh as refreshing
 from vault.twin.children import Children
-from vault.twin.months import Worker
 from vault.twin.refresh import Outcome
 
 BREAD, MILK = RETAIL_DAILY.codes[:2]

@@ -80,11 +80,13 @@ def audit_rows(feature_map: FeatureMap, drawing: Drawing = draw) -> RowsAudit:
     ratios = [float(rows[part].std()) for rows in shares for part in (slice(_FIRST), slice(_FIRST, None))]
     pairs = [
         *zip(*releases, strict=True),
-        *((rows[:, ::2], rows[:, 1::2]) for rows in shares),
+        *((rows, np.roll(rows, apart, axis=1)) for rows in shares for apart in range(1, rows.shape[1] // 2 + 1)),
         *((rows[:-lag], rows[lag:]) for rows in shares for lag in (1, 2)),
     ]
-    days = (feature_map.day_vector(feature_map.codes[:count]) for count in range(1, len(feature_map.codes) - 1))
-    longest = max(float(np.linalg.norm(day)) for day in days)
+    # Of a plain map the most codes make the longest day; of a lens it is often one code that few have.
+    codes = feature_map.codes[:-2]
+    days = [*(codes[:count] for count in range(1, len(codes) + 1)), *((code,) for code in codes)]
+    longest = max(float(np.linalg.norm(feature_map.day_vector(day))) for day in days)
     return RowsAudit(
         noise_ratio=max(ratios, key=lambda ratio: abs(ratio - 1)),
         noise_repeats=max((_correlation(one, two) for one, two in pairs), key=abs),
