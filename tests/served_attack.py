@@ -20,7 +20,7 @@ from vault.schema.answer import Confidence
 from vault.schema.category import parse_category
 from vault.schema.trace import parse_period
 from vault.twin.infer import Reading, read, read_days
-from vault.twin.reader import closed_form, taxonomy
+from vault.twin.reader import Backbone, closed_form, maps_of, taxonomy
 from vault.twin.refresh import noise_of
 
 _MONTH, _ASKED = parse_period("2026-08"), parse_period("2026-09")
@@ -63,13 +63,17 @@ def attack(answers: int, noise_over_charged: float = 1.0) -> Attack:
     return _told_apart(*served, float(np.linalg.norm(day)) / noise.sigma)
 
 
-def attack_days(answers: int, noise_over_charged: float = 1.0) -> Attack:
-    """Serve two neighbouring people over and over, from a quarter's daily rows, and tell them apart; see `attack`."""
+def attack_days(answers: int, noise_over_charged: float = 1.0, model: Backbone | None = None) -> Attack:
+    """Serve two neighbouring people over and over, from a quarter's daily rows, and tell them apart; see `attack`.
+
+    The days of a model with a lens are seen through it.
+    """
     retail = feature_map(PURCHASE, Cadence.DAILY)
-    sigma = sigma_of(retail, late=False)
+    model = model or closed_form(retail)
+    mapped, sigma = maps_of(retail, model)[-1], sigma_of(retail, late=False)
     drawn = DiscreteGaussian(max(round(sigma * noise_over_charged), 1))
-    day = retail.day_vector([retail.codes[_CODE]])
-    served = (_served_days(retail, drawn, sigma, days * day, answers) for days in (1, 0))
+    day = mapped.day_vector([retail.codes[_CODE]])
+    served = (_served_days(retail, model, drawn, sigma, days * day, answers) for days in (1, 0))
     column = float(np.linalg.norm(strategy_from(_CHAIN).matrix[:_SHOWN, _DAY]))
     return _told_apart(*served, float(np.linalg.norm(day)) * column / sigma)
 
@@ -100,16 +104,21 @@ def _served(
     return np.array([_seen(retail, read(model, retail, [row], _ASKED)) for row in rows], dtype=np.float64)
 
 
-def _served_days(
-    retail: FeatureMap, drawn: DiscreteGaussian, sigma: int, vector: npt.NDArray[np.int64], answers: int
+def _served_days(  # noqa: PLR0917  (what a twin is made of)
+    retail: FeatureMap,
+    model: Backbone,
+    drawn: DiscreteGaussian,
+    sigma: int,
+    vector: npt.NDArray[np.int64],
+    answers: int,
 ) -> Floats:
-    model, strategy, served = closed_form(retail), strategy_from(_CHAIN), []
+    mapped, strategy, served = maps_of(retail, model)[-1], strategy_from(_CHAIN), []
     for _ in range(answers):
-        values = errors(strategy, drawn.sample((_SHOWN, retail.size)))
+        values = errors(strategy, drawn.sample((_SHOWN, mapped.size)))
         values[_DAY] += vector
         blocks = [
             Block(
-                bytes(32), retail.digest, _CHAIN, _CHAIN + timedelta(days=at), retail.clip, sigma, values[at : at + 30]
+                bytes(32), mapped.digest, _CHAIN, _CHAIN + timedelta(days=at), mapped.clip, sigma, values[at : at + 30]
             )
             for at in (0, 30, 60)
         ]

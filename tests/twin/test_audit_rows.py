@@ -9,19 +9,22 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from tests.trainer_kit import judge
-from tests.twin.lens_kit import with_habits
+from tests.trainer_kit import CLEAN, judge
+from tests.twin.lens_kit import lens_of, with_habits
 from vault.budget.days import sigma_of
 from vault.imprint.features import Cadence, FeatureMap, feature_map, mapped_for
+from vault.imprint.lens import Lens
 from vault.imprint.noise import DiscreteGaussian, Integers
 from vault.imprint.projection import Projection
 from vault.proof.certificate import CertificateInvalid
 from vault.schema.category import Category
 from vault.twin import pieces
 from vault.twin.audit_rows import audit_all_rows, audit_rows
+from vault.twin.certify import measure
 from vault.twin.pieces import Drawn, Piece, draw
 from vault.twin.reader import maps_of
 from vault.twin.refresh import noise_of
+from vault.twin.train import PersonMonths
 
 MAPS = {cadence: feature_map(Category("pd:Purchase"), cadence) for cadence in Cadence}
 DAILY = MAPS[Cadence.DAILY]
@@ -198,6 +201,23 @@ def test_a_projection_beyond_the_clip_is_refuted(broken: type[Projection]) -> No
     # What is furthest from what is usual is a code alone; a day of the most usual ones may be short.
     alone = max(float(np.linalg.norm(wrong.day_vector([code]))) for code in wrong.objects)
     assert audit_rows(wrong).contribution_ratio >= alone / wrong.clip * 0.99
+
+
+class _Wide(Lens):
+    def projection(self, clip: int) -> Projection:
+        right = super().projection(clip)
+        return _Doubled(right.centre, right.directions, right.length, right.clip)
+
+
+def test_a_models_certificate_says_how_rows_through_its_own_lens_are_made() -> None:
+    model, size = with_habits(), DAILY.size
+    lens = lens_of(model)
+    wide = replace(model, lens=_Wide(lens.centre, lens.axes, lens.weights, lens.length))
+    nobody = np.zeros((1, size), dtype=np.int64)
+    one = np.ones(1, dtype=np.int64)
+    records = PersonMonths(one, one * 24_000, nobody, one, nobody[:, :-1], nobody, one, worth=np.zeros(1))
+    found = [measure(made, records, DAILY, CLEAN)[0].rows_contribution_ratio_ppm for made in (model, wide)]
+    assert found[0] <= 1_000_000 < found[1]
 
 
 def test_a_chain_that_shows_more_of_a_day_than_is_charged_is_refuted() -> None:
