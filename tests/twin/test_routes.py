@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from tests.twin.lens_kit import later, lens_of, release_trained, seen_through, with_habits
 from tests.twin.worker_kit import OCTOBER, RETAIL, RETAIL_DAILY, SEPTEMBER, TwinWorld
 from tests.vault_kit import MONTH, NOW, PURCHASE
 from vault.encoding import b64u
 from vault.http.problems import install_problems
 from vault.imprint.block import DAILY, LATE
 from vault.imprint.features import Cadence
+from vault.imprint.lens import unit_of
 from vault.parties.caller import OwnerCaller
 from vault.parties.routes import caller_of
 from vault.schema.freshness import Freshness
+from vault.schema.trace import Period
 from vault.seal.ids import VaultId, new_id
 from vault.twin import routes, rows
 from vault.twin.children import Children
@@ -117,6 +120,31 @@ def test_what_is_no_choice_is_refused_and_changes_nothing(world: TwinWorld, clie
     refused = client.put(f"{address}/freshness", content=body, headers={"content-type": "application/json"})
     assert (refused.status_code, refused.json()["type"].rsplit("/", 1)[-1]) == (422, "invalid-request")
     assert client.get(f"{address}/twin").json()["freshness"]["choice"] == "week"
+
+
+def test_the_noise_of_days_seen_through_a_lens_is_stated_beside_that_of_plain_ones(
+    world: TwinWorld, client: TestClient
+) -> None:
+    world.cadence = Cadence.DAILY
+    world.extend(Period("2026-12"), Period("2027-01"))
+    version = world.keep_twin(data_to=Period("2027-01"), not_after=int((NOW + timedelta(days=90)).timestamp()))
+    model = with_habits()
+    seen = seen_through(model)
+    with Children() as children:
+        world.refresh(children, version)
+        for made in (model, later(model)):  # two that have one lens
+            release_trained(world.database, made, world.worker_key)
+        world.clock.at = NOW.replace(year=2027, month=1, day=20)
+        world.refresh(children, version)
+    shown = client.get(f"/v1/vaults/{b64u(world.owner.vault)}/twin").json()["noise"]
+    assert [one["map"] for one in shown] == [b64u(RETAIL_DAILY.digest), b64u(seen.digest)]
+    for one, mapped, content in zip(
+        shown, (RETAIL_DAILY, seen), (RETAIL_DAILY.content, unit_of(lens_of(model), seen.clip)[0]), strict=True
+    ):
+        blocks = [block for block in world.blocks() if block.map_digest == mapped.digest]
+        level = read_level(mapped, blocks, world.clock.at.date())
+        assert level is not None
+        assert one["sd"] == pytest.approx(level.sigma / MONTH_DAYS / content)
 
 
 def test_the_budget_shows_every_charged_month_also_after_its_rows_are_gone(
