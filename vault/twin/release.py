@@ -28,7 +28,7 @@ from vault.seal.signing import Signer
 from vault.tlog.log import PendingId, append
 from vault.twin.funnel import MAGIC, Head, dump_head, parse_head, shipped
 from vault.twin.models import model, withdrawal
-from vault.twin.reader import Backbone, closed_form, closed_form_manifest, dump_backbone, parse_backbone
+from vault.twin.reader import Backbone, BadBackbone, closed_form, closed_form_manifest, dump_backbone, parse_backbone
 
 _RETRY_S: Final = 300
 _WITHDRAWN: Final = withdrawal.c.leaf_id.is_not(None).label("withdrawn")
@@ -253,7 +253,7 @@ def framing(session: Session, feature_map: FeatureMap, worker_keys: Collection[b
         one = _stated(row.envelope, row.leaf_id)
         if row.withdrawn or not one.manifest.charges:
             continue
-        with suppress(SealError):
+        with suppress(SealError, BadBackbone):
             _verify(one, frozenset(worker_keys))
             found = _computing(session, one.manifest)
             if isinstance(found, Backbone) and found.lens is not None:
