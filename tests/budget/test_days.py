@@ -154,7 +154,11 @@ def test_a_month_has_the_noise_that_it_was_first_paid_with_whatever_the_share_is
             held = ledger.hold(session, SCOPE)
             assert {month_sigma(held, RETAIL, count) for count in (1, 2, 3, 4)} == {half}, aborted
             assert month_sigma(held, HEALTH, 1) == third
-            assert month_sigma(held, replace(RETAIL, digest=bytes(32)), 1) == ALONE, "under another map"
+            assert month_sigma(held, replace(RETAIL, digest=bytes(32)), 1) == half, (
+                "seen through a lens, at the same cost"
+            )
+            shorter = replace(RETAIL, digest=bytes(32), clip=32)
+            assert month_sigma(held, shorter, 1) == sigma_of(shorter, late=False), "another clip has another cost"
     with database.transaction() as session:
         cost = ledger.spent(session, SCOPE)
         days.commit(session, days.reserve(session, charge(2, october(6, 9), half), WHOLE, at=AT), at=AT)

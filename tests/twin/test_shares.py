@@ -237,7 +237,7 @@ def test_the_noise_that_an_owner_is_told_of_is_that_of_every_chain(lite: TwinWor
     for category in (PURCHASE, CLICKED):
         level = read_level(mapped_of(category), lite.blocks(category), today)
         assert level is not None
-        (told,) = routes._noise_json(lite.stored(category=category), today)
+        (told,) = routes._noise_json(lite.stored(category=category), [], today)
         assert told["sd"] == pytest.approx(level.sigma / MONTH_DAYS / mapped_of(category).content)
 
 
