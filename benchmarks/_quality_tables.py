@@ -173,8 +173,10 @@ _READS = {
     "monthly_closed_form": "monthly rows, closed-form reader",
     "daily_closed_form": "daily rows, closed-form reader",
     "monthly_trained": "monthly rows, trained backbone",
-    "daily_trained": "daily rows, trained backbone",
-    "lens_trained": "daily rows through its lens, the same backbone",
+    "daily_trained_by_month": "daily rows, trained backbone; days close with their month, as new owners begin",
+    "daily_trained": "daily rows, trained backbone; each day closes by itself",
+    "lens_trained_by_month": "daily rows through its lens, the same backbone; days close with their month",
+    "lens_trained": "daily rows through its lens, the same backbone; each day closes by itself",
     "measured": "projected days and their reader, as measured above",
     "frequency": "the raw history (smoothed frequency)",
 }
