@@ -71,7 +71,7 @@ def test_sealed_pages_become_rows_and_an_answer_about_both_stays_under_the_cap(r
         assert 2.9 < epsilon(reader, OCTOBER) <= 3.0
         with reader.database.snapshot() as session:
             shown = rows.rows_for(session, reader.owner.vault, BROWSING)
-        assert routes._noise_json(shown, date(2026, 11, 23)) == [], "what GET /twin says of daily rows"
+        assert routes._noise_json(shown, [], date(2026, 11, 23)) == [], "what GET /twin says of daily rows"
         again = reader.refresh(children, reader.keep_twin(**about(PURCHASE)))
         assert (again.rows, again.reason) == (0, ""), "a month keeps the noise that it was made with"
 

@@ -23,6 +23,7 @@ from vault.policy.permits import NOTHING_TOLD, Forbidden, decide_ask
 from vault.policy.records import Ask
 from vault.proof.decision import NOT_PERMITTED
 from vault.schema.category import Purpose
+from vault.schema.freshness import Freshness
 from vault.schema.question import Candidate, QuestionKind, Recommend
 from vault.seal.ids import VaultId
 from vault.seal.person import Profile
@@ -49,6 +50,7 @@ def persons(like: Person) -> Iterator[Person]:
         "time_zone": "Asia/Tokyo",
         "created_at": like.created_at - timedelta(days=900),
         "sequence": like.sequence + 7,
+        "freshness": Freshness.DAY,
     }
     assert {field.name for field in fields(Person)} == {"vault_id", "state", "profile", *others}
     flags = [field.name for field in fields(Profile)]
