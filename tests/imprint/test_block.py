@@ -109,6 +109,25 @@ def test_a_flipped_bit_is_refused_or_read_as_what_it_says(bit: int) -> None:
         assert dump_block(parse_block(bytes(payload))) == bytes(payload)
 
 
+@pytest.mark.parametrize(
+    ("value", "each_bytes"),
+    [(0, 2), (32_767, 2), (-32_768, 2), (32_768, 4), (-32_769, 4), (2**31 - 1, 4), (-(2**31), 4)],
+)
+def test_values_take_16_bits_where_all_of_them_fit(value: int, each_bytes: int) -> None:
+    one = block(np.array([[1, value]], dtype=np.int64))
+    data = dump_block(one)
+    assert len(data) - len(dump_block(block(np.zeros((1, 1), dtype=np.int64)))) == 2 * each_bytes - 2
+    assert parse_block(data).values.tolist() == [[1, value]]
+
+
+def test_what_was_written_in_32_bits_before_is_still_read() -> None:
+    wide = dump_block(block(np.array([[2**20]], dtype=np.int64)))
+    narrow_value = wide[:-4] + (5).to_bytes(4, "little")
+    assert parse_block(narrow_value).values.tolist() == [[5]]
+    with pytest.raises(MalformedInput):
+        parse_block(bytes([3]) + narrow_value[1:])
+
+
 def test_a_value_that_would_wrap_is_refused() -> None:
     with pytest.raises(ValueError, match="32 bits"):
         dump_block(block(np.array([[2**31]], dtype=np.int64)))

@@ -19,6 +19,7 @@ from math import isqrt
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from vault.encoding import JsonObject, b64u, dump_json
 from vault.errors import MalformedInput
@@ -36,7 +37,10 @@ COLUMN_SQUARE: Final = 16_697
 """Squared norm that no column of a served strategy exceeds, whatever its horizon: one noise fits all chains."""
 
 _HEADER: Final = struct.Struct(">B32s32sIIIIHI")
-_VERSION: Final = 2
+_NARROW: Final = 3
+_WIDE: Final = 2
+_KINDS: Final = {_NARROW: "<i2", _WIDE: "<i4"}
+"""How a payload's values are written, by its version: in 16 bits where all of them fit, as those of most days do."""
 _MOST_DAYS: Final = 31
 _MOST_COORDINATES: Final = 65_536
 _LIMIT: Final = 2**31
@@ -186,8 +190,9 @@ def dump_block(block: Block) -> bytes:
     """
     days, size = block.values.shape
     ordinals = block.start.toordinal(), block.first.toordinal()
-    header = (_VERSION, block.release_id, block.map_digest, *ordinals, block.clip, block.sigma, days, size)
-    return _HEADER.pack(*header) + _dump_rows(block.values)
+    version = _NARROW if (block.values.astype(_KINDS[_NARROW]) == block.values).all() else _WIDE
+    header = (version, block.release_id, block.map_digest, *ordinals, block.clip, block.sigma, days, size)
+    return _HEADER.pack(*header) + _dump_rows(block.values, _KINDS[version])
 
 
 def parse_block(payload: bytes) -> Block:
@@ -199,10 +204,12 @@ def parse_block(payload: bytes) -> Block:
     Raises:
         MalformedInput: The bytes are not one such block.
     """
-    if len(payload) < _HEADER.size or payload[0] != _VERSION:
+    if len(payload) < _HEADER.size or payload[0] not in _KINDS:
         raise MalformedInput("An imprint block is too short or of an unknown version.")
-    _, release, digest, unverified_start, unverified_first, clip, sigma, days, size = _HEADER.unpack_from(payload)
-    if not (1 <= days <= _MOST_DAYS and size <= _MOST_COORDINATES and len(payload) == _HEADER.size + 4 * days * size):
+    version, release, digest, unverified_start, unverified_first, clip, sigma, days, size = _HEADER.unpack_from(payload)
+    kind = np.dtype(_KINDS[version])
+    length = _HEADER.size + kind.itemsize * days * size
+    if not (1 <= days <= _MOST_DAYS and size <= _MOST_COORDINATES and len(payload) == length):
         raise MalformedInput("An imprint block's length is not what its header says.")
     if not (1 <= sigma <= MAX_SIGMA and 1 <= clip < _LIMIT):
         raise MalformedInput("An imprint block's clip or noise is out of range.")
@@ -213,7 +220,7 @@ def parse_block(payload: bytes) -> Block:
         raise MalformedInput("An imprint block's days are no days.") from error
     if not (start <= first and start.year == last.year and (first.month == last.month)):
         raise MalformedInput("An imprint block's days are not of one month of its chain.")
-    values = _parse_rows(payload[_HEADER.size :], days)
+    values = _parse_rows(payload[_HEADER.size :], days, kind)
     values.flags.writeable = False
     return Block(release, digest, start, first, clip, sigma, values)
 
@@ -246,12 +253,12 @@ def parse_carried(data: bytes) -> tuple[dict[tuple[bytes, bytes], int], Integers
     return {(compartment, device): seq for compartment, device, seq in places}, errors
 
 
-def _dump_rows(values: Integers) -> bytes:
-    small = values.astype("<i4")
+def _dump_rows(values: Integers, kind: str = "<i4") -> bytes:
+    small = values.astype(kind)
     if (small != values).any():
         raise ValueError("a row's value does not fit 32 bits")
     return small.tobytes()
 
 
-def _parse_rows(data: bytes, days: int) -> Integers:
-    return np.frombuffer(data, dtype="<i4").astype(np.int64).reshape(days, -1)
+def _parse_rows(data: bytes, days: int, kind: npt.DTypeLike = "<i4") -> Integers:
+    return np.frombuffer(data, dtype=kind).astype(np.int64).reshape(days, -1)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -63,7 +64,9 @@ def read_level(feature_map: FeatureMap, blocks: Iterable[Block], asked: date) ->
         return None
     spans = tuple(
         _span(
-            start, [(block.first, len(block.values)) for block in chains[start]], {one.sigma for one in chains[start]}
+            start,
+            tuple((block.first, len(block.values)) for block in chains[start]),
+            frozenset(one.sigma for one in chains[start]),
         )
         for start in sorted(chains)
     )
@@ -96,7 +99,7 @@ def noise_of_level(feature_map: FeatureMap, made: Mapping[Place, int], asked: da
             sigmas[place.chain_start].add(sigma)
     if not chains:
         return None
-    spans = tuple(_span(start, chains[start], sigmas[start]) for start in sorted(chains))
+    spans = tuple(_span(start, tuple(chains[start]), frozenset(sigmas[start])) for start in sorted(chains))
     return math.sqrt(weights(spans, asked.toordinal(), DRIFT * feature_map.clip**2).noise_variance)
 
 
@@ -104,7 +107,8 @@ def _is_read(first: date, last: date, asked: date) -> bool:
     return last < asked and 12 * (asked.year - first.year) + asked.month - first.month <= MAX_MONTHS
 
 
-def _span(start: date, made: Iterable[tuple[date, int]], sigmas: Collection[int]) -> Span:
+@lru_cache(maxsize=1024)
+def _span(start: date, made: tuple[tuple[date, int], ...], sigmas: frozenset[int]) -> Span:
     present = tuple((first - start).days + at for first, days in made for at in range(days))
     (sigma,) = sigmas
     return Span(strategy_from(start), start.toordinal(), sigma, present)
