@@ -69,7 +69,7 @@ def twin(owner: OwnVault, request: Request, database: DatabaseDep, clock: ClockD
         released = rows.rows_for(session, owner.vault_id)
         months = sorted({row.period for row in released})
         spent = {month: ledger.spending(session, owner.vault_id, month, OWNER_DAY_CAP.delta) for month in months}
-        models = [one.backbone for one in release.trained(session)]
+        models = [one.backbone for one in release.trained(session)] if any(map(_is_projected, released)) else []
     return {
         "job": None if job is None else _job_json(job),
         "freshness": _freshness_json(request, person, clock.now()),
@@ -146,6 +146,10 @@ def _freshness_json(request: Request, person: Person, now: datetime) -> dict[str
 
 def _cap_json(cap: Cap) -> dict[str, float]:
     return {"epsilon": cap.epsilon, "delta": cap.delta}
+
+
+def _is_projected(row: StoredRow) -> bool:
+    return row.mechanism == DAILY and row.map_digest != feature_map(row.category, Cadence.DAILY).digest
 
 
 def _noise_json(released: Sequence[StoredRow], models: Sequence[Backbone], today: date) -> list[dict[str, Any]]:
