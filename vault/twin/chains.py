@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cached_property
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -93,13 +94,17 @@ class _Planned:
     ) -> None:
         self.refused = ""
         self._session, self._worker, self._opening, self._mapped = session, worker, opening, worker.map_of(category)
-        framing = release.framing(session, self._mapped, worker.row_keys)
-        self._maps = (self._mapped,) if framing is None else maps_of(self._mapped, framing)
         self._code_hash = code_hash
         self._vault = opening.permit.vault_id
         self._stored = rows.of_days(session, self._vault, category)
         self._carried: dict[bytes, tuple[dict[tuple[bytes, bytes], int], Integers]] = {}
         self._run: Run | None = None
+
+    @cached_property
+    def _maps(self) -> tuple[FeatureMap, ...]:
+        """The maps under which chains go on; the last one is that of a fresh chain."""
+        framing = release.framing(self._session, self._mapped, self._worker.row_keys)
+        return (self._mapped,) if framing is None else maps_of(self._mapped, framing)
 
     def add(self, month: Month) -> list[Piece]:
         """Reserve what one month owes; months come in order."""

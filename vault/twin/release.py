@@ -253,6 +253,7 @@ def framing(session: Session, feature_map: FeatureMap, worker_keys: Collection[b
         one = _stated(row.envelope, row.leaf_id)
         if row.withdrawn or not one.manifest.charges:
             continue
+        # One that is not the worker's, or cannot be read, frames nothing; it must not stop everybody's refresh.
         with suppress(SealError, BadBackbone):
             _verify(one, frozenset(worker_keys))
             found = _computing(session, one.manifest)

@@ -186,11 +186,11 @@ class PrivateOptimizer(_CryptographicNoise, DPOptimizer):  # type: ignore[misc] 
     """Opacus's optimizer: clips the gradient of each person (`grad_sample`), sums them and adds noise."""
 
 
-class SummedOptimizer(_CryptographicNoise, DPOptimizerFastGradientClipping):  # type: ignore[misc]
+class SummedOptimizer(_CryptographicNoise, DPOptimizerFastGradientClipping):  # type: ignore[misc]  # as above
     """Opacus's optimizer for sums that are clipped already (`grad`): adds noise."""
 
 
-class SharedOptimizer(DistributedDPOptimizerFastGradientClipping, SummedOptimizer):  # type: ignore[misc]
+class SharedOptimizer(DistributedDPOptimizerFastGradientClipping, SummedOptimizer):  # type: ignore[misc]  # as above
     """The same for several processes: the first adds noise for all, then they add up."""
 
 
